@@ -1,0 +1,263 @@
+package beneath
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNotRegular: what stands at a name is no regular file (a device, a FIFO, a
+// socket, a directory), and was not opened for use.
+var ErrNotRegular = errors.New("not a regular file")
+
+// Dir is an open directory. Names given to its methods are single components;
+// anything else is fs.ErrInvalid. Its methods act in this very directory whatever
+// happens to the path that led here. They can be called from several goroutines
+// at once, Close when none is running.
+type Dir struct {
+	fd   int
+	path string
+}
+
+// Path is where the directory was when it was opened, within its Root and with
+// symlinks resolved: for messages, not for opening anything.
+func (d *Dir) Path() string { return d.path }
+
+// Close lets the directory go.
+func (d *Dir) Close() error {
+	fd := d.fd
+	d.fd = -1
+	return unix.Close(fd)
+}
+
+// Info is fstat of the directory itself: Dev and Ino say which one it is.
+func (d *Dir) Info() (unix.Stat_t, error) { return fstat(d.fd, d.path) }
+
+// Stat returns what fstatat says of the name, which is not followed.
+// fs.ErrNotExist when there is nothing.
+func (d *Dir) Stat(name string) (unix.Stat_t, error) {
+	if err := d.check("stat", name); err != nil {
+		return unix.Stat_t{}, err
+	}
+	return fstatat(d.fd, name, d.join(name))
+}
+
+// Open opens a regular file with the access mode and status flags given
+// (os.O_RDWR, unix.O_DIRECT, ...); flags that make or cut files are
+// fs.ErrInvalid: that is Create's. Errors: fs.ErrNotExist, ErrSymlink
+// (*SymlinkError), ErrNotRegular.
+func (d *Dir) Open(name string, flags int) (*os.File, error) {
+	if err := d.check("open", name); err != nil {
+		return nil, err
+	}
+	path := d.join(name)
+	if flags&(unix.O_CREAT|unix.O_EXCL|unix.O_TRUNC|unix.O_TMPFILE) != 0 {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrInvalid}
+	}
+	// O_NONBLOCK: opening somebody's FIFO must not wait for its other end.
+	fd, err := openat(d.fd, name, flags|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	switch {
+	case errors.Is(err, unix.ELOOP):
+		return nil, d.symlink(name)
+	case errors.Is(err, unix.ENXIO), errors.Is(err, unix.EISDIR): // a FIFO without a reader or a socket; a directory
+		return nil, &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("%w: %w", ErrNotRegular, err)}
+	case err != nil:
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	st, err := fstat(fd, path)
+	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+		err = &fs.PathError{Op: "open", Path: path, Err: ErrNotRegular}
+	}
+	if err == nil && flags&unix.O_NONBLOCK == 0 {
+		err = unix.SetNonblock(fd, false)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// Create makes a new file, 0600 and open for reading and writing. fs.ErrExist
+// when anything stands at the name, a dangling symlink included.
+func (d *Dir) Create(name string) (*os.File, error) {
+	if err := d.check("create", name); err != nil {
+		return nil, err
+	}
+	path := d.join(name)
+	fd, err := openat(d.fd, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, &fs.PathError{Op: "create", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// Mkdir makes a directory with its owner and mode in place before anyone but
+// root can enter it, fsyncs it and this directory, and opens it. fs.ErrExist when
+// anything stands at the name; any other error may leave an empty directory
+// there, of root's and 0700.
+func (d *Dir) Mkdir(name string, o Owner) (*Dir, error) {
+	if err := d.check("mkdir", name); err != nil {
+		return nil, err
+	}
+	path := d.join(name)
+	fd, _, err := mkdirOwned(d.fd, name, path, o)
+	if err != nil {
+		return nil, err
+	}
+	return &Dir{fd: fd, path: path}, nil
+}
+
+// Subdir opens a directory in this one. Errors: fs.ErrNotExist, ErrSymlink
+// (*SymlinkError; no symlink is trusted here), unix.ENOTDIR.
+func (d *Dir) Subdir(name string) (*Dir, error) {
+	if err := d.check("open directory", name); err != nil {
+		return nil, err
+	}
+	fd, err := openat(d.fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		if st, serr := d.Stat(name); serr == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
+			return nil, d.symlink(name)
+		}
+		return nil, &fs.PathError{Op: "open directory", Path: d.join(name), Err: err}
+	}
+	return &Dir{fd: fd, path: d.join(name)}, nil
+}
+
+// Remove removes a name that is no directory; of a symlink, the symlink.
+// fs.ErrNotExist when there is nothing.
+func (d *Dir) Remove(name string) error { return d.unlink(name, 0) }
+
+// RemoveDir removes an empty directory. fs.ErrNotExist when there is nothing,
+// unix.ENOTEMPTY when something is in it.
+func (d *Dir) RemoveDir(name string) error { return d.unlink(name, unix.AT_REMOVEDIR) }
+
+func (d *Dir) unlink(name string, flags int) error {
+	if err := d.check("remove", name); err != nil {
+		return err
+	}
+	if err := retry(func() error { return unix.Unlinkat(d.fd, name, flags) }); err != nil {
+		return &fs.PathError{Op: "remove", Path: d.join(name), Err: err}
+	}
+	return nil
+}
+
+// Names returns the names in the directory, without "." and "..", in no order.
+func (d *Dir) Names() ([]string, error) {
+	// A description of its own: d's offset is shared by everybody who reads it.
+	fd, err := openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open directory", Path: d.path, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), d.path)
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+// Sync makes the names in the directory durable.
+func (d *Dir) Sync() error {
+	if err := retry(func() error { return unix.Fsync(d.fd) }); err != nil {
+		return &fs.PathError{Op: "fsync", Path: d.path, Err: err}
+	}
+	return nil
+}
+
+// FileSystem is what statfs says of the file system that a directory is on.
+type FileSystem struct {
+	Free  uint64 // bytes that root can still write, reserved blocks included
+	Total uint64 // bytes
+	Magic int64  // which kind it is: unix.XFS_SUPER_MAGIC, ...
+}
+
+// Statfs looks at the file system that the directory is on.
+func (d *Dir) Statfs() (FileSystem, error) {
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Fstatfs(d.fd, &st) }); err != nil {
+		return FileSystem{}, &fs.PathError{Op: "statfs", Path: d.path, Err: err}
+	}
+	unit := uint64(st.Frsize)
+	if unit == 0 {
+		unit = uint64(st.Bsize)
+	}
+	return FileSystem{Free: st.Bfree * unit, Total: st.Blocks * unit, Magic: int64(st.Type)}, nil
+}
+
+func (d *Dir) join(name string) string { return strings.TrimSuffix(d.path, "/") + "/" + name }
+
+func (d *Dir) check(op, name string) error {
+	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
+		return &fs.PathError{Op: op, Path: d.path, Err: fmt.Errorf("%w: %q is not the name of a file", fs.ErrInvalid, name)}
+	}
+	return nil
+}
+
+func (d *Dir) symlink(name string) error {
+	e := &SymlinkError{Path: d.join(name)}
+	if st, err := d.Stat(name); err == nil {
+		e.UID = st.Uid
+	}
+	e.Target, _ = readlinkat(d.fd, name)
+	return e
+}
+
+// mkdirOwned makes a directory and opens it for reading. made is true once the
+// name exists, also beside an error.
+func mkdirOwned(parent int, name, path string, o Owner) (fd int, made bool, err error) {
+	if err := retry(func() error { return unix.Mkdirat(parent, name, 0o700) }); err != nil {
+		return -1, false, &fs.PathError{Op: "mkdir", Path: path, Err: err}
+	}
+	fd, err = openat(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return -1, true, &fs.PathError{Op: "open directory", Path: path, Err: err}
+	}
+	// Who can write the parent could have put another directory there.
+	fresh, err := isFresh(fd, path)
+	if err == nil && !fresh {
+		err = &fs.PathError{Op: "mkdir", Path: path, Err: errors.New("somebody replaced the directory right after it was made; it was left alone")}
+	}
+	if err == nil {
+		err = ownDir(fd, parent, path, o)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, true, err
+	}
+	return fd, true, nil
+}
+
+// isFresh tells whether a directory looks as mkdirOwned's mkdir leaves it: ours,
+// closed to everybody else, and empty.
+func isFresh(fd int, path string) (bool, error) {
+	st, err := fstat(fd, path)
+	if err != nil {
+		return false, err
+	}
+	if int(st.Uid) != os.Geteuid() || st.Mode&0o777 != 0o700 {
+		return false, nil
+	}
+	names, err := (&Dir{fd: fd, path: path}).Names()
+	return err == nil && len(names) == 0, err
+}
+
+func ownDir(fd, parent int, path string, o Owner) error {
+	if err := setOwner(fd, path, o); err != nil {
+		return err
+	}
+	if err := (&Dir{fd: fd, path: path}).Sync(); err != nil {
+		return err
+	}
+	// The parent may be an O_PATH descriptor, which fsync refuses.
+	up, err := openat(parent, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open the parent of", Path: path, Err: err}
+	}
+	defer unix.Close(up)
+	if err := retry(func() error { return unix.Fsync(up) }); err != nil {
+		return &fs.PathError{Op: "fsync the parent of", Path: path, Err: err}
+	}
+	return nil
+}

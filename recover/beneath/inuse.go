@@ -1,0 +1,186 @@
+package beneath
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// QEMU marks the permissions it uses on an image with locks on single bytes from
+// 100 on, and those it does not share with others from 200 on, one byte for each
+// bit of a 64-bit mask (RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE and
+// raw_apply_lock_bytes in QEMU's block/file-posix.c).
+const (
+	qemuPermBase   = 100
+	qemuSharedBase = 200
+	qemuLockBytes  = 64
+)
+
+// Holder is one use of a file by somebody.
+type Holder struct {
+	PID     int    // -1 when only the lock is known, not who holds it
+	Process string // the process's name (/proc/PID/comm)
+	FD      int    // its descriptor; -1 for a lock
+}
+
+func (h Holder) String() string {
+	if h.PID < 0 {
+		return "a QEMU image lock"
+	}
+	if h.FD < 0 {
+		return fmt.Sprintf("a QEMU image lock of %s[%d]", h.Process, h.PID)
+	}
+	return fmt.Sprintf("%s[%d] fd %d", h.Process, h.PID, h.FD)
+}
+
+// InUse looks who has the file open: every process of this host's pid namespace
+// except this one and those in ignore (the keeper), and whoever holds QEMU's locks
+// on it, be it on another host of a shared file system. None is an empty slice.
+// The caller must be root. Where even root can't look into a process (a security
+// module forbids it), the kernel is asked for a write lease, which it grants only
+// when nobody else has the file open (fcntl(2), F_SETLEASE); refused, it is an
+// error, because the file may be in use. A file system that can't tell its locks
+// is an error too.
+//
+// What it can't see: a mapping that outlived its descriptor, a loop device, and
+// processes of other hosts that take no QEMU locks. It is a look, not a lock:
+// somebody may open the file right after.
+func InUse(f *os.File, ignore ...int) ([]Holder, error) {
+	holders, err := openedBy(f, append([]int{os.Getpid()}, ignore...))
+	if err == nil {
+		for _, base := range []int64{qemuPermBase, qemuSharedBase} {
+			var lock []Holder
+			if lock, err = lockedBy(f, base); err != nil {
+				break
+			}
+			holders = append(holders, lock...)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look who uses %s: %w", f.Name(), err)
+	}
+	return holders, nil
+}
+
+func openedBy(f *os.File, ignore []int) ([]Holder, error) {
+	want, err := identify(int(f.Fd()), "", unix.AT_EMPTY_PATH)
+	if err != nil {
+		return nil, err
+	}
+	procs, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var holders []Holder
+	var hidden error
+	for _, p := range procs {
+		pid, err := strconv.Atoi(p.Name())
+		if err != nil || slices.Contains(ignore, pid) {
+			continue
+		}
+		fds, err := descriptorsOn(want, pid)
+		if gone(err) {
+			continue
+		}
+		if errors.Is(err, fs.ErrPermission) {
+			hidden = err
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, fd := range fds {
+			holders = append(holders, Holder{PID: pid, Process: processName(pid), FD: fd})
+		}
+	}
+	if hidden != nil && len(holders) == 0 {
+		if err := leased(f); err != nil {
+			return nil, fmt.Errorf("%w, and the file may be in use there: %w", hidden, err)
+		}
+	}
+	return holders, nil
+}
+
+// leased returns nil when f is the only open description of its file.
+func leased(f *os.File) error {
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		return fmt.Errorf("no lease: %w", err)
+	}
+	_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+	return err
+}
+
+// descriptorsOn returns a process's descriptors that are open on the file.
+func descriptorsOn(want fileID, pid int) ([]int, error) {
+	dir, err := os.Open(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	var fds []int
+	for _, name := range names {
+		// The cached answer will do, and does not wait for a server that hangs.
+		id, err := identify(int(dir.Fd()), name, unix.AT_STATX_DONT_SYNC)
+		if gone(err) {
+			continue
+		}
+		if err != nil {
+			return nil, &fs.PathError{Op: "statx", Path: dir.Name() + "/" + name, Err: err}
+		}
+		if fd, err := strconv.Atoi(name); err == nil && id == want {
+			fds = append(fds, fd)
+		}
+	}
+	slices.Sort(fds)
+	return fds, nil
+}
+
+type fileID struct {
+	major, minor uint32
+	inode        uint64
+}
+
+func identify(dir int, name string, flags int) (fileID, error) {
+	var st unix.Statx_t
+	err := retry(func() error { return unix.Statx(dir, name, flags, unix.STATX_INO, &st) })
+	return fileID{major: st.Dev_major, minor: st.Dev_minor, inode: st.Ino}, err
+}
+
+// gone tells whether the error means that a process or descriptor has ended.
+func gone(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) }
+
+func processName(pid int) string {
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		return "?"
+	}
+	return strings.TrimSpace(string(comm))
+}
+
+// lockedBy asks for the locks of QEMU from base on. It takes none, and works on a
+// descriptor that is open for reading only.
+func lockedBy(f *os.File, base int64) ([]Holder, error) {
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: base, Len: qemuLockBytes}
+	if err := retry(func() error { return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock) }); err != nil {
+		return nil, fmt.Errorf("ask for QEMU's locks: %w", err)
+	}
+	if lock.Type == unix.F_UNLCK {
+		return nil, nil
+	}
+	h := Holder{PID: -1, FD: -1}
+	if lock.Pid > 0 { // -1 for open file description locks
+		h.PID, h.Process = int(lock.Pid), processName(int(lock.Pid))
+	}
+	return []Holder{h}, nil
+}

@@ -1,0 +1,187 @@
+package beneath
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os/user"
+	"strconv"
+	"strings"
+)
+
+// ErrUnknownName: there is no such user or group. The error is an
+// *UnknownNameError that names it.
+var ErrUnknownName = errors.New("unknown user or group")
+
+// UnknownNameError is a user or group that a Root does not know. errors.Is finds
+// ErrUnknownName in it.
+type UnknownNameError struct {
+	Kind string // "user" or "group"
+	Name string
+	Root string // the root it was looked up in
+}
+
+func (e *UnknownNameError) Error() string {
+	return fmt.Sprintf("there is no %s %q in %s", e.Kind, e.Name, e.Root)
+}
+
+// Unwrap makes errors.Is(err, ErrUnknownName) true.
+func (e *UnknownNameError) Unwrap() error { return ErrUnknownName }
+
+// maxIDFile bounds what is read of another root's passwd or group file, in bytes.
+const maxIDFile = 16 << 20
+
+// LookupUser returns the uid of a user as this root knows it now: nothing is
+// kept from earlier lookups, because a reinstalled package may give its user
+// another uid. In the process's own root it asks NSS; in any other it reads
+// etc/passwd there. Names and numbers are told apart as libvirt does it
+// (virGetUserID, src/util/virutil.c): "+64055" is a number, "64055" is one unless
+// a user is called that. A name that is not known is an *UnknownNameError; any
+// other error says that the lookup failed, not that there is no such user.
+func (r *Root) LookupUser(name string) (uint32, error) {
+	return r.lookup("user", name, "passwd", func(name string) (string, error) {
+		u, err := user.Lookup(name)
+		if err != nil {
+			return "", err
+		}
+		return u.Uid, nil
+	})
+}
+
+// LookupGroup is LookupUser for groups and etc/group.
+func (r *Root) LookupGroup(name string) (uint32, error) {
+	return r.lookup("group", name, "group", func(name string) (string, error) {
+		g, err := user.LookupGroup(name)
+		if err != nil {
+			return "", err
+		}
+		return g.Gid, nil
+	})
+}
+
+// Owner looks a user and a group up and joins them with a mode. Errors are those
+// of LookupUser and LookupGroup, both of them when both fail.
+func (r *Root) Owner(userName, groupName string, mode fs.FileMode) (Owner, error) {
+	uid, uerr := r.LookupUser(userName)
+	gid, gerr := r.LookupGroup(groupName)
+	if err := errors.Join(uerr, gerr); err != nil {
+		return Owner{}, err
+	}
+	return Owner{UID: uid, GID: gid, Mode: mode}, nil
+}
+
+func (r *Root) lookup(kind, name, file string, nss func(string) (string, error)) (uint32, error) {
+	unknown := &UnknownNameError{Kind: kind, Name: name, Root: r.path}
+	if number, ok := strings.CutPrefix(name, "+"); ok {
+		if id, ok := parseID(number); ok {
+			return id, nil
+		}
+		return 0, unknown
+	}
+	own, err := r.isOwn()
+	if err != nil {
+		return 0, err
+	}
+	var id uint32
+	var found bool
+	if own {
+		id, found, err = lookupNSS(name, nss)
+	} else {
+		id, found, err = r.lookupFile(name, file)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("look up %s %q in %s: %w", kind, name, r.path, err)
+	}
+	if !found {
+		id, found = parseID(name)
+	}
+	if !found {
+		return 0, unknown
+	}
+	return id, nil
+}
+
+// isOwn tells whether the root is this process's own "/".
+func (r *Root) isOwn() (bool, error) {
+	own, err := OpenRoot("/")
+	if err != nil {
+		return false, err
+	}
+	defer own.Close()
+	a, err := fstat(own.fd, "/")
+	if err != nil {
+		return false, err
+	}
+	b, err := fstat(r.fd, r.path)
+	return err == nil && a.Dev == b.Dev && a.Ino == b.Ino, err
+}
+
+func lookupNSS(name string, nss func(string) (string, error)) (uint32, bool, error) {
+	text, err := nss(name)
+	var noUser user.UnknownUserError
+	var noGroup user.UnknownGroupError
+	if errors.As(err, &noUser) || errors.As(err, &noGroup) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	id, ok := parseID(text)
+	if !ok {
+		return 0, false, fmt.Errorf("its ID %q is no usable number", text)
+	}
+	return id, true, nil
+}
+
+func (r *Root) lookupFile(name, file string) (uint32, bool, error) {
+	etc, err := r.OpenDir("/etc")
+	if err != nil {
+		return 0, false, err
+	}
+	defer etc.Close()
+	f, err := etc.Open(file, 0)
+	if err != nil {
+		return 0, false, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxIDFile+1))
+	if err != nil {
+		return 0, false, err
+	}
+	if len(data) > maxIDFile {
+		return 0, false, fmt.Errorf("/etc/%s is larger than %d bytes", file, maxIDFile)
+	}
+	id, found := findID(data, name)
+	return id, found, nil
+}
+
+// findID looks a name up in the text of a passwd(5) or group(5) file, which have
+// name and number at the same places. The first usable line wins, as in glibc's
+// "files" database; lines that are malformed are passed over.
+func findID(data []byte, name string) (uint32, bool) {
+	if name == "" || strings.ContainsAny(name, ":\n") {
+		return 0, false
+	}
+	for line := range bytes.Lines(data) {
+		fields := strings.Split(string(bytes.TrimRight(line, "\n")), ":")
+		if len(fields) < 4 || fields[0] != name || strings.ContainsAny(name[:1], "#+-") {
+			continue
+		}
+		if id, ok := parseID(fields[2]); ok {
+			return id, true
+		}
+	}
+	return 0, false
+}
+
+// parseID takes decimal digits only, and not 2^32-1: to chown(2) that means
+// "leave it as it is".
+func parseID(text string) (uint32, bool) {
+	id, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || id == 1<<32-1 {
+		return 0, false
+	}
+	return uint32(id), true
+}

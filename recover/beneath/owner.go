@@ -1,0 +1,70 @@
+package beneath
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Owner is who a file belongs to and who may do what with it. Mode has
+// permission bits and fs.ModeSetuid, fs.ModeSetgid, fs.ModeSticky, nothing else.
+type Owner struct {
+	UID, GID uint32
+	Mode     fs.FileMode
+}
+
+func (o Owner) String() string { return fmt.Sprintf("%d:%d %04o", o.UID, o.GID, o.bits()) }
+
+func (o Owner) bits() uint32 {
+	bits := uint32(o.Mode.Perm())
+	if o.Mode&fs.ModeSetuid != 0 {
+		bits |= unix.S_ISUID
+	}
+	if o.Mode&fs.ModeSetgid != 0 {
+		bits |= unix.S_ISGID
+	}
+	if o.Mode&fs.ModeSticky != 0 {
+		bits |= unix.S_ISVTX
+	}
+	return bits
+}
+
+// SetOwner gives an open file its owner and mode, by descriptor, and looks
+// whether the file system took them (an NFS server that squashes root may not).
+// An ID of 2^32-1, which to chown(2) means "leave it", is fs.ErrInvalid, and so
+// are mode bits that are no permissions.
+func SetOwner(f *os.File, o Owner) error {
+	c, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := c.Control(func(fd uintptr) { err = setOwner(int(fd), f.Name(), o) })
+	if cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+func setOwner(fd int, path string, o Owner) error {
+	const leave = ^uint32(0)
+	if o.UID == leave || o.GID == leave || o.Mode&^(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky) != 0 {
+		return &fs.PathError{Op: "set owner of", Path: path, Err: fmt.Errorf("%w: %s", fs.ErrInvalid, o)}
+	}
+	// The owner first: chown(2) clears the set-ID bits.
+	if err := retry(func() error { return unix.Fchown(fd, int(o.UID), int(o.GID)) }); err != nil {
+		return &fs.PathError{Op: "chown", Path: path, Err: err}
+	}
+	if err := retry(func() error { return unix.Fchmod(fd, o.bits()) }); err != nil {
+		return &fs.PathError{Op: "chmod", Path: path, Err: err}
+	}
+	st, err := fstat(fd, path)
+	if err != nil {
+		return err
+	}
+	if st.Uid != o.UID || st.Gid != o.GID || st.Mode&0o7777 != o.bits() {
+		return &fs.PathError{Op: "set owner of", Path: path, Err: fmt.Errorf("the file system made %d:%d %04o of %s", st.Uid, st.Gid, st.Mode&0o7777, o)}
+	}
+	return nil
+}
