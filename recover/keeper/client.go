@@ -1,0 +1,349 @@
+package keeper
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// startTime bounds how long Start waits for a keeper.
+	startTime = 15 * time.Second
+	startPoll = 20 * time.Millisecond
+	// answerTime bounds the greeting of a keeper that hangs.
+	answerTime = 10 * time.Second
+)
+
+// Client talks to a keeper. It is safe for concurrent use; requests go one after
+// the other. A keeper never ends by itself while a client is connected. When the
+// keeper has ended all the same, or a context ended in the middle of a request,
+// the client is of no more use: its methods return ErrNoKeeper.
+type Client struct {
+	pid int
+
+	mu   sync.Mutex
+	conn *net.UnixConn // nil once it is broken or closed
+	buf  []byte
+}
+
+// Connect connects to the keeper of a state directory. ErrNoKeeper when none runs.
+func Connect(ctx context.Context, dir string) (*Client, error) {
+	c, err := connect(ctx, dir)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the keeper in %s: %w", dir, err)
+	}
+	return c, nil
+}
+
+func connect(ctx context.Context, path string) (*Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	dir, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, orNoKeeper(err)
+	}
+	defer dir.Close()
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "unixpacket", within(dir, socketName))
+	if err != nil {
+		return nil, orNoKeeper(err)
+	}
+	c := &Client{conn: conn.(*net.UnixConn), buf: make([]byte, maxMessage)}
+	cred, err := peer(c.conn)
+	if err == nil && cred.Uid != 0 {
+		err = fmt.Errorf("%w: its socket belongs to a process of uid %d, not root's", ErrRefused, cred.Uid)
+	}
+	var hello reply
+	if err == nil {
+		c.pid = int(cred.Pid)
+		hello, err = c.ask(ctx, request{Op: opHello, Protocol: protocolVersion})
+	}
+	if err == nil && hello.Protocol != protocolVersion {
+		err = fmt.Errorf("%w: it speaks version %d of the protocol, and this os-rescue %d; it is of another release, and ends when what it holds is released", ErrRefused, hello.Protocol, protocolVersion)
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// orNoKeeper says ErrNoKeeper where the error means that nobody answers.
+func orNoKeeper(err error) error {
+	for _, gone := range []error{fs.ErrNotExist, unix.ECONNREFUSED, unix.ECONNRESET, unix.EPIPE, io.EOF, net.ErrClosed} {
+		if errors.Is(err, gone) {
+			return fmt.Errorf("%w (%w)", ErrNoKeeper, err)
+		}
+	}
+	return err
+}
+
+// Start connects to the keeper of Options.Dir, or starts Options.Command, detached
+// from this process, and waits until it answers, at most 15 s. Of several that
+// start one at once, all get the same keeper. The command gets no environment but
+// PATH, since secrets may be in ours, and is never killed, also not when the
+// context ends.
+func Start(ctx context.Context, o Options) (*Client, error) {
+	fail := func(err error) (*Client, error) {
+		return nil, fmt.Errorf("start the keeper in %s: %w", o.Dir, err)
+	}
+	dir, err := openStateDir(o.Dir)
+	if err != nil {
+		return fail(err)
+	}
+	dir.Close()
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	poll := time.NewTicker(startPoll)
+	defer poll.Stop()
+	var child <-chan error // nil when none of ours is running
+	var ended error
+	for {
+		c, err := connect(ctx, o.Dir)
+		if err == nil {
+			return c, nil
+		}
+		if !errors.Is(err, ErrNoKeeper) && !errors.Is(err, context.DeadlineExceeded) {
+			return fail(err)
+		}
+		// A child that found another keeper's lock has ended; that keeper may have
+		// been ending as well, so another child is due.
+		if child == nil && ctx.Err() == nil {
+			if child, err = spawn(ctx, o.Command); err != nil {
+				return fail(err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fail(errors.Join(fmt.Errorf("it does not answer; see %s: %w", filepath.Join(o.Dir, logName), ctx.Err()), ended))
+		case ended = <-child:
+			child = nil
+		case <-poll.C:
+			continue
+		}
+		select { // at most one child per tick
+		case <-ctx.Done():
+		case <-poll.C:
+		}
+	}
+}
+
+// spawn starts the command in a session of its own. The channel tells how it ended.
+func spawn(ctx context.Context, command []string) (<-chan error, error) {
+	if len(command) == 0 || !filepath.IsAbs(command[0]) {
+		return nil, fmt.Errorf("the command %q: %w", command, fs.ErrInvalid)
+	}
+	cmd := exec.Command(command[0], command[1:]...) // not CommandContext: it is to outlive us
+	cmd.Dir = "/"
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	zerolog.Ctx(ctx).Debug().Int("pid", cmd.Process.Pid).Str("command", strings.Join(command, " ")).Msg("keeper spawned")
+	ended := make(chan error, 1)
+	go func() {
+		err := cmd.Wait()
+		if err != nil {
+			err = fmt.Errorf("%s: %w", strings.Join(command, " "), err)
+		}
+		ended <- err
+	}()
+	return ended, nil
+}
+
+// PID is the keeper's process ID.
+func (c *Client) PID() int { return c.pid }
+
+// Close lets the connection go; the keeper keeps what it holds. It may be called
+// twice.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.shut()
+}
+
+func (c *Client) shut() error {
+	if c.conn == nil {
+		return nil
+	}
+	conn := c.conn
+	c.conn = nil
+	return conn.Close()
+}
+
+// Hold gives the keeper a file to hold for an owner: a regular file, open for
+// reading only, whose key (see Key) is the one given. When it returns nil, the
+// keeper has its own descriptor and has checked that; f can be closed. Held
+// already, the owner is added and meta, at most 64 KiB of JSON, replaces the
+// former unless it is nil. What the keeper won't hold is ErrRefused.
+//
+// f must have been opened for this, not duplicated from QEMU: a duplicate would
+// keep QEMU's locks on the file as well.
+func (c *Client) Hold(ctx context.Context, owner, key string, meta json.RawMessage, f *os.File) error {
+	err := usable(f, key)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrRefused, err) // as the keeper would, which looks for itself
+	} else {
+		_, _, err = c.roundTrip(ctx, request{Op: opHold, Owner: owner, Key: key, Meta: meta}, f)
+	}
+	if err != nil {
+		return fmt.Errorf("let the keeper hold %s (%s): %w", f.Name(), key, err)
+	}
+	return nil
+}
+
+// List returns everything the keeper holds, the oldest first.
+func (c *Client) List(ctx context.Context) ([]Hold, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []Hold
+	err := c.exclusively(ctx, func(conn *net.UnixConn) error {
+		if err := send(conn, []byte(`{"op":"list"}`), nil); err != nil {
+			return err
+		}
+		for {
+			r, f, err := c.read(conn)
+			if f != nil {
+				f.Close()
+			}
+			if err != nil || r.End {
+				return err
+			}
+			if err := r.err(); err != nil {
+				return err
+			}
+			if r.Hold != nil {
+				list = append(list, *r.Hold)
+			}
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("ask the keeper what it holds: %w", err)
+	}
+	return list, nil
+}
+
+// Open returns a descriptor of a file that the keeper holds; fs.ErrNotExist when
+// it holds no such key. It shares offset and status flags with the keeper's: read
+// with ReadAt, and where O_DIRECT is needed open /proc/self/fd/N anew.
+func (c *Client) Open(ctx context.Context, key string) (*os.File, error) {
+	_, f, err := c.roundTrip(ctx, request{Op: opOpen, Key: key}, nil)
+	if err == nil && f == nil {
+		err = fmt.Errorf("%w: no descriptor came", ErrRefused)
+	}
+	if err == nil {
+		var got string
+		if got, err = Key(f); err == nil && got != key {
+			err = fmt.Errorf("%w: the file %s came", ErrRefused, got)
+		}
+		if err != nil {
+			f.Close()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("get the file %s from the keeper: %w", key, err)
+	}
+	return f, nil
+}
+
+// Release says that an owner no longer needs the keys, or without keys anything.
+// A file without an owner left is closed, which frees its space if nobody else
+// has it open. What the owner does not own is passed over.
+func (c *Client) Release(ctx context.Context, owner string, keys ...string) error {
+	for first := true; first || len(keys) > 0; first = false {
+		part := keys[:min(len(keys), keysPerMessage)]
+		keys = keys[len(part):]
+		if _, err := c.ask(ctx, request{Op: opRelease, Owner: owner, Keys: part}); err != nil {
+			return fmt.Errorf("release what the keeper holds for %s: %w", owner, err)
+		}
+	}
+	return nil
+}
+
+func (c *Client) ask(ctx context.Context, r request) (reply, error) {
+	answer, f, err := c.roundTrip(ctx, r, nil)
+	if f != nil {
+		f.Close()
+	}
+	return answer, err
+}
+
+// roundTrip sends one request and reads one reply.
+func (c *Client) roundTrip(ctx context.Context, r request, f *os.File) (answer reply, got *os.File, err error) {
+	data, err := encode(r)
+	if err == nil {
+		_, err = parseRequest(data)
+	}
+	if err != nil {
+		return reply{}, nil, fmt.Errorf("%w: %w", ErrRefused, err) // as the keeper would
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err = c.exclusively(ctx, func(conn *net.UnixConn) (err error) {
+		if err := send(conn, data, f); err != nil {
+			return err
+		}
+		answer, got, err = c.read(conn)
+		return err
+	})
+	if err == nil {
+		err = answer.err()
+	}
+	if err != nil && got != nil {
+		got.Close()
+		got = nil
+	}
+	return answer, got, err
+}
+
+// exclusively runs an exchange with c.mu held. One that fails or is interrupted
+// leaves the connection in the middle of something, and ends it.
+func (c *Client) exclusively(ctx context.Context, exchange func(*net.UnixConn) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	conn := c.conn
+	if conn == nil {
+		return fmt.Errorf("%w: the connection is closed", ErrNoKeeper)
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	err := exchange(conn)
+	if !stop() {
+		c.conn = nil
+		if err != nil {
+			return ctx.Err()
+		}
+		return nil
+	}
+	if err != nil {
+		c.shut()
+	}
+	return orNoKeeper(err)
+}
+
+func (c *Client) read(conn *net.UnixConn) (reply, *os.File, error) {
+	data, f, err := receive(conn, c.buf)
+	if err != nil {
+		return reply{}, nil, err
+	}
+	r, err := parseReply(data)
+	if err != nil && f != nil {
+		f.Close()
+		f = nil
+	}
+	return r, f, err
+}

@@ -1,0 +1,262 @@
+package keeper
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Errors of requests, for errors.Is. A key that is not held is fs.ErrNotExist.
+var (
+	// ErrNoKeeper: no keeper runs, or the one that was connected to has ended.
+	ErrNoKeeper = errors.New("no keeper runs")
+	// ErrRefused: the keeper refused the request; it holds what it held before.
+	ErrRefused = errors.New("the keeper refused")
+)
+
+const (
+	protocolVersion = 1
+	// maxMessage is below what a Unix socket takes in one message by default
+	// (net.core.wmem_default, 212,992 bytes).
+	maxMessage = 128 << 10
+	maxMeta    = 64 << 10
+	maxOwner   = 256
+	// keysPerMessage bounds a release: a key has at most 41 bytes.
+	keysPerMessage = 1000
+)
+
+// Hold is one file that the keeper holds.
+type Hold struct {
+	Key       string          `json:"key"`            // "device:inode", decimal: what Key returns
+	Owners    []string        `json:"owners"`         // the instances it is held for, sorted
+	Meta      json.RawMessage `json:"meta,omitempty"` // what the latest Hold call said; the keeper never reads it
+	Since     time.Time       `json:"since"`          // when it was first held
+	Size      int64           `json:"size"`           // bytes
+	Allocated int64           `json:"allocated"`      // bytes on disk
+	Links     uint64          `json:"links"`          // names that the file has; 0: deleted
+}
+
+// Key returns the key of an open file: "device:inode" in decimal, from fstat.
+func Key(f *os.File) (string, error) {
+	st, err := stat(f)
+	if err != nil {
+		return "", err
+	}
+	return keyOf(st), nil
+}
+
+func keyOf(st unix.Stat_t) string { return fmt.Sprintf("%d:%d", st.Dev, st.Ino) }
+
+func stat(f *os.File) (unix.Stat_t, error) {
+	var st unix.Stat_t
+	err := control(f, func(fd int) error { return unix.Fstat(fd, &st) })
+	if err != nil {
+		return st, &fs.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	return st, nil
+}
+
+// control calls do with the descriptor, which stays open meanwhile.
+func control(f *os.File, do func(fd int) error) error {
+	c, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var derr error
+	if err := c.Control(func(fd uintptr) {
+		for {
+			if derr = do(int(fd)); !errors.Is(derr, unix.EINTR) {
+				return
+			}
+		}
+	}); err != nil {
+		return err
+	}
+	return derr
+}
+
+// The operations.
+const (
+	opHello   = "hello"
+	opHold    = "hold" // with one descriptor
+	opList    = "list" // answered by a reply for each hold, and one with End
+	opOpen    = "open" // answered with one descriptor
+	opRelease = "release"
+)
+
+type request struct {
+	Op       string          `json:"op"`
+	Protocol int             `json:"protocol,omitempty"`
+	Owner    string          `json:"owner,omitempty"`
+	Key      string          `json:"key,omitempty"`
+	Keys     []string        `json:"keys,omitempty"`
+	Meta     json.RawMessage `json:"meta,omitempty"`
+}
+
+type reply struct {
+	Error    string `json:"error,omitempty"`
+	Missing  bool   `json:"missing,omitempty"` // the error is that there is no such key
+	Protocol int    `json:"protocol,omitempty"`
+	Hold     *Hold  `json:"hold,omitempty"`
+	End      bool   `json:"end,omitempty"`
+}
+
+func (r reply) err() error {
+	switch {
+	case r.Missing:
+		return fmt.Errorf("%s: %w", r.Error, fs.ErrNotExist)
+	case r.Error != "":
+		return fmt.Errorf("%w: %s", ErrRefused, r.Error)
+	}
+	return nil
+}
+
+// parseRequest reads and checks a message from a client.
+func parseRequest(data []byte) (request, error) {
+	var r request
+	if err := decode(data, &r); err != nil {
+		return request{}, err
+	}
+	var errs []error
+	want := func(ok bool, what string) {
+		if !ok {
+			errs = append(errs, errors.New(what))
+		}
+	}
+	want(r.Op == opHello || r.Op == opHold || r.Op == opList || r.Op == opOpen || r.Op == opRelease, "unknown operation "+strconv.Quote(r.Op))
+	if r.Op == opHold || r.Op == opRelease {
+		want(r.Owner != "" && len(r.Owner) <= maxOwner && !strings.ContainsFunc(r.Owner, func(c rune) bool { return c < ' ' }), "no usable owner")
+	}
+	if r.Op == opHold || r.Op == opOpen {
+		want(validKey(r.Key), "bad key "+strconv.Quote(r.Key))
+	}
+	for _, key := range r.Keys {
+		want(validKey(key), "bad key "+strconv.Quote(key))
+	}
+	want(len(r.Meta) <= maxMeta, fmt.Sprintf("more than %d bytes of meta data", maxMeta))
+	return r, errors.Join(errs...)
+}
+
+func parseReply(data []byte) (reply, error) {
+	var r reply
+	if err := decode(data, &r); err != nil {
+		return reply{}, err
+	}
+	if r.Hold != nil && !validKey(r.Hold.Key) {
+		return reply{}, fmt.Errorf("bad key %q", r.Hold.Key)
+	}
+	return r, nil
+}
+
+func decode(data []byte, to any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	if err := d.Decode(to); err != nil {
+		return fmt.Errorf("malformed message: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("malformed message: more than one value")
+	}
+	return nil
+}
+
+func validKey(key string) bool {
+	dev, ino, ok := strings.Cut(key, ":")
+	return ok && decimal(dev) && decimal(ino)
+}
+
+func decimal(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 64)
+	return err == nil && strconv.FormatUint(n, 10) == text
+}
+
+// encode makes one message of a value.
+func encode(message any) ([]byte, error) {
+	data, err := json.Marshal(message)
+	if err == nil && len(data) > maxMessage {
+		err = fmt.Errorf("a message of %d bytes is over the limit of %d", len(data), maxMessage)
+	}
+	return data, err
+}
+
+// send writes one message, with a descriptor if f is not nil.
+func send(conn *net.UnixConn, data []byte, f *os.File) error {
+	if f == nil {
+		_, _, err := conn.WriteMsgUnix(data, nil, nil)
+		return err
+	}
+	return control(f, func(fd int) error {
+		_, _, err := conn.WriteMsgUnix(data, unix.UnixRights(fd), nil)
+		return err
+	})
+}
+
+// receive reads one message into buf, and the descriptor that came with it, nil
+// when none did. io.EOF when the other side has closed.
+func receive(conn *net.UnixConn, buf []byte) ([]byte, *os.File, error) {
+	oob := make([]byte, unix.CmsgSpace(4))
+	n, oobn, flags, _, err := conn.ReadMsgUnix(buf, oob) // sets MSG_CMSG_CLOEXEC
+	if err != nil {
+		return nil, nil, err
+	}
+	var files []*os.File
+	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+	for _, m := range messages {
+		fds, ferr := unix.ParseUnixRights(&m)
+		err = errors.Join(err, ferr)
+		for _, fd := range fds {
+			files = append(files, os.NewFile(uintptr(fd), "received from the keeper's socket"))
+		}
+	}
+	switch {
+	case err != nil:
+	case flags&unix.MSG_TRUNC != 0:
+		err = fmt.Errorf("a message of more than %d bytes", len(buf))
+	case len(files) > 1:
+		err = errors.New("more than one descriptor in a message")
+	case flags&unix.MSG_CTRUNC != 0:
+		// What the kernel does when there is no room for one more descriptor.
+		err = errors.New("a descriptor was lost on the way: too many open files")
+	}
+	if err != nil {
+		for _, f := range files {
+			f.Close()
+		}
+		return nil, nil, &messageError{err}
+	}
+	if len(files) == 0 {
+		return buf[:n], nil, nil
+	}
+	return buf[:n], files[0], nil
+}
+
+// messageError is what is wrong with one message; the connection is still good.
+type messageError struct{ err error }
+
+func (e *messageError) Error() string { return e.err.Error() }
+func (e *messageError) Unwrap() error { return e.err }
+
+// peer returns who is at the other end of a socket.
+func peer(conn *net.UnixConn) (*unix.Ucred, error) {
+	c, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var cred *unix.Ucred
+	var cerr error
+	if err := c.Control(func(fd uintptr) {
+		cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return nil, err
+	}
+	return cred, cerr
+}

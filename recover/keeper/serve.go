@@ -1,0 +1,307 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+)
+
+// ErrRunning: another keeper serves this directory.
+var ErrRunning = errors.New("a keeper is already running")
+
+// Options say where a keeper lives and how it is started.
+type Options struct {
+	// Dir is the state directory: made 0700 if missing, refused if users other
+	// than root can write it. In it are keeper.sock, keeper.lock (locked with
+	// flock(2) for as long as the keeper lives; its pid is in it) and keeper.log.
+	Dir string
+	// Command starts a keeper: an absolute path and its arguments; it must call
+	// Serve. For Start only.
+	Command []string
+	// Idle is how long a keeper waits for a client while it holds nothing,
+	// before it ends; 10 s if zero. For Serve only.
+	Idle time.Duration
+}
+
+const (
+	socketName  = "keeper.sock"
+	lockName    = "keeper.lock"
+	logName     = "keeper.log"
+	defaultIdle = 10 * time.Second
+)
+
+// Serve is the main of the keeper process, and changes that process for good: its
+// working directory, standard streams, signals, cgroup, limits. It returns nil
+// when it held nothing and had no client for Options.Idle, on SIGTERM, and when
+// the context ends; ErrRunning at once when another keeper serves the directory.
+func Serve(ctx context.Context, o Options) error {
+	dir, err := openStateDir(o.Dir)
+	if err != nil {
+		return fmt.Errorf("start the keeper: %w", err)
+	}
+	defer dir.Close()
+	lock, err := lockDir(dir)
+	if err != nil {
+		return fmt.Errorf("start the keeper in %s: %w", o.Dir, err)
+	}
+	defer lock.Close() // the last thing that happens: until then no other keeper touches the socket
+
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM)
+	defer stop()
+	log, err := becomeKeeper(dir)
+	if err != nil {
+		return fmt.Errorf("start the keeper in %s: %w", o.Dir, err)
+	}
+	listener, err := listen(dir)
+	if err != nil {
+		log.Error().Err(err).Msg("can't listen")
+		return fmt.Errorf("start the keeper in %s: %w", o.Dir, err)
+	}
+	k := &keeper{holds: newHolds(), log: log}
+	log.Info().Int("pid", os.Getpid()).Msg("keeper started")
+
+	var clients sync.WaitGroup
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	clients.Go(func() { k.accept(ctx, listener, &clients) })
+	idle := o.Idle
+	if idle == 0 {
+		idle = defaultIdle
+	}
+	k.waitIdle(ctx, idle)
+	// Who is connected but not accepted yet is cut off by this and told ErrNoKeeper.
+	err = errors.Join(unix.Unlinkat(int(dir.Fd()), socketName, 0), listener.Close())
+	if n := k.holds.count(); n > 0 {
+		log.Warn().Int("files", n).Msg("keeper ends on request and lets go of what it holds")
+	} else {
+		log.Info().Msg("keeper ends: nothing to hold")
+	}
+	cancel()
+	clients.Wait()
+	return err
+}
+
+// openStateDir makes and opens the directory. The descriptor serves for paths of
+// any length too: a socket's own has to fit into 108 bytes (unix(7)).
+func openStateDir(path string) (*os.File, error) {
+	if !filepath.IsAbs(path) {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("not an absolute path")}
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, err
+	}
+	dir, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	st, err := stat(dir)
+	if err == nil && (int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0) {
+		err = fmt.Errorf("%s belongs to uid %d with mode %04o: others could put a socket of theirs there", path, st.Uid, st.Mode&0o7777)
+	}
+	if err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return dir, nil
+}
+
+// within is a path to a name in an open directory.
+func within(dir *os.File, name string) string {
+	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name)
+}
+
+func openIn(dir *os.File, name string, flags int) (*os.File, error) {
+	fd, err := unix.Openat(int(dir.Fd()), name, flags|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: filepath.Join(dir.Name(), name), Err: err}
+	}
+	return os.NewFile(uintptr(fd), filepath.Join(dir.Name(), name)), nil
+}
+
+func lockDir(dir *os.File) (*os.File, error) {
+	lock, err := openIn(dir, lockName, unix.O_RDWR)
+	if err != nil {
+		return nil, err
+	}
+	err = control(lock, func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = ErrRunning
+	}
+	if err == nil {
+		err = lock.Truncate(0)
+	}
+	if err == nil {
+		_, err = lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	}
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return lock, nil
+}
+
+// listen makes the socket. A file of that name is a dead keeper's: whoever holds
+// the lock is the only one to make or remove it.
+func listen(dir *os.File) (*net.UnixListener, error) {
+	if err := unix.Unlinkat(int(dir.Fd()), socketName, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("remove the socket of a keeper that is gone: %w", err)
+	}
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: within(dir, socketName), Net: "unixpacket"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	if err := unix.Fchmodat(int(dir.Fd()), socketName, 0o600, 0); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("close the socket to others: %w", err)
+	}
+	return l, nil
+}
+
+type keeper struct {
+	holds *holds
+	log   zerolog.Logger
+}
+
+// waitIdle returns when nothing was held and nobody connected for the time given,
+// or the context has ended. From then on nobody can join.
+func (k *keeper) waitIdle(ctx context.Context, idle time.Duration) {
+	timer := time.NewTimer(idle)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.holds.changed:
+			timer.Reset(idle)
+		case <-timer.C:
+			if k.holds.end() {
+				return
+			}
+			// Busy: the next change starts the timer again.
+		}
+	}
+}
+
+func (k *keeper) accept(ctx context.Context, l *net.UnixListener, clients *sync.WaitGroup) {
+	for {
+		conn, err := l.AcceptUnix()
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			k.log.Error().Err(err).Msg("can't accept a client")
+			select { // out of descriptors: those held matter more than the next client
+			case <-ctx.Done():
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+			continue
+		}
+		if !k.holds.join() {
+			conn.Close()
+			continue
+		}
+		clients.Go(func() {
+			defer k.holds.leave()
+			defer conn.Close()
+			defer context.AfterFunc(ctx, func() { conn.Close() })()
+			k.talk(ctx, conn)
+		})
+	}
+}
+
+// talk serves one client until it goes.
+func (k *keeper) talk(ctx context.Context, conn *net.UnixConn) {
+	cred, err := peer(conn)
+	if err != nil || cred.Uid != 0 {
+		k.log.Error().Err(err).Any("peer", cred).Msg("refused a client that is not root")
+		return
+	}
+	buf := make([]byte, maxMessage)
+	for {
+		data, f, err := receive(conn, buf)
+		var bad *messageError
+		var r request
+		if errors.As(err, &bad) {
+			err = respond(conn, reply{Error: bad.Error()}, nil)
+		} else if err == nil {
+			if r, err = parseRequest(data); err != nil {
+				if f != nil {
+					f.Close()
+				}
+				err = respond(conn, reply{Error: err.Error()}, nil)
+			} else {
+				err = k.answer(conn, r, f)
+			}
+		}
+		if err != nil {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) && ctx.Err() == nil {
+				k.log.Error().Err(err).Msg("lost a client")
+			}
+			return
+		}
+	}
+}
+
+// answer does what is asked. Only a broken connection is an error.
+func (k *keeper) answer(conn *net.UnixConn, r request, f *os.File) error {
+	if f != nil && r.Op != opHold {
+		f.Close()
+		return respond(conn, reply{Error: "a descriptor where none is due"}, nil)
+	}
+	var err error
+	switch r.Op {
+	case opHello:
+		return respond(conn, reply{Protocol: protocolVersion}, nil)
+	case opHold:
+		if f == nil {
+			err = errors.New("no descriptor came with it")
+			break
+		}
+		err = k.holds.hold(r.Owner, r.Key, r.Meta, f)
+	case opList:
+		for _, hold := range k.holds.list() {
+			if err := respond(conn, reply{Hold: &hold}, nil); err != nil {
+				return err
+			}
+		}
+		return respond(conn, reply{End: true}, nil)
+	case opOpen:
+		var held *os.File
+		if held, err = k.holds.open(r.Key); err == nil {
+			err = respond(conn, reply{}, held)
+			if errors.Is(err, os.ErrClosed) { // released meanwhile
+				err = fmt.Errorf("the file %s is not held: %w", r.Key, fs.ErrNotExist)
+				break
+			}
+			return err
+		}
+	case opRelease:
+		err = k.holds.release(r.Owner, r.Keys)
+	}
+	if err != nil {
+		return respond(conn, reply{Error: err.Error(), Missing: errors.Is(err, fs.ErrNotExist)}, nil)
+	}
+	return respond(conn, reply{}, nil)
+}
+
+func respond(conn *net.UnixConn, r reply, f *os.File) error {
+	data, err := encode(r)
+	if err != nil {
+		return err
+	}
+	return send(conn, data, f)
+}
