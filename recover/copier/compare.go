@@ -1,0 +1,159 @@
+package copier
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+)
+
+// ErrDiffers: the copy is not equal to its source; a *DiffersError says where.
+var ErrDiffers = errors.New("the copy differs from its source")
+
+// DiffersError tells where a copy differs from its source first.
+type DiffersError struct {
+	Offset               int64 // of the first byte that differs or is missing on one side
+	SourceSize, CopySize int64
+}
+
+// Error names the place of the difference.
+func (e *DiffersError) Error() string {
+	if e.SourceSize != e.CopySize {
+		return fmt.Sprintf("%v: its size is %d bytes instead of %d", ErrDiffers, e.CopySize, e.SourceSize)
+	}
+	return fmt.Sprintf("%v at byte %d of %d", ErrDiffers, e.Offset, e.SourceSize)
+}
+
+// Is makes errors.Is(err, ErrDiffers) true.
+func (e *DiffersError) Is(target error) bool { return target == ErrDiffers }
+
+// CompareOptions say what Compare does besides comparing.
+type CompareOptions struct {
+	Digest   bool              // compute the SHA-256 of the content
+	Progress func(bytes int64) // told the bytes compared since its last call; may be nil
+}
+
+// Compare reads src and dst in full, holes included, and returns nil when they
+// are equal to the byte: src as QEMU sees it, dst as it reached the disk. For that
+// dst is fsynced, dropped from the page cache and read through a descriptor of
+// its own with O_DIRECT; where its file system has no O_DIRECT, without.
+// dst is a regular file open for reading.
+//
+// The digest is the SHA-256 in lower-case hexadecimal, "" unless asked for.
+// Errors: ErrDiffers (as a *DiffersError unless dst changes meanwhile), ErrSourceChanged, ErrNotRegular, the
+// context's error (within one chunk of a MiB).
+func Compare(ctx context.Context, src Source, dst *os.File, opt CompareOptions) (digest string, err error) {
+	digest, err = compare(ctx, src, dst, opt)
+	if err != nil {
+		return "", fmt.Errorf("compare %s with its copy %s: %w", src.File.Name(), dst.Name(), err)
+	}
+	zerolog.Ctx(ctx).Debug().Str("source", src.File.Name()).Str("copy", dst.Name()).Bool("direct", src.Direct).Msg("compared, equal")
+	return digest, nil
+}
+
+func compare(ctx context.Context, src Source, dst *os.File, opt CompareOptions) (string, error) {
+	if err := syncFile(src.File); err != nil {
+		return "", err
+	}
+	from, err := src.stat()
+	if err != nil {
+		return "", err
+	}
+	written, to, err := reopenFromDisk(dst)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = written.Close() }()
+	if from.size != to.size {
+		return "", &DiffersError{Offset: min(from.size, to.size), SourceSize: from.size, CopySize: to.size}
+	}
+
+	// Both are read in the same steps, which suit the more demanding of the two.
+	from.ioAlign = max(from.align(), to.align())
+	to.ioAlign = from.ioAlign
+	a := newStream(ctx, src.File, from, ErrSourceChanged, sequence(from.size, from.chunk()))
+	defer a.Close()
+	shrunk := fmt.Errorf("%w: its size changed while it was read", ErrDiffers)
+	b := newStream(ctx, written, to, shrunk, sequence(to.size, to.chunk()))
+	defer b.Close()
+
+	var sum hash.Hash
+	if opt.Digest {
+		sum = sha256.New()
+	}
+	for {
+		off, x, err := a.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return "", err
+		}
+		_, y, err := b.Next()
+		if err != nil {
+			return "", err
+		}
+		if !bytes.Equal(x, y) {
+			return "", &DiffersError{Offset: off + firstDifference(x, y), SourceSize: from.size, CopySize: to.size}
+		}
+		if sum != nil {
+			sum.Write(x)
+		}
+		if opt.Progress != nil {
+			opt.Progress(int64(len(x)))
+		}
+	}
+	if err := checkSizes(dst, src, from.size); err != nil {
+		return "", err
+	}
+	if sum == nil {
+		return "", nil
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// reopenFromDisk opens dst for reading past the page cache, with O_DIRECT if
+// its file system has it. Its pages are written and dropped in any case: some
+// file systems answer O_DIRECT from the page cache (btrfs, tmpfs).
+func reopenFromDisk(dst *os.File) (*os.File, stat, error) {
+	st, err := statFile(dst)
+	if err != nil {
+		return nil, stat{}, err
+	}
+	if err := syncFile(dst); err != nil {
+		return nil, stat{}, err
+	}
+	_ = unix.Fadvise(int(dst.Fd()), 0, 0, unix.FADV_DONTNEED) // advice only
+	path := fmt.Sprintf("/proc/self/fd/%d", dst.Fd())
+	flags := unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NOCTTY
+	fd, err := -1, error(unix.EINVAL)
+	if st.ioAlign != 0 {
+		fd, err = open(path, flags|unix.O_DIRECT)
+	}
+	if err == unix.EINVAL || err == unix.EOPNOTSUPP {
+		fd, err = open(path, flags)
+	}
+	if err != nil {
+		return nil, stat{}, &os.PathError{Op: "open", Path: dst.Name(), Err: err}
+	}
+	return os.NewFile(uintptr(fd), dst.Name()), st, nil
+}
+
+// firstDifference returns the index of the first byte that differs, of two
+// slices of one length that are not equal.
+func firstDifference(x, y []byte) int64 {
+	for i := range x {
+		if x[i] != y[i] {
+			return int64(i)
+		}
+	}
+	return int64(len(x))
+}

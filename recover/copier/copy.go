@@ -1,0 +1,186 @@
+package copier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+)
+
+// ErrNotEmpty: the destination of a copy has content already; nothing was written.
+var ErrNotEmpty = errors.New("the destination is not empty")
+
+// Method is how a copy was made.
+type Method string
+
+// The two ways, see Copy.
+const (
+	MethodClone   Method = "clone"
+	MethodExtents Method = "extents"
+)
+
+// Result tells how a copy was made.
+type Result struct {
+	Method Method
+	Size   int64 // of the source and the copy, in bytes
+	// DataBytes is how much was written: what is not zero, in blocks of 4 KiB.
+	// 0 for a clone, which shares all its data with the source.
+	DataBytes int64
+	// Proven is true when the copy can't differ from the source and needs no
+	// Compare: a clone on a coherent file system, with every write flushed before.
+	Proven bool
+}
+
+// Copy writes the content of src into dst and brings it to the disk: on success
+// dst has src's exact size and was fsynced (its directory is the caller's).
+// dst is an empty regular file open for reading and writing, without O_APPEND.
+//
+// Where both are on one file system that is known coherent and can clone (XFS
+// with reflink, btrfs), dst becomes a clone of src (ioctl_ficlone(2)). Elsewhere
+// the data is read and written; blocks of zeros are left out, so that dst is
+// sparse wherever src reads as zeros. SEEK_DATA and SEEK_HOLE are asked only on
+// ext4, XFS, btrfs and tmpfs, after an fsync of the source, and only to skip
+// reading: other file systems have answered them wrongly.
+//
+// progress, which may be nil, is told the bytes of src that are done since its
+// last call, holes included; the calls add up to the size. After an error dst
+// holds part of the content, to be removed by the caller. Errors:
+// ErrSourceChanged, ErrNotEmpty, ErrNotRegular, syscall.ENOSPC or EDQUOT when
+// the target is full, the context's error (within one chunk of a MiB).
+func Copy(ctx context.Context, dst *os.File, src Source, progress func(bytes int64)) (Result, error) {
+	if progress == nil {
+		progress = func(int64) {}
+	}
+	result, err := copyFile(ctx, dst, src, progress)
+	if err != nil {
+		return Result{}, fmt.Errorf("copy %s to %s: %w", src.File.Name(), dst.Name(), err)
+	}
+	zerolog.Ctx(ctx).Debug().Str("source", src.File.Name()).Str("copy", dst.Name()).Str("method", string(result.Method)).
+		Bool("direct", src.Direct).Int64("size", result.Size).Int64("data_bytes", result.DataBytes).Msg("copied")
+	return result, nil
+}
+
+func copyFile(ctx context.Context, dst *os.File, src Source, progress func(int64)) (Result, error) {
+	if err := ctx.Err(); err != nil {
+		return Result{}, err
+	}
+	to, err := statFile(dst)
+	if err != nil {
+		return Result{}, err
+	}
+	if to.size != 0 {
+		return Result{}, ErrNotEmpty
+	}
+	if err := syncFile(src.File); err != nil {
+		return Result{}, err
+	}
+	from, err := src.stat()
+	if err != nil {
+		return Result{}, err
+	}
+	fs, err := fileSystemOf(src.File)
+	if err != nil {
+		return Result{}, err
+	}
+	toFS, err := fileSystemOf(dst)
+	if err != nil {
+		return Result{}, err
+	}
+
+	result := Result{Method: MethodExtents, Size: from.size}
+	cloned := false
+	if fs.coherent && from.device == to.device {
+		if cloned, err = clone(dst, src.File); err != nil {
+			return Result{}, err
+		}
+	}
+	if cloned {
+		result.Method, result.Proven = MethodClone, true
+		progress(from.size)
+	} else {
+		// The size comes first: a direct write inside it need not extend the file.
+		if err := dst.Truncate(from.size); err != nil {
+			return Result{}, err
+		}
+		w := writer{file: dst, direct: dst}
+		if toFS.coherent && to.ioAlign != 0 && to.ioAlign <= blockSize && to.memAlign <= blockSize {
+			if w, err = directWriter(dst); err != nil {
+				return Result{}, err
+			}
+			defer w.close()
+		}
+		if result.DataBytes, err = copyExtents(ctx, w, src.File, from, fs.seeks, progress); err != nil {
+			return Result{}, err
+		}
+	}
+	if err := dst.Sync(); err != nil {
+		return Result{}, err
+	}
+	return result, checkSizes(dst, src, from.size)
+}
+
+// checkSizes says whether both files have the size that the source had at first.
+func checkSizes(dst *os.File, src Source, size int64) error {
+	from, err := src.stat()
+	if err != nil {
+		return err
+	}
+	to, err := statFile(dst)
+	if err != nil {
+		return err
+	}
+	if from.size != size || to.size != size {
+		return fmt.Errorf("%w: it had %d bytes, now it has %d and the copy %d", ErrSourceChanged, size, from.size, to.size)
+	}
+	return nil
+}
+
+// clone makes dst a clone of src, and returns false if the file system can't.
+func clone(dst, src *os.File) (bool, error) {
+	for {
+		err := unix.IoctlFileClone(int(dst.Fd()), int(src.Fd()))
+		switch err {
+		case nil:
+			return true, nil
+		case unix.EINTR:
+			continue
+		case unix.EOPNOTSUPP, unix.EINVAL, unix.EXDEV, unix.ENOTTY, unix.ENOSYS, unix.EPERM:
+			// No reflink here; another mount of the file system (before Linux 5.18);
+			// one of the two without copy-on-write on btrfs.
+			return false, nil
+		}
+		return false, &os.PathError{Op: "clone", Path: dst.Name(), Err: err}
+	}
+}
+
+// copyExtents writes what is not zero, and returns how many bytes that were.
+func copyExtents(ctx context.Context, dst writer, src *os.File, from stat, seeks bool, progress func(int64)) (int64, error) {
+	next := sequence(from.size, from.chunk())
+	if seeks {
+		next = dataSpans(src, from)
+	}
+	s := newStream(ctx, src, from, ErrSourceChanged, next)
+	defer s.Close()
+	written, done := int64(0), int64(0)
+	for {
+		off, data, err := s.Next()
+		if err == io.EOF {
+			progress(from.size - done)
+			return written, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		n, err := dst.writeData(off, data)
+		if err != nil {
+			return 0, err
+		}
+		written += n
+		progress(off + int64(len(data)) - done)
+		done = off + int64(len(data))
+	}
+}

@@ -1,0 +1,53 @@
+package copier
+
+import (
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// dataSpans returns the spans of src that hold data, widened to what O_DIRECT
+// needs. If the file system can't tell, the rest of the file is data.
+func dataSpans(src *os.File, st stat) func() (span, error) {
+	var extent span
+	return func() (span, error) {
+		if extent.off >= extent.end {
+			if extent.end >= st.size {
+				return span{}, io.EOF
+			}
+			var err error
+			if extent, err = nextExtent(src, st, extent.end); err != nil {
+				return span{}, err
+			}
+		}
+		sp := span{extent.off, min(extent.off+st.chunk(), extent.end)}
+		extent.off = sp.end
+		return sp, nil
+	}
+}
+
+func nextExtent(src *os.File, st stat, from int64) (span, error) {
+	rest := span{from, roundUp(st.size, st.align())}
+	start, err := seek(src, from, unix.SEEK_DATA)
+	if err == unix.ENXIO {
+		return span{}, io.EOF
+	}
+	if err != nil {
+		return rest, nil
+	}
+	end, err := seek(src, start, unix.SEEK_HOLE)
+	if err != nil || end <= start {
+		return rest, nil
+	}
+	return span{max(from, roundDown(start, st.align())), min(roundUp(end, st.align()), rest.end)}, nil
+}
+
+func seek(f *os.File, off int64, whence int) (int64, error) {
+	for {
+		pos, err := unix.Seek(int(f.Fd()), off, whence)
+		if err != unix.EINTR {
+			return pos, err
+		}
+	}
+}

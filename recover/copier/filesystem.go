@@ -1,0 +1,84 @@
+package copier
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// fileSystem is what is known of a kind of file system.
+type fileSystem struct {
+	name     string
+	coherent bool // buffered, direct and cloned reads all return what was written last
+	seeks    bool // SEEK_DATA and SEEK_HOLE tell the truth after an fsync
+	local    bool // only this host writes it
+}
+
+// kind returns what is known of the kind of file system with this f_type
+// (statfs(2) and the kernel's include/uapi/linux/magic.h). Every FUSE file
+// system, whatever is behind it, is "fuse"; ext2 and ext3 are "ext4".
+func kind(magic uint32) fileSystem {
+	switch magic {
+	case unix.EXT4_SUPER_MAGIC:
+		return fileSystem{name: "ext4", coherent: true, seeks: true, local: true}
+	case unix.XFS_SUPER_MAGIC:
+		return fileSystem{name: "xfs", coherent: true, seeks: true, local: true}
+	case unix.BTRFS_SUPER_MAGIC:
+		return fileSystem{name: "btrfs", coherent: true, seeks: true, local: true}
+	case unix.TMPFS_MAGIC:
+		return fileSystem{name: "tmpfs", seeks: true, local: true}
+	case unix.F2FS_SUPER_MAGIC:
+		return fileSystem{name: "f2fs", local: true}
+	case unix.OVERLAYFS_SUPER_MAGIC:
+		return fileSystem{name: "overlayfs", local: true}
+	case 0x2fc12fc1:
+		return fileSystem{name: "zfs", local: true}
+	case unix.NFS_SUPER_MAGIC:
+		return fileSystem{name: "nfs"}
+	case unix.FUSE_SUPER_MAGIC:
+		return fileSystem{name: "fuse"}
+	case unix.CEPH_SUPER_MAGIC:
+		return fileSystem{name: "ceph"}
+	case 0x01161970:
+		return fileSystem{name: "gfs2"}
+	case unix.OCFS2_SUPER_MAGIC:
+		return fileSystem{name: "ocfs2"}
+	case unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC:
+		return fileSystem{name: "cifs"}
+	default:
+		return fileSystem{name: fmt.Sprintf("unknown (%#x)", magic)}
+	}
+}
+
+func fileSystemOf(f *os.File) (fileSystem, error) {
+	var st unix.Statfs_t
+	for {
+		err := unix.Fstatfs(int(f.Fd()), &st)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return fileSystem{}, fmt.Errorf("find out the file system of %s: %w", f.Name(), err)
+		}
+		return kind(uint32(st.Type)), nil
+	}
+}
+
+// Coherent returns the name of the file system that f is on ("ext4", "xfs",
+// "btrfs", "tmpfs", "nfs", "fuse", "ceph", "zfs", "overlayfs", "gfs2", "ocfs2",
+// ... or "unknown (0x...)"), and whether it is known that on it a clone made by
+// the kernel holds what was written last through any descriptor: ext4, XFS and
+// btrfs only.
+func Coherent(f *os.File) (name string, coherent bool, err error) {
+	fs, err := fileSystemOf(f)
+	return fs.name, fs.coherent, err
+}
+
+// Shared says whether other hosts may write the file system f is on, so that
+// what is true of a file here may be changed from elsewhere: NFS, CephFS, every
+// FUSE file system, GFS2, OCFS2, CIFS, and every kind that is not known.
+func Shared(f *os.File) (bool, error) {
+	fs, err := fileSystemOf(f)
+	return !fs.local, err
+}

@@ -1,0 +1,83 @@
+package copier
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// writer writes a file's data at any offsets, without its zeros. Whole blocks go
+// through direct, what is left at the end of the file through file: both are the
+// same inode.
+type writer struct {
+	file, direct *os.File
+}
+
+// directWriter writes dst with O_DIRECT where its file system has that. On a
+// local disk that took 0.5 to 0.7 of the time of buffered writes with an fsync,
+// and it leaves the page cache to the guests. It is for coherent file systems
+// only: elsewhere a buffered reader might not see what was written.
+func directWriter(dst *os.File) (writer, error) {
+	fd, err := open(fmt.Sprintf("/proc/self/fd/%d", dst.Fd()), unix.O_WRONLY|unix.O_DIRECT|unix.O_CLOEXEC)
+	if err == unix.EINVAL || err == unix.EOPNOTSUPP {
+		return writer{file: dst, direct: dst}, nil
+	}
+	if err != nil {
+		return writer{}, &os.PathError{Op: "open", Path: dst.Name(), Err: err}
+	}
+	return writer{file: dst, direct: os.NewFile(uintptr(fd), dst.Name())}, nil
+}
+
+// close closes what directWriter opened. Write errors show in the fsync of file.
+func (w writer) close() {
+	if w.direct != w.file {
+		_ = w.direct.Close()
+	}
+}
+
+// writeData writes the runs of blocks that are not zero. data starts at a block
+// of the file and of memory.
+func (w writer) writeData(off int64, data []byte) (int64, error) {
+	written := int64(0)
+	for len(data) > 0 {
+		zero := run(data, true)
+		data, off = data[zero:], off+int64(zero)
+		n := run(data, false)
+		whole := n / blockSize * blockSize
+		if whole > 0 {
+			if _, err := w.direct.WriteAt(data[:whole], off); err != nil {
+				return 0, err
+			}
+		}
+		if n > whole {
+			if _, err := w.file.WriteAt(data[whole:n], off+int64(whole)); err != nil {
+				return 0, err
+			}
+		}
+		data, off = data[n:], off+int64(n)
+		written += int64(n)
+	}
+	return written, nil
+}
+
+// run returns the length of the blocks at the start of data that are all zero,
+// or all not zero.
+func run(data []byte, zero bool) int {
+	n := 0
+	for n < len(data) {
+		block := data[n:min(n+blockSize, len(data))]
+		if isZero(block) != zero {
+			break
+		}
+		n += len(block)
+	}
+	return n
+}
+
+// isZero compares the block with itself one byte on, which runs at the speed of
+// memory; the first byte decides for most data.
+func isZero(block []byte) bool {
+	return block[0] == 0 && bytes.Equal(block[1:], block[:len(block)-1])
+}

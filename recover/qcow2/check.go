@@ -1,0 +1,223 @@
+package qcow2
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+var (
+	// ErrNoQemuImg: qemu-img, or the tools that confine it, are not installed.
+	ErrNoQemuImg = errors.New("qemu-img, prlimit and setpriv are needed to check an image and are not all installed")
+	// ErrExternalData: the image keeps its data in another file, which qemu-img
+	// would open by a name that the guest may have written. Nothing was run.
+	ErrExternalData = errors.New("the image names an external data file")
+	// ErrCheckFailed: qemu-img could not check the image, which says nothing about
+	// it; or it was killed by a limit.
+	ErrCheckFailed = errors.New("qemu-img could not check the image")
+)
+
+// CheckOptions say how qemu-img is run. The zero value is good.
+type CheckOptions struct {
+	// UID and GID run qemu-img, and own the file meanwhile; both 0 means nobody
+	// (65534). Best is an account that nothing else runs as.
+	UID, GID uint32
+	// ForceShare looks past QEMU's lock on the image, needed only while a QEMU
+	// has it open.
+	ForceShare bool
+	// Direct reads the image with O_DIRECT, needed where buffered reads may lie.
+	Direct bool
+	// MemoryBytes limits qemu-img's address space, CPUTime its CPU time;
+	// 4 GiB and 15 minutes when 0.
+	MemoryBytes int64
+	CPUTime     time.Duration
+}
+
+// CheckResult is what qemu-img check found.
+type CheckResult struct {
+	Skipped     string // why the image was not checked, "" if it was
+	Corruptions int64  // errors in the structure that can lose or mix up data
+	Leaks       int64  // clusters that are allocated and not used: wasted space, nothing lost
+	CheckErrors int64  // what could not be checked
+	// ImageEnd is the end in bytes of the last cluster in use, within the file.
+	ImageEnd int64
+}
+
+// Corrupt is true when the image must not be trusted. Leaks do no harm.
+func (r CheckResult) Corrupt() bool { return r.Corruptions > 0 || r.CheckErrors > 0 }
+
+// Check runs `qemu-img check` on an open qcow2 image, without repair. f is a
+// regular file open for reading; its content is as untrusted as its guest, so:
+//
+//   - the header is parsed first, and an external data file is refused;
+//   - the format is given and the backing chain is cut
+//     (`"backing": null`, blockdev-add in QEMU's qapi/block-core.json), so that
+//     no other file is opened, and missing backing files don't matter;
+//   - qemu-img gets the file as descriptor 3 and runs as an unprivileged user
+//     without capabilities, in network and IPC namespaces of its own, with
+//     no_new_privs, an empty environment and limits on memory, CPU time and
+//     files. It dies with this process and with the context.
+//
+// qemu-img opens /proc/self/fd/3 afresh, which needs permission on the inode, so
+// Check makes opt.UID and opt.GID the owner meanwhile and restores the owner
+// before it returns: f must be a private copy with mode 0600, never a file in
+// service. After a crash of this process the copy may still have that owner.
+//
+// Corruption is a result, not an error. An encrypted image is skipped, as its
+// key is not known here. Errors: ErrNotQcow2, ErrMalformed, ErrExternalData,
+// ErrNoQemuImg, ErrCheckFailed, the context's.
+func Check(ctx context.Context, f *os.File, opt CheckOptions) (CheckResult, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return CheckResult{}, err
+	}
+	header, err := ParseHeader(f, info.Size())
+	if err != nil {
+		return CheckResult{}, fmt.Errorf("check %s: %w", f.Name(), err)
+	}
+	if header.ExternalData {
+		return CheckResult{}, fmt.Errorf("check %s: %w: %q", f.Name(), ErrExternalData, header.DataFile)
+	}
+	if header.Encryption != EncryptionNone {
+		return CheckResult{Skipped: "the image is encrypted"}, nil
+	}
+	if opt.UID == 0 && opt.GID == 0 {
+		opt.UID, opt.GID = 65534, 65534
+	}
+	result, err := checkOwned(ctx, f, info, opt)
+	if err != nil {
+		return CheckResult{}, fmt.Errorf("check %s: %w", f.Name(), err)
+	}
+	zerolog.Ctx(ctx).Debug().Str("image", f.Name()).Any("result", result).Msg("qemu-img check")
+	return result, nil
+}
+
+// checkOwned lends the file to the unprivileged user for the check.
+func checkOwned(ctx context.Context, f *os.File, info os.FileInfo, opt CheckOptions) (result CheckResult, err error) {
+	owner := info.Sys().(*syscall.Stat_t)
+	if err := f.Chown(int(opt.UID), int(opt.GID)); err != nil {
+		return CheckResult{}, err
+	}
+	defer func() {
+		err = errors.Join(err, f.Chown(int(owner.Uid), int(owner.Gid)))
+	}()
+	cmd, err := command(ctx, f, opt)
+	if err != nil {
+		return CheckResult{}, err
+	}
+	stdout, stderr := &limitedBuffer{limit: 1 << 20}, &limitedBuffer{limit: 64 << 10}
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+
+	// The kernel sends Pdeathsig when the thread that started the child ends.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	runErr := cmd.Run()
+	if err := ctx.Err(); err != nil {
+		return CheckResult{}, err
+	}
+	return parse(stdout.kept.Bytes(), stderr.kept.String(), runErr)
+}
+
+// command is qemu-img behind setpriv behind prlimit.
+func command(ctx context.Context, f *os.File, opt CheckOptions) (*exec.Cmd, error) {
+	var paths [3]string
+	for i, tool := range []string{"prlimit", "setpriv", "qemu-img"} {
+		path, err := exec.LookPath(tool)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNoQemuImg, err)
+		}
+		paths[i] = path
+	}
+	if opt.MemoryBytes == 0 {
+		opt.MemoryBytes = 4 << 30
+	}
+	if opt.CPUTime == 0 {
+		opt.CPUTime = 15 * time.Minute
+	}
+	args := []string{
+		fmt.Sprintf("--as=%d", opt.MemoryBytes),
+		fmt.Sprintf("--cpu=%d", max(1, int64(opt.CPUTime.Seconds()))),
+		"--nofile=64", "--core=0", "--fsize=0", "--",
+		paths[1], "--no-new-privs", "--",
+		paths[2], "check", "--output=json",
+	}
+	if opt.ForceShare {
+		args = append(args, "--force-share")
+	}
+	if opt.Direct {
+		args = append(args, "-T", "none")
+	}
+	args = append(args, `json:{"driver":"qcow2","file":{"driver":"file","filename":"/proc/self/fd/3"},"backing":null}`)
+	cmd := exec.CommandContext(ctx, paths[0], args...)
+	cmd.Env = []string{}
+	cmd.Dir = "/"
+	cmd.ExtraFiles = []*os.File{f}
+	cmd.WaitDelay = 10 * time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential: &syscall.Credential{Uid: opt.UID, Gid: opt.GID},
+		Setsid:     true,
+		Pdeathsig:  syscall.SIGKILL,
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC,
+	}
+	return cmd, nil
+}
+
+// parse reads qemu-img's report. Its exit code is 0 for clean, 2 for corruption,
+// 3 for leaks alone, 1 when it could not do its work (qemu-img(1), "check").
+func parse(stdout []byte, stderr string, runErr error) (CheckResult, error) {
+	var exit *exec.ExitError
+	if runErr != nil && !errors.As(runErr, &exit) {
+		return CheckResult{}, fmt.Errorf("%w: %w", ErrCheckFailed, runErr)
+	}
+	var report struct {
+		Filename    *string `json:"filename"`
+		Corruptions int64   `json:"corruptions"`
+		Leaks       int64   `json:"leaks"`
+		CheckErrors int64   `json:"check-errors"`
+		ImageEnd    int64   `json:"image-end-offset"`
+	}
+	err := json.Unmarshal(stdout, &report)
+	if err != nil || report.Filename == nil {
+		return CheckResult{}, fmt.Errorf("%w: %s", ErrCheckFailed, reason(stderr, runErr))
+	}
+	r := CheckResult{
+		Corruptions: report.Corruptions,
+		Leaks:       report.Leaks,
+		CheckErrors: report.CheckErrors,
+		ImageEnd:    report.ImageEnd,
+	}
+	if exit == nil || r.Corrupt() || (exit.ExitCode() == 3 && r.Leaks > 0) {
+		return r, nil
+	}
+	return CheckResult{}, fmt.Errorf("%w: %s", ErrCheckFailed, reason(stderr, runErr))
+}
+
+func reason(stderr string, runErr error) string {
+	text := strings.Join(strings.Fields(stderr), " ")
+	if runErr != nil {
+		text = strings.TrimSpace(runErr.Error() + ": " + text)
+	}
+	return text
+}
+
+// limitedBuffer keeps the first bytes of an output and drops the rest: a broken
+// image can make qemu-img say a line for every cluster.
+type limitedBuffer struct {
+	kept  bytes.Buffer
+	limit int
+}
+
+func (b *limitedBuffer) Write(p []byte) (int, error) {
+	b.kept.Write(p[:min(len(p), b.limit-b.kept.Len())])
+	return len(p), nil
+}

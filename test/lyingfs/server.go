@@ -1,0 +1,90 @@
+package lyingfs
+
+import (
+	"fmt"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// Options choose how the file system misbehaves.
+type Options struct {
+	// RefuseDirect makes every open with O_DIRECT fail with EINVAL.
+	RefuseDirect bool
+}
+
+// Server is one mounted lying file system.
+type Server struct {
+	fuse         *fuse.Server
+	refuseDirect atomic.Bool
+}
+
+// Mount mounts the file system on dir, an existing directory, with the content
+// of backing, another existing directory that nothing else may change meanwhile.
+// It opens /dev/fuse and calls mount(2) itself, so it needs root and no helper
+// program. The caller ends it with Unmount.
+func Mount(dir, backing string, opts Options) (*Server, error) {
+	var st syscall.Stat_t
+	if err := syscall.Stat(backing, &st); err != nil {
+		return nil, fmt.Errorf("backing directory %s: %w", backing, err)
+	}
+	s := &Server{}
+	s.refuseDirect.Store(opts.RefuseDirect)
+	root := &fs.LoopbackRoot{Path: backing, Dev: uint64(st.Dev)}
+	top := &node{LoopbackNode: fs.LoopbackNode{RootData: root}, server: s}
+	root.RootNode = top
+
+	// Names and attributes are asked for every time: only content lies.
+	var never time.Duration
+	server, err := fs.Mount(dir, top, &fs.Options{
+		EntryTimeout:    &never,
+		AttrTimeout:     &never,
+		NegativeTimeout: &never,
+		NullPermissions: true,
+		MountOptions: fuse.MountOptions{
+			AllowOther:        true,
+			DirectMountStrict: true,
+			DisableXAttrs:     true,
+			FsName:            "lyingfs",
+			Name:              "lyingfs",
+			MaxWrite:          fuse.MAX_KERNEL_WRITE,
+			Options:           []string{"default_permissions"},
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("mount on %s: %w", dir, err)
+	}
+	s.fuse = server
+	return s, nil
+}
+
+// RefuseDirect turns the refusal of new O_DIRECT opens on or off.
+func (s *Server) RefuseDirect(refuse bool) { s.refuseDirect.Store(refuse) }
+
+// Unmount ends the file system. It fails with EBUSY while a file is open.
+func (s *Server) Unmount() error { return s.fuse.Unmount() }
+
+// Wait returns when the file system was unmounted, by whomever.
+func (s *Server) Wait() { s.fuse.Wait() }
+
+// snapshot returns a new file without a name in dir that holds from's content,
+// holes kept.
+func snapshot(dir string, from *os.File) (*os.File, error) {
+	to, err := os.CreateTemp(dir, ".lyingfs-stale-*")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(to.Name()); err != nil {
+		_ = to.Close()
+		return nil, err
+	}
+	if err := copyData(to, from); err != nil {
+		_ = to.Close()
+		return nil, err
+	}
+	return to, nil
+}
