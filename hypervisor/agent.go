@@ -1,0 +1,150 @@
+package hypervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"libvirt.org/go/libvirt"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// Freeze asks the guest's agent to freeze every file system, and waits at most
+// limit for it, in whole seconds, after an agent that proves alive first. It does
+// three things that virDomainFSFreeze alone does not:
+//
+//   - The time limit is set with virDomainAgentSetResponseTimeout, because
+//     libvirt waits for a freeze for ever by default; afterwards it is put back
+//     to that default (QEMU_AGENT_WAIT in libvirt's
+//     src/qemu/qemu_agent.c). While it holds it is also the limit of other
+//     callers' agent commands.
+//   - libvirt first synchronises with the agent, for at most 5 s or limit, the
+//     smaller, before every command.
+//   - A harmless question (guest-get-time) goes before the freeze, so that
+//     "nobody answers" is told from "the freeze was sent and its answer is late".
+//
+// Errors: recover.ErrNoAgent when there is no channel, nobody listens at it, or
+// the domain does not run: nothing was sent. recover.ErrNoDomain. After any other
+// the guest may be frozen or become so: the caller thaws.
+func (c *Client) Freeze(ctx context.Context, uuid string, limit time.Duration) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("freezing domain %s: %w", uuid, context.Cause(ctx))
+	}
+	name, sent := "", false
+	_, err := retry(ctx, c, func() (struct{}, error) {
+		var err error
+		name, err = c.withAgent(ctx, uuid, limit, func(dom *libvirt.Domain, name string) error {
+			err := timed(ctx, "virDomainGetTime", name, func() error {
+				_, _, err := dom.GetTime(0)
+				return err
+			})
+			if noAgent(err) {
+				return fmt.Errorf("%w: %w", recover.ErrNoAgent, err)
+			}
+			if ctx.Err() != nil { // the last moment: nothing is frozen yet
+				return context.Cause(ctx)
+			}
+			sent = true
+			// An agent that does not know, or refuses, the question is an agent.
+			return timed(ctx, "virDomainFSFreeze", name, func() error { return dom.FSFreeze(nil, 0) })
+		})
+		if err != nil && sent { // never twice
+			err = backoff.Permanent(err)
+		}
+		return struct{}{}, err
+	})
+	if err != nil {
+		return fmt.Errorf("freezing %s: %w", subject(uuid, name), err)
+	}
+	return nil
+}
+
+// Thaw undoes Freeze and waits at most limit, in whole seconds, after up to 5 s
+// for the agent to be in step. Nothing frozen is success: the agent answers a
+// count of 0. It is tried again after a broken connection, and does not end with
+// ctx once begun. Errors: recover.ErrNoAgent when no agent answers, also of a
+// domain that is paused: its file systems stay as they are; recover.ErrNoDomain;
+// recover.ErrUnavailable.
+func (c *Client) Thaw(ctx context.Context, uuid string, limit time.Duration) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("thawing domain %s: %w", uuid, context.Cause(ctx))
+	}
+	name := ""
+	_, err := retry(context.WithoutCancel(ctx), c, func() (struct{}, error) {
+		var err error
+		name, err = c.withAgent(context.WithoutCancel(ctx), uuid, limit, func(dom *libvirt.Domain, name string) error {
+			err := timed(ctx, "virDomainFSThaw", name, func() error { return dom.FSThaw(nil, 0) })
+			if noAgent(err) {
+				return fmt.Errorf("%w: %w", recover.ErrNoAgent, err)
+			}
+			return err
+		})
+		return struct{}{}, err
+	})
+	if err != nil {
+		return fmt.Errorf("thawing %s: %w", subject(uuid, name), err)
+	}
+	return nil
+}
+
+// withAgent runs f with the agent's time limit set. Its error is permanent for
+// retry when the connection still stands.
+func (c *Client) withAgent(ctx context.Context, uuid string, limit time.Duration, f func(dom *libvirt.Domain, name string) error) (string, error) {
+	conn, err := c.acquire(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer c.release(conn)
+	dom, err := lookup(ctx, conn, uuid)
+	if err != nil {
+		return "", c.broken(conn, err)
+	}
+	defer func() { _ = dom.Free() }()
+	name, err := dom.GetName()
+	if err != nil {
+		return "", c.broken(conn, mapped("virDomainGetName", err))
+	}
+	s, err := stateOf(ctx, dom, name)
+	if err != nil {
+		return name, c.broken(conn, err)
+	}
+	if s.state != recover.StateRunning {
+		return name, c.broken(conn, fmt.Errorf("%w: the domain is %s", recover.ErrNoAgent, s.state))
+	}
+	seconds := max(1, int((limit+time.Second-1)/time.Second))
+	err = timed(ctx, "virDomainAgentSetResponseTimeout", name, func() error { return dom.AgentSetResponseTimeout(seconds, 0) })
+	if err != nil {
+		return name, c.broken(conn, err)
+	}
+	err = f(dom, name)
+	// BLOCK is what a domain starts with; libvirt has no call to ask for the value.
+	reset := timed(ctx, "virDomainAgentSetResponseTimeout", name, func() error {
+		return dom.AgentSetResponseTimeout(int(libvirt.DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK), 0)
+	})
+	if err == nil && reset != nil {
+		// The work is done; a domain that ended or a daemon that died has no
+		// limit left to put back.
+		return name, nil
+	}
+	return name, c.broken(conn, err)
+}
+
+// noAgent tells the errors of a guest without a listening agent:
+// qemuDomainAgentAvailable in libvirt's src/qemu/qemu_domain.c says which.
+func noAgent(err error) bool {
+	for _, code := range []libvirt.ErrorNumber{
+		libvirt.ERR_AGENT_UNRESPONSIVE,    // not connected, or silent in the sync
+		libvirt.ERR_AGENT_UNSYNCED,        // another's command is stuck in it
+		libvirt.ERR_AGENT_COMMAND_TIMEOUT, // in step, and silent all the same
+		libvirt.ERR_ARGUMENT_UNSUPPORTED,  // no channel
+		libvirt.ERR_OPERATION_INVALID,     // the domain does not run
+	} {
+		if errors.Is(err, code) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,646 @@
+package hypervisor
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+func TestNoLibvirtIsUnavailableAndSaysWhatToTry(t *testing.T) {
+	_, err := Open(t.Context(), Options{URI: "qemu+unix:///system?socket=/nowhere"})
+	if !errors.Is(err, recover.ErrUnavailable) {
+		t.Fatalf("error %v, want ErrUnavailable", err)
+	}
+	for _, want := range []string{"/nowhere", "libvirtd or virtqemud", "virsh -c"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error %q does not name %q", err, want)
+		}
+	}
+}
+
+func TestDomainsAreListedWithAllThatLibvirtKnows(t *testing.T) {
+	startLibvirt(t)
+	g := newGuest(t)
+	c, ctx := open(t, nil)
+	if domains, err := c.Domains(ctx); err != nil || len(domains) != 0 {
+		t.Fatalf("an empty host has domains %v, error %v", domains, err)
+	}
+	if err := c.Define(ctx, g.xml()); err != nil {
+		t.Fatal(err)
+	}
+	want := recover.Domain{
+		UUID: g.uuid, Name: g.name, State: recover.StateShutOff, Persistent: true,
+		Disks: []recover.Disk{
+			{Target: "vda", Device: "disk", Chain: []recover.Image{file(g.file("disk"), "qcow2")}},
+			{Target: "vdb", Device: "disk", ChainKnown: true, Chain: []recover.Image{file(g.file("data"), "raw")}},
+			{Target: "hda", Device: "cdrom", ReadOnly: true, ChainKnown: true, Chain: []recover.Image{{Source: recover.SourceNone}}},
+		},
+		ConsoleLogs: []string{g.file("console.log")},
+	}
+	compare(t, c, ctx, want)
+
+	if err := c.Start(ctx, g.uuid, true); err != nil {
+		t.Fatal(err)
+	}
+	want.State, want.PauseReason = recover.StatePaused, recover.PauseUser
+	want.Disks[0].Chain = append(want.Disks[0].Chain, file(g.file("base"), "raw"))
+	want.Disks[0].ChainKnown = true
+	want.PID = qemuOf(t, g.uuid)
+	label := strings.TrimSpace(run(t, "sh", "-c", "echo +$(id -u libvirt-qemu):+$(id -g libvirt-qemu)"))
+	want.DACLabel = label
+	compare(t, c, ctx, want)
+
+	version, err := c.Version(ctx)
+	if err != nil || !strings.HasPrefix(version, "libvirt ") || !strings.Contains(version, ", QEMU ") {
+		t.Errorf("version %q, error %v", version, err)
+	}
+}
+
+func TestSuspendResumeDestroyStartReachTheirState(t *testing.T) {
+	startLibvirt(t)
+	g := newGuest(t)
+	c, ctx := open(t, nil)
+	virsh(t, "define", writeXML(t, g.xml()))
+	steps := []struct {
+		name string
+		do   func() error
+		want string
+	}{
+		{"start", func() error { return c.Start(ctx, g.uuid, false) }, "running (booted)"},
+		{"start again", func() error { return c.Start(ctx, g.uuid, true) }, "running (booted)"},
+		{"resume while running", func() error { return c.Resume(ctx, g.uuid) }, "running (booted)"},
+		{"suspend", func() error { return c.Suspend(ctx, g.uuid) }, "paused (user)"},
+		{"suspend again", func() error { return c.Suspend(ctx, g.uuid) }, "paused (user)"},
+		{"resume", func() error { return c.Resume(ctx, g.uuid) }, "running (unpaused)"},
+		{"suspend for destroy", func() error { return c.Suspend(ctx, g.uuid) }, "paused (user)"},
+		{"destroy while paused", func() error { return c.Destroy(ctx, g.uuid) }, "shut off (destroyed)"},
+		{"destroy again", func() error { return c.Destroy(ctx, g.uuid) }, "shut off (destroyed)"},
+		{"start paused", func() error { return c.Start(ctx, g.uuid, true) }, "paused (user)"},
+	}
+	for _, s := range steps {
+		if err := s.do(); err != nil {
+			t.Fatalf("%s: %v", s.name, err)
+		}
+		if got := virsh(t, "domstate", "--reason", g.name); got != s.want {
+			t.Fatalf("after %s virsh shows %q, want %q", s.name, got, s.want)
+		}
+	}
+	if err := c.Destroy(ctx, g.uuid); err != nil {
+		t.Fatal(err)
+	}
+	for name, do := range map[string]func(context.Context, string) error{"suspend": c.Suspend, "resume": c.Resume} {
+		if err := do(ctx, g.uuid); !errors.Is(err, ErrState) || !strings.Contains(err.Error(), g.name) || !strings.Contains(err.Error(), g.uuid) {
+			t.Errorf("%s of a shut off domain: error %v, want ErrState with name and UUID", name, err)
+		}
+	}
+}
+
+func TestAnUnknownUUIDIsErrNoDomain(t *testing.T) {
+	startLibvirt(t)
+	c, ctx := open(t, nil)
+	for name, do := range everyCall(c) {
+		t.Run(name, func(t *testing.T) {
+			if err := do(ctx); !errors.Is(err, recover.ErrNoDomain) || !strings.Contains(err.Error(), testUUID) {
+				t.Errorf("error %v, want ErrNoDomain with the UUID", err)
+			}
+		})
+	}
+}
+
+func TestACancelledContextStopsBeforeTheCall(t *testing.T) {
+	startLibvirt(t)
+	g := newGuest(t)
+	issued := 0
+	c, ctx := open(t, func(string) { issued++ })
+	if err := c.Define(ctx, g.xml()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	cancel()
+	issued = 0
+	all := everyCall(c)
+	all["Define"] = func(ctx context.Context) error { return c.Define(ctx, g.xml()) }
+	all["Domains"] = func(ctx context.Context) error { _, err := c.Domains(ctx); return err }
+	all["Version"] = func(ctx context.Context) error { _, err := c.Version(ctx); return err }
+	for name, do := range all {
+		if err := do(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: error %v, want context.Canceled", name, err)
+		}
+	}
+	if issued != 0 {
+		t.Errorf("%d libvirt calls were made", issued)
+	}
+}
+
+func TestAClosedClientSaysSo(t *testing.T) {
+	startLibvirt(t)
+	c, ctx := open(t, nil)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, do := range everyCall(c) {
+		if err := do(ctx); !errors.Is(err, ErrClosed) {
+			t.Errorf("%s: error %v, want ErrClosed", name, err)
+		}
+	}
+}
+
+func TestXMLBringsBackAForgottenDomain(t *testing.T) {
+	startLibvirt(t)
+	g := newGuest(t)
+	c, ctx := open(t, nil)
+	for _, how := range []string{"define", "create"} {
+		t.Run(how, func(t *testing.T) {
+			virsh(t, how, writeXML(t, g.xml()))
+			doc, err := c.XML(ctx, g.uuid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(doc, "passwd='sesame'") {
+				t.Error("the definition has lost its secrets")
+			}
+			if _, live, err := parseDomain(doc); err != nil || live {
+				t.Errorf("the definition is a live one (%v), error %v", live, err)
+			}
+			if how == "create" {
+				d, err := c.Domain(ctx, g.uuid)
+				if err != nil || d.Persistent {
+					t.Errorf("a transient domain is called persistent, error %v", err)
+				}
+				if err := c.Destroy(ctx, g.uuid); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				virsh(t, "undefine", g.name)
+			}
+			if err := c.Define(ctx, doc); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Start(ctx, g.uuid, false); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Destroy(ctx, g.uuid); err != nil {
+				t.Fatal(err)
+			}
+			virsh(t, "undefine", g.name)
+		})
+	}
+}
+
+func TestCountersOfAPausedDomainWithDeletedFilesComeFromQEMU(t *testing.T) {
+	startLibvirt(t)
+	g := newGuest(t)
+	c, ctx := open(t, nil)
+	virsh(t, "define", writeXML(t, g.xml()))
+	if _, err := c.Counters(ctx, g.uuid); !errors.Is(err, ErrState) {
+		t.Errorf("counters of a shut off domain: error %v, want ErrState", err)
+	}
+	virsh(t, "start", g.name)
+	waitFor(t, "the guest's writes", func() bool {
+		got, err := c.Counters(ctx, g.uuid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got["vdb"].WriteRequests == 1
+	})
+	if err := c.Suspend(ctx, g.uuid); err != nil {
+		t.Fatal(err)
+	}
+	overlay, err := os.Stat(g.file("disk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"disk", "data", "base"} {
+		if err := os.Remove(g.file(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := c.Counters(ctx, g.uuid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for target, highest := range map[string]uint64{
+		"vda": uint64(overlay.Size()), // qcow2: an offset in the file, not in the disk
+		"vdb": 0x4000*512 + 4096,      // raw: the two are the same
+	} {
+		n := got[target]
+		if n.WriteRequests != 1 || n.WriteBytes != 4096 || n.HighestOffset != highest || n.PhysicalSize == 0 {
+			t.Errorf("%s: %+v, want one write of 4096 bytes and highest offset %d", target, n, highest)
+		}
+	}
+	if got["vdb"].PhysicalSize >= 32<<20 {
+		t.Errorf("physical %d: it is no longer what the file occupies, correct the comment", got["vdb"].PhysicalSize)
+	}
+	t.Logf("%+v, overlay's length %d", got, overlay.Size())
+}
+
+func TestAStaleOrMissingPIDFileIsPIDZero(t *testing.T) {
+	startLibvirt(t)
+	g := newGuest(t)
+	c, ctx := open(t, nil)
+	virsh(t, "define", writeXML(t, g.xml()))
+	pidFile := filepath.Join(DefaultRunDir, g.name+".pid")
+	if err := os.WriteFile(pidFile, []byte("1"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := pidOf(t, c, ctx, g); got != 0 {
+		t.Errorf("a shut off domain has pid %d", got)
+	}
+	virsh(t, "start", g.name)
+	real := qemuOf(t, g.uuid)
+	if got := pidOf(t, c, ctx, g); got != real {
+		t.Errorf("pid %d, want %d", got, real)
+	}
+	for _, text := range []string{"", "\n", "-5", "0", "12x", strings.Repeat("9", 40)} {
+		if err := os.WriteFile(pidFile, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if got := pidOf(t, c, ctx, g); got != 0 {
+			t.Errorf("pid file %q gave pid %d", text, got)
+		}
+	}
+	if err := os.Remove(pidFile); err != nil {
+		t.Fatal(err)
+	}
+	if got := pidOf(t, c, ctx, g); got != 0 {
+		t.Errorf("no pid file gave pid %d", got)
+	}
+}
+
+func TestJobsPauseReasonAndSavedMemoryAreSeen(t *testing.T) {
+	startLibvirt(t)
+	g := newGuest(t)
+	c, ctx := open(t, nil)
+	virsh(t, "define", writeXML(t, g.xml()))
+	virsh(t, "start", g.name)
+
+	virsh(t, "blockcopy", g.name, "vdb", "--dest", g.file("copy"), "--format", "raw", "--transient-job")
+	if diff := cmp.Diff(map[string]string{"vdb": "copy"}, domain(t, c, ctx, g).BlockJobs); diff != "" {
+		t.Errorf("block jobs during a copy (-want +got)\n%s", diff)
+	}
+	virsh(t, "blockjob", g.name, "vdb", "--abort")
+
+	virsh(t, "backup-begin", g.name, writeXML(t, `<domainbackup mode='pull'><server transport='unix' socket='`+g.file("nbd")+`'/>
+		<disks><disk name='vdb' type='file' backupmode='full'><scratch file='`+g.file("scratch")+`'/></disk><disk name='vda' backup='no'/></disks></domainbackup>`))
+	d := domain(t, c, ctx, g)
+	if d.Job != "backup" || d.BlockJobs["vdb"] != "backup" {
+		t.Errorf("during a backup: job %q, block jobs %v", d.Job, d.BlockJobs)
+	}
+	virsh(t, "domjobabort", g.name)
+	waitFor(t, "the backup to end", func() bool { return domain(t, c, ctx, g).Job == "" })
+	if d := domain(t, c, ctx, g); len(d.BlockJobs) != 0 {
+		t.Errorf("block jobs %v after all ended", d.BlockJobs)
+	}
+
+	virsh(t, "managedsave", g.name)
+	if d := domain(t, c, ctx, g); !cmp.Equal(d.Losses, []string{"saved-memory"}) {
+		t.Errorf("losses %v of a domain with saved memory", d.Losses)
+	}
+}
+
+func TestADiskErrorIsAPauseReasonOfItsOwn(t *testing.T) {
+	startLibvirt(t)
+	g := newGuest(t)
+	c, ctx := open(t, nil)
+	full := g.file("full")
+	if err := os.Mkdir(full, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", full, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(full, syscall.MNT_DETACH) })
+	data := filepath.Join(full, "data")
+	if err := os.WriteFile(data, make([]byte, 64<<10), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(data, 32<<20); err != nil {
+		t.Fatal(err)
+	}
+	virsh(t, "define", writeXML(t, strings.ReplaceAll(g.xml(), g.file("data"), data)))
+	if err := c.Start(ctx, g.uuid, false); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the guest to meet the full file system", func() bool { return domain(t, c, ctx, g).State == recover.StatePaused })
+	if got := domain(t, c, ctx, g).PauseReason; got != recover.PauseIOError {
+		t.Errorf("pause reason %q, want %q", got, recover.PauseIOError)
+	}
+}
+
+func TestWithoutAnAgentFreezeIsErrNoAgent(t *testing.T) {
+	startLibvirt(t)
+	g := newGuest(t)
+	c, ctx := open(t, nil)
+	channel := `<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>`
+	for name, xml := range map[string]string{
+		"no channel":            g.xml(),
+		"nobody at the channel": strings.Replace(g.xml(), "</devices>", channel+"</devices>", 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			virsh(t, "define", writeXML(t, xml))
+			if err := c.Freeze(ctx, g.uuid, time.Second); !errors.Is(err, recover.ErrNoAgent) {
+				t.Errorf("shut off: error %v, want ErrNoAgent", err)
+			}
+			virsh(t, "start", g.name)
+			if err := c.Freeze(ctx, g.uuid, time.Second); !errors.Is(err, recover.ErrNoAgent) {
+				t.Errorf("running: error %v, want ErrNoAgent", err)
+			}
+			if err := c.Thaw(ctx, g.uuid, time.Second); !errors.Is(err, recover.ErrNoAgent) {
+				t.Errorf("thaw: error %v, want ErrNoAgent", err)
+			}
+			status, err := os.ReadFile(filepath.Join(DefaultRunDir, g.name+".xml"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := "<agentTimeout>-2</agentTimeout>"; strings.Contains(string(status), "agentTimeout") && !strings.Contains(string(status), want) {
+				t.Error("the agent's time limit was not put back")
+			}
+			virsh(t, "destroy", g.name)
+		})
+	}
+}
+
+func TestARestartBetweenCallsIsNotNoticed(t *testing.T) {
+	libvirtd := startLibvirt(t)
+	g := newGuest(t)
+	c, ctx := open(t, nil)
+	virsh(t, "define", writeXML(t, g.xml()))
+	calls := []func() error{
+		func() error { return c.Start(ctx, g.uuid, false) },
+		func() error { _, err := c.Domains(ctx); return err },
+		func() error { return c.Suspend(ctx, g.uuid) },
+		func() error { _, err := c.Counters(ctx, g.uuid); return err },
+		func() error { return c.Resume(ctx, g.uuid) },
+		func() error { return c.Destroy(ctx, g.uuid) },
+	}
+	for i, call := range calls {
+		libvirtd.kill()
+		libvirtd.start(t)
+		if err := call(); err != nil {
+			t.Fatalf("call %d after a restart: %v", i, err)
+		}
+	}
+}
+
+func TestACallWaitsForADaemonThatIsAway(t *testing.T) {
+	libvirtd := startLibvirt(t)
+	g := newGuest(t)
+	c, ctx := open(t, nil)
+	virsh(t, "define", writeXML(t, g.xml()))
+	libvirtd.kill()
+	done := make(chan error, 2)
+	go func() { _, err := c.Domains(ctx); done <- err }()
+	go func() { done <- c.Start(ctx, g.uuid, true) }()
+	libvirtd.start(t)
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A change whose daemon dies is carried out once, whether it had happened or not.
+func TestADaemonThatDiesUnderAChangeIsAskedAgain(t *testing.T) {
+	tests := []struct {
+		name, call string
+		before     []string // virsh's words
+		do         func(c *Client, ctx context.Context, uuid string) error
+		happened   string // QEMU's command, as if the daemon had sent it before its death
+		want       string
+		wantCalls  int
+	}{
+		{"suspend that did not happen", "virDomainSuspend", nil, (*Client).Suspend, "", "paused (user)", 2},
+		{"suspend that happened", "virDomainSuspend", nil, (*Client).Suspend, "stop", "paused (user)", 1},
+		{"resume that did not happen", "virDomainResume", []string{"suspend"}, (*Client).Resume, "", "running (unpaused)", 2},
+		{"resume that happened", "virDomainResume", []string{"suspend"}, (*Client).Resume, "cont", "running (unpaused)", 1},
+		{"destroy that did not happen", "virDomainDestroy", nil, (*Client).Destroy, "", "shut off (destroyed)", 2},
+		{"destroy that happened", "virDomainDestroy", nil, (*Client).Destroy, "quit", "shut off", 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			libvirtd := startLibvirt(t)
+			g := newGuest(t)
+			issued := 0
+			c, ctx := open(t, func(call string) {
+				if call != tt.call {
+					return
+				}
+				if issued++; issued > 1 {
+					return
+				}
+				pid := qemuOf(t, g.uuid)
+				libvirtd.kill()
+				if tt.happened != "" {
+					qmp(t, tt.happened)
+				}
+				if tt.happened == "quit" {
+					waitFor(t, "QEMU to end", func() bool { return syscall.Kill(pid, 0) != nil })
+				}
+				libvirtd.start(t)
+			})
+			virsh(t, "define", writeXML(t, g.xml()))
+			virsh(t, "start", g.name)
+			for _, word := range tt.before {
+				virsh(t, word, g.name)
+			}
+			if err := tt.do(c, ctx, g.uuid); err != nil {
+				t.Fatal(err)
+			}
+			if got := virsh(t, "domstate", "--reason", g.name); !strings.HasPrefix(got, tt.want) {
+				t.Errorf("virsh shows %q, want %q", got, tt.want)
+			}
+			if issued != tt.wantCalls {
+				t.Errorf("%s was called %d times, want %d", tt.call, issued, tt.wantCalls)
+			}
+		})
+	}
+}
+
+func TestAnotherLifeOfTheDomainIsNotDestroyed(t *testing.T) {
+	libvirtd := startLibvirt(t)
+	g := newGuest(t)
+	issued := 0
+	c, ctx := open(t, func(call string) {
+		if call != "virDomainDestroy" {
+			return
+		}
+		if issued++; issued > 1 {
+			return
+		}
+		libvirtd.kill()
+		killGuests()
+		libvirtd.start(t)
+		virsh(t, "start", g.name)
+	})
+	virsh(t, "define", writeXML(t, g.xml()))
+	virsh(t, "start", g.name)
+	if err := c.Destroy(ctx, g.uuid); !errors.Is(err, ErrState) {
+		t.Errorf("error %v, want ErrState", err)
+	}
+	if got := virsh(t, "domstate", g.name); got != "running" {
+		t.Errorf("the new life is %q", got)
+	}
+}
+
+func TestADaemonThatStaysAwayIsUnavailable(t *testing.T) {
+	libvirtd := startLibvirt(t)
+	c, ctx := open(t, nil)
+	c.retryFor = time.Second
+	libvirtd.kill()
+	if _, err := c.Domains(ctx); !errors.Is(err, recover.ErrUnavailable) {
+		t.Errorf("Domains: error %v, want ErrUnavailable", err)
+	}
+	if err := c.Suspend(ctx, testUUID); !errors.Is(err, recover.ErrUnavailable) || strings.Contains(err.Error(), "not known") {
+		t.Errorf("Suspend: error %v, want ErrUnavailable of a call that was never made", err)
+	}
+}
+
+func TestADaemonThatHangsIsAnErrorAndNotAHang(t *testing.T) {
+	libvirtd := startLibvirt(t)
+	c, ctx := open(t, nil)
+	c.retryFor = time.Second
+	libvirtd.signal(t, syscall.SIGSTOP)
+	defer libvirtd.signal(t, syscall.SIGCONT)
+
+	// A read ends with its context at once ...
+	short, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { _, err := c.Domains(short); done <- err }()
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("a read whose context ends: error %v", err)
+	}
+	// ... and everything with the keepalive.
+	var wg sync.WaitGroup
+	wg.Add(2)
+	go func() {
+		defer wg.Done()
+		if _, err := c.Domains(ctx); !errors.Is(err, recover.ErrUnavailable) {
+			t.Errorf("Domains: error %v, want ErrUnavailable", err)
+		}
+	}()
+	go func() {
+		defer wg.Done()
+		if err := c.Suspend(ctx, testUUID); !errors.Is(err, recover.ErrUnavailable) {
+			t.Errorf("Suspend: error %v, want ErrUnavailable", err)
+		}
+	}()
+	wg.Wait()
+}
+
+// everyCall is each method about one domain, for a domain that is not there.
+func everyCall(c *Client) map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
+		"Domain":   func(ctx context.Context) error { _, err := c.Domain(ctx, testUUID); return err },
+		"XML":      func(ctx context.Context) error { _, err := c.XML(ctx, testUUID); return err },
+		"Counters": func(ctx context.Context) error { _, err := c.Counters(ctx, testUUID); return err },
+		"Suspend":  func(ctx context.Context) error { return c.Suspend(ctx, testUUID) },
+		"Resume":   func(ctx context.Context) error { return c.Resume(ctx, testUUID) },
+		"Freeze":   func(ctx context.Context) error { return c.Freeze(ctx, testUUID, time.Second) },
+		"Thaw":     func(ctx context.Context) error { return c.Thaw(ctx, testUUID, time.Second) },
+		"Destroy":  func(ctx context.Context) error { return c.Destroy(ctx, testUUID) },
+		"Start":    func(ctx context.Context) error { return c.Start(ctx, testUUID, true) },
+	}
+}
+
+func compare(t *testing.T, c *Client, ctx context.Context, want recover.Domain) {
+	t.Helper()
+	list, err := c.Domains(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, err := c.Domain(ctx, want.UUID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]recover.Domain{want}, list); diff != "" {
+		t.Errorf("Domains (-want +got)\n%s", diff)
+	}
+	if diff := cmp.Diff(want, one); diff != "" {
+		t.Errorf("Domain (-want +got)\n%s", diff)
+	}
+}
+
+func domain(t *testing.T, c *Client, ctx context.Context, g guest) recover.Domain {
+	t.Helper()
+	d, err := c.Domain(ctx, g.uuid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func pidOf(t *testing.T, c *Client, ctx context.Context, g guest) int {
+	t.Helper()
+	return domain(t, c, ctx, g).PID
+}
+
+// qemuOf finds the QEMU of a UUID by its command line.
+func qemuOf(t *testing.T, uuid string) int {
+	t.Helper()
+	names, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		line, err := os.ReadFile(name)
+		if err != nil || !strings.Contains(string(line), "-uuid\x00"+uuid+"\x00") {
+			continue
+		}
+		var pid int
+		for _, r := range filepath.Base(filepath.Dir(name)) {
+			pid = pid*10 + int(r-'0')
+		}
+		return pid
+	}
+	t.Fatal("no QEMU of", uuid)
+	return 0
+}
+
+// qmp sends one command to the only guest's monitor, which is free while the
+// daemon is away.
+func qmp(t *testing.T, command string) {
+	t.Helper()
+	sockets, err := filepath.Glob("/var/lib/libvirt/qemu/domain-*/monitor.sock")
+	if err != nil || len(sockets) != 1 {
+		t.Fatalf("monitors %v, error %v", sockets, err)
+	}
+	conn, err := net.Dial("unix", sockets[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte(`{"execute":"qmp_capabilities"}{"execute":"` + command + `"}`)); err != nil {
+		t.Fatal(err)
+	}
+	// Greeting, answer, answer: the second says that the command is done.
+	var all strings.Builder
+	buf := make([]byte, 4096)
+	for strings.Count(all.String(), `"return"`) < 2 {
+		n, err := conn.Read(buf)
+		if err != nil {
+			t.Fatalf("the monitor said %q: %v", all.String(), err)
+		}
+		all.Write(buf[:n])
+	}
+}
+
+func writeXML(t *testing.T, doc string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "doc.xml")
+	if err := os.WriteFile(name, []byte(doc), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}

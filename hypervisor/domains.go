@@ -1,0 +1,222 @@
+package hypervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"libvirt.org/go/libvirt"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// Version is a line for people: "libvirt 9.0.0, QEMU 7.2.22". Both are what the
+// daemon says: its own version, and that of the QEMU it would start.
+func (c *Client) Version(ctx context.Context) (string, error) {
+	line, err := read(ctx, c, func(conn *libvirt.Connect) (string, error) {
+		var lv, hv uint32
+		err := timed(ctx, "virConnectGetLibVersion", "", func() (err error) {
+			lv, err = conn.GetLibVersion()
+			return err
+		})
+		if err != nil {
+			return "", err
+		}
+		err = timed(ctx, "virConnectGetVersion", "", func() (err error) {
+			hv, err = conn.GetVersion()
+			return err
+		})
+		return fmt.Sprintf("libvirt %s, QEMU %s", dotted(lv), dotted(hv)), err
+	})
+	if err != nil {
+		return "", fmt.Errorf("asking for libvirt's version: %w", err)
+	}
+	return line, nil
+}
+
+// dotted decodes libvirt's version numbers: 9000000 is 9.0.0.
+func dotted(v uint32) string {
+	return fmt.Sprintf("%d.%d.%d", v/1_000_000, v/1_000%1_000, v%1_000)
+}
+
+// Domains returns every domain of the host, active or not. One that vanishes
+// during the look is left out. One that can't be read fails the whole look: a
+// scan that leaves a domain out would call its files nobody's.
+func (c *Client) Domains(ctx context.Context) ([]recover.Domain, error) {
+	domains, err := read(ctx, c, func(conn *libvirt.Connect) ([]recover.Domain, error) {
+		var list []libvirt.Domain
+		err := timed(ctx, "virConnectListAllDomains", "", func() (err error) {
+			list, err = conn.ListAllDomains(0)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		defer func() {
+			for i := range list {
+				_ = list[i].Free()
+			}
+		}()
+		domains := make([]recover.Domain, 0, len(list))
+		for i := range list {
+			d, err := c.look(ctx, &list[i])
+			if errors.Is(err, recover.ErrNoDomain) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			domains = append(domains, d)
+		}
+		return domains, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing the domains: %w", err)
+	}
+	return domains, nil
+}
+
+// Domain returns one domain, recover.ErrNoDomain when there is none.
+func (c *Client) Domain(ctx context.Context, uuid string) (recover.Domain, error) {
+	d, err := read(ctx, c, func(conn *libvirt.Connect) (recover.Domain, error) {
+		dom, err := lookup(ctx, conn, uuid)
+		if err != nil {
+			return recover.Domain{}, err
+		}
+		defer func() { _ = dom.Free() }()
+		return c.look(ctx, dom)
+	})
+	if err != nil {
+		return recover.Domain{}, fmt.Errorf("looking at domain %s: %w", uuid, err)
+	}
+	return d, nil
+}
+
+// XML returns the domain's persistent definition with its secrets, fit for
+// Define; of a transient domain the live one, made inactive. It holds secrets
+// (graphics passwords): the caller keeps it from logs. recover.ErrNoDomain when
+// there is none.
+func (c *Client) XML(ctx context.Context, uuid string) (string, error) {
+	doc, err := read(ctx, c, func(conn *libvirt.Connect) (string, error) {
+		dom, err := lookup(ctx, conn, uuid)
+		if err != nil {
+			return "", err
+		}
+		defer func() { _ = dom.Free() }()
+		// Of a transient domain libvirt formats the live definition as an
+		// inactive one under this flag: no index, alias, or live label.
+		return xmlOf(ctx, dom, uuid, libvirt.DOMAIN_XML_SECURE|libvirt.DOMAIN_XML_INACTIVE)
+	})
+	if err != nil {
+		return "", fmt.Errorf("reading the definition of domain %s: %w", uuid, err)
+	}
+	return doc, nil
+}
+
+func xmlOf(ctx context.Context, dom *libvirt.Domain, name string, flags libvirt.DomainXMLFlags) (string, error) {
+	var doc string
+	err := timed(ctx, "virDomainGetXMLDesc", name, func() (err error) {
+		doc, err = dom.GetXMLDesc(flags)
+		return err
+	})
+	return doc, err
+}
+
+// look reads all there is to know of one domain. XML and state are two calls:
+// they are read again when the domain started or ended between them.
+func (c *Client) look(ctx context.Context, dom *libvirt.Domain) (recover.Domain, error) {
+	name, err := dom.GetName() // these two are local, no call
+	if err != nil {
+		return recover.Domain{}, mapped("virDomainGetName", err)
+	}
+	uuid, err := dom.GetUUIDString()
+	if err != nil {
+		return recover.Domain{}, mapped("virDomainGetUUIDString", err)
+	}
+	fail := func(err error) (recover.Domain, error) {
+		return recover.Domain{}, fmt.Errorf("looking at %s: %w", subject(uuid, name), err)
+	}
+	const tries = 5
+	for range tries {
+		doc, err := xmlOf(ctx, dom, name, 0)
+		if err != nil {
+			return fail(err)
+		}
+		d, live, err := parseDomain(doc)
+		if err != nil {
+			return fail(err)
+		}
+		s, err := stateOf(ctx, dom, name)
+		if err != nil {
+			return fail(err)
+		}
+		if s.active != live {
+			continue
+		}
+		d.State, d.PauseReason = s.state, s.reason
+		err = c.complete(ctx, dom, &d, live)
+		if errors.Is(err, libvirt.ERR_OPERATION_INVALID) {
+			continue // it ended meanwhile
+		}
+		if err != nil {
+			return fail(err)
+		}
+		return d, nil
+	}
+	return fail(fmt.Errorf("%w: it starts and stops faster than it can be read", ErrState))
+}
+
+// complete adds what the XML does not say.
+func (c *Client) complete(ctx context.Context, dom *libvirt.Domain, d *recover.Domain, live bool) error {
+	err := timed(ctx, "virDomainIsPersistent", d.Name, func() (err error) {
+		d.Persistent, err = dom.IsPersistent()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var saved bool
+	err = timed(ctx, "virDomainHasManagedSaveImage", d.Name, func() (err error) {
+		saved, err = dom.HasManagedSaveImage(0)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if saved {
+		d.Losses = append(d.Losses, lossSavedMemory)
+	}
+	if !live {
+		return nil
+	}
+	d.PID = c.pid(d.Name)
+	return jobs(ctx, dom, d)
+}
+
+// pid is what the pid file of an active domain says, and 0 when it is missing or
+// says nothing: then package recover finds no process and tells so.
+func (c *Client) pid(name string) int {
+	if name == "" || strings.ContainsRune(name, '/') { // libvirt forbids the slash
+		return 0
+	}
+	f, err := os.Open(filepath.Join(c.runDir, name+".pid"))
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	const most = 32
+	text, err := io.ReadAll(io.LimitReader(f, most))
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || pid <= 0 {
+		return 0
+	}
+	return pid
+}

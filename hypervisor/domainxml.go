@@ -1,0 +1,340 @@
+package hypervisor
+
+import (
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"libvirt.org/go/libvirtxml"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// Bounds on a domain's XML. A chain costs one level per backing file, and a
+// parser that recurses must not be led to the end of its stack.
+const (
+	maxXMLBytes = 16 << 20
+	maxXMLDepth = 1000
+)
+
+// The losses of recover.Domain.
+const (
+	lossNVRAM       = "nvram"
+	lossVTPM        = "vtpm"
+	lossVPMEM       = "vpmem"
+	lossSavedMemory = "saved-memory"
+)
+
+// parseDomain reads what a domain's XML says: all of recover.Domain but state,
+// persistence, pid, jobs without a mirror, and saved memory. live is true for
+// the XML of an active domain. The error wraps ErrXML.
+// The format is libvirt's: https://libvirt.org/formatdomain.html
+func parseDomain(doc string) (d recover.Domain, live bool, err error) {
+	if err := bounded(doc); err != nil {
+		return recover.Domain{}, false, fmt.Errorf("%w: %w", ErrXML, err)
+	}
+	var def libvirtxml.Domain
+	if err := def.Unmarshal(doc); err != nil {
+		return recover.Domain{}, false, fmt.Errorf("%w: %w", ErrXML, err)
+	}
+	d = recover.Domain{UUID: strings.ToLower(strings.TrimSpace(def.UUID)), Name: def.Name}
+	if d.Nova, err = novaMetadata(doc); err != nil {
+		return recover.Domain{}, false, fmt.Errorf("%w: %w", ErrXML, err)
+	}
+	if def.Devices != nil {
+		for i := range def.Devices.Disks {
+			disk := &def.Devices.Disks[i]
+			d.Disks = append(d.Disks, diskOf(disk))
+			if disk.Mirror != nil && disk.Target != nil {
+				if d.BlockJobs == nil {
+					d.BlockJobs = map[string]string{}
+				}
+				kind := disk.Mirror.Job
+				if kind == "" { // libvirt < 1.2.7 knew no other
+					kind = "copy"
+				}
+				d.BlockJobs[disk.Target.Dev] = kind
+			}
+		}
+		d.ConsoleLogs = consoleLogs(def.Devices)
+	}
+	d.NVRAM, d.NVRAMFormat = nvram(def.OS)
+	d.Losses = losses(&def)
+	for _, l := range def.SecLabel {
+		switch l.Model {
+		case "selinux":
+			d.ImageLabel = l.ImageLabel
+		case "dac":
+			d.DACLabel = l.ImageLabel
+			if d.DACLabel == "" {
+				d.DACLabel = l.Label
+			}
+		}
+	}
+	return d, def.ID != nil, nil
+}
+
+// bounded refuses a document too large or too deep, or not XML at all.
+func bounded(doc string) error {
+	if len(doc) > maxXMLBytes {
+		return fmt.Errorf("%d bytes, more than %d", len(doc), maxXMLBytes)
+	}
+	dec := xml.NewDecoder(strings.NewReader(doc))
+	for depth := 0; ; {
+		tok, err := dec.RawToken()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		switch tok.(type) {
+		case xml.StartElement:
+			if depth++; depth > maxXMLDepth {
+				return fmt.Errorf("nested deeper than %d", maxXMLDepth)
+			}
+		case xml.EndElement:
+			depth--
+		}
+	}
+}
+
+// diskOf reads one <disk> with its chain.
+func diskOf(disk *libvirtxml.DomainDisk) recover.Disk {
+	d := recover.Disk{Device: disk.Device}
+	if d.Device == "" {
+		d.Device = "disk"
+	}
+	if disk.Target != nil {
+		d.Target = disk.Target.Dev
+	}
+	d.ReadOnly = disk.ReadOnly != nil || d.Device == "cdrom"
+
+	format := ""
+	if disk.Driver != nil {
+		format = disk.Driver.Type
+	}
+	top := imageOf(disk.Source, format)
+	d.Chain = []recover.Image{top}
+	d.DACLabel = dacLabel(disk.Source)
+	add := func(what string) {
+		if !slices.Contains(d.Unusual, what) {
+			d.Unusual = append(d.Unusual, what)
+		}
+	}
+	local := func(s *libvirtxml.DomainDiskSource) {
+		for _, what := range unusualSource(s) {
+			add(what)
+		}
+	}
+	local(disk.Source)
+	if disk.Transient != nil {
+		add("transient: its writes go to a temporary overlay")
+	}
+	if disk.Shareable != nil && top.Source == recover.SourceFile {
+		add("shareable: another domain may write it too")
+	}
+	if disk.Encryption != nil {
+		add("encrypted by QEMU")
+	}
+	if top.Source == recover.SourceNone {
+		d.ChainKnown = true
+		return d
+	}
+	last := top
+	next := disk.BackingStore
+	for ; next != nil && !ends(next); next = next.BackingStore {
+		format := ""
+		if next.Format != nil {
+			format = next.Format.Type
+		}
+		last = imageOf(next.Source, format)
+		d.Chain = append(d.Chain, last)
+		local(next.Source)
+	}
+	// A raw image can name no backing file: it is its own end.
+	d.ChainKnown = next != nil || last.Format == "raw"
+	return d
+}
+
+// ends tells the empty <backingStore/> that terminates a chain. libvirtxml gives
+// it a Source in which nothing is set.
+func ends(b *libvirtxml.DomainDiskBackingStore) bool {
+	return b.Source == nil || b.Format == nil && sourceKind(b.Source) == recover.SourceNone
+}
+
+func imageOf(s *libvirtxml.DomainDiskSource, format string) recover.Image {
+	img := recover.Image{Source: sourceKind(s), Format: format}
+	switch img.Source {
+	case recover.SourceFile:
+		img.Path = s.File.File
+	case recover.SourceBlock:
+		img.Path = s.Block.Dev
+	}
+	if img.Source == recover.SourceNone {
+		img.Format = ""
+	}
+	return img
+}
+
+// sourceKind says where a source's bytes are. libvirtxml marks the type by which
+// pointer is set.
+func sourceKind(s *libvirtxml.DomainDiskSource) recover.DiskSource {
+	switch {
+	case s == nil:
+		return recover.SourceNone
+	case s.File != nil:
+		if s.File.File == "" {
+			return recover.SourceNone
+		}
+		return recover.SourceFile
+	case s.Block != nil:
+		if s.Block.Dev == "" {
+			return recover.SourceNone
+		}
+		return recover.SourceBlock
+	case s.Network != nil:
+		return recover.SourceNetwork
+	case s.Dir != nil, s.Volume != nil, s.NVME != nil, s.VHostUser != nil, s.VHostVDPA != nil:
+		return recover.SourceOther
+	default:
+		return recover.SourceNone
+	}
+}
+
+// unusualSource names what makes a source more than a plain file.
+func unusualSource(s *libvirtxml.DomainDiskSource) []string {
+	if s == nil {
+		return nil
+	}
+	var found []string
+	if s.Slices != nil && len(s.Slices.Slices) > 0 {
+		found = append(found, "slices: the disk is a part of the file")
+	}
+	if s.DataStore != nil {
+		found = append(found, "external data store")
+	}
+	if s.Encryption != nil && sourceKind(s) == recover.SourceFile {
+		found = append(found, "encrypted by QEMU")
+	}
+	if s.File != nil && s.File.FDGroup != "" {
+		found = append(found, "opened by a descriptor passed to libvirt")
+	}
+	if s.Volume != nil {
+		found = append(found, "a volume of a storage pool")
+	}
+	if s.Dir != nil {
+		found = append(found, "a directory shown as a disk")
+	}
+	// mandatory is the default; the others start the guest without the disk.
+	if s.StartupPolicy == "optional" || s.StartupPolicy == "requisite" {
+		found = append(found, "startupPolicy "+s.StartupPolicy+": a start without the file drops the disk")
+	}
+	return found
+}
+
+// dacLabel is the source's own DAC label, if it has one.
+func dacLabel(s *libvirtxml.DomainDiskSource) string {
+	var labels []libvirtxml.DomainDeviceSecLabel
+	switch {
+	case s == nil:
+	case s.File != nil:
+		labels = s.File.SecLabel
+	case s.Block != nil:
+		labels = s.Block.SecLabel
+	}
+	for _, l := range labels {
+		if l.Model == "dac" {
+			return l.Label
+		}
+	}
+	return ""
+}
+
+// consoleLogs lists the files that the domain's character devices write, each
+// once: libvirt shows the first serial port as a console too.
+func consoleLogs(devices *libvirtxml.DomainDeviceList) []string {
+	var logs []string
+	add := func(log *libvirtxml.DomainChardevLog, source *libvirtxml.DomainChardevSource) {
+		var paths []string
+		if log != nil {
+			paths = append(paths, log.File)
+		}
+		if source != nil && source.File != nil {
+			paths = append(paths, source.File.Path)
+		}
+		for _, p := range paths {
+			if filepath.IsAbs(p) && !slices.Contains(logs, p) {
+				logs = append(logs, p)
+			}
+		}
+	}
+	for _, s := range devices.Serials {
+		add(s.Log, s.Source)
+	}
+	for _, c := range devices.Consoles {
+		add(c.Log, c.Source)
+	}
+	for _, p := range devices.Parallels {
+		add(p.Log, p.Source)
+	}
+	for _, c := range devices.Channels {
+		add(c.Log, c.Source)
+	}
+	return logs
+}
+
+// nvram is the path and format of the UEFI variable store, if it is a file.
+func nvram(os *libvirtxml.DomainOS) (path, format string) {
+	if os == nil || os.NVRam == nil {
+		return "", ""
+	}
+	path = strings.TrimSpace(os.NVRam.NVRam)
+	if s := os.NVRam.Source; s != nil {
+		path = ""
+		if s.File != nil {
+			path = s.File.File
+		}
+	}
+	if !filepath.IsAbs(path) {
+		return "", ""
+	}
+	format = os.NVRam.Format
+	if format == "" {
+		format = "raw"
+	}
+	return path, format
+}
+
+// losses names what Nova's hard reboot makes anew: it undefines the domain, with
+// its NVRAM and TPM state (nova/virt/libvirt/driver.py, _hard_reboot).
+func losses(def *libvirtxml.Domain) []string {
+	var found []string
+	if os := def.OS; os != nil {
+		l := os.Loader
+		flash := l != nil && l.Type == "pflash" && l.Stateless != "yes"
+		if os.NVRam != nil || flash {
+			found = append(found, lossNVRAM)
+		}
+	}
+	if def.Devices == nil {
+		return found
+	}
+	for _, t := range def.Devices.TPMs {
+		if b := t.Backend; b != nil && (b.Emulator != nil || b.External != nil) {
+			found = append(found, lossVTPM)
+			break
+		}
+	}
+	for _, m := range def.Devices.Memorydevs {
+		if m.Model == "nvdimm" || m.Model == "virtio-pmem" {
+			found = append(found, lossVPMEM)
+			break
+		}
+	}
+	return found
+}

@@ -1,0 +1,115 @@
+package hypervisor
+
+import (
+	"context"
+	"errors"
+
+	"libvirt.org/go/libvirt"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// jobUnknown stands for a job that libvirt could not be asked about: it keeps
+// hands off that domain as a job does, and the rest of the host goes on.
+const jobUnknown = "unknown"
+
+// jobs adds the domain job and the block jobs under way to an active domain.
+// The XML's <mirror> has named some already; libvirt's own list adds those that
+// have no mirror (pull, commit, backup).
+func jobs(ctx context.Context, dom *libvirt.Domain, d *recover.Domain) error {
+	var info *libvirt.DomainJobInfo
+	err := timed(ctx, "virDomainGetJobStats", d.Name, func() (err error) {
+		info, err = dom.GetJobStats(0)
+		return err
+	})
+	switch {
+	case err == nil:
+		d.Job = jobName(info)
+	case fatal(err):
+		return err
+	default:
+		d.Job = jobUnknown
+	}
+	for _, disk := range d.Disks {
+		if disk.Chain[0].Source == recover.SourceNone {
+			continue
+		}
+		var job *libvirt.DomainBlockJobInfo
+		err := timed(ctx, "virDomainGetBlockJobInfo", d.Name, func() (err error) {
+			job, err = dom.GetBlockJobInfo(disk.Target, 0)
+			return err
+		})
+		kind := jobUnknown
+		switch {
+		case err == nil:
+			kind = blockJobName(job.Type)
+		case fatal(err):
+			return err
+		}
+		if kind != "" && d.BlockJobs[disk.Target] == "" {
+			if d.BlockJobs == nil {
+				d.BlockJobs = map[string]string{}
+			}
+			d.BlockJobs[disk.Target] = kind
+		}
+	}
+	return nil
+}
+
+// fatal tells an error of the connection, or a domain that is gone, from a
+// domain whose QEMU or job lock does not answer.
+func fatal(err error) bool {
+	for _, code := range []libvirt.ErrorNumber{
+		libvirt.ERR_OPERATION_TIMEOUT, libvirt.ERR_OPERATION_FAILED, libvirt.ERR_OPERATION_UNSUPPORTED, libvirt.ERR_NO_SUPPORT,
+	} {
+		if errors.Is(err, code) {
+			return false
+		}
+	}
+	return true
+}
+
+// jobName names a domain job; empty when there is none
+// (virDomainJobOperation in libvirt's include/libvirt/libvirt-domain.h).
+func jobName(info *libvirt.DomainJobInfo) string {
+	if info.Type != libvirt.DOMAIN_JOB_BOUNDED && info.Type != libvirt.DOMAIN_JOB_UNBOUNDED {
+		return ""
+	}
+	names := map[libvirt.DomainJobOperationType]string{
+		libvirt.DOMAIN_JOB_OPERATION_START:           "start",
+		libvirt.DOMAIN_JOB_OPERATION_SAVE:            "save",
+		libvirt.DOMAIN_JOB_OPERATION_RESTORE:         "restore",
+		libvirt.DOMAIN_JOB_OPERATION_MIGRATION_IN:    "migration in",
+		libvirt.DOMAIN_JOB_OPERATION_MIGRATION_OUT:   "migration out",
+		libvirt.DOMAIN_JOB_OPERATION_SNAPSHOT:        "snapshot",
+		libvirt.DOMAIN_JOB_OPERATION_SNAPSHOT_REVERT: "snapshot revert",
+		libvirt.DOMAIN_JOB_OPERATION_SNAPSHOT_DELETE: "snapshot delete",
+		libvirt.DOMAIN_JOB_OPERATION_DUMP:            "dump",
+		libvirt.DOMAIN_JOB_OPERATION_BACKUP:          "backup",
+	}
+	if name := names[info.Operation]; info.OperationSet && name != "" {
+		return name
+	}
+	return jobUnknown
+}
+
+// blockJobName names a block job; empty when there is none: libvirt answers
+// type 0 for a disk without one.
+func blockJobName(kind libvirt.DomainBlockJobType) string {
+	switch kind {
+	case libvirt.DOMAIN_BLOCK_JOB_TYPE_UNKNOWN:
+		return ""
+	case libvirt.DOMAIN_BLOCK_JOB_TYPE_PULL:
+		return "pull"
+	case libvirt.DOMAIN_BLOCK_JOB_TYPE_COPY:
+		return "copy"
+	case libvirt.DOMAIN_BLOCK_JOB_TYPE_COMMIT:
+		return "commit"
+	case libvirt.DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT:
+		return "active-commit"
+	case libvirt.DOMAIN_BLOCK_JOB_TYPE_BACKUP:
+		return "backup"
+	default:
+		return jobUnknown
+	}
+}

@@ -1,0 +1,70 @@
+package hypervisor
+
+import (
+	"context"
+
+	"libvirt.org/go/libvirt"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// state is a domain's state at one moment.
+type state struct {
+	state  recover.DomainState
+	reason recover.PauseReason
+	active bool // QEMU exists: a crashed domain may have one, a shut off one has not
+}
+
+// stateOf reads a domain's state.
+func stateOf(ctx context.Context, dom *libvirt.Domain, name string) (state, error) {
+	var code libvirt.DomainState
+	var reason int
+	err := timed(ctx, "virDomainGetState", name, func() (err error) {
+		code, reason, err = dom.GetState()
+		return err
+	})
+	if err != nil {
+		return state{}, err
+	}
+	var active bool
+	err = timed(ctx, "virDomainIsActive", name, func() (err error) {
+		active, err = dom.IsActive()
+		return err
+	})
+	s := state{state: domainState(code), active: active}
+	if code == libvirt.DOMAIN_PAUSED {
+		s.reason = pauseReason(libvirt.DomainPausedReason(reason))
+	}
+	return s, err
+}
+
+func domainState(code libvirt.DomainState) recover.DomainState {
+	switch code {
+	case libvirt.DOMAIN_RUNNING:
+		return recover.StateRunning
+	case libvirt.DOMAIN_PAUSED:
+		return recover.StatePaused
+	case libvirt.DOMAIN_SHUTOFF:
+		return recover.StateShutOff
+	case libvirt.DOMAIN_CRASHED:
+		return recover.StateCrashed
+	default:
+		return recover.StateOther
+	}
+}
+
+// pauseReason maps libvirt's reasons. A domain that was started paused and one
+// whose `stop` was sent by a daemon that died before noting it both read as user
+// (libvirt 9.0).
+func pauseReason(reason libvirt.DomainPausedReason) recover.PauseReason {
+	switch reason {
+	case libvirt.DOMAIN_PAUSED_USER:
+		return recover.PauseUser
+	case libvirt.DOMAIN_PAUSED_IOERROR:
+		return recover.PauseIOError
+	case libvirt.DOMAIN_PAUSED_MIGRATION, libvirt.DOMAIN_PAUSED_POSTCOPY, libvirt.DOMAIN_PAUSED_POSTCOPY_FAILED:
+		return recover.PauseMigration
+	default:
+		return recover.PauseOther
+	}
+}
