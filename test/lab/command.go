@@ -1,0 +1,137 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Result is how a command ended.
+type Result struct {
+	Stdout string
+	Stderr string
+	Code   int // 128 + N when signal N ended it
+}
+
+// Process is a command that runs.
+type Process struct {
+	cmd    *exec.Cmd
+	stdout safeBuffer
+	stderr safeBuffer
+	done   chan struct{}
+}
+
+// Binary builds the command os-rescue once for the process, with the lab's
+// build flags, and returns its path.
+func (l *Lab) Binary(t T) string {
+	t.Helper()
+	path, err := l.build(t.Context())
+	if err != nil {
+		t.Fatalf("lab: build os-rescue: %v", err)
+	}
+	return path
+}
+
+func (l *Lab) build(ctx context.Context) (string, error) {
+	// One for each set of flags, in a directory that outlives this lab.
+	sum := sha256.Sum256([]byte(strings.Join(l.options.BuildFlags, "\x00")))
+	path := filepath.Join(scratchDir, "os-rescue-lab-"+hex.EncodeToString(sum[:4]), "os-rescue")
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	args := append([]string{"build", "-o", path}, l.options.BuildFlags...)
+	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/os-rescue")...)
+	cmd.Dir = l.root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return path, nil
+}
+
+// Run runs os-rescue with env added to the environment, and returns when it
+// has ended. Its standard input is empty and no terminal.
+func (l *Lab) Run(t T, env []string, args ...string) Result {
+	t.Helper()
+	return l.StartCommand(t, env, args...).Wait(t)
+}
+
+// StartCommand starts os-rescue as Run does, and does not wait.
+func (l *Lab) StartCommand(t T, env []string, args ...string) *Process {
+	t.Helper()
+	p := &Process{cmd: exec.Command(l.Binary(t), args...), done: make(chan struct{})}
+	p.cmd.Dir = scratchDir
+	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+	// A keeper that inherits the pipes must not keep Wait waiting.
+	p.cmd.WaitDelay = time.Second
+	if err := p.cmd.Start(); err != nil {
+		t.Fatalf("lab: start os-rescue: %v", err)
+	}
+	go func() {
+		_ = p.cmd.Wait() // the state says how it ended
+		close(p.done)
+	}()
+	return p
+}
+
+// PID returns the pid of the process.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Signal sends a signal; to a process that has ended it does nothing.
+func (p *Process) Signal(t T, signal syscall.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		t.Fatalf("lab: %v to os-rescue: %v", signal, err)
+	}
+}
+
+// Output returns what the process has written so far to stdout and stderr.
+func (p *Process) Output() (stdout, stderr string) {
+	return p.stdout.String(), p.stderr.String()
+}
+
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Wait waits for the end of the process.
+func (p *Process) Wait(t T) Result {
+	t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(5 * time.Minute):
+		_ = p.cmd.Process.Kill()
+		t.Fatalf("lab: os-rescue %s does not end:\n%s", strings.Join(p.cmd.Args[1:], " "), p.stderr.String())
+	}
+	return Result{
+		Stdout: p.stdout.String(), Stderr: p.stderr.String(),
+		Code: exitCode(p.cmd.ProcessState.Sys().(syscall.WaitStatus)),
+	}
+}
+
+// safeBuffer can be read while a command writes to it.
+type safeBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
+}

@@ -1,0 +1,20 @@
+// Package lab runs real libvirtd, virtlogd and QEMU, with tiny guests that can
+// tell whether anything of theirs was lost, for tests and demonstrations.
+//
+// Everything happens in mount, PID and IPC namespaces of its own: a lab uses
+// every default path (/var/lib/nova, /run/libvirt, /var/lib/os-rescue, ...) and
+// leaves nothing on the machine, however it ends. A test binary enters them
+// with
+//
+//	func TestMain(m *testing.M) { lab.Main(m) }
+//
+// and then each test takes a lab of its own, one at a time:
+//
+//	l := lab.New(t, lab.Options{})
+//	guest := l.Boot(t, lab.Instance{})
+//	l.DeleteTree(t)
+//	guest.WaitBeat(t, guest.LastBeat()+2)
+//
+// The guests are emulated in software (TCG); /dev/kvm is never used. It needs
+// root and the packages of [Requirements], which install.sh installs.
+package lab
