@@ -1,0 +1,350 @@
+package recover
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/copier"
+)
+
+// backupDir is the directory that a run keeps its copies in, in the layout of
+// the manual way: DIR/UUID/disk, DIR/_base/SHA1, and DIR/manifest.json.
+type backupDir struct {
+	path string
+	root *beneath.Root
+
+	mu       sync.Mutex
+	manifest Manifest
+	stored   map[string]ManifestFile // by inode: a shared backing file is copied once
+}
+
+// openBackup makes the run's backup directory, or opens the one of an earlier
+// run, whose instances are kept.
+func (s *Session) openBackup() error {
+	dir := s.plan.Options.BackupDir
+	if dir == "" || s.plan.Command == CommandRestore || s.backup != nil || len(s.plan.Work()) == 0 {
+		return nil
+	}
+	root, err := beneath.OpenRoot("/")
+	if err != nil {
+		return err
+	}
+	b := &backupDir{path: dir, root: root, stored: map[string]ManifestFile{}, manifest: Manifest{Version: manifestVersion, Host: s.e.Settings.Host, Instances: []ManifestInstance{}}}
+	d, err := b.mkdir(dir)
+	if err != nil {
+		return fmt.Errorf("%w: the backup directory: %w", ErrUnusable, err)
+	}
+	d.Close()
+	m, err := readManifest(dir)
+	switch {
+	case err == nil:
+		b.manifest = m
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	s.backup = b
+	return nil
+}
+
+func (b *backupDir) mkdir(path string) (*beneath.Dir, error) {
+	d, _, err := b.root.MkdirAll(path, func(string) beneath.Owner { return beneath.Owner{Mode: 0o700} })
+	return d, err
+}
+
+// storedName is a file's place below a backup's directory.
+func storedName(path, instancesPath string) string {
+	if isBelow(path, instancesPath) {
+		return strings.TrimPrefix(path, strings.TrimSuffix(instancesPath, "/")+"/")
+	}
+	return filepath.Join("_files", path)
+}
+
+// backup plans the backup of one scanned instance.
+func (p *planner) backup(ctx context.Context, i Instance) InstancePlan {
+	plan := base(i)
+	if p.unsettled[i.UUID] != "" {
+		return plan.refuse("run %s has it in hand and is not finished: os-rescue resume %s", p.unsettled[i.UUID], p.unsettled[i.UUID])
+	}
+	switch {
+	case i.Verdict == VerdictUnaffected:
+		plan.Action = ActionNone
+		return plan
+	case i.Verdict == VerdictUnknown, i.Verdict == VerdictDisplaced, i.Verdict == VerdictLost:
+		return plan.refuse("%s", strings.Join(append(i.Reasons, i.Possible...), "; "))
+	case i.PID == 0 && i.Verdict == VerdictIntact:
+		return plan.refuse("the domain is off: its files are at their paths, and any backup tool can copy them")
+	}
+	if reason := handsOff(i.domain); reason != "" {
+		return plan.refuse("%s", reason)
+	}
+	if _, err := os.Lstat(filepath.Join(p.options.BackupDir, i.UUID)); err == nil {
+		return plan.refuse("%v: %s has a backup of it already, and none is overwritten: give another directory", ErrConflict, p.options.BackupDir)
+	}
+	for _, f := range i.Files {
+		if f.Role == RoleOther || len(f.Holders) == 0 && f.Role != RoleDiskInfo {
+			continue
+		}
+		fp, err := p.backupFile(ctx, i, f)
+		if err != nil {
+			return plan.refuse("%v", err)
+		}
+		plan.Files = append(plan.Files, fp)
+	}
+	plan.Action = ActionBackup
+	plan.Steps = p.backupSteps(plan)
+	return plan
+}
+
+func (p *planner) backupFile(_ context.Context, i Instance, f File) (FilePlan, error) {
+	plan := FilePlan{Path: f.Path, Role: f.Role, Format: f.Format, Target: f.Target, Backing: f.Backing, Size: f.Size,
+		Allocated: f.Allocated, Device: f.Device, Inode: f.Inode, Writable: f.Writable}
+	if f.Role == RoleDiskInfo {
+		content, err := diskInfoContent(diskInfo(i.domain, p.settings.InstancesPath))
+		plan.Content, plan.Size, plan.Device, plan.Inode = content, int64(len(content)), 0, 0
+		return plan, err
+	}
+	src, err := openHeld(f)
+	if err != nil {
+		return plan, err
+	}
+	defer src.File.Close()
+	plan.Direct = src.Direct
+	shared := *p
+	shared.options.AcceptShared = true // it is only read
+	return plan, shared.source(i, &plan, src)
+}
+
+func (p *planner) backupSteps(plan InstancePlan) []string {
+	var steps []string
+	if plan.Found == StateRunning && plan.Process.PID != 0 {
+		steps = append(steps, "freeze the guest's file systems, if its agent answers, and suspend it")
+	}
+	for _, f := range plan.Files {
+		steps = append(steps, fmt.Sprintf("copy %s to %s, compare it in full", f.Path, filepath.Join(p.options.BackupDir, storedName(f.Path, p.settings.InstancesPath))))
+	}
+	switch {
+	case plan.Found != StateRunning || plan.Process.PID == 0:
+		steps = append(steps, "leave the guest "+string(plan.Found)+", as it was found")
+	case p.options.KeepPaused:
+		steps = append(steps, "leave the guest paused (--keep-paused)")
+	default:
+		steps = append(steps, "let the guest go on")
+	}
+	return steps
+}
+
+// backUp copies an instance's files into the backup directory, and lets the
+// guest go on. The pins stay: what was lost still is.
+func (t *task) backUp(ctx context.Context) error {
+	if err := t.saveXML(ctx); err != nil {
+		return err
+	}
+	if err := t.quiesce(ctx); err != nil {
+		return err
+	}
+	if t.off && t.ip.Found != StateShutOff {
+		return fmt.Errorf("%w: the guest ended before its backup was complete; the keeper holds what was lost: a rescue restores it", ErrRefused)
+	}
+	left := t.ip.Found
+	if t.s.plan.Options.KeepPaused && left == StateRunning {
+		left = StatePaused
+	}
+	if err := t.keepBackupAs(ctx, left); err != nil {
+		return err
+	}
+	if left == StatePaused {
+		t.undos = nil // --keep-paused: the guest stays as it is now
+		return nil
+	}
+	return t.rollback(ctx)
+}
+
+// keepBackup keeps copies of a rescued instance's files, if that was asked for.
+func (t *task) keepBackup(ctx context.Context) error {
+	if t.s.backup == nil {
+		return nil
+	}
+	return t.keepBackupAs(ctx, t.ip.Found)
+}
+
+func (t *task) keepBackupAs(ctx context.Context, left DomainState) error {
+	b := t.s.backup
+	entry := ManifestInstance{UUID: t.ip.UUID, Domain: t.ip.Domain, Name: t.ip.Name, ProjectID: t.ip.ProjectID, ProjectName: t.ip.ProjectName,
+		Taken: time.Now().UTC(), Run: t.s.plan.Run, Found: t.ip.Found, Left: left, Snapshot: t.before, Files: []ManifestFile{}}
+	if entry.Snapshot.Process.PID == 0 {
+		entry.Snapshot.Process = t.ip.Process
+	}
+	return t.step(ctx, stepBackup, "", func() error {
+		for _, f := range t.ip.Files {
+			file, err := t.store(ctx, f)
+			if err != nil {
+				return err
+			}
+			entry.Files = append(entry.Files, file)
+		}
+		if !t.off {
+			if err := t.stillBackedUp(ctx); err != nil {
+				return err
+			}
+		}
+		var err error
+		if entry.Definition, err = t.storeXML(); err != nil {
+			return err
+		}
+		return b.add(entry)
+	})
+}
+
+// stillBackedUp makes sure that the guest was quiet all the time it was copied.
+func (t *task) stillBackedUp(ctx context.Context) error {
+	if t.before.Counters == nil {
+		return nil // only files that it does not write were copied
+	}
+	return t.stillQuiet(ctx)
+}
+
+// add puts an instance into the manifest, which is complete at any moment.
+func (b *backupDir) add(i ManifestInstance) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	next := b.manifest
+	next.Instances = append(append([]ManifestInstance{}, next.Instances...), i)
+	data, err := json.MarshalIndent(next, "", "  ")
+	if err == nil {
+		err = writeFile(filepath.Join(b.path, manifestName), append(data, '\n'))
+	}
+	if err == nil {
+		b.manifest = next
+	}
+	return err
+}
+
+// store copies one file into the backup, proves it, and returns its entry.
+func (t *task) store(ctx context.Context, f FilePlan) (ManifestFile, error) {
+	b := t.s.backup
+	entry := ManifestFile{Path: f.Path, Stored: storedName(f.Path, t.s.e.Settings.InstancesPath), Role: f.Role, Format: f.Format, Target: f.Target,
+		Backing: f.Backing, Size: f.Size, Allocated: f.Allocated, UID: f.UID, GID: f.GID, Mode: f.Mode, Writable: f.Writable}
+	if f.Role != RoleBacking {
+		err := t.storeFile(ctx, f, &entry)
+		return entry, err
+	}
+	err := t.s.shared.once("backup:"+f.Key(), func() error {
+		err := t.storeFile(ctx, f, &entry)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.stored[f.Key()] = entry
+		return err
+	})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.stored[f.Key()], err
+}
+
+func (t *task) storeFile(ctx context.Context, f FilePlan, entry *ManifestFile) (err error) {
+	b := t.s.backup
+	path := filepath.Join(b.path, entry.Stored)
+	dir, err := b.mkdir(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	name := filepath.Base(path)
+	var src copier.Source
+	if f.Content == "" {
+		if src, err = t.s.source(ctx, f); err != nil {
+			return t.copyError(f, err)
+		}
+	}
+	file, err := dir.Create(name)
+	if errors.Is(err, fs.ErrExist) && f.Role == RoleBacking {
+		return t.storedBefore(ctx, f, dir, name, src, entry)
+	}
+	if err != nil {
+		return fmt.Errorf("back up %s: %w", f.Path, err)
+	}
+	defer file.Close()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, dir.Remove(name))
+		}
+	}()
+	staged := &stagedFile{plan: f, file: file}
+	if f.Content != "" {
+		if err := writeContent(file, f.Content); err != nil {
+			return t.copyError(f, err)
+		}
+		if src, err = openStored(path); err != nil {
+			return err
+		}
+		defer src.File.Close()
+	} else if err := t.copyFile(ctx, staged, src, &stagedRecord{}); err != nil {
+		return t.copyError(f, err)
+	}
+	if err := staged.measure(); err != nil {
+		return err
+	}
+	entry.Size = staged.size
+	if f.Role == RoleConsoleLog {
+		if err := samePrefix(file, src.File, staged.size); err != nil {
+			return err
+		}
+		src = copier.Source{File: file}
+	}
+	if entry.SHA256, err = t.digest(ctx, f, file, src); err != nil {
+		return err
+	}
+	if err := t.check(ctx, staged); err != nil {
+		return err
+	}
+	return dir.Sync()
+}
+
+// digest compares a stored copy with its source in full, and returns the digest
+// of both.
+func (t *task) digest(ctx context.Context, f FilePlan, file *os.File, src copier.Source) (string, error) {
+	show := t.s.e.Progress.File(t.subject(), f.Path, stepCompare, f.Size)
+	defer show.Done()
+	digest, err := copier.Compare(ctx, src, file, copier.CompareOptions{Digest: true, Progress: show.Add})
+	if errors.Is(err, copier.ErrDiffers) {
+		err = fmt.Errorf("%w: %w", ErrUnproven, err)
+	}
+	return digest, err
+}
+
+// storedBefore takes a backing file for good that an earlier run has stored, if
+// it is the same.
+func (t *task) storedBefore(ctx context.Context, f FilePlan, dir *beneath.Dir, name string, src copier.Source, entry *ManifestFile) error {
+	file, err := dir.Open(name, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if entry.SHA256, err = t.digest(ctx, f, file, src); err != nil {
+		return fmt.Errorf("%w: %s/%s is in the backup already, and is not the same: %w", ErrConflict, dir.Path(), name, err)
+	}
+	return nil
+}
+
+// storeXML keeps the domain's definition beside its files.
+func (t *task) storeXML() (string, error) {
+	xml, err := t.savedXML()
+	if err != nil {
+		return "", err
+	}
+	name := filepath.Join(t.ip.UUID, "domain.xml")
+	dir, err := t.s.backup.mkdir(filepath.Join(t.s.backup.path, t.ip.UUID))
+	if err != nil {
+		return "", err
+	}
+	dir.Close()
+	return name, writeFile(filepath.Join(t.s.backup.path, name), []byte(xml))
+}

@@ -1,0 +1,199 @@
+package recover
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// heldFile is a descriptor together with the process that has it.
+type heldFile struct {
+	descriptor
+	PID     int
+	Process string
+	// PinOf and PinPath say whose and which file a keeper's descriptor is:
+	// its own link may have been taken under another mount namespace.
+	PinPath string
+}
+
+func (h heldFile) holder() Holder {
+	return Holder{PID: h.PID, FD: h.FD, Process: h.Process, Direct: h.direct(), Writable: h.writable()}
+}
+
+// lookup is what classify needs of a file system tree; root is one.
+type lookup interface {
+	Stat(path string) (unix.Stat_t, error)
+	Ancestor(path string) (string, unix.Stat_t, error)
+}
+
+// classify finds out where one expected file stands, from what lies at its path
+// and what is held. It fills in everything of the file that depends on that.
+func classify(f *File, held []heldFile, tree lookup, others map[string]bool) error {
+	at, err := tree.Stat(f.Path)
+	exists := err == nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	here := inode{at.Dev, at.Ino}
+
+	if exists {
+		for _, h := range held {
+			if h.inode() == here {
+				f.hold(h)
+			}
+		}
+		if len(f.Holders) > 0 {
+			f.State = FilePresent
+			return nil
+		}
+	}
+	for _, h := range nameless(f.Path, held, exists, tree, others) {
+		if len(f.Holders) > 0 && h.inode() != (inode{f.Device, f.Inode}) {
+			f.State = FileDisplaced
+			f.Reason = "several deleted files of this name are held: which is the instance's can't be told"
+			return nil
+		}
+		f.hold(h)
+	}
+	if len(f.Holders) > 0 {
+		f.State = FileDeleted
+		if exists {
+			f.State = FileReplaced
+			f.Reason = fmt.Sprintf("another file (inode %d) stands at the path", at.Ino)
+		}
+		return checkDevice(f, tree)
+	}
+	if h, reason, ok := displaced(f.Path, held, at, exists, tree, others); ok {
+		f.hold(h)
+		f.State, f.Reason = FileDisplaced, reason
+		return nil
+	}
+	f.State = FileMissing
+	if exists {
+		f.State = FilePresent
+		f.measure(at)
+	}
+	return nil
+}
+
+// hold notes one more holder of the file's inode.
+func (f *File) hold(h heldFile) {
+	f.measure(h.Stat)
+	f.Holders = append(f.Holders, h.holder())
+	if h.writable() && f.Role != RoleBacking && f.Role != RoleConsoleLog {
+		f.Writable = true
+	}
+}
+
+func (f *File) measure(st unix.Stat_t) {
+	f.Device, f.Inode = st.Dev, st.Ino
+	f.Size, f.Allocated = st.Size, st.Blocks*512
+}
+
+// nameless returns the held descriptors that are this file with its name gone.
+func nameless(path string, held []heldFile, exists bool, tree lookup, others map[string]bool) []heldFile {
+	var found, silly []heldFile
+	for _, h := range held {
+		switch {
+		case h.PinPath != "":
+			if h.PinPath == path && (h.unlinked() || h.sillyRenamed()) {
+				found = append(found, h)
+			}
+		case h.unlinked():
+			for _, p := range heldPaths(h.Link, true) {
+				// "x (deleted)" may be the name of another file of the domain.
+				if p == path {
+					found = append(found, h)
+					break
+				}
+				if others[p] {
+					break
+				}
+			}
+		case h.sillyRenamed() && filepath.Dir(h.Link) == filepath.Dir(path):
+			silly = append(silly, h)
+		}
+	}
+	// A silly rename hides the old name: only a directory in which a single
+	// file of the instance is gone tells which it was.
+	if len(found) == 0 && len(silly) > 0 && !exists && sameInode(silly) && onlyGone(path, others, tree) {
+		return silly
+	}
+	return found
+}
+
+// displaced looks for a held file that still has a name, but not the right one.
+func displaced(path string, held []heldFile, at unix.Stat_t, exists bool, tree lookup, others map[string]bool) (heldFile, string, bool) {
+	for _, h := range held {
+		if h.unlinked() || h.PinPath != "" {
+			continue
+		}
+		switch stripped := strings.TrimSuffix(h.Link, deletedSuffix); {
+		case h.Link == path && exists:
+			return h, fmt.Sprintf("another file (inode %d on device %d) hides it: something is mounted over it, or QEMU sees another mount namespace", at.Ino, at.Dev), true
+		case h.Link == path:
+			return h, "QEMU has it under this very path, which leads nowhere from here: its file system is not mounted, or QEMU sees another mount namespace", true
+		case stripped == path:
+			return h, "this name was deleted, but the file has another one (a hard link) that can be linked back: find it with `find -xdev -samefile /proc/" + fmt.Sprint(h.PID) + "/fd/" + fmt.Sprint(h.FD) + "`", true
+		case h.sillyRenamed() && filepath.Dir(h.Link) == filepath.Dir(path):
+			return h, "files of this directory were deleted on NFS, and which of its .nfs files this one is can't be told", true
+		}
+	}
+	// The same base name under another directory: moved, or unmounted lazily.
+	var match []heldFile
+	for _, h := range held {
+		if !h.unlinked() && h.PinPath == "" && filepath.Base(h.Link) == filepath.Base(path) && !others[h.Link] {
+			match = append(match, h)
+		}
+	}
+	if len(match) == 0 || !sameInode(match) {
+		return heldFile{}, "", false
+	}
+	h := match[0]
+	if st, err := tree.Stat(h.Link); err == nil && st.Ino == h.Stat.Ino && st.Dev == h.Stat.Dev {
+		return h, "it was moved to " + h.Link + ": move it back", true
+	}
+	return h, "the file exists, but not here: its file system was unmounted, or lies in another mount namespace (QEMU shows it as " + h.Link + ")", true
+}
+
+// checkDevice turns a deleted file into a displaced one when the place where it
+// belongs is on another file system than the file: restoring it there would put
+// it where nobody who mounts the right one again will find it.
+func checkDevice(f *File, tree lookup) error {
+	dir, st, err := tree.Ancestor(f.Path)
+	if err != nil {
+		return err
+	}
+	if st.Dev != f.Device {
+		f.State = FileDisplaced
+		f.Reason = fmt.Sprintf("the deleted file is on device %d:%d, but %s is on %d:%d: its file system is not mounted there",
+			unix.Major(f.Device), unix.Minor(f.Device), dir, unix.Major(st.Dev), unix.Minor(st.Dev))
+	}
+	return nil
+}
+
+func sameInode(held []heldFile) bool {
+	for _, h := range held {
+		if h.inode() != held[0].inode() {
+			return false
+		}
+	}
+	return true
+}
+
+// onlyGone is true when no other file of the domain is missing from path's directory.
+func onlyGone(path string, others map[string]bool, tree lookup) bool {
+	for p := range others {
+		if p == path || filepath.Dir(p) != filepath.Dir(path) {
+			continue
+		}
+		if _, err := tree.Stat(p); err != nil {
+			return false
+		}
+	}
+	return true
+}

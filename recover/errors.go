@@ -1,0 +1,64 @@
+package recover
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Errors that callers test for with errors.Is.
+var (
+	// ErrUsage: the request contradicts itself or names nothing.
+	ErrUsage = errors.New("bad usage")
+	// ErrUnusable: this host is not in a state to work on (no permission, no
+	// hypervisor, a user of the owner table missing).
+	ErrUnusable = errors.New("the environment is unusable")
+	// ErrBusy: another run is under way on this host.
+	ErrBusy = errors.New("another run is under way")
+	// ErrNothingSelected: no instance of this host matches the selection.
+	ErrNothingSelected = errors.New("no instance matches")
+	// ErrNoSpace: a file system lacks room for the copies and its headroom.
+	ErrNoSpace = errors.New("not enough space")
+	// ErrConflict: something else stands where a file belongs.
+	ErrConflict = errors.New("something else stands at the path")
+	// ErrRefused: the instance is in a state in which os-rescue keeps its hands off.
+	ErrRefused = errors.New("refused")
+	// ErrOlder: the guest may have written after the backup was taken.
+	ErrOlder = errors.New("the backup may be older than the guest's data")
+	// ErrUnproven: a copy is not what the guest's QEMU wrote.
+	ErrUnproven = errors.New("the copy is not proven")
+	// ErrCorrupt: the image is damaged in itself; its guest is not destroyed.
+	ErrCorrupt = errors.New("the image is corrupt")
+	// ErrNoRun: no run of that name, or none to resume.
+	ErrNoRun = errors.New("no such run")
+)
+
+// InstanceError is what happened to an instance, what of it is safe, and what
+// to do next. It wraps the cause.
+type InstanceError struct {
+	UUID   string
+	Domain string
+	Doing  string // what was being done: "copying /var/lib/..."
+	Safe   string // one sentence
+	Next   string // one sentence
+	Err    error
+}
+
+// Error returns all of it in one line.
+func (e *InstanceError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s (%s): ", e.Domain, e.UUID)
+	if e.Doing != "" {
+		fmt.Fprintf(&b, "%s: ", e.Doing)
+	}
+	b.WriteString(e.Err.Error())
+	for _, s := range []string{e.Safe, e.Next} {
+		if s != "" {
+			fmt.Fprintf(&b, ". %s", strings.TrimSuffix(s, "."))
+		}
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *InstanceError) Unwrap() error { return e.Err }

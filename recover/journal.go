@@ -1,0 +1,183 @@
+package recover
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const journalName = "journal.jsonl"
+
+// Phase is where a journaled step stands.
+type Phase string
+
+// Every step has one record when it begins and one when it ends.
+const (
+	PhaseBegin  Phase = "begin"
+	PhaseDone   Phase = "done"
+	PhaseFailed Phase = "failed"
+)
+
+// Record is one line of a journal: JSON, written and fsynced before the next
+// thing happens. Only the last line of a journal may be torn.
+type Record struct {
+	Seq      int             `json:"seq"`
+	Time     time.Time       `json:"time"`
+	Instance string          `json:"instance,omitempty"` // UUID; empty for the run as a whole
+	Step     string          `json:"step"`
+	Phase    Phase           `json:"phase"`
+	Path     string          `json:"path,omitempty"` // the file that the step is about
+	Data     json.RawMessage `json:"data,omitempty"`
+	Error    string          `json:"error,omitempty"`
+}
+
+// Point is the record's name as a failpoint: "copy.begin".
+func (r Record) Point() string { return r.Step + "." + string(r.Phase) }
+
+// decode unpacks a record's data into v.
+func (r Record) decode(v any) error {
+	if err := json.Unmarshal(r.Data, v); err != nil {
+		return fmt.Errorf("journal record %d (%s): %w", r.Seq, r.Point(), err)
+	}
+	return nil
+}
+
+// journal writes the records of one run.
+type journal struct {
+	mu        sync.Mutex
+	file      *os.File
+	seq       int
+	failpoint func(string)
+	seen      func(Record)
+}
+
+// openJournal opens the journal of the run in dir for appending, after the
+// records that it has. A torn last line is cut off first.
+func openJournal(dir string, failpoint func(string)) (*journal, []Record, error) {
+	f, err := os.OpenFile(filepath.Join(dir, journalName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the journal: %w", err)
+	}
+	records, length, err := readRecords(f)
+	if err == nil {
+		err = f.Truncate(length)
+	}
+	if err == nil {
+		_, err = f.Seek(length, io.SeekStart)
+	}
+	if err == nil {
+		err = syncDir(dir)
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, fmt.Errorf("open the journal in %s: %w", dir, err)
+	}
+	j := &journal{file: f, failpoint: failpoint}
+	if len(records) > 0 {
+		j.seq = records[len(records)-1].Seq
+	}
+	return j, records, nil
+}
+
+// Write appends one record and returns when it is on disk.
+func (j *journal) Write(r Record, data any) error {
+	if data != nil {
+		raw, err := json.Marshal(data)
+		if err != nil {
+			return fmt.Errorf("journal %s: %w", r.Point(), err)
+		}
+		r.Data = raw
+	}
+	if err := j.append(&r); err != nil {
+		return fmt.Errorf("journal %s: %w", r.Point(), err)
+	}
+	if j.failpoint != nil {
+		j.failpoint(r.Point())
+	}
+	return nil
+}
+
+func (j *journal) append(r *Record) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.seq++
+	r.Seq, r.Time = j.seq, time.Now().UTC()
+	line, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if _, err := j.file.Write(append(line, '\n')); err != nil {
+		return err
+	}
+	if err := unix.Fdatasync(int(j.file.Fd())); err != nil {
+		return err
+	}
+	if j.seen != nil {
+		j.seen(*r)
+	}
+	return nil
+}
+
+// Close ends the writing.
+func (j *journal) Close() error { return j.file.Close() }
+
+// readJournal returns the records of the run in dir. A torn last line, left by a
+// crash in the middle of its writing, is passed over.
+func readJournal(dir string) ([]Record, error) {
+	f, err := os.Open(filepath.Join(dir, journalName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // killed before its first record
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	records, _, err := readRecords(f)
+	return records, err
+}
+
+// readRecords returns the records of a journal and the length in bytes of its
+// whole lines. A line that is no record is an error, except for the last.
+func readRecords(r io.Reader) ([]Record, int64, error) {
+	var records []Record
+	var length int64
+	in := bufio.NewReader(r)
+	for {
+		line, err := in.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			return records, length, nil // a line without its end was never fsynced
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		var rec Record
+		if err := json.Unmarshal(bytes.TrimSpace(line), &rec); err != nil {
+			if _, err := in.Peek(1); errors.Is(err, io.EOF) {
+				return records, length, nil
+			}
+			return nil, 0, fmt.Errorf("journal, after record %d: %w", len(records), err)
+		}
+		records = append(records, rec)
+		length += int64(len(line))
+	}
+}
+
+// syncDir makes a directory's entries durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

@@ -1,0 +1,100 @@
+package recover
+
+import (
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/os-rescue/os-rescue/recover/beneath"
+)
+
+// owners is the owner table with its names looked up, as they are now.
+type owners struct {
+	settings Settings
+	table    map[OwnerRule]beneath.Owner
+}
+
+// resolveOwners looks every name of the table up, so that a missing user or
+// group stops a run before it touches anything.
+func resolveOwners(settings Settings, root *beneath.Root) (*owners, error) {
+	o := &owners{settings: settings, table: map[OwnerRule]beneath.Owner{}}
+	t := settings.Owners
+	for _, rule := range []OwnerRule{t.InstancesDir, t.BaseDir, t.InstanceDir, t.LocksDir, t.Base, t.Disk, t.ConfigDrive, t.ConsoleLog, t.DiskInfo} {
+		if _, ok := o.table[rule]; ok {
+			continue
+		}
+		owner, err := root.Owner(rule.User, rule.Group, rule.Mode)
+		if err != nil {
+			return nil, fmt.Errorf("%w: the configuration's table of owners: %w", ErrUnusable, err)
+		}
+		o.table[rule] = owner
+	}
+	return o, nil
+}
+
+// File returns the owner of a file that is to be published. What lies outside
+// the instances directory keeps the owner that its lost inode had.
+func (o *owners) File(f FilePlan, dacLabel string) beneath.Owner {
+	t := o.settings.Owners
+	var rule OwnerRule
+	switch inside := isBelow(f.Path, o.settings.InstancesPath); {
+	case f.Role == RoleDiskInfo:
+		return o.table[t.DiskInfo]
+	case !inside:
+		return beneath.Owner{UID: f.UID, GID: f.GID, Mode: f.Mode}
+	case f.Role == RoleBacking:
+		return o.table[t.Base]
+	case f.Role == RoleConsoleLog:
+		return o.table[t.ConsoleLog]
+	case f.Role == RoleConfigDrive:
+		rule = t.ConfigDrive
+	default:
+		rule = t.Disk
+	}
+	owner := o.table[rule]
+	if uid, gid, ok := parseDACLabel(dacLabel); ok && t.Auto {
+		owner.UID, owner.GID = uid, gid
+	}
+	return owner
+}
+
+// Dir returns the owner of a directory that has to be made.
+func (o *owners) Dir(path string) beneath.Owner {
+	t, base := o.settings.Owners, o.settings.InstancesPath
+	switch {
+	case path == filepath.Join(base, "_base"):
+		return o.table[t.BaseDir]
+	case path == filepath.Join(base, "locks"):
+		return o.table[t.LocksDir]
+	case isBelow(path, base):
+		return o.table[t.InstanceDir]
+	case path == base || isBelow(base, path) && isBelow(path, filepath.Dir(filepath.Dir(base))):
+		// The instances directory and the one that holds it, /var/lib/nova.
+		return o.table[t.InstancesDir]
+	}
+	return beneath.Owner{Mode: 0o755}
+}
+
+// LockFile returns the owner of Nova's lock files: Nova must be able to open them.
+func (o *owners) LockFile() beneath.Owner {
+	owner := o.table[o.settings.Owners.LocksDir]
+	owner.Mode = 0o644
+	return owner
+}
+
+// isBelow is true when path lies below dir.
+func isBelow(path, dir string) bool {
+	return strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
+
+// parseDACLabel reads "+64055:+107", as libvirt writes it for numbers.
+func parseDACLabel(label string) (uid, gid uint32, ok bool) {
+	u, g, found := strings.Cut(label, ":")
+	if !found {
+		return 0, 0, false
+	}
+	a, err1 := strconv.ParseUint(strings.TrimPrefix(u, "+"), 10, 32)
+	b, err2 := strconv.ParseUint(strings.TrimPrefix(g, "+"), 10, 32)
+	return uint32(a), uint32(b), err1 == nil && err2 == nil
+}

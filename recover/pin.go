@@ -1,0 +1,147 @@
+package recover
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover/copier"
+	"github.com/os-rescue/os-rescue/recover/keeper"
+)
+
+// pinMeta is what is kept beside each pin: enough to rescue the file when its
+// QEMU and the run that pinned it are both gone.
+type pinMeta struct {
+	Path   string `json:"path"`
+	Role   Role   `json:"role"`
+	Format string `json:"format,omitempty"`
+	Run    string `json:"run"`
+}
+
+// heldPin is a file that the keeper holds, as its process shows it.
+type heldPin struct {
+	heldFile
+	Owners []string // instance UUIDs
+}
+
+// KeeperHold is one file that the keeper holds.
+type KeeperHold struct {
+	Instances []string  `json:"instances"`
+	Path      string    `json:"path"`
+	Role      Role      `json:"role"`
+	Size      int64     `json:"size"`
+	Since     time.Time `json:"since"`
+}
+
+// KeeperStatus says whether a keeper runs, and what it holds.
+type KeeperStatus struct {
+	Running bool         `json:"running"`
+	PID     int          `json:"pid,omitempty"`
+	Holds   []KeeperHold `json:"holds"`
+}
+
+// Keeper returns what the keeper of this host holds.
+func (e *Engine) Keeper(ctx context.Context) (KeeperStatus, error) {
+	status := KeeperStatus{Holds: []KeeperHold{}}
+	c, err := keeper.Connect(ctx, e.Settings.StateDir)
+	if errors.Is(err, keeper.ErrNoKeeper) {
+		return status, nil
+	}
+	if err != nil {
+		return status, err
+	}
+	defer c.Close()
+	holds, err := c.List(ctx)
+	if err != nil {
+		return status, err
+	}
+	status.Running, status.PID = true, c.PID()
+	for _, h := range holds {
+		var meta pinMeta
+		if err := json.Unmarshal(h.Meta, &meta); err != nil {
+			return status, fmt.Errorf("the keeper's record of %s: %w", h.Key, err)
+		}
+		status.Holds = append(status.Holds, KeeperHold{Instances: h.Owners, Path: meta.Path, Role: meta.Role, Size: h.Size, Since: h.Since})
+	}
+	return status, nil
+}
+
+// pins returns what the keeper holds, to be taken for one more holder.
+func (e *Engine) pins(ctx context.Context) ([]heldPin, error) {
+	c, err := keeper.Connect(ctx, e.Settings.StateDir)
+	if errors.Is(err, keeper.ErrNoKeeper) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask the keeper what it holds: %w", err)
+	}
+	defer c.Close()
+	holds, err := c.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ask the keeper what it holds: %w", err)
+	}
+	held, err := heldBy(ctx, c.PID())
+	if err != nil {
+		return nil, fmt.Errorf("look at what the keeper holds: %w", err)
+	}
+	byKey := map[string]heldFile{}
+	for _, h := range held {
+		byKey[h.inode().Key()] = h
+	}
+	var pins []heldPin
+	for _, h := range holds {
+		var meta pinMeta
+		if err := json.Unmarshal(h.Meta, &meta); err != nil {
+			return nil, fmt.Errorf("the keeper's record of %s: %w", h.Key, err)
+		}
+		if file, ok := byKey[h.Key]; ok {
+			file.PinPath = meta.Path
+			pins = append(pins, heldPin{heldFile: file, Owners: h.Owners})
+		}
+	}
+	return pins, nil
+}
+
+// pinsOf returns the pins that belong to an instance.
+func (s *scanner) pinsOf(uuid string) []heldFile {
+	var held []heldFile
+	for _, p := range s.pins {
+		for _, o := range p.Owners {
+			if o == uuid {
+				held = append(held, p.heldFile)
+			}
+		}
+	}
+	return held
+}
+
+// openHeld opens a scanned file's inode afresh through one of its holders, the
+// way QEMU has it open, and makes sure that it is that inode.
+func openHeld(f File) (copier.Source, error) {
+	direct := false
+	for _, h := range f.Holders {
+		direct = direct || h.Direct
+	}
+	err := fs.ErrNotExist
+	for _, h := range f.Holders {
+		var src copier.Source
+		if src, err = copier.OpenSource(fmt.Sprintf("%s/%d/fd/%d", procDir, h.PID, h.FD), direct); err != nil {
+			if errors.Is(err, copier.ErrDirectRefused) {
+				return src, err
+			}
+			continue
+		}
+		var st unix.Stat_t
+		if err = unix.Fstat(int(src.File.Fd()), &st); err == nil && st.Dev == f.Device && st.Ino == f.Inode {
+			return src, nil
+		}
+		src.File.Close()
+		err = fmt.Errorf("descriptor %d of process %d is another file by now", h.FD, h.PID)
+	}
+	return copier.Source{}, fmt.Errorf("open the held inode of %s: %w", f.Path, err)
+}

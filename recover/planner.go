@@ -1,0 +1,250 @@
+package recover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/copier"
+	"github.com/os-rescue/os-rescue/recover/qcow2"
+)
+
+// planner decides what a run will do to each instance. It only looks.
+type planner struct {
+	settings Settings
+	root     *beneath.Root
+	options  Options
+	// unsettled are instances that an unfinished run has in hand, by UUID.
+	unsettled map[string]string
+}
+
+// base returns what every plan of an instance begins with.
+func base(i Instance) InstancePlan {
+	return InstancePlan{UUID: i.UUID, Domain: i.Domain, Name: i.Name, ProjectID: i.ProjectID, ProjectName: i.ProjectName,
+		Verdict: i.Verdict, Found: i.State, Process: i.process, DACLabel: i.domain.DACLabel}
+}
+
+func (p InstancePlan) refuse(format string, args ...any) InstancePlan {
+	p.Action, p.Files, p.Steps = ActionRefuse, nil, nil
+	p.Refusal = fmt.Sprintf(format, args...)
+	return p
+}
+
+// rescue plans the rescue of one scanned instance.
+func (p *planner) rescue(ctx context.Context, i Instance) InstancePlan {
+	plan := base(i)
+	if refusal, ok := p.preclude(i); ok {
+		return plan.refuse("%s", refusal)
+	}
+	if i.Verdict == VerdictIntact || i.Verdict == VerdictUnaffected {
+		plan.Action = ActionNone
+		return plan
+	}
+	for _, f := range i.Files {
+		if f.Role == RoleOther || !f.Lost() && (f.Role != RoleDiskInfo || f.State != FileMissing) {
+			continue
+		}
+		fp, err := p.file(ctx, i, f)
+		if err != nil {
+			return plan.refuse("%v", err)
+		}
+		plan.Files = append(plan.Files, fp)
+	}
+	plan.Action = ActionPutBack
+	if anyWritable(plan.Files) {
+		plan.Action = ActionReboot
+		if i.PID == 0 {
+			plan.Action = ActionPublish
+		}
+	}
+	if reason := handsOff(i.domain); reason != "" {
+		return plan.refuse("%s", reason)
+	}
+	if plan.Action == ActionReboot && !i.domain.Persistent {
+		return plan.refuse("its domain is transient: a destroy would undefine it, and nothing could start it again")
+	}
+	plan.Steps = p.steps(plan)
+	return plan
+}
+
+// preclude says why an instance can't be worked on whatever its files are like.
+func (p *planner) preclude(i Instance) (string, bool) {
+	why := strings.Join(append(i.Reasons, i.Possible...), "; ")
+	switch {
+	case p.unsettled[i.UUID] != "":
+		return fmt.Sprintf("run %s has it in hand and is not finished: os-rescue resume %s", p.unsettled[i.UUID], p.unsettled[i.UUID]), true
+	case i.Verdict == VerdictUnknown, i.Verdict == VerdictDisplaced, i.Verdict == VerdictLost:
+		return why, true
+	case i.domain.Nova == nil && p.options.Selection.All && i.Verdict != VerdictIntact && i.Verdict != VerdictUnaffected:
+		return "it has no Nova metadata, so --all does not mean it: name it with --instance " + i.UUID, true
+	}
+	return "", false
+}
+
+func anyWritable(files []FilePlan) bool {
+	for _, f := range files {
+		if f.Writable {
+			return true
+		}
+	}
+	return false
+}
+
+// file plans the restoring of one lost file; its error is a refusal.
+func (p *planner) file(ctx context.Context, i Instance, f File) (FilePlan, error) {
+	plan := FilePlan{Path: f.Path, Role: f.Role, Format: f.Format, Target: f.Target, Backing: f.Backing, Size: f.Size,
+		Allocated: f.Allocated, Device: f.Device, Inode: f.Inode, Writable: f.Writable}
+	if f.Role == RoleDiskInfo {
+		content, err := diskInfoContent(diskInfo(i.domain, p.settings.InstancesPath))
+		plan.Content, plan.Size, plan.Device, plan.Inode = content, int64(len(content)), 0, 0
+		return plan, err
+	}
+	if err := p.place(&plan); err != nil {
+		return plan, err
+	}
+	src, err := openHeld(f)
+	if err != nil {
+		return plan, err
+	}
+	defer src.File.Close()
+	plan.Direct = src.Direct
+	return plan, p.source(i, &plan, src)
+}
+
+// place checks where the file is to go.
+func (p *planner) place(f *FilePlan) error {
+	st, err := p.root.Lstat(f.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("%s can't be published safely: %w", f.Path, err)
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return fmt.Errorf("%w: %s is no regular file (a symlink, a directory or a device): move it away after a look at who made it", ErrConflict, f.Path)
+	}
+	f.Occupied = true
+	if p.options.ReplaceExisting {
+		return nil
+	}
+	if st.Size != f.Size {
+		return fmt.Errorf("%w: %s (inode %d, %s) is not the instance's own (deleted inode %d, %s): look at both, then either move it away or use --replace-existing",
+			ErrConflict, f.Path, st.Ino, humanize.IBytes(uint64(st.Size)), f.Inode, humanize.IBytes(uint64(f.Size)))
+	}
+	return nil
+}
+
+// source checks the inode that is to be copied.
+func (p *planner) source(i Instance, f *FilePlan, src copier.Source) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(src.File.Fd()), &st); err != nil {
+		return err
+	}
+	f.UID, f.GID, f.Mode = st.Uid, st.Gid, fs.FileMode(st.Mode&0o777)
+	shared, err := copier.Shared(src.File)
+	if err != nil {
+		return err
+	}
+	if shared && !p.options.AcceptShared {
+		return fmt.Errorf("%s is on a file system that other hosts may write, and without Nova nobody can say that the instance is not running on one of them by now: --accept-shared says that you know", f.Path)
+	}
+	if f.Format != "qcow2" || f.Size == 0 {
+		return nil
+	}
+	header, err := qcow2.ParseHeader(alignedReader{src.File}, f.Size)
+	if err != nil {
+		return fmt.Errorf("libvirt calls %s a qcow2 image, but its header can't be read as one: %w", f.Path, err)
+	}
+	return checkHeader(i.domain, f.Path, header)
+}
+
+// checkHeader compares what an image says of itself with what libvirt says of
+// it. What it names is never opened: the guest's side may have written it.
+func checkHeader(d Domain, path string, h qcow2.Header) error {
+	if h.ExternalData {
+		return fmt.Errorf("%w: the header of %s names an external data file (%q): os-rescue follows no path out of an image", ErrRefused, path, h.DataFile)
+	}
+	next, ok := nextImage(d, path)
+	if !ok || next.Source != SourceFile && next.Source != SourceBlock && next.Source != SourceNone {
+		return nil
+	}
+	named := h.BackingFile
+	if named != "" && !filepath.IsAbs(named) && !strings.Contains(named, ":") {
+		named = filepath.Join(filepath.Dir(path), named)
+	}
+	if filepath.Clean(named) != filepath.Clean(next.Path) {
+		return fmt.Errorf("%w: the header of %s names %q as its backing file, but libvirt says %q: the next start would read another file", ErrRefused, path, h.BackingFile, next.Path)
+	}
+	return nil
+}
+
+// nextImage returns the member below the image at path, with SourceNone at the
+// end of a chain; not ok when libvirt does not say.
+func nextImage(d Domain, path string) (Image, bool) {
+	for _, disk := range d.Disks {
+		for n, m := range disk.Chain {
+			if m.Path != path {
+				continue
+			}
+			if n+1 < len(disk.Chain) {
+				return disk.Chain[n+1], true
+			}
+			return Image{Source: SourceNone}, disk.ChainKnown
+		}
+	}
+	return Image{}, false
+}
+
+// steps says in words what a plan will do.
+func (p *planner) steps(plan InstancePlan) []string {
+	var steps []string
+	add := func(format string, args ...any) { steps = append(steps, fmt.Sprintf(format, args...)) }
+	var written []FilePlan
+	for _, f := range plan.Files {
+		switch {
+		case f.Writable || f.Role == RoleConsoleLog && plan.Action != ActionPutBack:
+			written = append(written, f)
+		case f.Content != "":
+			add("make %s from the domain's definition", f.Path)
+		default:
+			add("put back %s (%s) while the guest runs", f.Path, humanize.IBytes(uint64(f.Allocated)))
+		}
+	}
+	if plan.Action == ActionReboot {
+		if plan.Found == StateRunning {
+			add("freeze the guest's file systems, if its agent answers, and suspend it")
+		} else {
+			add("leave the guest paused as it was found")
+		}
+	}
+	for _, f := range written {
+		add("copy %s (%s of %s), compare it in full", f.Path, humanize.IBytes(uint64(f.Allocated)), humanize.IBytes(uint64(f.Size)))
+	}
+	if p.options.BackupDir != "" && len(written) > 0 {
+		add("keep a copy of all files in %s", p.options.BackupDir)
+	}
+	if plan.Action == ActionReboot {
+		add("destroy the domain")
+	}
+	if len(written) > 0 {
+		add("publish the copies with their owners and modes")
+	}
+	switch {
+	case plan.Action == ActionPutBack:
+	case p.options.NoReboot:
+		add("leave the domain off (--no-reboot)")
+	case plan.Found == StateRunning:
+		add("start the domain and check that its QEMU has the published files open")
+	case plan.Found == StatePaused:
+		add("start the domain paused, as it was found, and check that its QEMU has the published files open")
+	default:
+		add("leave the domain off, as it was found")
+	}
+	return steps
+}

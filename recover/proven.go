@@ -1,0 +1,67 @@
+package recover
+
+import (
+	"golang.org/x/sys/unix"
+)
+
+// published is what a publish record says: which inode's content stands where.
+type published struct {
+	Source string `json:"source,omitempty"` // key of the inode that was copied; empty for a made file
+	Device uint64 `json:"device"`           // of the published file
+	Inode  uint64 `json:"inode"`
+	Size   int64  `json:"size"`
+	Staged string `json:"staged,omitempty"` // where it was staged
+	Kept   bool   `json:"kept,omitempty"`   // an identical file stood there already
+}
+
+// provenFiles knows the files that runs since the host's last boot have put
+// back: what a read-only file's old inode, still held by QEMU, was copied to.
+type provenFiles map[provenKey]published
+
+type provenKey struct {
+	path, source string
+}
+
+// has is true when the file at f's path is the proven copy of the inode that is held.
+func (p provenFiles) has(f File, at unix.Stat_t) bool {
+	got, ok := p[provenKey{f.Path, inodeKey(f.Device, f.Inode)}]
+	return ok && got.Device == at.Dev && got.Inode == at.Ino && got.Size == at.Size
+}
+
+// provenFiles reads the journals. Inode numbers of held files mean something
+// only until the next boot, so older runs are passed over.
+func (e *Engine) provenFiles() (provenFiles, error) {
+	proven := provenFiles{}
+	state := stateDir(e.Settings.StateDir)
+	boot, err := bootID(procDir)
+	if err != nil {
+		return nil, err
+	}
+	ids, err := state.list()
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		records, err := readJournal(state.run(id))
+		if err != nil {
+			return nil, err
+		}
+		if len(records) == 0 {
+			continue
+		}
+		var head runHeader
+		if err := records[0].decode(&head); err != nil || head.BootID != boot {
+			continue
+		}
+		for _, r := range records {
+			if r.Step != stepPublish || r.Phase != PhaseDone {
+				continue
+			}
+			var p published
+			if err := r.decode(&p); err == nil && p.Source != "" {
+				proven[provenKey{r.Path, p.Source}] = p
+			}
+		}
+	}
+	return proven, nil
+}

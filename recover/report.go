@@ -1,0 +1,174 @@
+package recover
+
+import "time"
+
+// Role says what a file is to its instance.
+type Role string
+
+// The roles of files.
+const (
+	RoleDisk        Role = "disk" // disk, disk.eph0, disk.swap, a volume in a file: whatever the guest writes
+	RoleBacking     Role = "backing"
+	RoleConfigDrive Role = "config-drive"
+	RoleConsoleLog  Role = "console-log"
+	RoleDiskInfo    Role = "disk-info"
+	RoleNVRAM       Role = "nvram"
+	RoleOther       Role = "other" // held by QEMU, named by no definition; reported and pinned, never acted on
+)
+
+// FileState says where a file stands.
+type FileState string
+
+// The states of files.
+const (
+	// FilePresent: the path leads to the inode that is held, or to a file that nobody needs to hold.
+	FilePresent FileState = "present"
+	// FileDeleted: the held inode has no name any more, and nothing stands at its path.
+	FileDeleted FileState = "deleted"
+	// FileDisplaced: the held inode still has a name, but not the one it should have.
+	FileDisplaced FileState = "displaced"
+	// FileReplaced: the held inode has no name any more, and another file stands at its path.
+	FileReplaced FileState = "replaced"
+	// FileMissing: nothing at the path, and nobody holds it.
+	FileMissing FileState = "missing"
+)
+
+// Verdict sums an instance up.
+type Verdict string
+
+// The verdicts.
+const (
+	VerdictIntact      Verdict = "intact"
+	VerdictRecoverable Verdict = "recoverable"
+	VerdictDisplaced   Verdict = "displaced"
+	VerdictConflict    Verdict = "conflict"
+	VerdictLost        Verdict = "lost"
+	VerdictUnaffected  Verdict = "unaffected"
+	VerdictUnknown     Verdict = "unknown" // the scan could not look: the reasons say why
+)
+
+// Holder is one descriptor through which a process holds a file.
+type Holder struct {
+	PID     int    `json:"pid"`
+	FD      int    `json:"fd"`
+	Process string `json:"process"` // the command name: qemu-system-x86, virtlogd, os-rescue (the keeper)
+	// Direct is true when the descriptor carries O_DIRECT.
+	Direct bool `json:"direct"`
+	// Writable is true when the descriptor was opened for writing.
+	Writable bool `json:"writable"`
+}
+
+// File is one file of an instance, as a scan found it.
+type File struct {
+	Path      string    `json:"path"`
+	Role      Role      `json:"role"`
+	Format    string    `json:"format,omitempty"`
+	Size      int64     `json:"size"`      // bytes
+	Allocated int64     `json:"allocated"` // bytes on the file system, holes not counted
+	Device    uint64    `json:"device"`    // of the held inode; 0 when nobody holds it and nothing is there
+	Inode     uint64    `json:"inode"`
+	State     FileState `json:"state"`
+	// Reason says in words why the state is what it is, where that is not plain.
+	Reason  string   `json:"reason,omitempty"`
+	Target  string   `json:"target,omitempty"`  // the disk it belongs to: vda
+	Backing string   `json:"backing,omitempty"` // the path of the next member of its chain, as libvirt says
+	Holders []Holder `json:"holders"`
+	// Writable is true for what the guest writes: only such a file, lost,
+	// justifies a pause.
+	Writable bool `json:"writable"`
+	// Proven is true for a file that a run put back with the content of the
+	// inode that is still held: replaced, and no conflict.
+	Proven bool `json:"proven,omitempty"`
+}
+
+// Lost is true when the file's held inode has no name any more and nothing
+// proven stands in its place.
+func (f File) Lost() bool {
+	return (f.State == FileDeleted || f.State == FileReplaced) && !f.Proven
+}
+
+// Instance is one domain of the host, as a scan found it.
+type Instance struct {
+	UUID        string      `json:"uuid"`
+	Name        string      `json:"name,omitempty"` // Nova's display name
+	Domain      string      `json:"domain"`
+	PID         int         `json:"pid"`
+	State       DomainState `json:"state"`
+	ProjectID   string      `json:"project_id"`
+	ProjectName string      `json:"project_name"`
+	Verdict     Verdict     `json:"verdict"`
+	// Reasons explain the verdict, one sentence each.
+	Reasons []string `json:"reasons,omitempty"`
+	// Possible says what can still be done for an instance that os-rescue can't
+	// simply rescue, one sentence each.
+	Possible []string `json:"possible,omitempty"`
+	Files    []File   `json:"files"`
+
+	domain  Domain
+	process ProcessIdentity
+}
+
+// Report is the result of a scan.
+type Report struct {
+	Host      string     `json:"host"`
+	Taken     time.Time  `json:"taken"`
+	Instances []Instance `json:"instances"` // by domain name
+}
+
+// Outcome is how an instance ended in a run.
+type Outcome string
+
+// The outcomes.
+const (
+	OutcomeRescued Outcome = "rescued" // backed up or restored, in those runs
+	OutcomeIntact  Outcome = "intact"
+	OutcomeSkipped Outcome = "skipped" // not rescued, and left exactly as it was: the error says why
+	OutcomeFailed  Outcome = "failed"
+)
+
+// StepReport is one step of an instance in a run.
+type StepReport struct {
+	Name    string    `json:"name"`
+	Started time.Time `json:"started"`
+	Seconds float64   `json:"seconds"`
+}
+
+// InstanceReport is how one instance fared in a run.
+type InstanceReport struct {
+	UUID    string       `json:"uuid"`
+	Domain  string       `json:"domain"`
+	Name    string       `json:"name,omitempty"`
+	Outcome Outcome      `json:"outcome"`
+	Steps   []StepReport `json:"steps"`
+	// PauseSeconds is the time from the suspend to the resume or the destroy,
+	// DowntimeSeconds that from the suspend until the guest ran again.
+	PauseSeconds    float64 `json:"pause_seconds"`
+	DowntimeSeconds float64 `json:"downtime_seconds"`
+	Bytes           int64   `json:"bytes"` // data read from the sources, holes not counted
+	Error           string  `json:"error,omitempty"`
+	// Notes are things an operator should know that are no errors.
+	Notes []string `json:"notes,omitempty"`
+}
+
+// RunReport is the result of a run, a backup or a restore.
+type RunReport struct {
+	Run         string           `json:"run"`
+	Command     string           `json:"command"`
+	Host        string           `json:"host"`
+	Mode        string           `json:"mode"`
+	Started     time.Time        `json:"started"`
+	Finished    time.Time        `json:"finished"`
+	Interrupted bool             `json:"interrupted,omitempty"`
+	Instances   []InstanceReport `json:"instances"`
+}
+
+// Unrescued counts the instances that were not rescued though they need it.
+func (r RunReport) Unrescued() int {
+	n := 0
+	for _, i := range r.Instances {
+		if i.Outcome == OutcomeFailed || i.Outcome == OutcomeSkipped {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,292 @@
+package recover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// rescue brings an instance's files back: those that the guest does not write
+// while it runs; for the others it is suspended, copied, proven, destroyed,
+// published and started.
+func (t *task) rescue(ctx context.Context) error {
+	defer t.closeStaged()
+	if err := t.putBack(ctx); err != nil {
+		return err
+	}
+	if t.ip.Action == ActionPutBack {
+		return t.finishRunning(ctx)
+	}
+	if err := t.saveXML(ctx); err != nil {
+		return err
+	}
+	if err := t.quiesce(ctx); err != nil {
+		return err
+	}
+	if err := t.stageWritten(ctx); err != nil {
+		return err
+	}
+	if err := t.keepBackup(ctx); err != nil {
+		return err
+	}
+	if !t.off {
+		if err := t.stillQuiet(ctx); err != nil {
+			return err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return t.commit(ctx)
+}
+
+// putBack restores the files that the guest does not write, each once per run.
+func (t *task) putBack(ctx context.Context) error {
+	for _, f := range t.ip.Files {
+		if f.Writable || f.Role == RoleConsoleLog || f.Role == RoleDiskInfo {
+			continue
+		}
+		if err := t.putBackOne(ctx, f); err != nil {
+			return err
+		}
+	}
+	if t.ip.Action != ActionPutBack {
+		return nil
+	}
+	for _, f := range t.ip.Files {
+		if f.Role != RoleConsoleLog && f.Role != RoleDiskInfo {
+			continue
+		}
+		if err := t.putBackOne(ctx, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putBackOne restores one file; instances that share it share the work.
+func (t *task) putBackOne(ctx context.Context, f FilePlan) error {
+	return t.s.shared.once(f.Path, func() error {
+		staged, err := t.stage(ctx, f)
+		if err != nil {
+			return errors.Join(err, t.unstage(ctx, staged))
+		}
+		err = t.publish(ctx, staged)
+		if err != nil {
+			err = errors.Join(err, t.unstage(ctx, staged))
+		}
+		return err
+	})
+}
+
+// finishRunning ends the rescue of an instance that never stopped.
+func (t *task) finishRunning(ctx context.Context) error {
+	if err := t.keepBackup(ctx); err != nil {
+		return err
+	}
+	err := t.step(ctx, stepConfirm, "", func() error {
+		d, err := t.s.e.Hypervisor.Domain(ctx, t.ip.UUID)
+		if err != nil {
+			return err
+		}
+		i, err := t.s.e.scanInstance(ctx, d)
+		if err != nil {
+			return err
+		}
+		if i.Verdict != VerdictIntact {
+			return fmt.Errorf("%w: after its files were put back it is %s: %v", ErrUnproven, i.Verdict, i.Reasons)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	t.notef("the guest ran on; its QEMU reads the old, identical files until its next start")
+	return t.unpin(ctx)
+}
+
+// stageWritten copies and proves everything that the guest writes.
+func (t *task) stageWritten(ctx context.Context) error {
+	t.onFailure(stepCleanup, t.removeStaged)
+	for _, f := range t.ip.Files {
+		if !f.Writable && f.Role != RoleConsoleLog && f.Role != RoleDiskInfo {
+			continue
+		}
+		staged, err := t.stage(ctx, f)
+		if staged != nil {
+			t.staged = append(t.staged, staged)
+		}
+		if err != nil {
+			return err
+		}
+		if err := t.fresherThan(f, staged); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fresherThan checks a copy against what QEMU says it has written: an image that
+// ends before the highest offset its QEMU wrote was read from a stale cache.
+func (t *task) fresherThan(f FilePlan, staged *stagedFile) error {
+	c, ok := t.before.Counters[f.Target]
+	if !ok || f.Role != RoleDisk || f.Stored != "" || staged.size >= int64(c.HighestOffset) {
+		return nil
+	}
+	return fmt.Errorf("%w: QEMU has written %s up to byte %d, and what was read of it ends at byte %d: the file system served old content", ErrUnproven, f.Path, c.HighestOffset, staged.size)
+}
+
+// commit is what can't be undone, and is therefore not interrupted: from the
+// destroy on, until the guest runs again on proven files.
+func (t *task) commit(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	t.committed = true
+	if !t.off {
+		if err := t.destroy(ctx); err != nil {
+			return err
+		}
+	}
+	for _, staged := range t.staged {
+		if err := t.publish(ctx, staged); err != nil {
+			return err
+		}
+	}
+	if err := t.startAgain(ctx); err != nil {
+		return err
+	}
+	return t.unpin(ctx)
+}
+
+// destroy ends the domain's QEMU. An error after which QEMU lives on is no harm
+// yet: the guest is still only suspended, and can be let go.
+func (t *task) destroy(ctx context.Context) error {
+	err := t.step(ctx, stepDestroy, "", func() error { return t.s.e.Hypervisor.Destroy(ctx, t.ip.UUID) })
+	if err != nil && t.sameProcess() {
+		t.committed = false
+	}
+	if !t.suspended.IsZero() {
+		t.report.PauseSeconds = time.Since(t.suspended).Seconds()
+	}
+	return err
+}
+
+// sameProcess is true while the QEMU that the plan was made for lives.
+func (t *task) sameProcess() bool {
+	now, err := identify(procDir, t.ip.Process.PID)
+	return err == nil && now == t.ip.Process
+}
+
+// startAgain leaves the domain in the state it was found in.
+func (t *task) startAgain(ctx context.Context) error {
+	switch {
+	case t.stayOff:
+		t.notef("the guest powered itself off during the run; its files are back, and it stays off")
+		return nil
+	case t.ip.Found != StateRunning && t.ip.Found != StatePaused:
+		return nil
+	case t.s.plan.Options.NoReboot:
+		t.notef("its files are back; the domain is off, because --no-reboot was given")
+		return nil
+	}
+	hv := t.s.e.Hypervisor
+	err := t.step(ctx, stepStart, "", func() error {
+		err := hv.Start(ctx, t.ip.UUID, t.ip.Found == StatePaused)
+		if !errors.Is(err, ErrNoDomain) {
+			return err
+		}
+		// Somebody undefined it meanwhile; its definition was saved before.
+		xml, err := t.savedXML()
+		if err == nil {
+			err = hv.Define(ctx, xml)
+		}
+		if err == nil {
+			err = hv.Start(ctx, t.ip.UUID, t.ip.Found == StatePaused)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("its files are back and proven, but it does not start: %w", err)
+	}
+	if !t.suspended.IsZero() {
+		t.report.DowntimeSeconds = time.Since(t.suspended).Seconds()
+	}
+	return t.confirm(ctx)
+}
+
+// confirm waits until a new QEMU holds exactly the published files.
+func (t *task) confirm(ctx context.Context) error {
+	return t.step(ctx, stepConfirm, "", func() error {
+		deadline := time.Now().Add(t.s.e.Settings.StartTimeout)
+		for {
+			i, err := t.look(ctx)
+			if err != nil {
+				return err
+			}
+			if i.PID != 0 && i.process != t.ip.Process && i.Verdict == VerdictIntact && t.holdsPublished(i) {
+				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("%w: %s after its start the domain is %s and its files %s: %v", ErrUnproven, t.s.e.Settings.StartTimeout, i.State, i.Verdict, i.Reasons)
+			}
+			pause(ctx, 50*time.Millisecond)
+		}
+		return t.watch(ctx)
+	})
+}
+
+// holdsPublished is true when the inodes that a scan found are the published ones.
+func (t *task) holdsPublished(i Instance) bool {
+	for _, staged := range t.staged {
+		for _, f := range i.Files {
+			if f.Path == staged.plan.Path && f.Role != RoleConsoleLog && (inode{f.Device, f.Inode}) != staged.inode {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (t *task) look(ctx context.Context) (Instance, error) {
+	d, err := t.s.e.Hypervisor.Domain(ctx, t.ip.UUID)
+	if err != nil {
+		return Instance{}, err
+	}
+	return t.s.e.scanInstance(ctx, d)
+}
+
+// watch keeps an eye on a domain that libvirt started behind the back of a
+// running nova-compute: about 15 s after a domain ended, Nova stops the instance
+// that it believes to be off (nova/compute/manager.py, handle_lifecycle_event and
+// _sync_instance_power_state). Its files are back, so that loses nothing; it is
+// started again.
+func (t *task) watch(ctx context.Context) error {
+	pids, err := processesNamed(procDir, "nova-compute")
+	if err != nil || len(pids) == 0 {
+		return err
+	}
+	for end := time.Now().Add(t.s.e.Settings.Watch); time.Now().Before(end); pause(ctx, time.Second) {
+		d, err := t.s.e.Hypervisor.Domain(ctx, t.ip.UUID)
+		if err != nil {
+			return err
+		}
+		if d.State != StateShutOff {
+			continue
+		}
+		zerolog.Ctx(ctx).Info().Str("domain", t.ip.Domain).Msg("it was stopped again, by Nova as it seems: starting it once more")
+		t.notef("something stopped it after its start, Nova as it seems; it was started again: tell Nova with a hard reboot")
+		if err := t.s.e.Hypervisor.Start(ctx, t.ip.UUID, t.ip.Found == StatePaused); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

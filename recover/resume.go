@@ -1,0 +1,234 @@
+package recover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+)
+
+// PrepareResume gets an interrupted run ready to be finished: the one of that
+// name (or unique beginning of it). Its journal says what was done, the keeper
+// has what was pinned, and what is now is looked at afresh. Errors: those of
+// Prepare, and ErrNoRun when there is no such run or it is finished.
+func (e *Engine) PrepareResume(ctx context.Context, run string) (*Session, error) {
+	s := &Session{e: e, state: stateDir(e.Settings.StateDir), started: time.Now().UTC(), reports: map[string]InstanceReport{}}
+	if err := s.prepareResume(ctx, run); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Session) prepareResume(ctx context.Context, run string) error {
+	if err := s.open(); err != nil {
+		return err
+	}
+	id, err := s.state.find(run)
+	if err != nil {
+		return err
+	}
+	if s.lock, err = s.state.lock(lockInfo{Run: id, Command: "resume", PID: os.Getpid(), Since: s.started}); err != nil {
+		return err
+	}
+	var records []Record
+	if s.journal, records, err = openJournal(s.state.run(id), s.e.Failpoint); err != nil {
+		return err
+	}
+	status, err := statusOf(id, records)
+	if err != nil {
+		return err
+	}
+	if status.State == RunFinished {
+		return fmt.Errorf("%w: %s is finished: nothing is left to be done", ErrNoRun, id)
+	}
+	if err := s.connectKeeper(ctx); err != nil {
+		return err
+	}
+	s.resuming = true
+	if s.priors, err = priorsOf(records); err != nil {
+		return err
+	}
+	plan, ok, err := planOf(records)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return s.planAgain(ctx, id, records)
+	}
+	s.plan = plan
+	for n, ip := range s.plan.Instances {
+		p := s.priors[ip.UUID]
+		if p != nil && p.replanned != nil {
+			s.plan.Instances[n] = *p.replanned
+		}
+		if p != nil && !p.begun {
+			delete(s.priors, ip.UUID) // only pinned: it is worked on from the beginning
+		}
+	}
+	return nil
+}
+
+// planAgain makes the plan that an interrupted run did not come to make.
+func (s *Session) planAgain(ctx context.Context, id string, records []Record) error {
+	var head runHeader
+	if len(records) == 0 {
+		return fmt.Errorf("%w: %s was interrupted before it had done anything: run the command again", ErrNoRun, id)
+	}
+	if err := records[0].decode(&head); err != nil {
+		return err
+	}
+	s.priors = map[string]*prior{}
+	return s.choosePinPlan(ctx, id, head)
+}
+
+// planOf returns the plan of the run as a whole.
+func planOf(records []Record) (Plan, bool, error) {
+	for _, r := range records {
+		if r.Point() == stepPlan+".done" && r.Instance == "" {
+			var plan Plan
+			return plan, true, r.decode(&plan)
+		}
+	}
+	return Plan{}, false, nil
+}
+
+// resume goes on with an instance from where an interrupted run left it, by what
+// is there now. The journal only says what that run meant.
+func (t *task) resume(ctx context.Context) (Outcome, error) {
+	d, err := t.s.e.Hypervisor.Domain(ctx, t.ip.UUID)
+	if errors.Is(err, ErrNoDomain) {
+		d, err = Domain{UUID: t.ip.UUID, Name: t.ip.Domain, State: StateShutOff}, nil
+	}
+	if err != nil {
+		return OutcomeFailed, err
+	}
+	if d.State == StateShutOff {
+		if t.ip.Action == ActionBackup {
+			return OutcomeFailed, fmt.Errorf("%w: the guest ended before its backup was complete", ErrRefused)
+		}
+		t.redoPutBack()
+		return OutcomeRescued, t.rescue(ctx)
+	}
+	if t.sameProcess() {
+		// Nothing was destroyed: back to how it was found, and from the beginning.
+		if err := t.undoPrior(ctx, d); err != nil {
+			return OutcomeFailed, err
+		}
+	}
+	return t.replan(ctx, d)
+}
+
+// redoPutBack makes sure that a file that was lost while the guest ran is
+// published before its guest, which has ended since, is started by anybody.
+func (t *task) redoPutBack() {
+	if t.ip.Action == ActionPutBack {
+		t.ip.Action = ActionPublish
+		t.ip.Found = StateShutOff
+	}
+}
+
+// undoPrior leaves a guest whose QEMU never ended as the interrupted run found it.
+func (t *task) undoPrior(ctx context.Context, d Domain) error {
+	t.onFailure(stepCleanup, t.removePrior)
+	if t.prior.freezeBegun {
+		t.onFailure(stepThaw, t.thaw)
+	}
+	if t.prior.suspendBegun && t.ip.Found == StateRunning && d.State == StatePaused && d.PauseReason == PauseUser {
+		t.onFailure(stepContinue, t.letGoOn)
+	}
+	return t.rollback(ctx)
+}
+
+// removePrior removes the copies that the interrupted run had staged: QEMU still
+// has what they were copied from.
+func (t *task) removePrior(context.Context) error {
+	var errs error
+	for _, c := range t.prior.copies {
+		st, err := t.s.stages.reopen(c.Dir)
+		if err == nil {
+			err = st.dir.Remove(c.Name)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = errors.Join(errs, err)
+		}
+	}
+	return errs
+}
+
+// replan looks at the instance as it is now, and does what that needs.
+func (t *task) replan(ctx context.Context, d Domain) (Outcome, error) {
+	d, err := t.s.e.Hypervisor.Domain(ctx, d.UUID)
+	if err != nil {
+		return OutcomeFailed, err
+	}
+	i, err := t.s.e.scanInstance(ctx, d)
+	if err != nil {
+		return OutcomeFailed, err
+	}
+	if i.Verdict == VerdictIntact && t.s.plan.Command != CommandBackup {
+		if err := t.removeOld(ctx); err != nil {
+			return OutcomeFailed, err
+		}
+		return OutcomeRescued, t.unpin(ctx)
+	}
+	if err := t.s.pin(ctx, i); err != nil {
+		return OutcomeFailed, err
+	}
+	plan, err := t.s.e.plan(ctx, t.s.plan.Command, t.s.plan.Options, []Instance{i})
+	if err != nil {
+		return OutcomeFailed, err
+	}
+	found := t.ip.Found
+	t.ip = plan.Instances[0]
+	if t.sameProcess() && t.ip.Found != StateShutOff {
+		t.ip.Found = found
+	}
+	if err := t.s.journal.Write(Record{Instance: t.ip.UUID, Step: stepPlan, Phase: PhaseDone}, t.ip); err != nil {
+		return OutcomeFailed, err
+	}
+	t.prior = nil
+	return t.fresh(ctx)
+}
+
+// removeOld removes staged copies that were not needed any more: the instance
+// runs on its published files.
+func (t *task) removeOld(ctx context.Context) error {
+	return t.step(ctx, stepCleanup, "", func() error { return t.removePrior(ctx) })
+}
+
+// unsettled returns the instances that unfinished runs have begun to work on and
+// not brought to an end, with the run of each. The run that holds the lock now
+// is left out.
+func (e *Engine) unsettled(ctx context.Context) (map[string]string, error) {
+	state := stateDir(e.Settings.StateDir)
+	ids, err := state.list()
+	if err != nil {
+		return nil, err
+	}
+	busy, running := state.running()
+	unsettled := map[string]string{}
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if running && busy.Run == id {
+			continue
+		}
+		records, err := readJournal(state.run(id))
+		if err != nil {
+			return nil, err
+		}
+		priors, err := priorsOf(records)
+		if err != nil {
+			return nil, err
+		}
+		for uuid, p := range priors {
+			if p.begun && (p.settlement == nil || !p.settlement.Settled) {
+				unsettled[uuid] = id
+			}
+		}
+	}
+	return unsettled, nil
+}

@@ -1,0 +1,228 @@
+package recover
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// procDir is where the kernel shows processes.
+const procDir = "/proc"
+
+// Scan looks at every domain of the host and at the files it needs, and says
+// where each of them stands. It changes nothing and reads no image.
+//
+// The error wraps ErrUnavailable when the hypervisor does not answer and
+// fs.ErrPermission when /proc may not be read. What could not be found out about
+// one instance is said in that instance, with VerdictUnknown.
+func (e *Engine) Scan(ctx context.Context) (Report, error) {
+	s, err := e.newScanner(ctx)
+	if err != nil {
+		return Report{}, err
+	}
+	defer s.Close()
+	domains, err := e.Hypervisor.Domains(ctx)
+	if err != nil {
+		return Report{}, fmt.Errorf("list the domains: %w", err)
+	}
+	report := Report{Host: e.Settings.Host, Taken: time.Now().UTC(), Instances: []Instance{}}
+	for _, d := range domains {
+		i, err := s.instance(ctx, d)
+		if err != nil {
+			return Report{}, err
+		}
+		report.Instances = append(report.Instances, i)
+	}
+	explainLost(report.Instances)
+	slices.SortFunc(report.Instances, func(a, b Instance) int { return cmp.Compare(a.Domain, b.Domain) })
+	return report, nil
+}
+
+// scanInstance scans one domain alone.
+func (e *Engine) scanInstance(ctx context.Context, d Domain) (Instance, error) {
+	s, err := e.newScanner(ctx)
+	if err != nil {
+		return Instance{}, err
+	}
+	defer s.Close()
+	return s.instance(ctx, d)
+}
+
+// scanner is one look at the host: what is the same for every instance is read once.
+type scanner struct {
+	settings Settings
+	root     root
+	logd     []heldFile // what virtlogd holds
+	pins     []heldPin  // what the keeper holds
+	proven   provenFiles
+}
+
+func (e *Engine) newScanner(ctx context.Context) (*scanner, error) {
+	r, err := openRoot(e.Settings.Root)
+	if err != nil {
+		return nil, fmt.Errorf("%w: open the root %s: %w", ErrUnusable, e.Settings.Root, err)
+	}
+	s := &scanner{settings: e.Settings, root: r}
+	// Console logs are held by virtlogd on any current libvirt; where there is
+	// none QEMU has them itself (stdio_handler in qemu.conf).
+	pids, err := processesNamed(procDir, "virtlogd")
+	for _, pid := range pids {
+		held, perr := heldBy(ctx, pid)
+		if perr != nil {
+			zerolog.Ctx(ctx).Debug().Err(perr).Int("pid", pid).Msg("virtlogd could not be looked at")
+			continue
+		}
+		s.logd = append(s.logd, held...)
+	}
+	if err == nil {
+		s.pins, err = e.pins(ctx)
+	}
+	if err == nil {
+		s.proven, err = e.provenFiles()
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close ends the look.
+func (s *scanner) Close() { s.root.Close() }
+
+// heldBy returns the regular files that a process holds.
+func heldBy(ctx context.Context, pid int) ([]heldFile, error) {
+	p, err := openProcess(procDir, pid)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	return heldByProcess(ctx, p)
+}
+
+func heldByProcess(ctx context.Context, p *process) ([]heldFile, error) {
+	descriptors, err := p.Descriptors(ctx)
+	if err != nil {
+		return nil, err
+	}
+	held := make([]heldFile, 0, len(descriptors))
+	for _, d := range descriptors {
+		zerolog.Ctx(ctx).Trace().Int("pid", p.Identity.PID).Int("fd", d.FD).Str("link", d.Link).Uint64("links", d.Stat.Nlink).Msg("descriptor")
+		held = append(held, heldFile{descriptor: d, PID: p.Identity.PID, Process: p.Command})
+	}
+	return held, nil
+}
+
+// instance scans one domain. Its error is for what stops the whole scan;
+// whatever concerns this domain alone is in the result.
+func (s *scanner) instance(ctx context.Context, d Domain) (Instance, error) {
+	zerolog.Ctx(ctx).Debug().Str("domain", d.Name).Str("state", string(d.State)).Msg("scan")
+	i := Instance{UUID: d.UUID, Domain: d.Name, PID: d.PID, State: d.State, Files: expectedFiles(d, s.settings.InstancesPath), domain: d}
+	if i.Files == nil {
+		i.Files = []File{}
+	}
+	if d.Nova != nil {
+		i.Name, i.ProjectID, i.ProjectName = d.Nova.Name, d.Nova.ProjectID, d.Nova.ProjectName
+	}
+	held, tree, err := s.held(ctx, d, &i)
+	if err != nil {
+		if ctx.Err() != nil {
+			return i, ctx.Err()
+		}
+		i.Verdict = VerdictUnknown
+		i.Reasons = append(i.Reasons, err.Error())
+		if errors.Is(err, errNotQEMU) {
+			i.Possible = append(i.Possible, "nothing was touched; restart libvirtd (its guests go on running), which writes the pid file anew, and scan again")
+		}
+		return i, nil
+	}
+	defer tree.Close()
+	held = append(held, s.pinsOf(d.UUID)...)
+
+	others := map[string]bool{}
+	for _, f := range i.Files {
+		if f.Role != RoleConsoleLog && f.Role != RoleDiskInfo {
+			others[f.Path] = true
+		}
+	}
+	for n := range i.Files {
+		f := &i.Files[n]
+		candidates := held
+		if f.Role == RoleConsoleLog {
+			candidates = slices.Concat(held, s.logd)
+		}
+		if err := classify(f, candidates, tree, others); err != nil {
+			i.Verdict = VerdictUnknown
+			i.Reasons = append(i.Reasons, fmt.Sprintf("%s can't be looked at: %v", f.Path, err))
+			return i, nil
+		}
+		if f.State == FileReplaced {
+			if st, err := tree.Stat(f.Path); err == nil && s.proven.has(*f, st) {
+				f.Proven = true
+				f.Reason = "put back earlier with the same content; QEMU keeps the old inode until its next start"
+			}
+		}
+	}
+	i.Files = append(i.Files, unnamed(i.Files, held)...)
+	judge(&i)
+	return i, nil
+}
+
+// held returns what the domain's QEMU holds, and the root through which it sees
+// its paths; for a domain that is off that is nothing, and the host's root.
+func (s *scanner) held(ctx context.Context, d Domain, i *Instance) ([]heldFile, root, error) {
+	if d.State == StateShutOff || d.State == StateCrashed && d.PID == 0 {
+		r, err := openRoot(s.settings.Root)
+		return nil, r, err
+	}
+	if d.PID == 0 {
+		return nil, root{}, fmt.Errorf("%w: libvirt has no readable pid file for this active domain", errNotQEMU)
+	}
+	p, err := openProcess(procDir, d.PID)
+	if err != nil {
+		return nil, root{}, fmt.Errorf("%w: %w", errNotQEMU, err)
+	}
+	defer p.Close()
+	if err := p.checkQEMU(d.UUID); err != nil {
+		return nil, root{}, err
+	}
+	i.process = p.Identity
+	held, err := heldByProcess(ctx, p)
+	if err != nil {
+		return nil, root{}, err
+	}
+	r, err := openRoot(p.Root())
+	return held, r, err
+}
+
+// unnamed returns the deleted files that QEMU holds and no definition names.
+// Memory and temporary files have no name to go back to.
+func unnamed(named []File, held []heldFile) []File {
+	known := map[inode]bool{}
+	for _, f := range named {
+		known[inode{f.Device, f.Inode}] = true
+	}
+	var files []File
+	for _, h := range held {
+		if !h.unlinked() || h.PinPath != "" || known[h.inode()] {
+			continue
+		}
+		path := heldPaths(h.Link, true)[0]
+		if strings.HasPrefix(path, "/memfd:") || strings.HasPrefix(path, "/dev/") || strings.HasPrefix(path, "/SYSV") ||
+			strings.HasPrefix(path, "/anon_hugepage") || strings.HasPrefix(path, "/var/tmp/vl.") || strings.HasPrefix(path, "/tmp/vl.") {
+			continue
+		}
+		known[h.inode()] = true
+		f := File{Path: path, Role: RoleOther, State: FileDeleted, Holders: []Holder{},
+			Reason: "no definition names it: it is held as long as its QEMU lives, and left alone"}
+		f.hold(h)
+		files = append(files, f)
+	}
+	return files
+}

@@ -1,0 +1,135 @@
+package recover
+
+import (
+	"fmt"
+	"io/fs"
+	"time"
+)
+
+// OwnerRule is an owner, a group and a mode, by name: the numbers are looked up
+// when they are needed, because a reinstalled package may have other ones.
+type OwnerRule struct {
+	User  string
+	Group string
+	Mode  fs.FileMode // permission bits only
+}
+
+// OwnerTable says whom each kind of file below the instances directory belongs to.
+type OwnerTable struct {
+	// Auto takes the owner of disks from the live definition's DAC label instead.
+	Auto bool
+
+	InstancesDir OwnerRule // instances/, and what has to be made above it
+	BaseDir      OwnerRule // instances/_base/
+	InstanceDir  OwnerRule // instances/UUID/
+	LocksDir     OwnerRule // instances/locks/, and with mode 0644 the lock files
+	Base         OwnerRule // images in _base/
+	Disk         OwnerRule // disk, disk.eph*, disk.swap
+	ConfigDrive  OwnerRule // disk.config
+	ConsoleLog   OwnerRule
+	DiskInfo     OwnerRule
+}
+
+// DebianOwners is the table of Debian's and Ubuntu's packages.
+func DebianOwners() OwnerTable { return ownersOf("nova", "nova", "libvirt-qemu", "kvm", "kvm") }
+
+// RedHatOwners is the table of the RHEL family's packages, where QEMU runs as
+// qemu:qemu (/etc/libvirt/qemu.conf's default there).
+func RedHatOwners() OwnerTable { return ownersOf("nova", "nova", "qemu", "qemu", "qemu") }
+
+func ownersOf(nova, novaGroup, qemu, qemuGroup, baseGroup string) OwnerTable {
+	dir := OwnerRule{nova, novaGroup, 0o755}
+	return OwnerTable{
+		InstancesDir: dir,
+		BaseDir:      dir,
+		InstanceDir:  dir,
+		LocksDir:     dir,
+		Base:         OwnerRule{nova, baseGroup, 0o644},
+		Disk:         OwnerRule{qemu, qemuGroup, 0o644},
+		ConfigDrive:  OwnerRule{qemu, qemuGroup, 0o644},
+		ConsoleLog:   OwnerRule{nova, novaGroup, 0o660},
+		DiskInfo:     OwnerRule{nova, novaGroup, 0o644},
+	}
+}
+
+// Settings is what an Engine must know of its host. The zero value of a field
+// is not its default: DefaultSettings has those.
+type Settings struct {
+	Host          string // this compute service's name
+	InstancesPath string // absolute
+	StateDir      string // absolute; created 0700
+	Root          string // the "/" below which paths are published: "/", or /proc/PID/root of another mount namespace
+	Owners        OwnerTable
+
+	Headroom      float64       // share of a file system that stays free, 0 to 1
+	FreezeTimeout time.Duration // for the guest agent's freeze and thaw, each; 0 never freezes
+	StartTimeout  time.Duration // until a started domain's QEMU must hold the published files
+	Watch         time.Duration // how long a domain started beside a running nova-compute is watched
+
+	CheckUser  string // the unprivileged user that qemu-img check runs as
+	CheckGroup string
+
+	// KeeperCommand starts a keeper: this program and the arguments that make it one.
+	KeeperCommand []string
+}
+
+// DefaultSettings returns the settings of a Debian compute node.
+func DefaultSettings() Settings {
+	return Settings{
+		InstancesPath: "/var/lib/nova/instances",
+		StateDir:      "/var/lib/os-rescue",
+		Root:          "/",
+		Owners:        DebianOwners(),
+		Headroom:      0.05,
+		FreezeTimeout: 10 * time.Second,
+		StartTimeout:  30 * time.Second,
+		Watch:         time.Minute,
+		CheckUser:     "nobody",
+		CheckGroup:    "nogroup",
+	}
+}
+
+// Selection says which instances a command is about. Exactly one of the three
+// must be used; Validate says so.
+type Selection struct {
+	Instances []string `json:"instances,omitempty"` // UUIDs
+	Project   string   `json:"project,omitempty"`   // ID or name
+	All       bool     `json:"all,omitempty"`
+}
+
+// Validate returns an error when the selection names nothing or contradicts itself.
+func (s Selection) Validate() error {
+	n := 0
+	if len(s.Instances) > 0 {
+		n++
+	}
+	if s.Project != "" {
+		n++
+	}
+	if s.All {
+		n++
+	}
+	if n != 1 {
+		return fmt.Errorf("%w: give exactly one of --project, --instance and --all", ErrUsage)
+	}
+	return nil
+}
+
+// Verify says how a copy is proven.
+type Verify string
+
+// VerifyFull compares source and copy in full. It is the only way in mode reboot.
+const VerifyFull Verify = "full"
+
+// Options are an operator's wishes for a run, a backup or a restore.
+type Options struct {
+	Selection       Selection `json:"selection"`
+	Parallel        int       `json:"parallel"` // instances at a time, at least 1
+	ReplaceExisting bool      `json:"replace_existing,omitempty"`
+	BackupDir       string    `json:"backup_dir,omitempty"` // of a run: kept as well; of a backup: its target; of a restore: its source
+	KeepPaused      bool      `json:"keep_paused,omitempty"`
+	AcceptOlder     bool      `json:"accept_older,omitempty"`
+	NoReboot        bool      `json:"no_reboot,omitempty"`
+	AcceptLoss      []string  `json:"accept_loss,omitempty"`
+	AcceptShared    bool      `json:"accept_shared,omitempty"`
+}

@@ -1,0 +1,246 @@
+package recover
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover/copier"
+	"github.com/os-rescue/os-rescue/recover/keeper"
+)
+
+// sources are the open inodes that a run copies from, by key.
+type sources struct {
+	mu   sync.Mutex
+	open map[string]*source
+}
+
+type source struct{ copier.Source }
+
+func (s *sources) add(key string, src copier.Source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.open[key]; ok {
+		src.File.Close()
+		return
+	}
+	s.open[key] = &source{src}
+}
+
+func (s *sources) get(key string) (copier.Source, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if src, ok := s.open[key]; ok {
+		return src.Source, true
+	}
+	return copier.Source{}, false
+}
+
+// drop lets one inode go: only then does its file system get the room back.
+func (s *sources) drop(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if src, ok := s.open[key]; ok {
+		src.File.Close()
+		delete(s.open, key)
+	}
+}
+
+// Close lets everything go.
+func (s *sources) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, src := range s.open {
+		src.File.Close()
+		delete(s.open, key)
+	}
+}
+
+// pin opens every held file of an instance for this run, and has the keeper hold
+// those that have lost their names, whether or not the run can rescue them.
+func (s *Session) pin(ctx context.Context, i Instance) error {
+	record := Record{Instance: i.UUID, Step: stepPin, Phase: PhaseBegin}
+	if err := s.journal.Write(record, nil); err != nil {
+		return err
+	}
+	keys := []string{}
+	for _, f := range i.Files {
+		if len(f.Holders) == 0 {
+			continue
+		}
+		key := inodeKey(f.Device, f.Inode)
+		src, err := openHeld(f)
+		if errors.Is(err, copier.ErrDirectRefused) {
+			// Good enough to keep the inode alive; nothing is read through it.
+			held := f
+			held.Holders = slices.Clone(f.Holders)
+			for n := range held.Holders {
+				held.Holders[n].Direct = false
+			}
+			if src, err = openHeld(held); err == nil {
+				defer src.File.Close()
+			}
+		} else if err == nil {
+			s.sources.add(key, src)
+			src, _ = s.sources.get(key)
+		}
+		if err != nil {
+			// The holder has let it go since the scan: the plan will say so.
+			continue
+		}
+		if f.State != FileDeleted && f.State != FileReplaced || f.Proven {
+			continue
+		}
+		if err := s.hold(ctx, i.UUID, key, f, src.File); err != nil {
+			return err
+		}
+		keys = append(keys, key)
+	}
+	record.Phase = PhaseDone
+	return s.journal.Write(record, keys)
+}
+
+func (s *Session) hold(ctx context.Context, uuid, key string, f File, file *os.File) error {
+	if err := s.startKeeper(ctx); err != nil {
+		return err
+	}
+	meta, err := json.Marshal(pinMeta{Path: f.Path, Role: f.Role, Format: f.Format, Run: s.plan.Run})
+	if err == nil {
+		err = s.keeper.Hold(ctx, uuid, key, meta, file)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: the keeper does not hold %s: %w", ErrUnusable, f.Path, err)
+	}
+	if !slices.Contains(s.foreign, uuid) {
+		s.pinned = append(s.pinned, uuid)
+	}
+	return nil
+}
+
+// startKeeper connects to the host's keeper, started if none runs, and notes
+// whose pins it has already: those are not this run's to let go.
+func (s *Session) startKeeper(ctx context.Context) error {
+	if s.keeper != nil {
+		return nil
+	}
+	c, err := keeper.Start(ctx, keeper.Options{Dir: s.e.Settings.StateDir, Command: s.e.Settings.KeeperCommand})
+	if err != nil {
+		return fmt.Errorf("%w: no keeper: %w", ErrUnusable, err)
+	}
+	s.keeper = c
+	holds, err := c.List(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: the keeper does not answer: %w", ErrUnusable, err)
+	}
+	for _, h := range holds {
+		s.foreign = append(s.foreign, h.Owners...)
+	}
+	return nil
+}
+
+// connectKeeper connects to a keeper that runs already; none is no error.
+func (s *Session) connectKeeper(ctx context.Context) error {
+	if s.keeper != nil {
+		return nil
+	}
+	c, err := keeper.Connect(ctx, s.e.Settings.StateDir)
+	if errors.Is(err, keeper.ErrNoKeeper) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w: the keeper does not answer: %w", ErrUnusable, err)
+	}
+	s.keeper = c
+	return nil
+}
+
+// unpin lets the keeper let go of an instance's files, and lets go of them itself.
+func (t *task) unpin(ctx context.Context) error {
+	if err := t.s.connectKeeper(ctx); err != nil {
+		return err
+	}
+	if t.s.keeper == nil {
+		return nil
+	}
+	return t.step(ctx, stepUnpin, "", func() error {
+		if err := t.s.keeper.Release(ctx, t.ip.UUID); err != nil {
+			return err
+		}
+		for _, f := range t.ip.Files {
+			if f.Writable {
+				t.s.sources.drop(f.Key())
+			}
+		}
+		return nil
+	})
+}
+
+// releaseIntact lets go of what an earlier run pinned for instances that have
+// come into order since, by whatever way.
+func (s *Session) releaseIntact(ctx context.Context, report Report) error {
+	if err := s.connectKeeper(ctx); err != nil || s.keeper == nil {
+		return err
+	}
+	holds, err := s.keeper.List(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: the keeper does not answer: %w", ErrUnusable, err)
+	}
+	unsettled, err := s.e.unsettled(ctx)
+	if err != nil {
+		return err
+	}
+	owners := map[string]bool{}
+	for _, h := range holds {
+		for _, o := range h.Owners {
+			owners[o] = true
+			s.foreign = append(s.foreign, o)
+		}
+	}
+	for _, i := range report.Instances {
+		if owners[i.UUID] && i.Verdict == VerdictIntact && i.PID != 0 && unsettled[i.UUID] == "" {
+			if err := s.keeper.Release(ctx, i.UUID); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// source returns the open inode to copy a planned file from: the one that Prepare
+// opened, the keeper's, or a backup's file. fs.ErrNotExist when nobody has it.
+func (s *Session) source(ctx context.Context, f FilePlan) (copier.Source, error) {
+	if f.Stored != "" {
+		return openStored(filepath.Join(s.plan.Options.BackupDir, f.Stored))
+	}
+	if src, ok := s.sources.get(f.Key()); ok {
+		return src, nil
+	}
+	if err := s.connectKeeper(ctx); err != nil {
+		return copier.Source{}, err
+	}
+	if s.keeper == nil {
+		return copier.Source{}, fmt.Errorf("%s: %w", f.Path, os.ErrNotExist)
+	}
+	file, err := s.keeper.Open(ctx, f.Key())
+	if err != nil {
+		return copier.Source{}, fmt.Errorf("%s: %w", f.Path, err)
+	}
+	flags, err := unix.FcntlInt(file.Fd(), unix.F_GETFL, 0)
+	if err == nil && f.Direct && flags&unix.O_DIRECT == 0 {
+		err = copier.ErrDirectRefused
+	}
+	if err != nil {
+		file.Close()
+		return copier.Source{}, fmt.Errorf("%s: %w", f.Path, err)
+	}
+	s.sources.add(f.Key(), copier.Source{File: file, Direct: flags&unix.O_DIRECT != 0})
+	src, _ := s.sources.get(f.Key())
+	return src, nil
+}

@@ -1,0 +1,216 @@
+package recover
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// RunState is where a run stands.
+type RunState string
+
+// The states of runs.
+const (
+	RunRunning     RunState = "running"
+	RunFinished    RunState = "finished"
+	RunInterrupted RunState = "interrupted" // resume finishes it
+)
+
+// StepStatus is one step of an instance in a journal.
+type StepStatus struct {
+	Name    string    `json:"name"`
+	Path    string    `json:"path,omitempty"`
+	Started time.Time `json:"started"`
+	Seconds float64   `json:"seconds"` // 0 for one that never ended
+	State   Phase     `json:"state"`
+	Error   string    `json:"error,omitempty"`
+}
+
+// InstanceStatus is one instance of a run.
+type InstanceStatus struct {
+	UUID    string       `json:"uuid"`
+	Domain  string       `json:"domain"`
+	Name    string       `json:"name,omitempty"`
+	Outcome Outcome      `json:"outcome,omitempty"` // empty while it is not settled
+	Error   string       `json:"error,omitempty"`
+	Last    string       `json:"last,omitempty"` // the last journal point: "copy.begin"
+	Steps   []StepStatus `json:"steps"`
+}
+
+// RunStatus is one run as its journal tells it.
+type RunStatus struct {
+	Run       string           `json:"run"`
+	Command   Command          `json:"command"`
+	Host      string           `json:"host"`
+	Started   time.Time        `json:"started"`
+	Finished  time.Time        `json:"finished"` // zero when it is not
+	State     RunState         `json:"state"`
+	PID       int              `json:"pid,omitempty"` // of a running one
+	Options   Options          `json:"options"`
+	Instances []InstanceStatus `json:"instances"`
+}
+
+// Runs returns every run of this host, the newest first.
+func (e *Engine) Runs(ctx context.Context) ([]RunStatus, error) {
+	state := stateDir(e.Settings.StateDir)
+	ids, err := state.list()
+	if err != nil {
+		return nil, err
+	}
+	runs := []RunStatus{}
+	for _, id := range slices.Backward(ids) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		run, err := e.status(id)
+		if err != nil {
+			return nil, err
+		}
+		runs = append(runs, run)
+	}
+	return runs, nil
+}
+
+// Run returns the run of that name, or the only one whose name begins so.
+// ErrNoRun when there is none.
+func (e *Engine) Run(_ context.Context, id string) (RunStatus, error) {
+	id, err := stateDir(e.Settings.StateDir).find(id)
+	if err != nil {
+		return RunStatus{}, err
+	}
+	return e.status(id)
+}
+
+func (e *Engine) status(id string) (RunStatus, error) {
+	state := stateDir(e.Settings.StateDir)
+	// Who runs is asked first: one that ends meanwhile is finished in its journal.
+	busy, running := state.running()
+	records, err := readJournal(state.run(id))
+	if err != nil {
+		return RunStatus{}, fmt.Errorf("run %s: %w", id, err)
+	}
+	run, err := statusOf(id, records)
+	if err != nil {
+		return run, fmt.Errorf("run %s: %w", id, err)
+	}
+	if running && busy.Run == id && run.State != RunFinished {
+		run.State, run.PID = RunRunning, busy.PID
+	}
+	return run, nil
+}
+
+// statusOf reads a journal. A run whose last record is its end, and all of whose
+// instances are settled, is finished.
+func statusOf(id string, records []Record) (RunStatus, error) {
+	run := RunStatus{Run: id, State: RunInterrupted, Instances: []InstanceStatus{}}
+	if len(records) == 0 {
+		return run, nil
+	}
+	var head runHeader
+	if err := records[0].decode(&head); err != nil {
+		return run, err
+	}
+	run.Command, run.Host, run.Started, run.Options = head.Command, head.Host, records[0].Time, head.Options
+	byUUID := map[string]*InstanceStatus{}
+	var order []string
+	of := func(uuid string) *InstanceStatus {
+		if byUUID[uuid] == nil {
+			byUUID[uuid] = &InstanceStatus{UUID: uuid, Steps: []StepStatus{}}
+			order = append(order, uuid)
+		}
+		return byUUID[uuid]
+	}
+	settled := true
+	for _, r := range records {
+		if r.Instance == "" {
+			if r.Point() == stepPlan+".done" {
+				var plan Plan
+				if err := r.decode(&plan); err != nil {
+					return run, err
+				}
+				for _, ip := range plan.Instances {
+					i := of(ip.UUID)
+					i.Domain, i.Name = ip.Domain, ip.Name
+				}
+			}
+			continue
+		}
+		if err := of(r.Instance).add(r); err != nil {
+			return run, err
+		}
+	}
+	for _, uuid := range order {
+		i := byUUID[uuid]
+		settled = settled && i.Outcome != ""
+		run.Instances = append(run.Instances, *i)
+	}
+	if last := records[len(records)-1]; last.Point() == stepRun+".done" && settled {
+		run.State, run.Finished = RunFinished, last.Time
+	}
+	return run, nil
+}
+
+// add takes one more record of the instance in.
+func (i *InstanceStatus) add(r Record) error {
+	i.Last = r.Point()
+	if r.Step == stepInstance {
+		i.Outcome, i.Error = "", ""
+		if r.Phase != PhaseDone {
+			return nil
+		}
+		var s settlement
+		if err := r.decode(&s); err != nil {
+			return err
+		}
+		if s.Settled {
+			i.Outcome = s.Report.Outcome
+		}
+		i.Error = s.Report.Error
+		return nil
+	}
+	if r.Phase == PhaseBegin {
+		i.Steps = append(i.Steps, StepStatus{Name: r.Step, Path: r.Path, Started: r.Time, State: PhaseBegin})
+		return nil
+	}
+	for n := range slices.Backward(i.Steps) {
+		s := &i.Steps[n]
+		if s.Name == r.Step && s.Path == r.Path && s.State == PhaseBegin {
+			s.State, s.Error, s.Seconds = r.Phase, r.Error, r.Time.Sub(s.Started).Seconds()
+			break
+		}
+	}
+	return nil
+}
+
+// RunReport returns the report of a run, made anew from its journal: of a
+// finished one what the command printed when it ended. ErrNoRun when there is none.
+func (e *Engine) RunReport(_ context.Context, id string) (RunReport, error) {
+	state := stateDir(e.Settings.StateDir)
+	id, err := state.find(id)
+	if err != nil {
+		return RunReport{}, err
+	}
+	records, err := readJournal(state.run(id))
+	if err != nil {
+		return RunReport{}, err
+	}
+	run, err := statusOf(id, records)
+	if err != nil {
+		return RunReport{}, err
+	}
+	priors, err := priorsOf(records)
+	if err != nil {
+		return RunReport{}, err
+	}
+	report := RunReport{Run: id, Command: string(run.Command), Host: run.Host, Mode: "reboot", Started: run.Started, Finished: run.Finished, Instances: []InstanceReport{}}
+	for _, i := range run.Instances {
+		ir := InstanceReport{UUID: i.UUID, Domain: i.Domain, Name: i.Name, Outcome: OutcomeFailed, Steps: []StepReport{},
+			Error: "not finished; the last it did was " + i.Last + ": os-rescue resume " + id}
+		if p := priors[i.UUID]; p != nil && p.settlement != nil {
+			ir = p.settlement.Report
+		}
+		report.Instances = append(report.Instances, ir)
+	}
+	return report, nil
+}

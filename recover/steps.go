@@ -1,0 +1,44 @@
+package recover
+
+// The steps that a journal records, each with a begin and a done or failed. They
+// are the names of failpoints too, and part of what scripts may read: a journal
+// is documented.
+const (
+	stepRun      = "run"      // the whole run; begin carries the runHeader
+	stepPlan     = "plan"     // done carries the Plan, or one InstancePlan made anew by resume
+	stepInstance = "instance" // one instance from its first step to its report
+	stepPin      = "pin"      // the keeper holds every lost file of the instance
+	stepCopy     = "copy"     // one file into its staging place
+	stepCompare  = "compare"  // the copy with its source, in full
+	stepCheck    = "check"    // qemu-img check of a copied qcow2
+	stepBackup   = "backup"   // the instance's files into the backup directory
+	stepPublish  = "publish"  // one file gets its owner, its mode and its name
+	stepFreeze   = "freeze"   // the guest's file systems, through its agent
+	stepSuspend  = "suspend"  // running -> paused, flushed
+	stepDestroy  = "destroy"  // QEMU ends
+	stepStart    = "start"    // QEMU starts on the published files
+	stepConfirm  = "confirm"  // what QEMU holds are the published inodes
+	stepContinue = "continue" // undo of suspend
+	stepThaw     = "thaw"     // undo of freeze
+	stepCleanup  = "cleanup"  // undo of copy: staged files are removed
+	stepUnpin    = "unpin"    // the keeper lets the instance's files go
+)
+
+// runHeader is what the first record of a journal says of its run.
+type runHeader struct {
+	Run     string  `json:"run"`
+	Command Command `json:"command"`
+	Mode    string  `json:"mode"`
+	Host    string  `json:"host"`
+	BootID  string  `json:"boot_id"`
+	PID     int     `json:"pid"`
+	Options Options `json:"options"`
+}
+
+// settlement is what the last record of an instance says.
+type settlement struct {
+	Report InstanceReport `json:"report"`
+	// Settled is false when the instance is neither in service nor as it was
+	// found: resume has to go on with it.
+	Settled bool `json:"settled"`
+}

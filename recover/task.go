@@ -1,0 +1,208 @@
+package recover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// rollbackTime bounds each undo of a failed instance.
+const rollbackTime = 2 * time.Minute
+
+// task is the work on one instance in one run.
+type task struct {
+	s     *Session
+	ip    InstancePlan
+	prior *prior // what an interrupted run did; nil in a new one
+
+	staged []*stagedFile
+	undos  []undo // how to leave the guest as it was found, last first
+
+	// committed is true from the moment the domain's destruction begins: from
+	// there on the only way is forward.
+	committed bool
+	off       bool     // the domain has no QEMU (any more)
+	stayOff   bool     // because the guest ended by itself: it is not started again
+	before    Snapshot // the guest's writing, right after the suspend
+	suspended time.Time
+
+	mu     sync.Mutex // report's steps may come from a shared file's copy
+	report InstanceReport
+}
+
+// undo is one thing to be put back after a failure.
+type undo struct {
+	step string
+	do   func(context.Context) error
+}
+
+func newTask(s *Session, ip InstancePlan) *task {
+	return &task{s: s, ip: ip, prior: s.priors[ip.UUID],
+		report: InstanceReport{UUID: ip.UUID, Domain: ip.Domain, Name: ip.Name, Steps: []StepReport{}}}
+}
+
+func (t *task) subject() Subject {
+	return Subject{UUID: t.ip.UUID, Domain: t.ip.Domain, Name: t.ip.Name}
+}
+
+// do works the instance's plan off. settled is false when the instance is left
+// neither in service nor as it was found.
+func (t *task) do(ctx context.Context) (report InstanceReport, settled bool) {
+	log := zerolog.Ctx(ctx).With().Str("instance", t.ip.UUID).Str("domain", t.ip.Domain).Logger()
+	ctx = log.WithContext(ctx)
+	switch {
+	case t.ip.Action == ActionRefuse:
+		return t.end(OutcomeSkipped, t.fail("", fmt.Errorf("%w: %s", ErrRefused, t.ip.Refusal), "Nothing of it was touched", "")), true
+	case t.ip.Action == ActionNone:
+		return t.end(OutcomeIntact, nil), true
+	case ctx.Err() != nil && t.prior == nil:
+		return t.end(OutcomeSkipped, t.fail("", fmt.Errorf("interrupted before it began: %w", ctx.Err()), "Nothing of it was touched; its lost files stay held by the keeper", "Run the command again")), true
+	}
+	outcome, err := t.run(ctx)
+	if err == nil {
+		return t.end(outcome, nil), true
+	}
+	log.Debug().Err(err).Bool("committed", t.committed).Msg("the instance failed")
+	if t.committed {
+		return t.end(OutcomeFailed, t.fail("", err, t.whatIsSafe(), "When the cause is gone: os-rescue resume "+t.s.plan.Run)), false
+	}
+	if rerr := t.rollback(ctx); rerr != nil {
+		return t.end(OutcomeFailed, t.fail("", errors.Join(err, fmt.Errorf("and putting it back as it was found failed: %w", rerr)),
+			"Nothing was destroyed: its QEMU still has every byte, and the keeper holds the lost files",
+			"See how it is with `virsh domstate "+t.ip.Domain+"`, then: os-rescue resume "+t.s.plan.Run)), false
+	}
+	if t.prior != nil && t.prior.destroyBegun {
+		return t.end(OutcomeFailed, t.fail("", err, t.whatIsSafe(), "When the cause is gone: os-rescue resume "+t.s.plan.Run)), false
+	}
+	outcome, next := OutcomeFailed, "When the cause is gone, run the command again"
+	if errors.Is(err, ErrRefused) || errors.Is(err, ErrConflict) {
+		outcome, next = OutcomeSkipped, ""
+	}
+	return t.end(outcome, t.fail("", err, "Nothing was destroyed: it is as it was found, and the keeper holds its lost files", next)), true
+}
+
+// run chooses the way: afresh, or on from where an interrupted run ended.
+func (t *task) run(ctx context.Context) (Outcome, error) {
+	if t.prior != nil {
+		return t.resume(ctx)
+	}
+	return t.fresh(ctx)
+}
+
+func (t *task) fresh(ctx context.Context) (Outcome, error) {
+	switch t.ip.Action {
+	case ActionNone:
+		return OutcomeIntact, t.unpin(ctx)
+	case ActionRefuse:
+		return OutcomeSkipped, fmt.Errorf("%w: %s", ErrRefused, t.ip.Refusal)
+	case ActionBackup:
+		return OutcomeRescued, t.backUp(ctx)
+	default:
+		return OutcomeRescued, t.rescue(ctx)
+	}
+}
+
+// fail makes the error that an operator reads.
+func (t *task) fail(doing string, err error, safe, next string) error {
+	return &InstanceError{UUID: t.ip.UUID, Domain: t.ip.Domain, Doing: doing, Err: err, Safe: safe, Next: next}
+}
+
+// whatIsSafe says where the data of an instance is whose domain was destroyed
+// and whose files are not all back.
+func (t *task) whatIsSafe() string {
+	var places []string
+	for _, f := range t.staged {
+		if f.published || f.kept {
+			places = append(places, f.plan.Path)
+		} else if f.stage != nil {
+			places = append(places, f.stage.dir.Path()+"/"+f.name)
+		}
+	}
+	if len(places) == 0 {
+		return "No data is lost: the keeper holds the old files. The domain is off"
+	}
+	return "No data is lost: the proven copies are " + strings.Join(places, ", ") + ", and the keeper holds the old files. The domain is off"
+}
+
+func (t *task) end(outcome Outcome, err error) InstanceReport {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.report.Outcome = outcome
+	if err != nil {
+		t.report.Error = err.Error()
+	}
+	return t.report
+}
+
+func (t *task) notef(format string, args ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.report.Notes = append(t.report.Notes, fmt.Sprintf(format, args...))
+}
+
+// step does one journaled thing: a record before, a record after. data, if it is
+// known before, goes into both.
+func (t *task) step(ctx context.Context, name, path string, do func() error) error {
+	return t.stepData(ctx, name, path, nil, func() (any, error) { return nil, do() })
+}
+
+// stepData is step with data for the record before, and more for the one after.
+func (t *task) stepData(ctx context.Context, name, path string, data any, do func() (any, error)) error {
+	rec := Record{Instance: t.ip.UUID, Step: name, Path: path, Phase: PhaseBegin}
+	if err := t.s.journal.Write(rec, data); err != nil {
+		return err
+	}
+	t.s.e.Progress.Step(t.subject(), name)
+	zerolog.Ctx(ctx).Debug().Str("step", name).Str("path", path).Msg("begin")
+	began := time.Now()
+	after, err := do()
+	t.mu.Lock()
+	t.report.Steps = append(t.report.Steps, StepReport{Name: name, Started: began.UTC(), Seconds: time.Since(began).Seconds()})
+	t.mu.Unlock()
+	rec.Phase = PhaseDone
+	if err != nil {
+		rec.Phase, rec.Error = PhaseFailed, err.Error()
+	}
+	if after == nil {
+		after = data
+	}
+	if jerr := t.s.journal.Write(rec, after); jerr != nil {
+		return errors.Join(err, jerr)
+	}
+	zerolog.Ctx(ctx).Debug().Str("step", name).Str("path", path).Err(err).Dur("took", time.Since(began)).Msg("end")
+	// A wish to stop is heard between any two steps, but for those that must not
+	// be left half way.
+	if err == nil && !t.committed {
+		err = ctx.Err()
+	}
+	return err
+}
+
+// onFailure notes how a step is undone.
+func (t *task) onFailure(step string, do func(context.Context) error) {
+	t.undos = append(t.undos, undo{step, do})
+}
+
+// rollback leaves the guest as it was found: each undo is tried, whatever
+// becomes of the others, and none is stopped by the interruption that caused it.
+func (t *task) rollback(ctx context.Context) error {
+	var errs error
+	for _, u := range slices.Backward(t.undos) {
+		errs = errors.Join(errs, t.undoOne(ctx, u))
+	}
+	t.undos = nil
+	t.closeStaged()
+	return errs
+}
+
+func (t *task) undoOne(ctx context.Context, u undo) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTime)
+	defer cancel()
+	return t.step(ctx, u.step, "", func() error { return u.do(ctx) })
+}
