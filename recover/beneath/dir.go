@@ -59,7 +59,7 @@ func (d *Dir) Open(name string, flags int) (*os.File, error) {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrInvalid}
 	}
 	// O_NONBLOCK: opening somebody's FIFO must not wait for its other end.
-	fd, err := openat(d.fd, name, flags|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	fd, err := openat(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	switch {
 	case errors.Is(err, unix.ELOOP):
 		return nil, d.symlink(name)
