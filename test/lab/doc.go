@@ -11,7 +11,7 @@
 // and then each test takes a lab of its own, one at a time:
 //
 //	l := lab.New(t, lab.Options{})
-//	guest := l.Boot(t, lab.Instance{})
+//	guest := l.Boot(t, lab.Spec{})
 //	l.DeleteTree(t)
 //	guest.WaitBeat(t, guest.LastBeat()+2)
 //

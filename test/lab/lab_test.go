@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bufio"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) { Main(m) }
@@ -192,70 +194,83 @@ func TestNewOwnersAreNovas(t *testing.T) {
 
 // TestHoldALab is not a test: it is what TestAKilledProgramLeavesNothing kills.
 func TestHoldALab(t *testing.T) {
-	ready := os.Getenv("OS_RESCUE_LAB_HOLD")
-	if ready == "" {
+	if os.Getenv("OS_RESCUE_LAB_HOLD") == "" {
 		t.Skip("runs only inside TestAKilledProgramLeavesNothing")
 	}
 	l := New(t, Options{})
 	l.Define(t, Spec{}).Start(t)
-	if err := os.WriteFile(ready, nil, 0o600); err != nil {
+	var st unix.Stat_t
+	if err := unix.Stat(NovaDir, &st); err != nil {
 		t.Fatal(err)
 	}
+	backing, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/loop/backing_file", unix.Major(st.Dev), unix.Minor(st.Dev)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Printf("holding %s\n", strings.TrimSpace(string(backing)))
 	select {}
 }
 
 func TestAKilledProgramLeavesNothing(t *testing.T) {
-	loops := func() (attached int) {
-		files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	matching := func(pattern string, ok func(string) bool) (found []string) {
+		files, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, file := range files {
-			if body, _ := os.ReadFile(file); strings.Contains(string(body), "os-rescue-lab-") {
-				attached++
+			// One that vanished since does not count.
+			if body, err := os.ReadFile(file); err == nil && ok(strings.TrimSpace(string(body))) {
+				found = append(found, file)
 			}
 		}
-		return attached
+		return found
 	}
-	qemus := func() (running int) {
-		names, err := filepath.Glob("/proc/[0-9]*/comm")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, name := range names {
-			if body, _ := os.ReadFile(name); strings.HasPrefix(string(body), "qemu-system") || strings.HasPrefix(string(body), "libvirtd") {
-				running++
-			}
-		}
-		return running
+	daemons := func() []string {
+		return matching("/proc/[0-9]*/comm", func(name string) bool {
+			return strings.HasPrefix(name, "qemu-system") || name == "libvirtd" || name == "virtlogd"
+		})
 	}
 
-	ready := filepath.Join(t.TempDir(), "ready")
+	// A lab inside this program's namespaces: what is left of it can be seen.
 	cmd := exec.Command("/proc/self/exe", "-test.run=^TestHoldALab$")
-	cmd.Env = append(os.Environ(), stageVariable+"=", "OS_RESCUE_LAB_HOLD="+ready)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	err := retry(patience, func() error { _, err := os.Stat(ready); return err })
+	cmd.Env = append(os.Environ(), stageVariable+"=", "OS_RESCUE_LAB_HOLD=1")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if qemus() != 2 {
-		t.Errorf("%d of QEMU and libvirtd run, want both", qemus())
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
 	}
+	var backing string
+	lines := bufio.NewScanner(out)
+	for backing == "" && lines.Scan() {
+		backing, _ = strings.CutPrefix(lines.Text(), "holding ")
+		if backing == lines.Text() {
+			backing = ""
+		}
+	}
+	if backing == "" {
+		t.Fatal("the program that was to be killed did not start a lab")
+	}
+	loops := func() []string {
+		return matching("/sys/block/loop*/loop/backing_file", func(file string) bool { return file == backing })
+	}
+	if len(daemons()) != 3 || len(loops()) != 1 {
+		t.Errorf("daemons %q, loop devices %q; want 3 and 1", daemons(), loops())
+	}
+
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // killed
 	err = retry(patience, func() error {
-		if n := qemus(); n != 0 {
-			return fmt.Errorf("%d of QEMU and libvirtd are left", n)
+		if left := append(daemons(), loops()...); len(left) > 0 {
+			return fmt.Errorf("left over: %q", left)
 		}
 		return nil
 	})
 	if err != nil {
 		t.Error(err)
 	}
-	// This program has a file system of its own; others may run labs as well.
-	t.Logf("%d loop devices of labs on this machine", loops())
 }

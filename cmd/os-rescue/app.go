@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/config"
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/console"
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/render"
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// app is one call of the program.
+type app struct {
+	sys    system
+	stderr *console.Stderr
+	began  bool // the command line was understood
+
+	configFile string
+	output     string
+	noColor    bool
+	quiet      bool
+}
+
+// run carries out one call and returns its exit code.
+func run(sys system) int {
+	a := &app{sys: sys, stderr: console.NewStderr(sys.stderr)}
+	defer a.stderr.Close()
+	ctx, stop := stopOnSignal(context.Background(), sys.signals, a.stderr)
+	defer stop()
+
+	root := newRoot(a)
+	root.SetArgs(sys.args)
+	root.SetOut(sys.stdout)
+	root.SetErr(a.stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	if !a.began {
+		err = usageError{err}
+	}
+	if !told(err) {
+		a.say("os-rescue: %s", err)
+	}
+	if errors.As(err, &usageError{}) {
+		a.say("Help: os-rescue --help")
+	}
+	return exitCode(err)
+}
+
+// say writes one line for a person to standard error, whatever it is made of.
+func (a *app) say(format string, args ...any) {
+	var lines []string
+	for _, line := range strings.Split(fmt.Sprintf(format, args...), "\n") {
+		if line = strings.TrimSpace(line); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	_, _ = fmt.Fprintln(a.stderr, console.Clean(strings.Join(lines, "; ")))
+}
+
+// usageError is an error of cobra's: a flag or a command that is not there.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() []error { return []error{e.error, recover.ErrUsage} }
+
+// opened is what a command works with.
+type opened struct {
+	engine
+	config config.Config
+	close  func()
+}
+
+// open checks that this is root, reads the configuration, puts the logger into
+// the context, and makes the engine. The caller calls close.
+func (a *app) open(cmd *cobra.Command, libvirt bool) (context.Context, opened, error) {
+	ctx := cmd.Context()
+	if !a.sys.isRoot {
+		return ctx, opened{}, errNotRoot
+	}
+	c, err := config.Load(config.Sources{
+		File: a.configFile, Env: a.sys.env, Flags: cmd.Flags(), Hostname: a.sys.hostname,
+		FlagOf: map[string]string{"libvirt.uri": "libvirt-uri", "log.level": "log-level", "log.format": "log-format", "parallel": "parallel"},
+	})
+	if err != nil {
+		return ctx, opened{}, err
+	}
+	logger := a.logger(c)
+	ctx = logger.WithContext(ctx)
+	e, done, err := a.sys.connect(ctx, connection{config: c, env: a.sys.env, libvirt: libvirt, logger: logger, progress: a.progress()})
+	if err != nil {
+		return ctx, opened{}, err
+	}
+	return ctx, opened{engine: e, config: c, close: done}, nil
+}
+
+func (a *app) logger(c config.Config) zerolog.Logger {
+	_, isTerminal := terminal(a.sys.stderr)
+	var w io.Writer = a.stderr
+	if c.LogFormat == "pretty" || c.LogFormat == "auto" && isTerminal {
+		w = zerolog.ConsoleWriter{Out: a.stderr, NoColor: !a.colors(a.sys.stderr), TimeFormat: time.TimeOnly}
+	}
+	level := c.LogLevel
+	if a.quiet {
+		level = zerolog.ErrorLevel
+	}
+	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+}
+
+func (a *app) progress() recover.Progress {
+	if a.quiet {
+		return recover.NoProgress{}
+	}
+	if f, ok := terminal(a.sys.stderr); ok && a.sys.env["TERM"] != "dumb" {
+		return console.NewBars(a.stderr, f)
+	}
+	return console.NewLines(a.stderr)
+}
+
+// colors is true when w is a terminal and nobody wants it plain
+// (https://no-color.org).
+func (a *app) colors(w io.Writer) bool {
+	_, ok := terminal(w)
+	return ok && !a.noColor && a.sys.env["NO_COLOR"] == "" && a.sys.env["TERM"] != "dumb"
+}
+
+// interactive is true when there is somebody to ask.
+func (a *app) interactive() bool {
+	_, ok := terminal(a.sys.stdin)
+	return ok || a.sys.interactive
+}
+
+// text returns a renderer for w.
+func (a *app) text(cmd *cobra.Command, w io.Writer) render.Text {
+	again := "os-rescue"
+	for _, name := range []string{"config", "libvirt-uri"} {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed {
+			again += " --" + name + " " + quote(f.Value.String())
+		}
+	}
+	return render.Text{Color: a.colors(w), Again: again}
+}
+
+// quote writes a word so that a shell reads it as one.
+func quote(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/:._-+,@%=", r)
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// result writes a command's result to standard output: value as JSON, or as
+// what text writes.
+func (a *app) result(value any, text func(io.Writer) error) error {
+	var err error
+	if a.output == "json" {
+		err = render.JSON(a.sys.stdout, value)
+	} else {
+		err = text(a.sys.stdout)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errOutput, err)
+	}
+	return nil
+}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+
+	"github.com/rs/zerolog"
+
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/config"
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// engine is what the commands use of recover.Engine.
+type engine interface {
+	Scan(ctx context.Context) (recover.Report, error)
+	DryRun(ctx context.Context, command recover.Command, o recover.Options) (recover.Plan, error)
+	Prepare(ctx context.Context, command recover.Command, o recover.Options) (session, error)
+	PrepareResume(ctx context.Context, run string) (session, error)
+	Runs(ctx context.Context) ([]recover.RunStatus, error)
+	Run(ctx context.Context, id string) (recover.RunStatus, error)
+	RunReport(ctx context.Context, id string) (recover.RunReport, error)
+	Keeper(ctx context.Context) (recover.KeeperStatus, error)
+}
+
+// session is what the commands use of recover.Session.
+type session interface {
+	Plan() recover.Plan
+	Execute(ctx context.Context) (recover.RunReport, error)
+	Abandon(ctx context.Context) error
+	Close() error
+}
+
+// connector makes an engine. With libvirt false the engine only reads the state
+// directory, and libvirt may be down. The caller calls the returned function
+// when it is done.
+type connector func(ctx context.Context, c connection) (engine, func(), error)
+
+// connection is what an engine is made of.
+type connection struct {
+	config   config.Config
+	env      map[string]string
+	libvirt  bool
+	logger   zerolog.Logger // for what outlives ctx
+	progress recover.Progress
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// execute plans a run, asks, carries it out, and writes its report.
+func (a *app) execute(cmd *cobra.Command, command recover.Command, f *runFlags) error {
+	options, err := f.check()
+	if err != nil {
+		return err
+	}
+	ctx, e, err := a.open(cmd, true)
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	options.Parallel = e.config.Parallel
+	if f.dryRun {
+		plan, err := e.DryRun(ctx, command, options)
+		if err != nil {
+			return err
+		}
+		return a.result(plan, func(w io.Writer) error { return a.text(cmd, w).Plan(w, plan) })
+	}
+	s, err := e.Prepare(ctx, command, options)
+	if err != nil {
+		return err
+	}
+	return a.carryOut(ctx, cmd, s, f.yes)
+}
+
+// carryOut asks for consent to what a session will do, lets it do it, and writes
+// what became of it.
+func (a *app) carryOut(ctx context.Context, cmd *cobra.Command, s session, yes bool) (err error) {
+	defer func() { err = joined(err, s.Close()) }()
+	plan := s.Plan()
+	if err := consent(ctx, plan, yes, a.interactive(), a.sys.stdin, func() { a.ask(cmd, plan) }); err != nil {
+		return joined(err, s.Abandon(context.WithoutCancel(ctx)))
+	}
+	report, err := s.Execute(ctx)
+	written := a.result(report, func(w io.Writer) error { return a.text(cmd, w).Run(w, report) })
+	switch {
+	case report.Interrupted:
+		err = joined(errInterrupted, err)
+	case err == nil && report.Unrescued() > 0:
+		err = errUnrescued
+	}
+	return joined(err, written)
+}
+
+// ask shows the plan on standard error, where a person sees it whatever becomes
+// of standard output.
+func (a *app) ask(cmd *cobra.Command, plan recover.Plan) {
+	text := a.text(cmd, a.sys.stderr)
+	_ = text.Plan(a.stderr, plan) // a Stderr never fails
+	_, _ = fmt.Fprint(a.stderr, "\nType yes to go on: ")
+	a.stderr.Flush(time.Second)
+}
+
+// joined is errors.Join that leaves a single error as it is.
+func joined(a, b error) error {
+	if b == nil {
+		return a
+	}
+	if a == nil {
+		return b
+	}
+	return errors.Join(a, b)
+}

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"testing"
+
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/config"
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+func TestEveryKindOfErrorHasItsExitCodeAndNoneIsZero(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want int
+	}{
+		{nil, 0},
+		{errUnrescued, 1}, {errUnknown, 1}, {errDeclined, 1},
+		{recover.ErrNoSpace, 1}, {recover.ErrConflict, 1}, {recover.ErrRefused, 1}, {recover.ErrOlder, 1}, {recover.ErrUnproven, 1},
+		{errors.New("anything else"), 1},
+		{recover.ErrUsage, 2}, {recover.ErrNothingSelected, 2}, {recover.ErrNoRun, 2}, {config.ErrInvalid, 2}, {errNoConsent, 2}, {errOffline, 2},
+		{usageError{errors.New("unknown flag")}, 2},
+		{recover.ErrUnusable, 3}, {recover.ErrBusy, 3}, {recover.ErrUnavailable, 3}, {errNotRoot, 3}, {errOutput, 3}, {fs.ErrPermission, 3},
+		{errInterrupted, 130}, {context.Canceled, 130}, {stoppedBy{"SIGTERM"}, 130},
+		{errors.Join(errInterrupted, recover.ErrUnusable), 130},
+		{&recover.InstanceError{Domain: "d", Err: recover.ErrUnproven}, 1},
+	} {
+		if got := exitCode(c.err); got != c.want {
+			t.Errorf("%v: exit %d, want %d", c.err, got, c.want)
+		}
+		if c.err == nil {
+			continue
+		}
+		if got := exitCode(fmt.Errorf("scanning: %w", c.err)); got != c.want {
+			t.Errorf("%v, wrapped: exit %d, want %d", c.err, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,174 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// setting is one key of the configuration file.
+type setting struct {
+	key   string
+	value string // its default, as the file documents it
+	set   func(c *Config, value any) error
+}
+
+// settings returns every key but those of the owner table, which owners.go has.
+func settings() []setting {
+	d := recover.DefaultSettings()
+	return []setting{
+		{"host", "", text(func(c *Config) *string { return &c.Host })},
+		{"instances_path", "", optionalPath(func(c *Config) *string { return &c.InstancesPath })},
+		{"state_dir", d.StateDir, path(func(c *Config) *string { return &c.StateDir })},
+		{"nova_conf", "/etc/nova/nova.conf", path(func(c *Config) *string { return &c.NovaConf })},
+		{"libvirt.uri", "qemu:///system", needed(func(c *Config) *string { return &c.LibvirtURI })},
+		{"libvirt.run_dir", "/run/libvirt/qemu", path(func(c *Config) *string { return &c.LibvirtRunDir })},
+		{"headroom_percent", number(d.Headroom * 100), percent(func(c *Config) *float64 { return &c.Headroom })},
+		{"parallel", "2", count(func(c *Config) *int { return &c.Parallel })},
+		{"freeze_timeout", short(d.FreezeTimeout), duration(func(c *Config) *time.Duration { return &c.FreezeTimeout }, 0)},
+		{"start_timeout", short(d.StartTimeout), duration(func(c *Config) *time.Duration { return &c.StartTimeout }, time.Second)},
+		{"watch", short(d.Watch), duration(func(c *Config) *time.Duration { return &c.Watch }, 0)},
+		{"check.user", d.CheckUser, needed(func(c *Config) *string { return &c.CheckUser })},
+		{"check.group", d.CheckGroup, needed(func(c *Config) *string { return &c.CheckGroup })},
+		{"log.level", "info", level},
+		{"log.format", "auto", format},
+	}
+}
+
+// keys returns every key that a configuration file may have.
+func keys() []string {
+	var all []string
+	for _, s := range settings() {
+		all = append(all, s.key)
+	}
+	return append(all, ownerKeys()...)
+}
+
+func text(field func(*Config) *string) func(*Config, any) error {
+	return func(c *Config, value any) error {
+		s, err := str(value)
+		*field(c) = s
+		return err
+	}
+}
+
+func needed(field func(*Config) *string) func(*Config, any) error {
+	return func(c *Config, value any) error {
+		s, err := str(value)
+		if err == nil && s == "" {
+			err = errors.New("it must not be empty")
+		}
+		*field(c) = s
+		return err
+	}
+}
+
+func optionalPath(field func(*Config) *string) func(*Config, any) error {
+	return func(c *Config, value any) error {
+		s, err := str(value)
+		if err != nil || s == "" {
+			return err
+		}
+		return absolute(s, field(c))
+	}
+}
+
+func path(field func(*Config) *string) func(*Config, any) error {
+	return func(c *Config, value any) error {
+		s, err := str(value)
+		if err != nil {
+			return err
+		}
+		return absolute(s, field(c))
+	}
+}
+
+func absolute(s string, to *string) error {
+	if !filepath.IsAbs(s) {
+		return errors.New("it must be an absolute path")
+	}
+	*to = filepath.Clean(s)
+	return nil
+}
+
+func percent(field func(*Config) *float64) func(*Config, any) error {
+	return func(c *Config, value any) error {
+		f, err := strconv.ParseFloat(strings.TrimSpace(fmt.Sprint(value)), 64)
+		if err != nil || !(f >= 0 && f <= 90) {
+			return errors.New("it must be a number from 0 to 90")
+		}
+		*field(c) = f
+		return nil
+	}
+}
+
+func count(field func(*Config) *int) func(*Config, any) error {
+	return func(c *Config, value any) error {
+		n, err := strconv.Atoi(strings.TrimSpace(fmt.Sprint(value)))
+		if err != nil || n < 1 || n > 64 {
+			return errors.New("it must be a whole number from 1 to 64")
+		}
+		*field(c) = n
+		return nil
+	}
+}
+
+func duration(field func(*Config) *time.Duration, least time.Duration) func(*Config, any) error {
+	return func(c *Config, value any) error {
+		d, err := time.ParseDuration(strings.TrimSpace(fmt.Sprint(value)))
+		if err != nil {
+			return errors.New("it must be a time with its unit, like 30s or 1m30s")
+		}
+		if d < least || d > time.Hour {
+			return fmt.Errorf("it must be from %s to 1h", short(least))
+		}
+		*field(c) = d
+		return nil
+	}
+}
+
+func level(c *Config, value any) error {
+	for _, l := range []zerolog.Level{zerolog.TraceLevel, zerolog.DebugLevel, zerolog.InfoLevel, zerolog.WarnLevel, zerolog.ErrorLevel} {
+		if fmt.Sprint(value) == l.String() {
+			c.LogLevel = l
+			return nil
+		}
+	}
+	return errors.New("it must be one of trace, debug, info, warn, error")
+}
+
+func format(c *Config, value any) error {
+	switch s := fmt.Sprint(value); s {
+	case "auto", "pretty", "json":
+		c.LogFormat = s
+		return nil
+	}
+	return errors.New("it must be one of auto, pretty, json")
+}
+
+// str takes text only: YAML reads 0123 as the number 83, which nobody means.
+func str(value any) (string, error) {
+	s, ok := value.(string)
+	if !ok {
+		return "", errors.New("it must be text: put it in quotes")
+	}
+	return s, nil
+}
+
+func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+
+// short writes 1m0s as 1m, as a person does.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	return s
+}

@@ -1,0 +1,238 @@
+package console
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+const redraw = 100 * time.Millisecond
+
+// Bars is a recover.Progress for a terminal: a line per instance in work that
+// says its step, a bar per file, and a total with the time left. What the engine
+// calls only writes to memory: a goroutine draws, so that a terminal that is
+// stopped stops nothing else.
+type Bars struct {
+	stderr   *Stderr
+	terminal io.Writer // an *os.File, or mpb draws nothing by itself
+
+	total, done atomic.Int64
+	mu          sync.Mutex
+	instances   map[string]*instanceLine
+	files       []*fileBar
+	stop        chan struct{}
+	stopped     chan struct{}
+}
+
+// instanceLine is an instance in work.
+type instanceLine struct {
+	who  recover.Subject
+	step atomic.Value // string
+	bar  *mpb.Bar     // the drawer's alone
+	over atomic.Bool
+}
+
+// fileBar is a file in work.
+type fileBar struct {
+	title   string
+	total   int64
+	current atomic.Int64
+	sum     *atomic.Int64 // the run's bytes; nil when the phase does not count to them
+	over    atomic.Bool
+	bar     *mpb.Bar // the drawer's alone
+}
+
+// NewBars returns a Progress that draws on terminal. While it draws, what is
+// written to stderr appears above the bars.
+func NewBars(stderr *Stderr, terminal *os.File) *Bars {
+	return &Bars{stderr: stderr, terminal: terminal, instances: make(map[string]*instanceLine)}
+}
+
+// Begin starts to draw.
+func (b *Bars) Begin(_ int, bytes int64) {
+	b.total.Store(bytes)
+	b.stop, b.stopped = make(chan struct{}), make(chan struct{})
+	go b.draw(b.stop, b.stopped)
+}
+
+// Step shows what an instance is at.
+func (b *Bars) Step(who recover.Subject, step string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	line := b.instances[who.UUID]
+	if line == nil {
+		line = &instanceLine{who: who}
+		b.instances[who.UUID] = line
+	}
+	line.step.Store(step)
+}
+
+// File shows a bar for one phase of a file. Bytes copied count to the total.
+func (b *Bars) File(who recover.Subject, path, phase string, total int64) recover.FileProgress {
+	f := &fileBar{title: subject(who) + " " + phase + " " + Clean(filepath.Base(path)), total: total}
+	if phase == "copy" {
+		f.sum = &b.done
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.files = append(b.files, f)
+	return f
+}
+
+// Done takes an instance away and writes how it ended.
+func (b *Bars) Done(who recover.Subject, r recover.InstanceReport) {
+	_, _ = fmt.Fprintln(b.stderr, ending(who, r))
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if line := b.instances[who.UUID]; line != nil {
+		line.over.Store(true)
+	}
+}
+
+// End clears the bars. It waits for the terminal, but not for long.
+func (b *Bars) End() {
+	if b.stop == nil {
+		return
+	}
+	close(b.stop)
+	b.stop = nil
+	select {
+	case <-b.stopped:
+	case <-time.After(time.Second):
+	}
+}
+
+// Add counts bytes.
+func (f *fileBar) Add(bytes int64) {
+	f.current.Add(bytes)
+	if f.sum != nil {
+		f.sum.Add(bytes)
+	}
+}
+
+// Done takes the bar away.
+func (f *fileBar) Done() { f.over.Store(true) }
+
+// draw is the only one that talks to mpb, which waits for its terminal.
+func (b *Bars) draw(stop, stopped chan struct{}) {
+	defer close(stopped)
+	p := mpb.New(mpb.WithOutput(b.terminal), mpb.WithRefreshRate(redraw))
+	defer b.stderr.Redirect(above{p, b.terminal})()
+	total := p.New(max(b.total.Load(), 1), barStyle(), mpb.BarPriority(1<<30),
+		mpb.PrependDecorators(decor.Name("copied", decor.WC{W: 7, C: decor.DindentRight})),
+		mpb.AppendDecorators(
+			decor.CountersKibiByte("% .1f of % .1f "),
+			decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO), "0s"), decor.Name(" left")))
+	tick := time.NewTicker(redraw)
+	defer tick.Stop()
+	for running := true; running; {
+		select {
+		case <-tick.C:
+		case <-stop:
+			running = false
+		}
+		b.update(p)
+		// One byte short of the end: mpb would take the total for complete.
+		total.SetCurrent(min(b.done.Load(), max(b.total.Load(), 1)-1))
+	}
+	b.mu.Lock()
+	for _, f := range b.files {
+		f.over.Store(true)
+	}
+	for _, line := range b.instances {
+		line.over.Store(true)
+	}
+	b.mu.Unlock()
+	b.update(p)
+	total.Abort(true)
+	p.Wait()
+}
+
+// update gives mpb what has changed.
+func (b *Bars) update(p *mpb.Progress) {
+	b.mu.Lock()
+	var files []*fileBar
+	var lines []*instanceLine
+	files = append(files, b.files...)
+	for uuid, line := range b.instances {
+		lines = append(lines, line)
+		if line.over.Load() {
+			delete(b.instances, uuid)
+		}
+	}
+	kept := b.files[:0]
+	for _, f := range b.files {
+		if !f.over.Load() {
+			kept = append(kept, f)
+		}
+	}
+	b.files = kept
+	b.mu.Unlock()
+
+	for _, line := range lines {
+		line.draw(p)
+	}
+	for _, f := range files {
+		f.draw(p)
+	}
+}
+
+func (l *instanceLine) draw(p *mpb.Progress) {
+	over := l.over.Load()
+	if l.bar == nil && !over {
+		l.bar = p.New(0, mpb.NopStyle(), mpb.PrependDecorators(decor.Any(func(decor.Statistics) string {
+			step, _ := l.step.Load().(string)
+			return subject(l.who) + ": " + Clean(step)
+		})))
+	}
+	if l.bar != nil && over {
+		l.bar.Abort(true)
+	}
+}
+
+func (f *fileBar) draw(p *mpb.Progress) {
+	over := f.over.Load()
+	if f.bar == nil && !over {
+		f.bar = p.New(f.total, barStyle(), mpb.BarRemoveOnComplete(),
+			mpb.PrependDecorators(decor.Name("  "+f.title+" ")),
+			mpb.AppendDecorators(
+				decor.CountersKibiByte("% .1f of % .1f "),
+				decor.AverageSpeed(decor.SizeB1024(0), "% .1f "),
+				decor.AverageETA(decor.ET_STYLE_GO)))
+	}
+	if f.bar == nil {
+		return
+	}
+	f.bar.SetCurrent(f.current.Load())
+	if over {
+		f.bar.Abort(true)
+	}
+}
+
+func barStyle() mpb.BarStyleComposer {
+	return mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]")
+}
+
+// above writes above the bars while they are drawn, and to the terminal after.
+type above struct {
+	bars     *mpb.Progress
+	terminal io.Writer
+}
+
+func (a above) Write(p []byte) (int, error) {
+	n, err := a.bars.Write(p)
+	if errors.Is(err, mpb.ErrDone) {
+		return a.terminal.Write(p)
+	}
+	return n, err
+}

@@ -1,0 +1,120 @@
+package console
+
+import (
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// backlog is how many bytes may wait for a standard error that takes nothing.
+const backlog = 4 << 20
+
+// Stderr is a standard error that never makes its writers wait: a terminal
+// stopped with Ctrl-S, or a pager that nobody scrolls, must not keep a guest
+// paused. What is written is queued and written out by a goroutine; when too
+// much waits, the newest is dropped, and that is said later. It is safe for
+// concurrent use.
+type Stderr struct {
+	mu      sync.Mutex
+	changed *sync.Cond
+	to      io.Writer
+	queue   [][]byte
+	waiting int // bytes queued or being written
+	dropped int // writes
+	closed  bool
+}
+
+// NewStderr returns a Stderr that writes to w. Close ends it.
+func NewStderr(w io.Writer) *Stderr {
+	s := &Stderr{to: w}
+	s.changed = sync.NewCond(&s.mu)
+	go s.run()
+	return s
+}
+
+// Write queues p. It never fails and never blocks.
+func (s *Stderr) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.waiting+len(p) > backlog {
+		s.dropped++
+		return len(p), nil
+	}
+	s.queue = append(s.queue, append([]byte(nil), p...))
+	s.waiting += len(p)
+	s.changed.Broadcast()
+	return len(p), nil
+}
+
+// Redirect sends what is written from now on to w, and returns a function that
+// undoes it. What is queued goes where it would have gone.
+func (s *Stderr) Redirect(w io.Writer) (undo func()) {
+	s.Flush(time.Second)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.to
+	s.to = w
+	return func() {
+		s.Flush(time.Second)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.to = before
+	}
+}
+
+// Flush waits until everything is written out, at most limit, and says whether it is.
+func (s *Stderr) Flush(limit time.Duration) bool {
+	deadline := time.Now().Add(limit)
+	timer := time.AfterFunc(limit, s.wake)
+	defer timer.Stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.waiting > 0 && time.Now().Before(deadline) {
+		s.changed.Wait()
+	}
+	return s.waiting == 0
+}
+
+// Close flushes for at most two seconds and ends the goroutine. Later writes are dropped.
+func (s *Stderr) Close() {
+	s.Flush(2 * time.Second)
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.wake()
+}
+
+// wake takes the lock so that no waiter misses the call between its look at the
+// clock and its wait.
+func (s *Stderr) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changed.Broadcast()
+}
+
+func (s *Stderr) run() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		for len(s.queue) == 0 {
+			if s.closed {
+				return
+			}
+			s.changed.Wait()
+		}
+		p, to := s.queue[0], s.to
+		s.queue = s.queue[1:]
+		s.mu.Unlock()
+		_, _ = to.Write(p) // there is nobody left to tell
+		s.mu.Lock()
+		s.waiting -= len(p)
+		if s.dropped > 0 && len(s.queue) == 0 && !s.closed {
+			line := fmt.Appendf(nil, "os-rescue: %d log lines were dropped: nobody read them\n", s.dropped)
+			s.dropped = 0
+			s.queue = append(s.queue, line)
+			s.waiting += len(line)
+		}
+		s.changed.Broadcast()
+	}
+}

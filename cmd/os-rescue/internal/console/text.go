@@ -1,0 +1,36 @@
+package console
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+)
+
+// Size writes bytes as a person reads them: 4.2 GiB.
+func Size(bytes int64) string { return humanize.IBytes(uint64(max(bytes, 0))) }
+
+// Seconds writes a length of time as a person reads it: 0.4 s, 14 s, 3 min 20 s.
+func Seconds(s float64) string {
+	switch n := int64(s + 0.5); {
+	case s < 10:
+		return fmt.Sprintf("%.1f s", s)
+	case n < 60:
+		return fmt.Sprintf("%d s", n)
+	case n < 3600:
+		return fmt.Sprintf("%d min %d s", n/60, n%60)
+	default:
+		return fmt.Sprintf("%d h %d min", n/3600, n/60%60)
+	}
+}
+
+// Clean makes text that others chose (an instance's name, a path) fit for a
+// terminal: control characters, which could repaint the screen, become a ?.
+func Clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+			return '?'
+		}
+		return r
+	}, s)
+}

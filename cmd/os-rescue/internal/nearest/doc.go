@@ -1,0 +1,2 @@
+// Package nearest finds the word that a person probably meant.
+package nearest

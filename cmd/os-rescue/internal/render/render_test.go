@@ -1,0 +1,276 @@
+package render
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+const gib = 1 << 30
+
+func plain() Text { return Text{Again: "os-rescue"} }
+
+// written returns what write writes.
+func written(t *testing.T, write func(*bytes.Buffer) error) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := write(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func golden(t *testing.T, got, want string) {
+	t.Helper()
+	if diff := cmp.Diff(strings.TrimPrefix(want, "\n"), got); diff != "" {
+		t.Errorf("wanted (-), got (+):\n%s", diff)
+	}
+}
+
+func held(pid int, process string) []recover.Holder {
+	return []recover.Holder{{PID: pid, FD: 17, Process: process}, {PID: pid, FD: 18, Process: process}}
+}
+
+func scanned() recover.Report {
+	return recover.Report{Host: "cmp-7", Instances: []recover.Instance{
+		{UUID: "11111111-0000-4000-8000-000000000001", Domain: "instance-00000001", Name: "db", ProjectName: "shop", PID: 100, State: "running", Verdict: recover.VerdictIntact,
+			Files: []recover.File{{Path: "/i/1/disk", Role: recover.RoleDisk, State: recover.FilePresent, Allocated: gib, Size: gib}}},
+		{UUID: "11111111-0000-4000-8000-000000000002", Domain: "instance-00000002", Name: "web", ProjectName: "shop", PID: 200, State: "running", Verdict: recover.VerdictRecoverable,
+			Reasons: []string{"3 of its files were deleted, and all are still held"},
+			Files: []recover.File{
+				{Path: "/i/2/disk", Role: recover.RoleDisk, Target: "vda", State: recover.FileDeleted, Allocated: 3 * gib, Size: 20 * gib, Writable: true, Holders: held(200, "qemu-system-x86")},
+				{Path: "/i/_base/abc", Role: recover.RoleBacking, State: recover.FileDeleted, Allocated: gib / 2, Size: gib / 2, Holders: append(held(200, "qemu-system-x86"), held(300, "qemu-system-x86")...)},
+				{Path: "/i/2/console.log", Role: recover.RoleConsoleLog, State: recover.FileReplaced, Allocated: 4096, Size: 4096, Holders: held(50, "virtlogd"), Reason: "a new file of the same size stands there"},
+				{Path: "/i/2/disk.info", Role: recover.RoleDiskInfo, State: recover.FileMissing},
+			}},
+		{UUID: "11111111-0000-4000-8000-000000000003", Domain: "instance-00000003", Name: "evil\x1b[2J", ProjectID: "p3", State: "shutoff", Verdict: recover.VerdictLost,
+			Possible: []string{"restore it from a backup"},
+			Files:    []recover.File{{Path: "/i/3/disk", Role: recover.RoleDisk, State: recover.FileMissing}}},
+		{UUID: "11111111-0000-4000-8000-000000000004", Domain: "pet", State: "running", Verdict: recover.VerdictUnaffected},
+	}}
+}
+
+func TestAScanIsATableTheWorstFirstWithReasonsAndWhatToDoNext(t *testing.T) {
+	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Scan(b, scanned()) }), `
+cmp-7  4 instances, 1 lost, 1 recoverable, 1 intact, 1 unaffected
+
+DOMAIN             NAME      PROJECT  STATE    VERDICT      LOST                                          SIZE
+instance-00000003  evil?[2J  p3       shutoff  lost         disk                                             -
+instance-00000002  web       shop     running  recoverable  disk vda, backing, console log, disk.info  3.5 GiB
+instance-00000001  db        shop     running  intact       -                                                -
+pet                -         -        running  unaffected   -                                                -
+
+instance-00000003  evil?[2J  11111111-0000-4000-8000-000000000003  lost
+  FILE       ROLE  STATE    SIZE  HELD BY
+  /i/3/disk  disk  missing     -  nobody
+  Possible: restore it from a backup
+
+instance-00000002  web  11111111-0000-4000-8000-000000000002  recoverable
+  FILE              ROLE         STATE                  SIZE  HELD BY
+  /i/2/disk         disk         deleted   3.0 GiB of 20 GiB  qemu-system-x86 200
+  /i/_base/abc      backing      deleted             512 MiB  qemu-system-x86 200, qemu-system-x86 300
+  /i/2/console.log  console-log  replaced            4.0 KiB  virtlogd 50
+  /i/2/disk.info    disk-info    missing                   -  nobody
+  /i/2/console.log: a new file of the same size stands there
+  Why: 3 of its files were deleted, and all are still held
+
+Until they are rescued, do not stop, reboot, migrate or delete these instances, neither here nor in
+the dashboard: their data is there for only as long as their processes run.
+Next, see what a rescue would do: os-rescue --all --offline --dry-run
+`)
+}
+
+func TestTheLastLineOfAScanIsWhatToDo(t *testing.T) {
+	for _, c := range []struct {
+		verdict recover.Verdict
+		want    string
+	}{
+		{recover.VerdictRecoverable, "Next, see what a rescue would do: os-rescue --config /x --all --offline --dry-run"},
+		{recover.VerdictConflict, "Next, see what a rescue would do that moves aside what stands in the way: os-rescue --config /x --all --offline --replace-existing --dry-run"},
+		{recover.VerdictLost, "What is lost is held by no process any more: see above what is still possible."},
+		{recover.VerdictUnknown, "Next, look again: os-rescue --config /x scan"},
+		{recover.VerdictDisplaced, "Files that are displaced are not lost. Put them, or the mount, back where they belong; os-rescue leaves them alone."},
+		{recover.VerdictIntact, "Nothing is lost: there is nothing to do."},
+		{recover.VerdictUnaffected, "Nothing is lost: there is nothing to do."},
+	} {
+		report := recover.Report{Host: "h", Instances: []recover.Instance{{Domain: "d", UUID: "u", Verdict: c.verdict}}}
+		lines := strings.Split(strings.TrimSpace(written(t, func(b *bytes.Buffer) error { return Text{Again: "os-rescue --config /x"}.Scan(b, report) })), "\n")
+		if got := lines[len(lines)-1]; got != c.want {
+			t.Errorf("%s: the last line is %q, want %q", c.verdict, got, c.want)
+		}
+	}
+	if got := written(t, func(b *bytes.Buffer) error { return plain().Scan(b, recover.Report{Host: "h"}) }); got != "h  0 instances\n\nNothing is lost: there is nothing to do.\n" {
+		t.Errorf("a host without instances: %q", got)
+	}
+}
+
+func TestColoursAreOnlyThereWhenAskedFor(t *testing.T) {
+	for _, color := range []bool{false, true} {
+		s := Text{Color: color, Again: "os-rescue"}
+		all := written(t, func(b *bytes.Buffer) error {
+			return errors.Join(s.Scan(b, scanned()), s.Plan(b, planned()), s.Run(b, ran()), s.Status(b, stood()), s.Overview(b, Overview{Runs: []recover.RunStatus{stood()}}))
+		})
+		if got := strings.Contains(all, "\x1b["); got != color {
+			t.Errorf("with Color %v: escape sequences are there: %v", color, got)
+		}
+	}
+}
+
+func planned() recover.Plan {
+	return recover.Plan{Run: "r1", Command: recover.CommandRescue, Mode: "reboot", Host: "cmp-7", OneByOne: true,
+		Space: []recover.SpacePlan{
+			{Path: "/i", Need: 4 * gib, Free: 5 * gib, Headroom: 2 * gib},
+			{Path: "/xfs", Need: gib, Free: gib, Headroom: gib, Clones: true},
+		},
+		Instances: []recover.InstancePlan{
+			{UUID: "u1", Domain: "instance-00000001", Action: recover.ActionNone},
+			{UUID: "u2", Domain: "instance-00000002", Name: "web", Action: recover.ActionReboot, Found: "running",
+				Steps: []string{"suspend it", "copy /i/2/disk", "destroy the domain"},
+				Files: []recover.FilePlan{
+					{Path: "/i/2/disk", Role: recover.RoleDisk, Size: 20 * gib, Allocated: 3 * gib},
+					{Path: "/i/2/console.log", Role: recover.RoleConsoleLog, Size: 4096, Allocated: 4096, Occupied: true},
+					{Path: "/i/2/disk.info", Role: recover.RoleDiskInfo, Size: 40, Content: "{}"},
+				}},
+			{UUID: "u3", Domain: "instance-00000003", Action: recover.ActionRefuse, Refusal: "it is migrating"},
+			{UUID: "u4", Domain: "instance-00000004", Action: recover.ActionPutBack, Found: "running",
+				Files: []recover.FilePlan{{Path: "/i/_base/a", Role: recover.RoleBacking, Size: gib, Allocated: gib}}},
+		}}
+}
+
+func TestAPlanSaysWhatWillHappenInOrderAndWhatIsLeftAlone(t *testing.T) {
+	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Plan(b, planned()) }), `
+Plan of a rescue on cmp-7, mode reboot
+
+instance-00000002  web  u2
+  pause, copy, prove, destroy, put back, start (found running); 3.0 GiB to copy
+    1. suspend it
+    2. copy /i/2/disk
+    3. destroy the domain
+  FILE              ROLE                      SIZE
+  /i/2/disk         disk         3.0 GiB of 20 GiB
+  /i/2/console.log  console-log            4.0 KiB  a newer one stands there
+  /i/2/disk.info    disk-info                 40 B  made anew
+
+instance-00000003  u3
+  left alone: it is migrating
+
+instance-00000004  u4
+  put back while it runs, with no pause (found running); 1.0 GiB to copy
+  FILE        ROLE        SIZE
+  /i/_base/a  backing  1.0 GiB
+
+Nothing to do for 1 instance: instance-00000001
+
+FILE SYSTEM OF   NEEDED     FREE  KEPT FREE
+/i              4.0 GiB  5.0 GiB    2.0 GiB  too little for all at once
+/xfs            1.0 GiB  1.0 GiB    1.0 GiB  copies are clones, which take no room
+Not everything fits at once: the instances go one by one, each one's old files let go before the next.
+
+In sum: 1 instance paused, destroyed and started, 1 instance put back with no pause, 1 instance left alone, 1 instance intact.
+`)
+}
+
+func ran() recover.RunReport {
+	start := time.Date(2026, 11, 22, 18, 4, 0, 0, time.UTC)
+	return recover.RunReport{Run: "20261122-180400-ab12", Command: "rescue", Host: "cmp-7", Started: start, Finished: start.Add(75 * time.Second),
+		Instances: []recover.InstanceReport{
+			{UUID: "u1", Domain: "instance-00000001", Outcome: recover.OutcomeIntact},
+			{UUID: "u2", Domain: "instance-00000002", Name: "web", Outcome: recover.OutcomeRescued, PauseSeconds: 3.44, DowntimeSeconds: 14.2, Bytes: 3 * gib, Notes: []string{"no guest agent answered: not frozen"}},
+			{UUID: "u3", Domain: "instance-00000003", Outcome: recover.OutcomeSkipped, Error: "refused: it is migrating, and that may take a good while to end. Nothing was touched. Run it again later"},
+		}}
+}
+
+func TestTheResultOfARunIsATableThenEveryErrorInFullThenTheSum(t *testing.T) {
+	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Run(b, ran()) }), `
+INSTANCE           NAME  OUTCOME  PAUSED  DOWN   COPIED  NOTE
+instance-00000001  -     intact        -     -        -
+instance-00000002  web   rescued   3.4 s  14 s  3.0 GiB  no guest agent answered: not frozen
+instance-00000003  -     skipped       -     -        -  refused: it is migrating, and that may take a g…
+
+instance-00000002  web  u2
+  Note: no guest agent answered: not frozen
+
+instance-00000003  u3
+  skipped: refused: it is migrating, and that may take a good while to end. Nothing was touched. Run it again later
+
+1 rescued, 1 intact, 1 skipped in 1 min 15 s. Run 20261122-180400-ab12.
+`)
+}
+
+func TestASumNamesWhatTheCommandDid(t *testing.T) {
+	for command, want := range map[recover.Command]string{
+		recover.CommandRescue: "1 rescued.", recover.CommandBackup: "1 backed up.", recover.CommandRestore: "1 restored.",
+	} {
+		r := recover.RunReport{Command: string(command), Instances: []recover.InstanceReport{{Outcome: recover.OutcomeRescued}}}
+		if got := runSum(r); got != want {
+			t.Errorf("%s: %q, want %q", command, got, want)
+		}
+	}
+}
+
+func TestAnInterruptedRunSaysWhereToLook(t *testing.T) {
+	r := ran()
+	r.Interrupted = true
+	got := written(t, func(b *bytes.Buffer) error { return plain().Run(b, r) })
+	if !strings.Contains(got, "interrupted") || !strings.Contains(got, "os-rescue status 20261122-180400-ab12") {
+		t.Error(got)
+	}
+}
+
+func stood() recover.RunStatus {
+	start := time.Date(2026, 11, 22, 18, 4, 0, 0, time.UTC)
+	return recover.RunStatus{Run: "r1", Command: recover.CommandRescue, Host: "cmp-7", Started: start, State: recover.RunInterrupted,
+		Instances: []recover.InstanceStatus{
+			{UUID: "u1", Domain: "instance-00000001", Name: "web", Outcome: recover.OutcomeRescued, Steps: []recover.StepStatus{
+				{Name: "copy", Path: "/i/1/disk", Started: start, Seconds: 2.5, State: recover.PhaseDone},
+				{Name: "check", Path: "/i/1/disk", Started: start, Seconds: 0.5, State: recover.PhaseFailed, Error: "leaks"},
+			}},
+			{UUID: "u2", Domain: "instance-00000002", Steps: []recover.StepStatus{{Name: "copy", Path: "/i/2/disk", Started: start, State: recover.PhaseBegin}}},
+		}}
+}
+
+func TestTheStatusOfARunIsItsInstancesAndTheirSteps(t *testing.T) {
+	at := when(stood().Started)
+	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Status(b, stood()) }), fmt.Sprintf(`
+r1  rescue on cmp-7, started %[1]s, interrupted
+
+instance-00000001  web  u1  rescued
+  STEP   BEGAN                 TOOK  STATE   FILE
+  copy   %[1]s  2.5 s  done    /i/1/disk
+  check  %[1]s  0.5 s  failed  /i/1/disk
+  check: leaks
+
+instance-00000002  u2  not finished
+  STEP  BEGAN                TOOK  STATE  FILE
+  copy  %[1]s     -  begun  /i/2/disk
+
+Next, finish it: os-rescue resume r1
+`, at))
+}
+
+func TestTheOverviewIsTheRunsAndWhatTheKeeperHolds(t *testing.T) {
+	at := when(stood().Started)
+	o := Overview{Runs: []recover.RunStatus{stood()}, Keeper: recover.KeeperStatus{Running: true, PID: 77, Holds: []recover.KeeperHold{
+		{Instances: []string{"u1", "u2"}, Path: "/i/_base/a", Size: gib, Since: stood().Started},
+	}}}
+	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Overview(b, o) }), fmt.Sprintf(`
+RUN  COMMAND  STARTED              FINISHED  STATE        INSTANCES
+r1   rescue   %[1]s  -         interrupted  1 rescued, 1 not finished
+
+The keeper (pid 77) holds 1 file.
+  FILE           SIZE  SINCE                FOR
+  /i/_base/a  1.0 GiB  %[1]s  u1, u2
+
+Next, finish what was interrupted: os-rescue resume
+`, at))
+	if got := written(t, func(b *bytes.Buffer) error { return plain().Overview(b, Overview{}) }); got != "No runs.\n\nThe keeper is not running: nothing is held.\n" {
+		t.Errorf("%q", got)
+	}
+}

@@ -1,0 +1,125 @@
+package render
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/console"
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// Run writes how each instance fared, what went wrong in full, and the sum.
+func (t Text) Run(w io.Writer, r recover.RunReport) error {
+	var p page
+	if len(r.Instances) > 0 {
+		t.runTable(&p, r)
+		p.line("")
+	}
+	for _, i := range r.Instances {
+		if i.Error == "" && len(i.Notes) == 0 {
+			continue
+		}
+		p.line("%s", t.paint(bold, label(i.Domain, i.Name, i.UUID)))
+		if i.Error != "" {
+			p.line("  %s: %s", t.paint(outcomeColor(i.Outcome), string(i.Outcome)), console.Clean(i.Error))
+		}
+		for _, note := range i.Notes {
+			p.line("  Note: %s", console.Clean(note))
+		}
+		p.line("")
+	}
+	if r.Interrupted {
+		p.line("The run was interrupted. Where each instance stands: %s", t.paint(bold, t.Again+" status "+console.Clean(r.Run)))
+	}
+	p.line("%s", runSum(r))
+	return p.sendTo(w)
+}
+
+func (t Text) runTable(p *page, r recover.RunReport) {
+	var rows [][]any
+	for _, i := range r.Instances {
+		note := ""
+		switch {
+		case i.Error != "":
+			note = short(i.Error, 48)
+		case len(i.Notes) > 0:
+			note = short(i.Notes[0], 48)
+		}
+		rows = append(rows, []any{
+			console.Clean(i.Domain), short(i.Name, 24), t.paint(outcomeColor(i.Outcome), outcomeText(r.Command, i.Outcome)),
+			secondsOrDash(i.PauseSeconds), secondsOrDash(i.DowntimeSeconds), bytesOrDash(i.Bytes), note,
+		})
+	}
+	p.columns("", []any{"instance", "name", "outcome", "paused", "down", "copied", "note"}, rows, right(4), right(5), right(6))
+}
+
+// runSum says in one line how many ended how, and where the rest can be read.
+func runSum(r recover.RunReport) string {
+	n := make(map[recover.Outcome]int)
+	for _, i := range r.Instances {
+		n[i.Outcome]++
+	}
+	var parts []string
+	for _, o := range []recover.Outcome{recover.OutcomeRescued, recover.OutcomeIntact, recover.OutcomeSkipped, recover.OutcomeFailed} {
+		if n[o] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n[o], outcomeText(r.Command, o)))
+		}
+	}
+	if unsettled := n[""]; unsettled > 0 {
+		parts = append(parts, fmt.Sprintf("%d not finished", unsettled))
+	}
+	sum := strings.Join(parts, ", ")
+	if sum == "" {
+		sum = "No instances: nothing to do"
+	}
+	if !r.Started.IsZero() && !r.Finished.IsZero() {
+		sum += " in " + console.Seconds(r.Finished.Sub(r.Started).Round(100*time.Millisecond).Seconds())
+	}
+	sum += "."
+	if r.Run != "" {
+		sum += " Run " + console.Clean(r.Run) + "."
+	}
+	return sum
+}
+
+func outcomeText(command string, o recover.Outcome) string {
+	if o == recover.OutcomeRescued {
+		switch recover.Command(command) {
+		case recover.CommandBackup:
+			return "backed up"
+		case recover.CommandRestore:
+			return "restored"
+		}
+	}
+	if o == "" {
+		return "not finished"
+	}
+	return string(o)
+}
+
+func outcomeColor(o recover.Outcome) string {
+	switch o {
+	case recover.OutcomeRescued, recover.OutcomeIntact:
+		return green
+	case recover.OutcomeSkipped:
+		return yellow
+	default:
+		return red
+	}
+}
+
+func secondsOrDash(s float64) string {
+	if s == 0 {
+		return "-"
+	}
+	return console.Seconds(s)
+}
+
+func bytesOrDash(n int64) string {
+	if n == 0 {
+		return "-"
+	}
+	return console.Size(n)
+}

@@ -1,0 +1,241 @@
+package render
+
+import (
+	"fmt"
+	"io"
+	"sort"
+	"strings"
+
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/console"
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// Scan writes a table of all instances, the worst first, then what is wrong with
+// each one that something is wrong with, and what to do next.
+func (t Text) Scan(w io.Writer, r recover.Report) error {
+	var p page
+	sorted := worstFirst(r.Instances)
+	p.line("%s  %s", t.paint(bold, orDash(r.Host)), t.scanSum(sorted))
+	if len(sorted) > 0 {
+		p.line("")
+		t.scanTable(&p, sorted)
+	}
+	for _, i := range sorted {
+		if affected(i) {
+			p.line("")
+			t.scanInstance(&p, i)
+		}
+	}
+	p.line("")
+	t.next(&p, sorted)
+	return p.sendTo(w)
+}
+
+func (t Text) scanTable(p *page, instances []recover.Instance) {
+	var rows [][]any
+	for _, i := range instances {
+		rows = append(rows, []any{
+			console.Clean(i.Domain), short(i.Name, 24), short(project(i), 20), string(i.State),
+			t.verdict(i.Verdict), orDash(strings.Join(trouble(i), ", ")), scanSize(i),
+		})
+	}
+	p.columns("", []any{"domain", "name", "project", "state", "verdict", "lost", "size"}, rows, right(7))
+}
+
+func (t Text) scanInstance(p *page, i recover.Instance) {
+	p.line("%s  %s", t.paint(bold, label(i.Domain, i.Name, i.UUID)), t.verdict(i.Verdict))
+	if len(i.Files) > 0 {
+		var rows [][]any
+		for _, f := range i.Files {
+			rows = append(rows, []any{console.Clean(f.Path), string(f.Role), t.state(f), fileSize(f.Allocated, f.Size), holders(f)})
+		}
+		p.columns("  ", []any{"file", "role", "state", "size", "held by"}, rows, right(4))
+	}
+	for _, f := range i.Files {
+		if f.Reason != "" {
+			p.line("  %s: %s", console.Clean(f.Path), console.Clean(f.Reason))
+		}
+	}
+	for _, reason := range i.Reasons {
+		p.line("  Why: %s", console.Clean(reason))
+	}
+	for _, possible := range i.Possible {
+		p.line("  Possible: %s", console.Clean(possible))
+	}
+}
+
+// next says what to do: the last line is the command to run, where there is one.
+func (t Text) next(p *page, instances []recover.Instance) {
+	n := make(map[recover.Verdict]int)
+	for _, i := range instances {
+		n[i.Verdict]++
+	}
+	rescuable := n[recover.VerdictRecoverable] + n[recover.VerdictConflict]
+	if rescuable > 0 {
+		p.line("Until they are rescued, do not stop, reboot, migrate or delete these instances, neither here nor in")
+		p.line("the dashboard: their data is there for only as long as their processes run.")
+	}
+	if n[recover.VerdictUnknown] > 0 {
+		p.line("%s could not be looked at: see why above, and scan again.", counted(n[recover.VerdictUnknown], "instance"))
+	}
+	if n[recover.VerdictDisplaced] > 0 {
+		p.line("Files that are displaced are not lost. Put them, or the mount, back where they belong; os-rescue leaves them alone.")
+	}
+	switch {
+	case n[recover.VerdictRecoverable] > 0:
+		p.line("Next, see what a rescue would do: %s", t.paint(bold, t.Again+" --all --offline --dry-run"))
+	case n[recover.VerdictConflict] > 0:
+		p.line("Next, see what a rescue would do that moves aside what stands in the way: %s",
+			t.paint(bold, t.Again+" --all --offline --replace-existing --dry-run"))
+	case n[recover.VerdictLost] > 0:
+		p.line("What is lost is held by no process any more: see above what is still possible.")
+	case n[recover.VerdictUnknown] > 0:
+		p.line("Next, look again: %s", t.paint(bold, t.Again+" scan"))
+	case n[recover.VerdictDisplaced] == 0:
+		p.line("Nothing is lost: there is nothing to do.")
+	}
+}
+
+func (t Text) scanSum(instances []recover.Instance) string {
+	n := make(map[recover.Verdict]int)
+	for _, i := range instances {
+		n[i.Verdict]++
+	}
+	parts := []string{counted(len(instances), "instance")}
+	for _, v := range severity() {
+		if n[v] > 0 {
+			parts = append(parts, t.paint(verdictColor(v), fmt.Sprintf("%d %s", n[v], v)))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// severity is every verdict, the worst first.
+func severity() []recover.Verdict {
+	return []recover.Verdict{
+		recover.VerdictLost, recover.VerdictConflict, recover.VerdictRecoverable, recover.VerdictUnknown,
+		recover.VerdictDisplaced, recover.VerdictIntact, recover.VerdictUnaffected,
+	}
+}
+
+func worstFirst(instances []recover.Instance) []recover.Instance {
+	rank := make(map[recover.Verdict]int)
+	for n, v := range severity() {
+		rank[v] = n
+	}
+	sorted := append([]recover.Instance(nil), instances...)
+	sort.SliceStable(sorted, func(a, b int) bool {
+		if x, y := rank[sorted[a].Verdict], rank[sorted[b].Verdict]; x != y {
+			return x < y
+		}
+		return sorted[a].Domain < sorted[b].Domain
+	})
+	return sorted
+}
+
+func affected(i recover.Instance) bool {
+	return i.Verdict != recover.VerdictIntact && i.Verdict != recover.VerdictUnaffected
+}
+
+// trouble names what is not where it should be, each kind of file once.
+func trouble(i recover.Instance) []string {
+	var names []string
+	seen := make(map[string]bool)
+	for _, f := range i.Files {
+		if f.State == recover.FilePresent || f.Proven {
+			continue
+		}
+		name := strings.ReplaceAll(string(f.Role), "-", " ")
+		switch {
+		case f.Role == recover.RoleDiskInfo:
+			name = "disk.info"
+		case f.Role == recover.RoleDisk && f.Target != "":
+			name = "disk " + console.Clean(f.Target)
+		}
+		if !seen[name] {
+			seen[name] = true
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// scanSize is what is at stake: the data in files that are not where they should be.
+func scanSize(i recover.Instance) string {
+	var n int64
+	for _, f := range i.Files {
+		if f.State != recover.FilePresent && !f.Proven {
+			n += f.Allocated
+		}
+	}
+	if n == 0 {
+		return "-"
+	}
+	return console.Size(n)
+}
+
+// fileSize is what a file takes, and what it seems to have where that is more.
+func fileSize(allocated, apparent int64) string {
+	if allocated == 0 && apparent == 0 {
+		return "-"
+	}
+	s := console.Size(allocated)
+	if full := console.Size(apparent); full != s && apparent > allocated {
+		s += " of " + full
+	}
+	return s
+}
+
+func holders(f recover.File) string {
+	var who []string
+	seen := make(map[int]bool)
+	for _, h := range f.Holders {
+		if !seen[h.PID] {
+			seen[h.PID] = true
+			who = append(who, fmt.Sprintf("%s %d", console.Clean(h.Process), h.PID))
+		}
+	}
+	if len(who) == 0 {
+		return "nobody"
+	}
+	if more := len(who) - 3; more > 0 { // a backing file may have dozens
+		who = append(who[:3], fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(who, ", ")
+}
+
+func project(i recover.Instance) string {
+	if i.ProjectName != "" {
+		return i.ProjectName
+	}
+	return i.ProjectID
+}
+
+func (t Text) verdict(v recover.Verdict) string { return t.paint(verdictColor(v), string(v)) }
+
+func verdictColor(v recover.Verdict) string {
+	switch v {
+	case recover.VerdictLost, recover.VerdictConflict, recover.VerdictRecoverable:
+		return red
+	case recover.VerdictDisplaced, recover.VerdictUnknown:
+		return yellow
+	case recover.VerdictIntact:
+		return green
+	default:
+		return faint
+	}
+}
+
+func (t Text) state(f recover.File) string {
+	if f.Proven {
+		return t.paint(green, "put back")
+	}
+	switch f.State {
+	case recover.FileDeleted, recover.FileReplaced, recover.FileMissing:
+		return t.paint(red, string(f.State))
+	case recover.FileDisplaced:
+		return t.paint(yellow, string(f.State))
+	default:
+		return string(f.State)
+	}
+}

@@ -1,0 +1,145 @@
+package render
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/console"
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// Overview is every run of a host, and what its keeper holds.
+type Overview struct {
+	Runs   []recover.RunStatus  `json:"runs"` // the newest first
+	Keeper recover.KeeperStatus `json:"keeper"`
+}
+
+// Overview writes a table of all runs, what the keeper holds, and what to do.
+func (t Text) Overview(w io.Writer, o Overview) error {
+	var p page
+	if len(o.Runs) == 0 {
+		p.line("No runs.")
+	} else {
+		var rows [][]any
+		for _, r := range o.Runs {
+			rows = append(rows, []any{
+				console.Clean(r.Run), orDash(string(r.Command)), when(r.Started), when(r.Finished), t.runState(r), outcomes(r),
+			})
+		}
+		p.columns("", []any{"run", "command", "started", "finished", "state", "instances"}, rows)
+	}
+	p.line("")
+	t.keeper(&p, o.Keeper)
+	for _, r := range o.Runs {
+		if r.State == recover.RunInterrupted {
+			p.line("")
+			p.line("Next, finish what was interrupted: %s", t.paint(bold, t.Again+" resume"))
+			break
+		}
+	}
+	return p.sendTo(w)
+}
+
+func (t Text) keeper(p *page, k recover.KeeperStatus) {
+	if !k.Running {
+		p.line("The keeper is not running: nothing is held.")
+		return
+	}
+	p.line("The keeper (pid %d) holds %s.", k.PID, counted(len(k.Holds), "file"))
+	if len(k.Holds) == 0 {
+		return
+	}
+	var rows [][]any
+	for _, h := range k.Holds {
+		rows = append(rows, []any{console.Clean(h.Path), console.Size(h.Size), when(h.Since), orDash(strings.Join(h.Instances, ", "))})
+	}
+	p.columns("  ", []any{"file", "size", "since", "for"}, rows, right(2))
+}
+
+// Status writes one run with each instance's steps.
+func (t Text) Status(w io.Writer, r recover.RunStatus) error {
+	var p page
+	p.line("%s  %s on %s, started %s, %s", t.paint(bold, console.Clean(r.Run)), orDash(string(r.Command)), orDash(r.Host), when(r.Started), t.runState(r))
+	for _, i := range r.Instances {
+		p.line("")
+		outcome := t.paint(outcomeColor(i.Outcome), outcomeText(string(r.Command), i.Outcome))
+		if i.Outcome == "" && r.State == recover.RunRunning {
+			outcome = "in work"
+		}
+		p.line("%s  %s", t.paint(bold, label(i.Domain, i.Name, i.UUID)), outcome)
+		if i.Error != "" {
+			p.line("  %s", console.Clean(i.Error))
+		}
+		if len(i.Steps) == 0 {
+			continue
+		}
+		var rows [][]any
+		for _, s := range i.Steps {
+			rows = append(rows, []any{s.Name, when(s.Started), stepSeconds(s), t.stepState(s), console.Clean(s.Path)})
+		}
+		p.columns("  ", []any{"step", "began", "took", "state", "file"}, rows, right(3))
+		for _, s := range i.Steps {
+			if s.Error != "" {
+				p.line("  %s: %s", s.Name, console.Clean(s.Error))
+			}
+		}
+	}
+	if r.State == recover.RunInterrupted {
+		p.line("")
+		p.line("Next, finish it: %s", t.paint(bold, t.Again+" resume "+console.Clean(r.Run)))
+	}
+	return p.sendTo(w)
+}
+
+func (t Text) runState(r recover.RunStatus) string {
+	switch r.State {
+	case recover.RunRunning:
+		return fmt.Sprintf("running (pid %d)", r.PID)
+	case recover.RunInterrupted:
+		return t.paint(red, string(r.State))
+	case recover.RunFinished:
+		return t.paint(green, string(r.State))
+	default:
+		return console.Clean(string(r.State))
+	}
+}
+
+func (t Text) stepState(s recover.StepStatus) string {
+	switch s.State {
+	case recover.PhaseDone:
+		return t.paint(green, string(s.State))
+	case recover.PhaseFailed:
+		return t.paint(red, string(s.State))
+	default:
+		return "begun"
+	}
+}
+
+func stepSeconds(s recover.StepStatus) string {
+	if s.State == recover.PhaseBegin {
+		return "-"
+	}
+	return console.Seconds(s.Seconds)
+}
+
+// outcomes counts a run's instances by how they ended.
+func outcomes(r recover.RunStatus) string {
+	report := recover.RunReport{Command: string(r.Command)}
+	for _, i := range r.Instances {
+		report.Instances = append(report.Instances, recover.InstanceReport{Outcome: i.Outcome})
+	}
+	if len(report.Instances) == 0 {
+		return "-"
+	}
+	return strings.TrimSuffix(runSum(report), ".")
+}
+
+// when writes a time as the host's clock shows it.
+func when(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Local().Format(time.DateTime)
+}

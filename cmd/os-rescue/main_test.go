@@ -1,0 +1,406 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// fake is an engine that answers what a test says, and keeps what it was asked.
+type fake struct {
+	report   recover.Report
+	plan     recover.Plan
+	result   recover.RunReport
+	runs     []recover.RunStatus
+	err      error // of the method that does the command's work
+	execErr  error
+	wait     bool // Execute waits until its context ends
+	executed func()
+
+	mu      sync.Mutex
+	calls   []string
+	command recover.Command
+	options recover.Options
+}
+
+func (f *fake) called(format string, args ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, fmt.Sprintf(format, args...))
+}
+
+func (f *fake) Scan(context.Context) (recover.Report, error) {
+	f.called("scan")
+	return f.report, f.err
+}
+
+func (f *fake) DryRun(_ context.Context, c recover.Command, o recover.Options) (recover.Plan, error) {
+	f.called("dry-run")
+	f.command, f.options = c, o
+	return f.plan, f.err
+}
+
+func (f *fake) Prepare(_ context.Context, c recover.Command, o recover.Options) (session, error) {
+	f.called("prepare")
+	f.command, f.options = c, o
+	return &fakeSession{f}, f.err
+}
+
+func (f *fake) PrepareResume(_ context.Context, run string) (session, error) {
+	f.called("resume %s", run)
+	return &fakeSession{f}, f.err
+}
+
+func (f *fake) Runs(context.Context) ([]recover.RunStatus, error) { return f.runs, nil }
+
+func (f *fake) Run(_ context.Context, id string) (recover.RunStatus, error) {
+	return recover.RunStatus{Run: id, State: recover.RunFinished}, f.err
+}
+
+func (f *fake) RunReport(_ context.Context, id string) (recover.RunReport, error) {
+	return recover.RunReport{Run: id}, f.err
+}
+
+func (f *fake) Keeper(context.Context) (recover.KeeperStatus, error) {
+	return recover.KeeperStatus{}, nil
+}
+
+type fakeSession struct{ *fake }
+
+func (s *fakeSession) Plan() recover.Plan { return s.plan }
+
+func (s *fakeSession) Execute(ctx context.Context) (recover.RunReport, error) {
+	s.called("execute")
+	if s.executed != nil {
+		s.executed()
+	}
+	if s.wait {
+		<-ctx.Done()
+		s.result.Interrupted = true
+	}
+	return s.result, s.execErr
+}
+
+func (s *fakeSession) Abandon(context.Context) error { s.called("abandon"); return nil }
+
+func (s *fakeSession) Close() error { s.called("close"); return nil }
+
+// call is one call of the program in a test.
+type call struct {
+	args        string
+	env         map[string]string
+	stdin       string
+	interactive bool
+	notRoot     bool
+	signals     chan os.Signal
+	stdout      io.Writer // instead of a buffer
+	connectErr  error
+}
+
+type outcome struct {
+	code        int
+	out, err    string
+	withLibvirt bool
+}
+
+func do(t *testing.T, f *fake, c call) outcome {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	var o outcome
+	env := map[string]string{"OS_RESCUE_NOVA_CONF": novaConf(t)}
+	for k, v := range c.env {
+		env[k] = v
+	}
+	sys := system{
+		args: strings.Fields(c.args), env: env, stdin: strings.NewReader(c.stdin), stdout: &stdout, stderr: &stderr,
+		isRoot: !c.notRoot, hostname: "this-host", signals: c.signals, interactive: c.interactive,
+		connect: func(_ context.Context, k connection) (engine, func(), error) {
+			o.withLibvirt = k.libvirt
+			return f, func() { f.called("disconnect") }, c.connectErr
+		},
+	}
+	if c.stdout != nil {
+		sys.stdout = c.stdout
+	}
+	o.code = run(sys)
+	o.out, o.err = stdout.String(), stderr.String()
+	return o
+}
+
+// novaConf keeps a test from reading the nova.conf of the machine it runs on.
+func novaConf(t *testing.T) string {
+	t.Helper()
+	path := t.TempDir() + "/nova.conf"
+	if err := os.WriteFile(path, []byte("[DEFAULT]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func disruptive() recover.Plan {
+	return recover.Plan{Run: "r1", Command: recover.CommandRescue, Host: "h", Instances: []recover.InstancePlan{
+		{UUID: "u1", Domain: "instance-00000001", Action: recover.ActionReboot},
+		{UUID: "u2", Domain: "instance-00000002", Action: recover.ActionPutBack},
+	}}
+}
+
+func TestBadUsageIsExit2AndTouchesNothing(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                                      "give exactly one of",
+		"--all --project x --offline":           "give exactly one of",
+		"--all":                                 "add --offline",
+		"--all --offline --mode live":           "knows reboot only",
+		"--all --offline --verify structure":    "must be full",
+		"--all --offline --output xml":          "must be text or json",
+		"--all --offline --parallel 0":          "1 to 64",
+		"--all --offline --parallel x":          "invalid argument",
+		"--all --offline --log-level loud":      "--log-level",
+		"--all --offline --log-format xml":      "--log-format",
+		"--all --offline --config /nonexistent": "/nonexistent",
+		"--bogus":                               "unknown flag",
+		"scna":                                  "scan",
+		"scan extra":                            "",
+		"backup --all":                          "give --to DIR",
+		"backup --to /b":                        "give exactly one of",
+		"restore --offline":                     "give --from DIR",
+		"restore --from /b":                     "add --offline",
+		"report":                                "",
+		"resume a b":                            "",
+		"keeper":                                "dir",
+	} {
+		f := &fake{}
+		o := do(t, f, call{args: args})
+		if o.code != exitUsage || !strings.Contains(o.err, want) || o.out != "" || len(f.calls) > 0 {
+			t.Errorf("%q: exit %d, stdout %q, stderr %q, calls %v; want exit 2 and %q", args, o.code, o.out, o.err, f.calls, want)
+		}
+	}
+}
+
+func TestOnlyRootCanDoAnythingButRead(t *testing.T) {
+	for _, args := range []string{"scan", "status", "report r1", "resume", "--all --offline", "backup --all --to /b", "restore --from /b --offline", "keeper --dir /x"} {
+		if o := do(t, &fake{}, call{args: args, notRoot: true}); o.code != exitUnusable || !strings.Contains(o.err, "root") {
+			t.Errorf("%s: exit %d, %q", args, o.code, o.err)
+		}
+	}
+	for _, args := range []string{"version", "completion bash", "help", "--help", "scan --help", "man " + t.TempDir()} {
+		if o := do(t, &fake{}, call{args: args, notRoot: true}); o.code != exitOK {
+			t.Errorf("%s: exit %d, %q", args, o.code, o.err)
+		}
+	}
+}
+
+func TestWhatDisturbsGuestsNeedsConsent(t *testing.T) {
+	quiet := recover.Plan{Instances: []recover.InstancePlan{{UUID: "u2", Domain: "d2", Action: recover.ActionPutBack}}}
+	for _, c := range []struct {
+		name  string
+		plan  recover.Plan
+		call  call
+		code  int
+		calls string
+		err   string
+	}{
+		{"no terminal", disruptive(), call{}, exitUsage, "prepare abandon close disconnect", "instance-00000001: add --yes"},
+		{"no terminal, --yes", disruptive(), call{args: "--yes"}, exitOK, "prepare execute close disconnect", ""},
+		{"yes", disruptive(), call{interactive: true, stdin: "yes\n"}, exitOK, "prepare execute close disconnect", "Type yes to go on"},
+		{"y is not yes", disruptive(), call{interactive: true, stdin: "y\n"}, exitUnrescued, "prepare abandon close disconnect", "nothing was changed"},
+		{"end of input", disruptive(), call{interactive: true}, exitUnrescued, "prepare abandon close disconnect", "nothing was changed"},
+		{"put back alone asks nobody", quiet, call{}, exitOK, "prepare execute close disconnect", ""},
+		{"nothing to do asks nobody", recover.Plan{}, call{interactive: true}, exitOK, "prepare execute close disconnect", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := &fake{plan: c.plan}
+			c.call.args += " --all --offline"
+			o := do(t, f, c.call)
+			if o.code != c.code || strings.Join(f.calls, " ") != c.calls || !strings.Contains(o.err, c.err) {
+				t.Errorf("exit %d, calls %v, stderr %q", o.code, f.calls, o.err)
+			}
+		})
+	}
+}
+
+func TestThePlanIsShownBeforeTheQuestionAndTheResultAloneIsOnStdout(t *testing.T) {
+	o := do(t, &fake{plan: disruptive()}, call{args: "--all --offline --output json", interactive: true, stdin: "yes\n"})
+	if !strings.Contains(o.err, "Plan of a rescue") || strings.Index(o.err, "Plan of") > strings.Index(o.err, "Type yes") {
+		t.Errorf("stderr: %q", o.err)
+	}
+	if !strings.HasPrefix(o.out, "{") || strings.Contains(o.out, "Plan of") {
+		t.Errorf("stdout: %q", o.out)
+	}
+}
+
+func TestADryRunPreparesNothing(t *testing.T) {
+	for _, output := range []string{"text", "json"} {
+		f := &fake{plan: disruptive()}
+		o := do(t, f, call{args: "--all --offline --dry-run --output " + output})
+		if o.code != exitOK || strings.Join(f.calls, " ") != "dry-run disconnect" || !strings.Contains(o.out, "instance-00000001") {
+			t.Errorf("exit %d, calls %v, stdout %q", o.code, f.calls, o.out)
+		}
+	}
+}
+
+func TestFlagsBecomeOptions(t *testing.T) {
+	for _, c := range []struct {
+		args    string
+		command recover.Command
+		want    recover.Options
+	}{
+		{"--instance a --instance b --offline --backup-dir /b --parallel 7 --replace-existing --no-reboot --accept-shared", recover.CommandRescue,
+			recover.Options{Selection: recover.Selection{Instances: []string{"a", "b"}}, Parallel: 7, ReplaceExisting: true, BackupDir: "/b", NoReboot: true, AcceptShared: true}},
+		{"--project shop --offline", recover.CommandRescue, recover.Options{Selection: recover.Selection{Project: "shop"}, Parallel: 2}},
+		{"backup --all --to /b/ --keep-paused", recover.CommandBackup, recover.Options{Selection: recover.Selection{All: true}, Parallel: 2, BackupDir: "/b", KeepPaused: true}},
+		{"restore --from /b --offline --accept-older", recover.CommandRestore, recover.Options{Selection: recover.Selection{All: true}, Parallel: 2, BackupDir: "/b", AcceptOlder: true}},
+		{"restore --from /b --offline --instance a", recover.CommandRestore, recover.Options{Selection: recover.Selection{Instances: []string{"a"}}, Parallel: 2, BackupDir: "/b"}},
+	} {
+		f := &fake{}
+		if o := do(t, f, call{args: c.args}); o.code != exitOK {
+			t.Errorf("%s: exit %d, %q", c.args, o.code, o.err)
+		}
+		if f.command != c.command || fmt.Sprintf("%+v", f.options) != fmt.Sprintf("%+v", c.want) {
+			t.Errorf("%s: %s %+v, want %s %+v", c.args, f.command, f.options, c.command, c.want)
+		}
+	}
+}
+
+func TestTheExitCodeOfARunIsItsResults(t *testing.T) {
+	with := func(o recover.Outcome) recover.RunReport {
+		return recover.RunReport{Instances: []recover.InstanceReport{{Domain: "d", Outcome: o, Error: "x"}}}
+	}
+	interrupted := with(recover.OutcomeSkipped)
+	interrupted.Interrupted = true
+	for _, c := range []struct {
+		name   string
+		result recover.RunReport
+		err    error
+		want   int
+	}{
+		{"rescued", with(recover.OutcomeRescued), nil, exitOK},
+		{"intact", with(recover.OutcomeIntact), nil, exitOK},
+		{"nothing", recover.RunReport{}, nil, exitOK},
+		{"skipped", with(recover.OutcomeSkipped), nil, exitUnrescued},
+		{"failed", with(recover.OutcomeFailed), nil, exitUnrescued},
+		{"interrupted", interrupted, nil, exitInterrupted},
+		{"interrupted with an error", interrupted, errors.New("the journal"), exitInterrupted},
+		{"error", with(recover.OutcomeRescued), errors.New("the journal"), exitUnrescued},
+		{"unusable", recover.RunReport{}, recover.ErrUnavailable, exitUnusable},
+	} {
+		o := do(t, &fake{result: c.result, execErr: c.err}, call{args: "--all --offline --yes"})
+		if o.code != c.want {
+			t.Errorf("%s: exit %d, want %d", c.name, o.code, c.want)
+		}
+		if c.err != nil && !strings.Contains(o.err, c.err.Error()) {
+			t.Errorf("%s: stderr %q does not say %q", c.name, o.err, c.err)
+		}
+	}
+}
+
+func TestASignalStopsARunAndIsAnsweredEachTime(t *testing.T) {
+	signals := make(chan os.Signal)
+	f := &fake{wait: true}
+	f.executed = func() {
+		signals <- os.Interrupt
+		signals <- os.Interrupt
+	}
+	o := do(t, f, call{args: "--all --offline --yes", signals: signals})
+	if o.code != exitInterrupted || !strings.Contains(o.err, "stopping: SIGINT") {
+		t.Errorf("exit %d, stderr %q", o.code, o.err)
+	}
+	if !strings.Contains(o.err, "still finishing what can't be interrupted (signal 2: SIGINT)") {
+		t.Errorf("the second signal: %q", o.err)
+	}
+}
+
+func TestASignalAtTheQuestionIsANo(t *testing.T) {
+	signals := make(chan os.Signal, 1)
+	signals <- os.Interrupt
+	never, hold := io.Pipe()
+	defer hold.Close()
+	f := &fake{plan: disruptive()}
+	var stdout, stderr bytes.Buffer
+	code := run(system{args: []string{"--all", "--offline"}, env: map[string]string{"OS_RESCUE_NOVA_CONF": novaConf(t)}, stdin: never, stdout: &stdout, stderr: &stderr, isRoot: true,
+		hostname: "h", signals: signals, interactive: true,
+		connect: func(context.Context, connection) (engine, func(), error) { return f, func() {}, nil }})
+	if code != exitInterrupted || strings.Join(f.calls, " ") != "prepare abandon close" {
+		t.Errorf("exit %d, calls %v, stderr %q", code, f.calls, stderr.String())
+	}
+}
+
+func TestResultsThatCannotBeWrittenAreAnError(t *testing.T) {
+	f := &fake{}
+	o := do(t, f, call{args: "scan", stdout: failing{}})
+	if o.code != exitUnusable || !strings.Contains(o.err, "can't write the results") {
+		t.Errorf("exit %d, %q", o.code, o.err)
+	}
+}
+
+type failing struct{}
+
+func (failing) Write([]byte) (int, error) { return 0, errors.New("broken pipe") }
+
+func TestScan(t *testing.T) {
+	f := &fake{report: recover.Report{Host: "h", Instances: []recover.Instance{{UUID: "u", Domain: "d", Verdict: recover.VerdictRecoverable}}}}
+	o := do(t, f, call{args: "scan --libvirt-uri qemu:///x?a=b"})
+	if o.code != exitOK || !o.withLibvirt || !strings.Contains(o.out, "os-rescue --libvirt-uri 'qemu:///x?a=b' --all --offline --dry-run\n") {
+		t.Errorf("exit %d, %q", o.code, o.out)
+	}
+	f.report.Instances[0].Verdict = recover.VerdictUnknown
+	if o := do(t, f, call{args: "scan"}); o.code != exitUnrescued {
+		t.Errorf("with an instance that could not be looked at: exit %d", o.code)
+	}
+	f.err = recover.ErrUnavailable
+	if o := do(t, f, call{args: "scan"}); o.code != exitUnusable || o.out != "" {
+		t.Errorf("without libvirt: exit %d, %q", o.code, o.out)
+	}
+}
+
+func TestResumeFinishesEveryInterruptedRunTheOldestFirst(t *testing.T) {
+	f := &fake{runs: []recover.RunStatus{
+		{Run: "r4", State: recover.RunInterrupted}, {Run: "r3", State: recover.RunRunning},
+		{Run: "r2", State: recover.RunFinished}, {Run: "r1", State: recover.RunInterrupted},
+	}}
+	o := do(t, f, call{args: "resume"})
+	if want := "resume r1 execute close resume r4 execute close disconnect"; o.code != exitOK || strings.Join(f.calls, " ") != want {
+		t.Errorf("exit %d, calls %v", o.code, f.calls)
+	}
+	f = &fake{runs: f.runs, result: recover.RunReport{Instances: []recover.InstanceReport{{Outcome: recover.OutcomeFailed}}}}
+	if o := do(t, f, call{args: "resume"}); o.code != exitUnrescued || !strings.Contains(strings.Join(f.calls, " "), "resume r4") {
+		t.Errorf("after one that failed: exit %d, calls %v", o.code, f.calls)
+	}
+	f = &fake{}
+	if o := do(t, f, call{args: "resume"}); o.code != exitOK || !strings.Contains(o.out, "nothing to do") {
+		t.Errorf("nothing to resume: exit %d, %q", o.code, o.out)
+	}
+	f = &fake{err: recover.ErrNoRun}
+	if o := do(t, f, call{args: "resume nope"}); o.code != exitUsage {
+		t.Errorf("a run that is not there: exit %d", o.code)
+	}
+	f = &fake{plan: disruptive()}
+	if o := do(t, f, call{args: "resume r1"}); o.code != exitUsage || strings.Contains(strings.Join(f.calls, " "), "execute") {
+		t.Errorf("without consent: exit %d, calls %v", o.code, f.calls)
+	}
+}
+
+func TestStatusAndReportWorkWithoutLibvirt(t *testing.T) {
+	for args, want := range map[string]string{
+		"status": "No runs.", "status r1": "r1", "report r1": "Run r1.", "status -o json": `"runs": []`, "status r1 -o json": `"run": "r1"`, "report r1 -o json": `"instances": []`,
+	} {
+		o := do(t, &fake{}, call{args: args})
+		if o.code != exitOK || o.withLibvirt || !strings.Contains(o.out, want) {
+			t.Errorf("%s: exit %d, libvirt %v, %q", args, o.code, o.withLibvirt, o.out)
+		}
+	}
+}
+
+func TestAnErrorIsOneLineFitForATerminal(t *testing.T) {
+	o := do(t, &fake{err: fmt.Errorf("%w: evil\x1b[2J\n\tsecond line", recover.ErrRefused)}, call{args: "scan"})
+	if o.err != "os-rescue: refused: evil?[2J; second line\n" || o.code != exitUnrescued {
+		t.Errorf("exit %d, %q", o.code, o.err)
+	}
+}

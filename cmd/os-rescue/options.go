@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// runFlags are the flags of the commands that make a run. Each command adds
+// those that it has.
+type runFlags struct {
+	options recover.Options
+	offline bool
+	dryRun  bool
+	yes     bool
+	mode    string
+	verify  string
+
+	needsOffline bool
+	allIfNone    bool // no selector selects everything
+}
+
+func (f *runFlags) addSelectors(cmd *cobra.Command) {
+	s := &f.options.Selection
+	cmd.Flags().StringVar(&s.Project, "project", "", "the instances of this project: its `name` or ID")
+	cmd.Flags().StringSliceVar(&s.Instances, "instance", nil, "this instance: its `UUID`; may be repeated")
+	cmd.Flags().BoolVar(&s.All, "all", false, "every instance of this host")
+}
+
+func (f *runFlags) addOffline(cmd *cobra.Command) {
+	f.needsOffline = true
+	cmd.Flags().BoolVar(&f.offline, "offline", false, "work through libvirt alone, without Nova")
+}
+
+func (f *runFlags) addRun(cmd *cobra.Command) {
+	cmd.Flags().Int("parallel", 2, "how many instances are worked on at a time")
+	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "show the plan and touch nothing")
+	cmd.Flags().BoolVarP(&f.yes, "yes", "y", false, "do not ask")
+}
+
+func (f *runFlags) addPublish(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.options.ReplaceExisting, "replace-existing", false, "move aside (never delete) what stands where a file belongs and differs from it")
+	cmd.Flags().BoolVar(&f.options.NoReboot, "no-reboot", false, "put the files back and leave the domains off")
+}
+
+// checkMode accepts what this version can do.
+func (f *runFlags) checkMode() error {
+	if f.mode != "reboot" {
+		return fmt.Errorf("%w: --mode is %q: this version knows reboot only", recover.ErrUsage, f.mode)
+	}
+	if f.verify != string(recover.VerifyFull) {
+		return fmt.Errorf("%w: --verify is %q: it must be full", recover.ErrUsage, f.verify)
+	}
+	return nil
+}
+
+// needs makes a directory's flag one that must be given, and not empty.
+func (f *runFlags) needs(cmd *cobra.Command, flag string) {
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if f.options.BackupDir == "" {
+			return fmt.Errorf("%w: give --%s DIR", recover.ErrUsage, flag)
+		}
+		return run(cmd, args)
+	}
+}
+
+// check returns the options, checked as far as flags alone can be.
+func (f *runFlags) check() (recover.Options, error) {
+	o := f.options
+	if f.allIfNone && len(o.Selection.Instances) == 0 && o.Selection.Project == "" {
+		o.Selection.All = true
+	}
+	if err := o.Selection.Validate(); err != nil {
+		return o, err
+	}
+	if f.needsOffline && !f.offline {
+		return o, errOffline
+	}
+	if o.BackupDir != "" {
+		dir, err := filepath.Abs(o.BackupDir)
+		if err != nil {
+			return o, fmt.Errorf("%w: %s: %w", recover.ErrUsage, o.BackupDir, err)
+		}
+		o.BackupDir = dir // a resume may be started elsewhere
+	}
+	return o, nil
+}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+func newReport(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "report RUN",
+		Short: "Show what a run did, as it was shown at its end",
+		Long: `Shows the result of a run again, from its journal: how each instance fared, for
+how long it was paused and down, and every error in full.
+
+RUN is what "os-rescue status" shows, or its beginning. libvirt is not needed.`,
+		Example: `  os-rescue report 20261122-1804
+  os-rescue report 20261122-1804 --output json`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, e, err := a.open(cmd, false)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			report, err := e.RunReport(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.result(report, func(w io.Writer) error { return a.text(cmd, w).Run(w, report) })
+		},
+	}
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/config"
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// newRoot returns the command that rescues, with all others below it.
+func newRoot(a *app) *cobra.Command {
+	f := &runFlags{}
+	cmd := &cobra.Command{
+		Use:   "os-rescue {--project NAME|ID | --instance UUID ... | --all} --offline",
+		Short: "Bring back the disks of running instances whose files were deleted under them",
+		Long: `os-rescue brings back the disks of running OpenStack instances whose files were
+deleted under them, and gets the instances back into service without losing a
+byte. It runs on the compute node, as root.
+
+Without a command it rescues the instances that are selected. Each lost file is
+held open first, so that its data outlives even a crash of os-rescue. A guest
+whose writable disk is lost is paused; its files are copied from what its QEMU
+holds and compared in full; only then is its domain destroyed, its files put
+back, and the domain started again. A guest that lost only files which it does
+not write is not even paused.
+
+Anything that pauses or destroys a guest shows its plan and asks first. Where
+there is no terminal to ask on, it needs --yes. --dry-run shows the plan and
+touches nothing. An interrupted run is finished by "os-rescue resume".
+
+This version works through libvirt only: --offline must be given.
+
+Exit codes: 0 all done or nothing to do, 1 some instances were not rescued
+(their data is safe), 2 bad usage or configuration, 3 the environment is
+unusable, 130 interrupted and rolled back.
+
+Configuration: ` + config.DefaultFile + `, overridden by environment
+variables (` + config.EnvPrefix + `LOG_LEVEL for log.level), overridden by flags.`,
+		Example: `  os-rescue scan
+  os-rescue --all --offline --dry-run
+  os-rescue --project shop --offline
+  os-rescue --instance 6f0c1f4e-3d53-4c9c-8a83-0d5b0c1f9a11 --offline --yes --backup-dir /mnt/backup`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if !slices.Contains([]string{"text", "json"}, a.output) {
+				return fmt.Errorf("--output is %q: it must be text or json", a.output)
+			}
+			a.began = true
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := f.checkMode(); err != nil {
+				return err
+			}
+			return a.execute(cmd, recover.CommandRescue, f)
+		},
+	}
+	p := cmd.PersistentFlags()
+	p.StringVar(&a.configFile, "config", "", "configuration file (default "+config.DefaultFile+")")
+	p.StringVarP(&a.output, "output", "o", "text", "form of the results: text or json")
+	p.String("log-level", "info", "trace, debug, info, warn or error")
+	p.String("log-format", "auto", "pretty, json, or auto: pretty on a terminal")
+	p.String("libvirt-uri", "qemu:///system", "where libvirt is reached")
+	p.BoolVar(&a.noColor, "no-color", false, "no colours, as with NO_COLOR in the environment")
+	p.BoolVarP(&a.quiet, "quiet", "q", false, "errors only: no progress, no other logs")
+
+	f.addSelectors(cmd)
+	f.addOffline(cmd)
+	f.addRun(cmd)
+	f.addPublish(cmd)
+	cmd.Flags().BoolVar(&f.options.AcceptShared, "accept-shared", false,
+		"the files are on a file system that other hosts may write too, and you know that no other host runs the instance")
+	cmd.Flags().StringVar(&f.options.BackupDir, "backup-dir", "", "also keep a backup of every file in this `directory`, as \"os-rescue backup\" does")
+	cmd.Flags().StringVar(&f.mode, "mode", "reboot", "how: reboot")
+	cmd.Flags().StringVar(&f.verify, "verify", "full", "how copies are proven: full")
+
+	cmd.AddCommand(newScan(a), newBackup(a), newRestore(a), newResume(a), newStatus(a), newReport(a), newVersion(a), newMan(a), newKeeper(a))
+	return cmd
+}

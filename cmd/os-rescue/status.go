@@ -1,0 +1,47 @@
+package main
+
+import (
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/render"
+)
+
+func newStatus(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status [RUN]",
+		Short: "Show the runs and where they stand",
+		Long: `Lists the runs of this host, the newest first, and what the keeper holds: the
+process that keeps lost files open while a run is under way or unfinished. With
+RUN, shows each instance of that run and its steps.
+
+RUN is what the list shows, or its beginning. libvirt is not needed.`,
+		Example: `  os-rescue status
+  os-rescue status 20261122-1804
+  os-rescue status --output json | jq -r '.runs[] | select(.state == "interrupted") | .run'`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, e, err := a.open(cmd, false)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			if len(args) > 0 {
+				run, err := e.Run(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				return a.result(run, func(w io.Writer) error { return a.text(cmd, w).Status(w, run) })
+			}
+			var overview render.Overview
+			if overview.Runs, err = e.Runs(ctx); err != nil {
+				return err
+			}
+			if overview.Keeper, err = e.Keeper(ctx); err != nil {
+				return err
+			}
+			return a.result(overview, func(w io.Writer) error { return a.text(cmd, w).Overview(w, overview) })
+		},
+	}
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/os-rescue/os-rescue/hypervisor"
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// connect wires libvirt into an engine.
+func connect(ctx context.Context, c connection) (engine, func(), error) {
+	failpoint, err := failpoints(ctx, c.env)
+	if err != nil {
+		return nil, nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: this program's own path: %w", recover.ErrUnusable, err)
+	}
+	e := &recover.Engine{Settings: c.config.Settings(), Progress: c.progress, Failpoint: failpoint}
+	e.Settings.KeeperCommand = []string{self, "keeper", "--dir", c.config.StateDir}
+	if !c.libvirt {
+		return wired{e}, func() {}, nil
+	}
+	// The loop carries every connection's keepalive: it must go on while an
+	// interrupted run is being rolled back.
+	loop, stop := context.WithCancel(c.logger.WithContext(context.WithoutCancel(ctx)))
+	if err := hypervisor.StartEventLoop(loop); err != nil {
+		stop()
+		return nil, nil, fmt.Errorf("%w: %w", recover.ErrUnusable, err)
+	}
+	client, err := hypervisor.Open(ctx, hypervisor.Options{URI: c.config.LibvirtURI, RunDir: c.config.LibvirtRunDir})
+	if err != nil {
+		stop()
+		return nil, nil, err
+	}
+	e.Hypervisor = client
+	return wired{e}, func() {
+		if err := client.Close(); err != nil {
+			c.logger.Debug().Err(err).Msg("closing libvirt")
+		}
+		stop()
+	}, nil
+}
+
+// wired is recover.Engine with sessions as an interface.
+type wired struct{ *recover.Engine }
+
+func (w wired) Prepare(ctx context.Context, command recover.Command, o recover.Options) (session, error) {
+	s, err := w.Engine.Prepare(ctx, command, o)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (w wired) PrepareResume(ctx context.Context, run string) (session, error) {
+	s, err := w.Engine.PrepareResume(ctx, run)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
