@@ -8,13 +8,19 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/os-rescue/os-rescue/recover/beneath"
 	"github.com/os-rescue/os-rescue/recover/copier"
 )
+
+// definitionName is the domain's XML, beside its files.
+const definitionName = "domain.xml"
 
 // backupDir is the directory that a run keeps its copies in, in the layout of
 // the manual way: DIR/UUID/disk, DIR/_base/SHA1, and DIR/manifest.json.
@@ -86,8 +92,8 @@ func (p *planner) backup(ctx context.Context, i Instance) InstancePlan {
 	if reason := handsOff(i.domain); reason != "" {
 		return plan.refuse("%s", reason)
 	}
-	if _, err := os.Lstat(filepath.Join(p.options.BackupDir, i.UUID)); err == nil {
-		return plan.refuse("%v: %s has a backup of it already, and none is overwritten: give another directory", ErrConflict, p.options.BackupDir)
+	if err := p.backupFree(i.UUID); err != nil {
+		return plan.refuse("%v", err)
 	}
 	for _, f := range i.Files {
 		if f.Role == RoleOther || len(f.Holders) == 0 && f.Role != RoleDiskInfo {
@@ -102,6 +108,18 @@ func (p *planner) backup(ctx context.Context, i Instance) InstancePlan {
 	plan.Action = ActionBackup
 	plan.Steps = p.backupSteps(plan)
 	return plan
+}
+
+// backupFree returns ErrConflict when the backup directory has something of the
+// instance already: no backup is ever overwritten.
+func (p *planner) backupFree(uuid string) error {
+	if p.options.BackupDir == "" || p.resuming {
+		return nil
+	}
+	if _, err := os.Lstat(filepath.Join(p.options.BackupDir, uuid)); err == nil {
+		return fmt.Errorf("%w: %s has a backup of it already, and none is overwritten: give another directory", ErrConflict, p.options.BackupDir)
+	}
+	return nil
 }
 
 func (p *planner) backupFile(_ context.Context, i Instance, f File) (FilePlan, error) {
@@ -170,7 +188,7 @@ func (t *task) backUp(ctx context.Context) error {
 
 // keepBackup keeps copies of a rescued instance's files, if that was asked for.
 func (t *task) keepBackup(ctx context.Context) error {
-	if t.s.backup == nil {
+	if t.s.backup == nil || t.s.plan.Command != CommandRescue {
 		return nil
 	}
 	return t.keepBackupAs(ctx, t.ip.Found)
@@ -178,16 +196,23 @@ func (t *task) keepBackup(ctx context.Context) error {
 
 func (t *task) keepBackupAs(ctx context.Context, left DomainState) error {
 	b := t.s.backup
+	if kept, ok := b.entry(t.ip.UUID); ok && kept.Run == t.s.plan.Run {
+		return nil // the interrupted run came that far
+	}
 	entry := ManifestInstance{UUID: t.ip.UUID, Domain: t.ip.Domain, Name: t.ip.Name, ProjectID: t.ip.ProjectID, ProjectName: t.ip.ProjectName,
 		Taken: time.Now().UTC(), Run: t.s.plan.Run, Found: t.ip.Found, Left: left, Snapshot: t.before, Files: []ManifestFile{}}
 	if entry.Snapshot.Process.PID == 0 {
 		entry.Snapshot.Process = t.ip.Process
 	}
-	return t.step(ctx, stepBackup, "", func() error {
+	var stored []string
+	err := t.step(ctx, stepBackup, "", func() error {
 		for _, f := range t.ip.Files {
 			file, err := t.store(ctx, f)
 			if err != nil {
 				return err
+			}
+			if f.Role != RoleBacking {
+				stored = append(stored, filepath.Join(b.path, file.Stored))
 			}
 			entry.Files = append(entry.Files, file)
 		}
@@ -202,6 +227,34 @@ func (t *task) keepBackupAs(ctx context.Context, left DomainState) error {
 		}
 		return b.add(entry)
 	})
+	if _, ok := b.entry(t.ip.UUID); err != nil && !ok {
+		stored = append(stored, filepath.Join(b.path, t.ip.UUID, definitionName))
+		err = errors.Join(err, b.remove(t.ip.UUID, stored))
+	}
+	return err
+}
+
+// entry returns the instance's entry in the manifest.
+func (b *backupDir) entry(uuid string) (ManifestInstance, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.manifest.find(uuid)
+}
+
+// remove removes the files of a backup that was not completed, which this run
+// made, and the instance's directory if nothing else is in it.
+func (b *backupDir) remove(uuid string, paths []string) error {
+	var errs error
+	for _, path := range paths {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = errors.Join(errs, err)
+		}
+	}
+	err := os.Remove(filepath.Join(b.path, uuid))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) {
+		err = nil
+	}
+	return errors.Join(errs, err)
 }
 
 // stillBackedUp makes sure that the guest was quiet all the time it was copied.
@@ -249,9 +302,19 @@ func (t *task) store(ctx context.Context, f FilePlan) (ManifestFile, error) {
 	return b.stored[f.Key()], err
 }
 
-func (t *task) storeFile(ctx context.Context, f FilePlan, entry *ManifestFile) (err error) {
+func (t *task) storeFile(ctx context.Context, f FilePlan, entry *ManifestFile) error {
+	path := filepath.Join(t.s.backup.path, entry.Stored)
+	if t.prior != nil && slices.Contains(t.prior.stores, path) {
+		// Begun by the interrupted run, and not in the manifest.
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return t.step(ctx, stepStore, path, func() error { return t.storeProven(ctx, f, path, entry) })
+}
+
+func (t *task) storeProven(ctx context.Context, f FilePlan, path string, entry *ManifestFile) (err error) {
 	b := t.s.backup
-	path := filepath.Join(b.path, entry.Stored)
 	dir, err := b.mkdir(filepath.Dir(path))
 	if err != nil {
 		return err
@@ -340,7 +403,7 @@ func (t *task) storeXML() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	name := filepath.Join(t.ip.UUID, "domain.xml")
+	name := filepath.Join(t.ip.UUID, definitionName)
 	dir, err := t.s.backup.mkdir(filepath.Join(t.s.backup.path, t.ip.UUID))
 	if err != nil {
 		return "", err

@@ -32,7 +32,10 @@ type lookup interface {
 
 // classify finds out where one expected file stands, from what lies at its path
 // and what is held. It fills in everything of the file that depends on that.
-func classify(f *File, held []heldFile, tree lookup, others map[string]bool) error {
+//
+// home is the tree in which files are published: the same as tree, unless QEMU
+// lives in another mount namespace.
+func classify(f *File, held []heldFile, tree, home lookup, others map[string]bool) error {
 	at, err := tree.Stat(f.Path)
 	exists := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -51,7 +54,7 @@ func classify(f *File, held []heldFile, tree lookup, others map[string]bool) err
 			return nil
 		}
 	}
-	for _, h := range nameless(f.Path, held, exists, tree, others) {
+	for _, h := range nameless(f, held, exists, tree, others) {
 		if len(f.Holders) > 0 && h.inode() != (inode{f.Device, f.Inode}) {
 			f.State = FileDisplaced
 			f.Reason = "several deleted files of this name are held: which is the instance's can't be told"
@@ -65,7 +68,7 @@ func classify(f *File, held []heldFile, tree lookup, others map[string]bool) err
 			f.State = FileReplaced
 			f.Reason = fmt.Sprintf("another file (inode %d) stands at the path", at.Ino)
 		}
-		return checkDevice(f, tree)
+		return checkPlace(f, tree, home)
 	}
 	if h, reason, ok := displaced(f.Path, held, at, exists, tree, others); ok {
 		f.hold(h)
@@ -83,6 +86,7 @@ func classify(f *File, held []heldFile, tree lookup, others map[string]bool) err
 // hold notes one more holder of the file's inode.
 func (f *File) hold(h heldFile) {
 	f.measure(h.Stat)
+	f.unlinked = h.unlinked() || h.sillyRenamed()
 	f.Holders = append(f.Holders, h.holder())
 	if h.writable() && f.Role != RoleBacking && f.Role != RoleConsoleLog {
 		f.Writable = true
@@ -95,18 +99,21 @@ func (f *File) measure(st unix.Stat_t) {
 }
 
 // nameless returns the held descriptors that are this file with its name gone.
-func nameless(path string, held []heldFile, exists bool, tree lookup, others map[string]bool) []heldFile {
-	var found, silly []heldFile
+// What a living process of the domain holds counts before what the keeper has: a
+// pin may be of an earlier life of the instance.
+func nameless(f *File, held []heldFile, exists bool, tree lookup, others map[string]bool) []heldFile {
+	path := f.Path
+	var found, pins, silly []heldFile
 	for _, h := range held {
 		switch {
 		case h.PinPath != "":
 			if h.PinPath == path && (h.unlinked() || h.sillyRenamed()) {
-				found = append(found, h)
+				pins = append(pins, h)
 			}
 		case h.unlinked():
 			for _, p := range heldPaths(h.Link, true) {
 				// "x (deleted)" may be the name of another file of the domain.
-				if p == path {
+				if p == path || p == f.resolved {
 					found = append(found, h)
 					break
 				}
@@ -121,7 +128,15 @@ func nameless(path string, held []heldFile, exists bool, tree lookup, others map
 	// A silly rename hides the old name: only a directory in which a single
 	// file of the instance is gone tells which it was.
 	if len(found) == 0 && len(silly) > 0 && !exists && sameInode(silly) && onlyGone(path, others, tree) {
-		return silly
+		found = silly
+	}
+	if len(found) == 0 {
+		return pins
+	}
+	for _, p := range pins {
+		if p.inode() == found[0].inode() {
+			found = append(found, p)
+		}
 	}
 	return found
 }
@@ -160,10 +175,11 @@ func displaced(path string, held []heldFile, at unix.Stat_t, exists bool, tree l
 	return h, "the file exists, but not here: its file system was unmounted, or lies in another mount namespace (QEMU shows it as " + h.Link + ")", true
 }
 
-// checkDevice turns a deleted file into a displaced one when the place where it
-// belongs is on another file system than the file: restoring it there would put
-// it where nobody who mounts the right one again will find it.
-func checkDevice(f *File, tree lookup) error {
+// checkPlace turns a deleted file into a displaced one when the place where it
+// belongs is on another file system than the file (restoring it there would put
+// it where nobody who mounts the right one again will find it), or is not the
+// place that QEMU means by the same path.
+func checkPlace(f *File, tree, home lookup) error {
 	dir, st, err := tree.Ancestor(f.Path)
 	if err != nil {
 		return err
@@ -172,6 +188,15 @@ func checkDevice(f *File, tree lookup) error {
 		f.State = FileDisplaced
 		f.Reason = fmt.Sprintf("the deleted file is on device %d:%d, but %s is on %d:%d: its file system is not mounted there",
 			unix.Major(f.Device), unix.Minor(f.Device), dir, unix.Major(st.Dev), unix.Minor(st.Dev))
+		return nil
+	}
+	at, here, err := home.Ancestor(f.Path)
+	if err != nil {
+		return err
+	}
+	if here.Dev != st.Dev || here.Ino != st.Ino {
+		f.State = FileDisplaced
+		f.Reason = fmt.Sprintf("QEMU lives in another mount namespace (a container?): its %s is not the %s of this host; run os-rescue in that namespace", dir, at)
 	}
 	return nil
 }

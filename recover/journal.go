@@ -57,8 +57,8 @@ type journal struct {
 	mu        sync.Mutex
 	file      *os.File
 	seq       int
+	length    int64 // of the whole lines, in bytes
 	failpoint func(string)
-	seen      func(Record)
 }
 
 // openJournal opens the journal of the run in dir for appending, after the
@@ -73,16 +73,13 @@ func openJournal(dir string, failpoint func(string)) (*journal, []Record, error)
 		err = f.Truncate(length)
 	}
 	if err == nil {
-		_, err = f.Seek(length, io.SeekStart)
-	}
-	if err == nil {
 		err = syncDir(dir)
 	}
 	if err != nil {
 		f.Close()
 		return nil, nil, fmt.Errorf("open the journal in %s: %w", dir, err)
 	}
-	j := &journal{file: f, failpoint: failpoint}
+	j := &journal{file: f, length: length, failpoint: failpoint}
 	if len(records) > 0 {
 		j.seq = records[len(records)-1].Seq
 	}
@@ -116,15 +113,16 @@ func (j *journal) append(r *Record) error {
 	if err != nil {
 		return err
 	}
-	if _, err := j.file.Write(append(line, '\n')); err != nil {
-		return err
+	// Always behind the last whole line: half a line of a write that failed is
+	// written over, or cut off.
+	n, err := j.file.WriteAt(append(line, '\n'), j.length)
+	if err == nil {
+		err = unix.Fdatasync(int(j.file.Fd()))
 	}
-	if err := unix.Fdatasync(int(j.file.Fd())); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(err, j.file.Truncate(j.length))
 	}
-	if j.seen != nil {
-		j.seen(*r)
-	}
+	j.length += int64(n)
 	return nil
 }
 
@@ -147,7 +145,8 @@ func readJournal(dir string) ([]Record, error) {
 }
 
 // readRecords returns the records of a journal and the length in bytes of its
-// whole lines. A line that is no record is an error, except for the last.
+// whole lines. A line that is no record is an error, except for the last; what
+// comes before it is returned all the same.
 func readRecords(r io.Reader) ([]Record, int64, error) {
 	var records []Record
 	var length int64
@@ -165,7 +164,7 @@ func readRecords(r io.Reader) ([]Record, int64, error) {
 			if _, err := in.Peek(1); errors.Is(err, io.EOF) {
 				return records, length, nil
 			}
-			return nil, 0, fmt.Errorf("journal, after record %d: %w", len(records), err)
+			return records, length, fmt.Errorf("the journal is damaged after record %d: %w", len(records), err)
 		}
 		records = append(records, rec)
 		length += int64(len(line))

@@ -23,6 +23,7 @@ type planner struct {
 	options  Options
 	// unsettled are instances that an unfinished run has in hand, by UUID.
 	unsettled map[string]string
+	resuming  bool // the plan is made anew by resume
 }
 
 // base returns what every plan of an instance begins with.
@@ -66,6 +67,9 @@ func (p *planner) rescue(ctx context.Context, i Instance) InstancePlan {
 	}
 	if reason := handsOff(i.domain); reason != "" {
 		return plan.refuse("%s", reason)
+	}
+	if err := p.backupFree(i.UUID); err != nil {
+		return plan.refuse("%v", err)
 	}
 	if plan.Action == ActionReboot && !i.domain.Persistent {
 		return plan.refuse("its domain is transient: a destroy would undefine it, and nothing could start it again")

@@ -1,5 +1,7 @@
 package recover
 
+import "slices"
+
 // prior is what a journal says an interrupted run did to one instance. A nil
 // prior is that of an instance nothing was done to.
 type prior struct {
@@ -9,7 +11,9 @@ type prior struct {
 	suspendBegun bool
 	destroyBegun bool
 	destroyDone  bool
-	copies       map[string]priorCopy // by path
+	copies       map[string]priorCopy // the last of each path
+	staged       []stagedRecord       // every copy that was begun
+	stores       []string             // every file that was begun in the backup directory
 	published    map[string]published // by path, from its begin on
 	replanned    *InstancePlan
 }
@@ -29,14 +33,34 @@ func (p *prior) proven(f FilePlan) (stagedRecord, bool) {
 	return c.stagedRecord, ok && c.Inode != 0 && (c.Proven || c.compared || f.Content != "") && c.Source == f.Key()
 }
 
-// publishedAs returns the inode that the interrupted run gave the file's path;
-// the zero inode when it had not come to that.
-func (p *prior) publishedAs(f FilePlan) inode {
-	if p == nil {
-		return inode{}
+// stageDirs returns every staging directory that a journal names, whatever has
+// become of what was in it.
+func stageDirs(records []Record) ([]string, error) {
+	var dirs []string
+	for _, r := range records {
+		if r.Point() != stepCopy+".begin" {
+			continue
+		}
+		var rec stagedRecord
+		if err := r.decode(&rec); err != nil {
+			return nil, err
+		}
+		if !slices.Contains(dirs, rec.Dir) {
+			dirs = append(dirs, rec.Dir)
+		}
 	}
-	pub := p.published[f.Path]
-	return inode{pub.Device, pub.Inode}
+	return dirs, nil
+}
+
+// publishedBefore is true when the interrupted run gave the file's path that very
+// inode, for whichever of its instances. Devices may be numbered anew by a reboot.
+func (s *Session) publishedBefore(f FilePlan, at inode) bool {
+	for _, p := range s.priors {
+		if pub, ok := p.published[f.Path]; ok && pub.Inode == at.Inode && pub.Source == f.Key() {
+			return true
+		}
+	}
+	return false
 }
 
 // priorsOf reads the records of a journal, in order, into what was done to each
@@ -53,7 +77,7 @@ func priorsOf(records []Record) (map[string]*prior, error) {
 			priors[r.Instance] = p
 		}
 		if err := p.add(r); err != nil {
-			return nil, err
+			return priors, err
 		}
 	}
 	return priors, nil
@@ -73,7 +97,7 @@ func (p *prior) add(r Record) error {
 		if err := r.decode(plan); err != nil {
 			return err
 		}
-		*p = prior{begun: p.begun, copies: map[string]priorCopy{}, published: p.published, replanned: plan}
+		*p = prior{begun: p.begun, copies: map[string]priorCopy{}, staged: p.staged, stores: p.stores, published: p.published, replanned: plan}
 	case stepFreeze + ".begin":
 		p.freezeBegun = true
 	case stepThaw + ".done":
@@ -92,6 +116,11 @@ func (p *prior) add(r Record) error {
 			return err
 		}
 		p.copies[r.Path] = priorCopy{stagedRecord: rec}
+		if r.Phase == PhaseBegin {
+			p.staged = append(p.staged, rec)
+		}
+	case stepStore + ".begin":
+		p.stores = append(p.stores, r.Path)
 	case stepCompare + ".done":
 		c := p.copies[r.Path]
 		c.compared = true

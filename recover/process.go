@@ -273,6 +273,26 @@ func (r root) Stat(path string) (unix.Stat_t, error) {
 	return st, nil
 }
 
+// Resolve returns path with every link above it followed, as the kernel would
+// show it for a file there; path itself where that can't be found out.
+func (r root) Resolve(path string) string {
+	dir, _, err := r.Ancestor(path)
+	if err != nil {
+		return path
+	}
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
+	fd, err := unix.Openat2(int(r.file.Fd()), strings.TrimLeft(dir, "/"), &how)
+	if err != nil {
+		return path
+	}
+	defer unix.Close(fd)
+	real, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return path
+	}
+	return filepath.Join(real, strings.TrimPrefix(path, dir))
+}
+
 // Ancestor returns the nearest directory above path that exists.
 func (r root) Ancestor(path string) (string, unix.Stat_t, error) {
 	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {

@@ -25,7 +25,7 @@ type provenKey struct {
 // has is true when the file at f's path is the proven copy of the inode that is held.
 func (p provenFiles) has(f File, at unix.Stat_t) bool {
 	got, ok := p[provenKey{f.Path, inodeKey(f.Device, f.Inode)}]
-	return ok && got.Device == at.Dev && got.Inode == at.Ino && got.Size == at.Size
+	return ok && got.Device == at.Dev && got.Inode == at.Ino && (f.Writable || got.Size == at.Size)
 }
 
 // provenFiles reads the journals. Inode numbers of held files mean something
@@ -42,10 +42,7 @@ func (e *Engine) provenFiles() (provenFiles, error) {
 		return nil, err
 	}
 	for _, id := range ids {
-		records, err := readJournal(state.run(id))
-		if err != nil {
-			return nil, err
-		}
+		records, _ := readJournal(state.run(id)) // of a damaged one, what can be read
 		if len(records) == 0 {
 			continue
 		}

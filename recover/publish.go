@@ -84,29 +84,35 @@ func (t *task) lockBase(ctx context.Context, name string) (func() error, error) 
 // moveAside makes room for a file. What stood there is never deleted, and stays
 // where it is while anybody uses it.
 func (t *task) moveAside(dir *beneath.Dir, name string) error {
-	at, err := dir.Open(name, os.O_RDONLY)
+	err := t.mayMoveAside(dir, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer at.Close()
-	var ignore []int
-	if t.s.keeper != nil {
-		ignore = append(ignore, t.s.keeper.PID())
+	aside := name + ".replaced-" + t.s.plan.Run
+	if err := beneath.MoveAside(dir, name, aside); err != nil {
+		return err
 	}
-	users, err := beneath.InUse(at, ignore...)
+	t.notef("what stood at %s/%s is now %s", dir.Path(), name, aside)
+	return nil
+}
+
+// mayMoveAside returns ErrConflict when somebody uses the file, fs.ErrNotExist
+// when there is none.
+func (t *task) mayMoveAside(dir *beneath.Dir, name string) error {
+	at, err := dir.Open(name, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	users, err := beneath.InUse(at)
 	if err != nil {
 		return err
 	}
 	if len(users) > 0 {
 		return fmt.Errorf("%w: %s/%s is in use by %v, and is not moved aside", ErrConflict, dir.Path(), name, users)
 	}
-	aside := name + ".replaced-" + t.s.plan.Run
-	if err := beneath.MoveAside(dir, name, aside); err != nil {
-		return err
-	}
-	t.notef("what stood at %s/%s is now %s", dir.Path(), name, aside)
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -65,26 +66,29 @@ func (t *task) ended() {
 // journal is for: no reason to stop.
 func (t *task) freeze(ctx context.Context) {
 	limit := t.s.e.Settings.FreezeTimeout
-	if limit <= 0 {
-		return
+	if limit <= 0 || t.s.plan.Options.KeepPaused {
+		return // whoever lets the guest go on later would find it frozen
 	}
-	t.onFailure(stepThaw, t.thaw)
+	agent := true
 	err := t.step(ctx, stepFreeze, "", func() error {
 		err := t.s.e.Hypervisor.Freeze(ctx, t.ip.UUID, limit)
 		if errors.Is(err, ErrNoAgent) {
 			zerolog.Ctx(ctx).Debug().Err(err).Msg("not frozen")
-			t.undos = t.undos[:len(t.undos)-1]
-			return nil
+			agent, err = false, nil
 		}
 		return err
 	})
-	if err != nil && ctx.Err() == nil {
-		t.notef("the guest agent could not freeze the file systems (%v): the copy is like a disk after a power cut", err)
-		last := t.undos[len(t.undos)-1]
-		t.undos = t.undos[:len(t.undos)-1]
-		if err := t.undoOne(ctx, last); err != nil {
-			t.notef("and thawing them failed: %v", err)
-		}
+	if !agent {
+		return
+	}
+	thaw := undo{stepThaw, t.thaw}
+	if err == nil || ctx.Err() != nil {
+		t.undos = append(t.undos, thaw)
+		return
+	}
+	t.notef("the guest agent could not freeze the file systems (%v): the copy is like a disk after a power cut", err)
+	if err := t.undoOne(ctx, thaw); err != nil {
+		t.notef("and thawing them failed: %v", err)
 	}
 }
 
@@ -152,8 +156,10 @@ func (s Snapshot) unchanged(later Snapshot) bool {
 func (t *task) stillQuiet(ctx context.Context) error {
 	d, err := t.s.e.Hypervisor.Domain(ctx, t.ip.UUID)
 	if errors.Is(err, ErrNoDomain) || err == nil && d.State == StateShutOff {
-		// What it wrote last is in the inodes that are held, not in the copies.
-		return fmt.Errorf("%w: the domain was ended by somebody else after it was suspended: its copies are not known to be complete", ErrUnproven)
+		// What it wrote last is in the held inodes, and may not be in the copies.
+		t.ended()
+		t.undos = slices.DeleteFunc(t.undos, func(u undo) bool { return u.step != stepCleanup })
+		return t.stageAgain(ctx)
 	}
 	if err != nil {
 		return err

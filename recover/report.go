@@ -79,6 +79,9 @@ type File struct {
 	// Proven is true for a file that a run put back with the content of the
 	// inode that is still held: replaced, and no conflict.
 	Proven bool `json:"proven,omitempty"`
+
+	unlinked bool   // the held inode has no name any more, whatever the state says
+	resolved string // Path with the links above it followed, as the kernel shows it
 }
 
 // Lost is true when the file's held inode has no name any more and nothing
@@ -106,6 +109,9 @@ type Instance struct {
 
 	domain  Domain
 	process ProcessIdentity
+	// nameless are further deleted inodes that its QEMU holds: which files they
+	// were can't be told, but they are pinned.
+	nameless []File
 }
 
 // Report is the result of a scan.

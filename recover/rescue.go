@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -23,6 +25,7 @@ func (t *task) rescue(ctx context.Context) error {
 	if err := t.saveXML(ctx); err != nil {
 		return err
 	}
+	t.onFailure(stepCleanup, t.removeStaged) // noted first, undone last: the guest goes on before
 	if err := t.quiesce(ctx); err != nil {
 		return err
 	}
@@ -36,6 +39,9 @@ func (t *task) rescue(ctx context.Context) error {
 		if err := t.stillQuiet(ctx); err != nil {
 			return err
 		}
+	}
+	if err := t.roomForAll(); err != nil {
+		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -69,7 +75,7 @@ func (t *task) putBack(ctx context.Context) error {
 
 // putBackOne restores one file; instances that share it share the work.
 func (t *task) putBackOne(ctx context.Context, f FilePlan) error {
-	return t.s.shared.once(f.Path, func() error {
+	return t.s.shared.once(f.Path+" "+f.Key(), func() error {
 		staged, err := t.stage(ctx, f)
 		if err != nil {
 			return errors.Join(err, t.unstage(ctx, staged))
@@ -110,7 +116,6 @@ func (t *task) finishRunning(ctx context.Context) error {
 
 // stageWritten copies and proves everything that the guest writes.
 func (t *task) stageWritten(ctx context.Context) error {
-	t.onFailure(stepCleanup, t.removeStaged)
 	for _, f := range t.ip.Files {
 		if !f.Writable && f.Role != RoleConsoleLog && f.Role != RoleDiskInfo {
 			continue
@@ -123,6 +128,54 @@ func (t *task) stageWritten(ctx context.Context) error {
 			return err
 		}
 		if err := t.fresherThan(f, staged); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stageAgain proves every copy once more, and makes those anew that are not what
+// the held inodes have now: the guest was let go on, or ended, by somebody else.
+func (t *task) stageAgain(ctx context.Context) error {
+	for n, staged := range t.staged {
+		err := t.sameContent(ctx, staged)
+		if errors.Is(err, ErrUnproven) && !staged.kept {
+			if err = t.unstage(ctx, staged); err == nil {
+				t.staged[n], err = t.stage(ctx, staged.plan)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// roomForAll looks, right before the destroy, whether every copy can be given
+// its name: what can be known then must not be found out after it.
+func (t *task) roomForAll() error {
+	for _, staged := range t.staged {
+		if staged.kept {
+			continue
+		}
+		path := staged.plan.Path
+		st, err := t.s.root.Lstat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s can't be published safely: %w", path, err)
+		}
+		if !t.s.plan.Options.ReplaceExisting {
+			return fmt.Errorf("%w: %s (inode %d) has appeared during the run: look at what it is, then either move it away or use --replace-existing", ErrConflict, path, st.Ino)
+		}
+		dir, err := t.s.root.OpenDir(filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		err = t.mayMoveAside(dir, filepath.Base(path))
+		dir.Close()
+		if err != nil {
 			return err
 		}
 	}
@@ -157,16 +210,18 @@ func (t *task) commit(ctx context.Context) error {
 	if err := t.startAgain(ctx); err != nil {
 		return err
 	}
+	if t.prior != nil {
+		if err := t.removePrior(ctx); err != nil {
+			return err
+		}
+	}
 	return t.unpin(ctx)
 }
 
-// destroy ends the domain's QEMU. An error after which QEMU lives on is no harm
-// yet: the guest is still only suspended, and can be let go.
+// destroy ends the domain's QEMU. After an error it may end all the same, a
+// moment later: the copies stay, and resume looks again.
 func (t *task) destroy(ctx context.Context) error {
 	err := t.step(ctx, stepDestroy, "", func() error { return t.s.e.Hypervisor.Destroy(ctx, t.ip.UUID) })
-	if err != nil && t.sameProcess() {
-		t.committed = false
-	}
 	if !t.suspended.IsZero() {
 		t.report.PauseSeconds = time.Since(t.suspended).Seconds()
 	}

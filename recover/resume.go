@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 	"time"
+
+	"github.com/rs/zerolog"
 )
 
 // PrepareResume gets an interrupted run ready to be finished: the one of that
@@ -47,7 +51,13 @@ func (s *Session) prepareResume(ctx context.Context, run string) error {
 		return err
 	}
 	s.resuming = true
+	if s.sameBoot, err = sameBoot(records); err != nil {
+		return err
+	}
 	if s.priors, err = priorsOf(records); err != nil {
+		return err
+	}
+	if err := s.reopenStages(records); err != nil {
 		return err
 	}
 	plan, ok, err := planOf(records)
@@ -70,11 +80,41 @@ func (s *Session) prepareResume(ctx context.Context, run string) error {
 	return nil
 }
 
+// reopenStages opens the staging directories of the interrupted run, to be
+// removed at the end if they are empty by then.
+func (s *Session) reopenStages(records []Record) error {
+	dirs, err := stageDirs(records)
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		if _, err := s.stages.reopen(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// sameBoot is true when the host has not been booted since the run began: only
+// then do the numbers of held inodes mean anything.
+func sameBoot(records []Record) (bool, error) {
+	var head runHeader
+	if len(records) == 0 {
+		return true, nil
+	}
+	if err := records[0].decode(&head); err != nil {
+		return false, err
+	}
+	boot, err := bootID(procDir)
+	return boot == head.BootID, err
+}
+
 // planAgain makes the plan that an interrupted run did not come to make.
 func (s *Session) planAgain(ctx context.Context, id string, records []Record) error {
 	var head runHeader
 	if len(records) == 0 {
-		return fmt.Errorf("%w: %s was interrupted before it had done anything: run the command again", ErrNoRun, id)
+		err := fmt.Errorf("%w: %s was interrupted before it had done anything, and is forgotten now: run the command again", ErrNoRun, id)
+		return errors.Join(err, os.RemoveAll(s.state.run(id)))
 	}
 	if err := records[0].decode(&head); err != nil {
 		return err
@@ -145,7 +185,7 @@ func (t *task) undoPrior(ctx context.Context, d Domain) error {
 // has what they were copied from.
 func (t *task) removePrior(context.Context) error {
 	var errs error
-	for _, c := range t.prior.copies {
+	for _, c := range t.prior.staged {
 		st, err := t.s.stages.reopen(c.Dir)
 		if err == nil {
 			err = st.dir.Remove(c.Name)
@@ -168,15 +208,12 @@ func (t *task) replan(ctx context.Context, d Domain) (Outcome, error) {
 		return OutcomeFailed, err
 	}
 	if i.Verdict == VerdictIntact && t.s.plan.Command != CommandBackup {
-		if err := t.removeOld(ctx); err != nil {
-			return OutcomeFailed, err
-		}
-		return OutcomeRescued, t.unpin(ctx)
+		return OutcomeRescued, t.settle(ctx, i)
 	}
 	if err := t.s.pin(ctx, i); err != nil {
 		return OutcomeFailed, err
 	}
-	plan, err := t.s.e.plan(ctx, t.s.plan.Command, t.s.plan.Options, []Instance{i})
+	plan, err := t.s.e.plan(ctx, t.s.plan.Command, t.s.plan.Options, []Instance{i}, true)
 	if err != nil {
 		return OutcomeFailed, err
 	}
@@ -192,10 +229,32 @@ func (t *task) replan(ctx context.Context, d Domain) (Outcome, error) {
 	return t.fresh(ctx)
 }
 
-// removeOld removes staged copies that were not needed any more: the instance
-// runs on its published files.
-func (t *task) removeOld(ctx context.Context) error {
-	return t.step(ctx, stepCleanup, "", func() error { return t.removePrior(ctx) })
+// settle ends the rescue of an instance that is in service already. What was
+// copied and pinned is let go only if it runs on just that: somebody may have
+// started it on older files meanwhile.
+func (t *task) settle(ctx context.Context, i Instance) error {
+	for _, f := range t.ip.Files {
+		if !f.Writable {
+			continue
+		}
+		n := slices.IndexFunc(i.Files, func(now File) bool { return now.Path == f.Path })
+		if n < 0 || !t.s.publishedBefore(f, inode{i.Files[n].Device, i.Files[n].Inode}) {
+			return fmt.Errorf("%w: it runs, but on another %s than the one that this run was restoring: the newest data is in the staged copies (%s) and with the keeper, and both are kept; if you do not need them, end the run by removing %s",
+				ErrConflict, f.Path, t.stagedPlaces(), t.s.state.run(t.s.plan.Run))
+		}
+	}
+	if err := t.step(ctx, stepCleanup, "", func() error { return t.removePrior(ctx) }); err != nil {
+		return err
+	}
+	return t.unpin(ctx)
+}
+
+func (t *task) stagedPlaces() string {
+	var places []string
+	for _, c := range t.prior.copies {
+		places = append(places, c.Dir+"/"+c.Name)
+	}
+	return strings.Join(places, ", ")
 }
 
 // unsettled returns the instances that unfinished runs have begun to work on and
@@ -216,13 +275,12 @@ func (e *Engine) unsettled(ctx context.Context) (map[string]string, error) {
 		if running && busy.Run == id {
 			continue
 		}
-		records, err := readJournal(state.run(id))
-		if err != nil {
-			return nil, err
-		}
+		// Of a damaged journal what can be read counts: one run's trouble must
+		// not stop every other command.
+		records, _ := readJournal(state.run(id))
 		priors, err := priorsOf(records)
 		if err != nil {
-			return nil, err
+			zerolog.Ctx(ctx).Debug().Err(err).Str("run", id).Msg("its journal is damaged")
 		}
 		for uuid, p := range priors {
 			if p.begun && (p.settlement == nil || !p.settlement.Settled) {

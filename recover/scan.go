@@ -157,7 +157,8 @@ func (s *scanner) instance(ctx context.Context, d Domain) (Instance, error) {
 		if f.Role == RoleConsoleLog {
 			candidates = slices.Concat(held, s.logd)
 		}
-		if err := classify(f, candidates, tree, others); err != nil {
+		f.resolved = tree.Resolve(f.Path)
+		if err := classify(f, candidates, tree, s.root, others); err != nil {
 			i.Verdict = VerdictUnknown
 			i.Reasons = append(i.Reasons, fmt.Sprintf("%s can't be looked at: %v", f.Path, err))
 			return i, nil
@@ -169,7 +170,14 @@ func (s *scanner) instance(ctx context.Context, d Domain) (Instance, error) {
 			}
 		}
 	}
-	i.Files = append(i.Files, unnamed(i.Files, held)...)
+	rest := unnamed(i.Files, held)
+	for _, f := range rest {
+		if others[f.Path] {
+			i.nameless = append(i.nameless, f) // one of several of that name
+		} else {
+			i.Files = append(i.Files, f)
+		}
+	}
 	judge(&i)
 	return i, nil
 }

@@ -35,8 +35,11 @@ type Session struct {
 
 	resuming bool // an interrupted run is finished: its directory stays whatever happens
 
-	foreign []string // instances whose pins are older than this run
-	pinned  []string // instances that this run pinned
+	sameBoot bool // the host was not booted since the run began
+
+	keeping sync.Mutex // the keeper's client, and the two lists:
+	foreign []string   // instances whose pins are older than this run
+	pinned  []string   // instances that this run pinned
 
 	mu      sync.Mutex
 	reports map[string]InstanceReport
@@ -53,7 +56,7 @@ func (e *Engine) Prepare(ctx context.Context, command Command, o Options) (*Sess
 	if err := o.Selection.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Session{e: e, state: stateDir(e.Settings.StateDir), started: time.Now().UTC(), reports: map[string]InstanceReport{}, priors: map[string]*prior{}}
+	s := &Session{e: e, state: stateDir(e.Settings.StateDir), started: time.Now().UTC(), sameBoot: true, reports: map[string]InstanceReport{}, priors: map[string]*prior{}}
 	if err := s.prepare(ctx, command, o); err != nil {
 		return nil, errors.Join(err, s.discard(ctx))
 	}
@@ -99,7 +102,7 @@ func (s *Session) choosePinPlan(ctx context.Context, id string, head runHeader) 
 			return err
 		}
 	}
-	plan, err := s.e.plan(ctx, head.Command, head.Options, chosen)
+	plan, err := s.e.plan(ctx, head.Command, head.Options, chosen, s.resuming)
 	if err != nil {
 		return err
 	}
@@ -153,11 +156,11 @@ func (e *Engine) DryRun(ctx context.Context, command Command, o Options) (Plan, 
 	if err != nil {
 		return Plan{}, err
 	}
-	return e.plan(ctx, command, o, chosen)
+	return e.plan(ctx, command, o, chosen, false)
 }
 
 // plan plans the run for the chosen instances.
-func (e *Engine) plan(ctx context.Context, command Command, o Options, chosen []Instance) (Plan, error) {
+func (e *Engine) plan(ctx context.Context, command Command, o Options, chosen []Instance, resuming bool) (Plan, error) {
 	plan := Plan{Command: command, Mode: "reboot", Host: e.Settings.Host, Created: time.Now().UTC(), Options: o, Instances: []InstancePlan{}}
 	root, err := beneath.OpenRoot(e.Settings.Root)
 	if err != nil {
@@ -171,7 +174,7 @@ func (e *Engine) plan(ctx context.Context, command Command, o Options, chosen []
 	if err != nil {
 		return plan, err
 	}
-	p := &planner{settings: e.Settings, root: root, options: o, unsettled: unsettled}
+	p := &planner{settings: e.Settings, root: root, options: o, unsettled: unsettled, resuming: resuming}
 	make := p.rescue
 	switch command {
 	case CommandBackup:
@@ -263,12 +266,15 @@ func (s *Session) report(ctx context.Context) RunReport {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := RunReport{Run: s.plan.Run, Command: string(s.plan.Command), Host: s.plan.Host, Mode: s.plan.Mode,
-		Started: s.started, Finished: time.Now().UTC(), Interrupted: ctx.Err() != nil, Instances: []InstanceReport{}}
+		Started: s.started, Finished: time.Now().UTC(), Instances: []InstanceReport{}}
 	for _, ip := range s.plan.Instances {
 		if ir, ok := s.reports[ip.UUID]; ok {
 			r.Instances = append(r.Instances, ir)
 		}
 	}
+	// A wish to stop that came when all was done, or could only be finished,
+	// has interrupted nothing.
+	r.Interrupted = ctx.Err() != nil && (len(r.Instances) < len(s.plan.Instances) || r.Unrescued() > 0)
 	return r
 }
 
@@ -281,7 +287,7 @@ func (s *Session) discard(ctx context.Context) error {
 	var err error
 	if !s.resuming {
 		for _, uuid := range s.pinned {
-			err = errors.Join(err, s.keeper.Release(context.WithoutCancel(ctx), uuid))
+			err = errors.Join(err, s.release(context.WithoutCancel(ctx), uuid))
 		}
 		if s.plan.Run != "" {
 			err = errors.Join(err, os.RemoveAll(s.state.run(s.plan.Run)))

@@ -71,7 +71,7 @@ func (s *Session) pin(ctx context.Context, i Instance) error {
 		return err
 	}
 	keys := []string{}
-	for _, f := range i.Files {
+	for _, f := range slices.Concat(i.Files, i.nameless) {
 		if len(f.Holders) == 0 {
 			continue
 		}
@@ -95,7 +95,7 @@ func (s *Session) pin(ctx context.Context, i Instance) error {
 			// The holder has let it go since the scan: the plan will say so.
 			continue
 		}
-		if f.State != FileDeleted && f.State != FileReplaced || f.Proven {
+		if !f.unlinked || f.Proven {
 			continue
 		}
 		if err := s.hold(ctx, i.UUID, key, f, src.File); err != nil {
@@ -108,6 +108,8 @@ func (s *Session) pin(ctx context.Context, i Instance) error {
 }
 
 func (s *Session) hold(ctx context.Context, uuid, key string, f File, file *os.File) error {
+	s.keeping.Lock()
+	defer s.keeping.Unlock()
 	if err := s.startKeeper(ctx); err != nil {
 		return err
 	}
@@ -147,6 +149,12 @@ func (s *Session) startKeeper(ctx context.Context) error {
 
 // connectKeeper connects to a keeper that runs already; none is no error.
 func (s *Session) connectKeeper(ctx context.Context) error {
+	s.keeping.Lock()
+	defer s.keeping.Unlock()
+	return s.reconnectKeeper(ctx)
+}
+
+func (s *Session) reconnectKeeper(ctx context.Context) error {
 	if s.keeper != nil {
 		return nil
 	}
@@ -163,14 +171,8 @@ func (s *Session) connectKeeper(ctx context.Context) error {
 
 // unpin lets the keeper let go of an instance's files, and lets go of them itself.
 func (t *task) unpin(ctx context.Context) error {
-	if err := t.s.connectKeeper(ctx); err != nil {
-		return err
-	}
-	if t.s.keeper == nil {
-		return nil
-	}
 	return t.step(ctx, stepUnpin, "", func() error {
-		if err := t.s.keeper.Release(ctx, t.ip.UUID); err != nil {
+		if err := t.s.release(ctx, t.ip.UUID); err != nil {
 			return err
 		}
 		for _, f := range t.ip.Files {
@@ -180,6 +182,26 @@ func (t *task) unpin(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// release lets the keeper let go of all that it holds for an instance. A keeper
+// that is gone holds nothing.
+func (s *Session) release(ctx context.Context, uuid string) error {
+	s.keeping.Lock()
+	defer s.keeping.Unlock()
+	var err error
+	for range 2 {
+		if err := s.reconnectKeeper(ctx); err != nil || s.keeper == nil {
+			return err
+		}
+		err = s.keeper.Release(ctx, uuid)
+		if !errors.Is(err, keeper.ErrNoKeeper) {
+			return err
+		}
+		s.keeper.Close()
+		s.keeper = nil
+	}
+	return err
 }
 
 // releaseIntact lets go of what an earlier run pinned for instances that have
@@ -196,21 +218,45 @@ func (s *Session) releaseIntact(ctx context.Context, report Report) error {
 	if err != nil {
 		return err
 	}
-	owners := map[string]bool{}
 	for _, h := range holds {
-		for _, o := range h.Owners {
-			owners[o] = true
-			s.foreign = append(s.foreign, o)
-		}
+		s.foreign = append(s.foreign, h.Owners...)
+	}
+	proven, err := s.e.provenFiles()
+	if err != nil {
+		return err
 	}
 	for _, i := range report.Instances {
-		if owners[i.UUID] && i.Verdict == VerdictIntact && i.PID != 0 && unsettled[i.UUID] == "" {
-			if err := s.keeper.Release(ctx, i.UUID); err != nil {
+		if i.Verdict != VerdictIntact || i.PID == 0 || unsettled[i.UUID] != "" {
+			continue
+		}
+		for _, h := range holds {
+			if !slices.Contains(h.Owners, i.UUID) || !inService(i, h, proven) {
+				continue
+			}
+			if err := s.keeper.Release(ctx, i.UUID, h.Key); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// inService is true when the instance runs on the proven copy of a pinned inode.
+// That it is intact says nothing of the pin: somebody may have started it on
+// older files.
+func inService(i Instance, h keeper.Hold, proven provenFiles) bool {
+	var meta pinMeta
+	if json.Unmarshal(h.Meta, &meta) != nil {
+		return false
+	}
+	for _, f := range i.Files {
+		if f.Path != meta.Path {
+			continue
+		}
+		p, ok := proven[provenKey{f.Path, h.Key}]
+		return f.Proven || ok && p.Device == f.Device && p.Inode == f.Inode
+	}
+	return false
 }
 
 // source returns the open inode to copy a planned file from: the one that Prepare
@@ -225,9 +271,11 @@ func (s *Session) source(ctx context.Context, f FilePlan) (copier.Source, error)
 	if err := s.connectKeeper(ctx); err != nil {
 		return copier.Source{}, err
 	}
-	if s.keeper == nil {
+	if s.keeper == nil || !s.sameBoot {
 		return copier.Source{}, fmt.Errorf("%s: %w", f.Path, os.ErrNotExist)
 	}
+	s.keeping.Lock()
+	defer s.keeping.Unlock()
 	file, err := s.keeper.Open(ctx, f.Key())
 	if err != nil {
 		return copier.Source{}, fmt.Errorf("%s: %w", f.Path, err)

@@ -3,13 +3,14 @@ package recover
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/rs/zerolog"
@@ -58,16 +59,25 @@ func (t *task) stage(ctx context.Context, f FilePlan) (*stagedFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	staged := &stagedFile{plan: f, stage: st, name: stageName(t.ip, f)}
+	name, err := stageName(t.ip, f)
+	if err != nil {
+		return nil, err
+	}
+	staged := &stagedFile{plan: f, stage: st, name: name}
 	if err := t.copyStaged(ctx, staged); err != nil {
 		return staged, err
 	}
 	return staged, nil
 }
 
-// stageName is a name that no other file of the run has.
-func stageName(ip InstancePlan, f FilePlan) string {
-	return ip.UUID + "." + strconv.FormatUint(f.Inode, 36) + "." + filepath.Base(f.Path)
+// stageName is a name that no other copy has, not even of another try: a copy
+// that was proven once is never written over.
+func stageName(ip InstancePlan, f FilePlan) (string, error) {
+	unique := make([]byte, 4)
+	if _, err := rand.Read(unique); err != nil {
+		return "", err
+	}
+	return ip.UUID + "." + filepath.Base(f.Path) + "." + hex.EncodeToString(unique), nil
 }
 
 func (t *task) copyStaged(ctx context.Context, staged *stagedFile) error {
@@ -77,20 +87,13 @@ func (t *task) copyStaged(ctx context.Context, staged *stagedFile) error {
 	err := t.stepData(ctx, stepCopy, f.Path, rec, func() (any, error) {
 		var err error
 		if f.Content == "" {
-			// First of all: what is left of an earlier try goes only if its source is there.
 			if src, err = t.s.source(ctx, f); err != nil {
 				return nil, t.copyError(f, err)
 			}
 		}
 		file, err := staged.stage.dir.Create(staged.name)
-		if errors.Is(err, fs.ErrExist) {
-			// Left by an interrupted run, and never proven.
-			if err = staged.stage.dir.Remove(staged.name); err == nil {
-				file, err = staged.stage.dir.Create(staged.name)
-			}
-		}
 		if err != nil {
-			return nil, err
+			return nil, t.copyError(f, err)
 		}
 		staged.file = file
 		if f.Content != "" {
@@ -223,7 +226,7 @@ func (t *task) identical(ctx context.Context, f FilePlan) (*stagedFile, error) {
 		at.Close()
 		return nil, err
 	}
-	if t.prior.publishedAs(f) == staged.inode {
+	if t.s.publishedBefore(f, staged.inode) {
 		return staged, nil
 	}
 	if err = t.sameContent(ctx, staged); err == nil {
@@ -313,15 +316,13 @@ func (f *stagedFile) measure() error {
 	return nil
 }
 
-// unstage removes a staged copy that is not published. The source still has
-// every byte wherever this is called.
+// unstage removes a staged copy that this try made and did not publish. The
+// source still has every byte wherever this is called.
 func (t *task) unstage(ctx context.Context, f *stagedFile) error {
-	if f == nil || f.kept || f.inherited || f.published || f.stage == nil {
+	if f == nil || f.kept || f.inherited || f.published || f.file == nil {
 		return nil
 	}
-	if f.file != nil {
-		f.file.Close()
-	}
+	f.file.Close()
 	zerolog.Ctx(ctx).Debug().Str("name", f.name).Msg("remove the staged copy")
 	err := f.stage.dir.Remove(f.name)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -2,7 +2,7 @@ package recover
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"slices"
 	"time"
 )
@@ -44,10 +44,11 @@ type RunStatus struct {
 	Command   Command          `json:"command"`
 	Host      string           `json:"host"`
 	Started   time.Time        `json:"started"`
-	Finished  time.Time        `json:"finished"` // zero when it is not
+	Finished  time.Time        `json:"finished,omitzero"` // zero when it is not
 	State     RunState         `json:"state"`
 	PID       int              `json:"pid,omitempty"` // of a running one
 	Options   Options          `json:"options"`
+	Error     string           `json:"error,omitempty"` // what is wrong with its journal
 	Instances []InstanceStatus `json:"instances"`
 }
 
@@ -87,12 +88,9 @@ func (e *Engine) status(id string) (RunStatus, error) {
 	// Who runs is asked first: one that ends meanwhile is finished in its journal.
 	busy, running := state.running()
 	records, err := readJournal(state.run(id))
-	if err != nil {
-		return RunStatus{}, fmt.Errorf("run %s: %w", id, err)
-	}
-	run, err := statusOf(id, records)
-	if err != nil {
-		return run, fmt.Errorf("run %s: %w", id, err)
+	run, serr := statusOf(id, records)
+	if err := errors.Join(err, serr); err != nil {
+		run.Error, run.State = err.Error(), RunInterrupted
 	}
 	if running && busy.Run == id && run.State != RunFinished {
 		run.State, run.PID = RunRunning, busy.PID

@@ -12,6 +12,7 @@ const (
 	stepCompare  = "compare"  // the copy with its source, in full
 	stepCheck    = "check"    // qemu-img check of a copied qcow2
 	stepBackup   = "backup"   // the instance's files into the backup directory
+	stepStore    = "store"    // one file into the backup directory
 	stepPublish  = "publish"  // one file gets its owner, its mode and its name
 	stepFreeze   = "freeze"   // the guest's file systems, through its agent
 	stepSuspend  = "suspend"  // running -> paused, flushed

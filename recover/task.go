@@ -77,7 +77,8 @@ func (t *task) do(ctx context.Context) (report InstanceReport, settled bool) {
 			"Nothing was destroyed: its QEMU still has every byte, and the keeper holds the lost files",
 			"See how it is with `virsh domstate "+t.ip.Domain+"`, then: os-rescue resume "+t.s.plan.Run)), false
 	}
-	if t.prior != nil && t.prior.destroyBegun {
+	if t.prior != nil {
+		// Not yet as it was found: only a plan made anew begins after all is undone.
 		return t.end(OutcomeFailed, t.fail("", err, t.whatIsSafe(), "When the cause is gone: os-rescue resume "+t.s.plan.Run)), false
 	}
 	outcome, next := OutcomeFailed, "When the cause is gone, run the command again"
@@ -125,9 +126,9 @@ func (t *task) whatIsSafe() string {
 		}
 	}
 	if len(places) == 0 {
-		return "No data is lost: the keeper holds the old files. The domain is off"
+		return "No data is lost: what an earlier try copied is kept, and the keeper holds the old files as long as this host runs"
 	}
-	return "No data is lost: the proven copies are " + strings.Join(places, ", ") + ", and the keeper holds the old files. The domain is off"
+	return "No data is lost: the proven copies are " + strings.Join(places, ", ") + ", and the keeper holds the old files"
 }
 
 func (t *task) end(outcome Outcome, err error) InstanceReport {
@@ -191,18 +192,40 @@ func (t *task) onFailure(step string, do func(context.Context) error) {
 
 // rollback leaves the guest as it was found: each undo is tried, whatever
 // becomes of the others, and none is stopped by the interruption that caused it.
+// What failed stays to be undone.
 func (t *task) rollback(ctx context.Context) error {
 	var errs error
+	var left []undo
 	for _, u := range slices.Backward(t.undos) {
-		errs = errors.Join(errs, t.undoOne(ctx, u))
+		if err := t.undoOne(ctx, u); err != nil {
+			errs = errors.Join(errs, err)
+			left = append(left, u)
+		}
 	}
-	t.undos = nil
-	t.closeStaged()
+	slices.Reverse(left)
+	t.undos = left
 	return errs
 }
 
+// undoOne undoes one step. It is journaled if it can be: a journal that can't be
+// written (its file system is full, perhaps with what is to be removed) must not
+// keep a guest paused.
 func (t *task) undoOne(ctx context.Context, u undo) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTime)
 	defer cancel()
-	return t.step(ctx, u.step, "", func() error { return u.do(ctx) })
+	rec := Record{Instance: t.ip.UUID, Step: u.step, Phase: PhaseBegin}
+	log := zerolog.Ctx(ctx)
+	if err := t.s.journal.Write(rec, nil); err != nil {
+		log.Error().Err(err).Msg("the journal can't be written; going on with the undo")
+	}
+	t.s.e.Progress.Step(t.subject(), u.step)
+	err := u.do(ctx)
+	rec.Phase = PhaseDone
+	if err != nil {
+		rec.Phase, rec.Error = PhaseFailed, err.Error()
+	}
+	if jerr := t.s.journal.Write(rec, nil); jerr != nil {
+		log.Error().Err(jerr).Msg("the journal can't be written; going on with the undo")
+	}
+	return err
 }
