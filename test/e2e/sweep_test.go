@@ -1,0 +1,177 @@
+package e2e
+
+import (
+	"bufio"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/test/lab"
+)
+
+// withFailpoints builds os-rescue so that a run can be stopped at any point of
+// its journal.
+var withFailpoints = lab.Options{BuildFlags: []string{"-tags=failpoint"}}
+
+// journalPoints returns the points of a run's journal in the order in which it
+// first came to them.
+func journalPoints(t *testing.T, run string) []string {
+	t.Helper()
+	f, err := os.Open(filepath.Join("/var/lib/os-rescue/runs", run, "journal.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var points []string
+	for in := bufio.NewScanner(f); in.Scan(); {
+		var r recover.Record
+		if err := json.Unmarshal(in.Bytes(), &r); err != nil {
+			t.Fatalf("the journal has a line that is no JSON: %v", err)
+		}
+		if !slices.Contains(points, r.Point()) {
+			points = append(points, r.Point())
+		}
+	}
+	return points
+}
+
+// victim is the guest that every point of a sweep is tried on.
+type victim struct {
+	*lab.Instance
+	l     *lab.Lab
+	boots int
+}
+
+// newVictim boots a guest, and learns from a first, undisturbed rescue which
+// points there are.
+func newVictim(t *testing.T) (*victim, []string) {
+	t.Helper()
+	l := lab.New(t, withFailpoints)
+	v := &victim{Instance: l.Boot(t, lab.Spec{LogAppend: true, ConfigDrive: true}), l: l, boots: 1}
+	l.DeleteTree(t)
+	var report recover.RunReport
+	decode(t, run(t, l, 0, "--all", "--offline", "--yes", "--output", "json").Stdout, &report)
+	v.isBack(t, 1)
+	points := journalPoints(t, report.Run)
+	if len(points) < 20 {
+		t.Fatalf("a rescue has only the points %v", points)
+	}
+	return v, points
+}
+
+// isBack checks that the guest has booted so often more, and has lost nothing.
+func (v *victim) isBack(t *testing.T, boots int) {
+	t.Helper()
+	v.boots += boots
+	if b := v.WaitBoot(t, v.boots); b.Payload != "ok" {
+		t.Fatalf("boot %d finds the payload %s", v.boots, b.Payload)
+	}
+	if got := len(v.Boots()); got != v.boots {
+		t.Fatalf("the guest has booted %d times, want %d", got, v.boots)
+	}
+}
+
+// intact checks what scan says, and that no run left anything behind.
+func (v *victim) intact(t *testing.T) {
+	t.Helper()
+	if got := scan(t, v.l)[v.UUID]; got.Verdict != recover.VerdictIntact {
+		t.Fatalf("scan says %s: %v", got.Verdict, got.Reasons)
+	}
+	v.nothingStaged(t)
+}
+
+func (v *victim) nothingStaged(t *testing.T) {
+	t.Helper()
+	left, _ := filepath.Glob(filepath.Join(lab.InstancesDir, ".os-rescue-*"))
+	more, _ := filepath.Glob(filepath.Join(lab.InstancesDir, "*", ".os-rescue-*"))
+	if left = append(left, more...); len(left) > 0 {
+		t.Fatalf("left behind: %v", left)
+	}
+}
+
+func TestResumeFinishesARunThatWasKilledAtAnyPoint(t *testing.T) {
+	v, points := newVictim(t)
+	for _, point := range points {
+		t.Run(point, func(t *testing.T) {
+			v.l.DeleteTree(t)
+			runEnv(t, v.l, []string{"OS_RESCUE_FAILPOINT=" + point + "=kill"}, 128+9, "--all", "--offline", "--yes")
+			run(t, v.l, 0, "resume", "--yes")
+			if point == "run.begin" || strings.HasPrefix(point, "pin.") {
+				// Nothing had been planned: resume begins from the beginning.
+				t.Logf("nothing had been done at %s", point)
+			}
+			v.isBack(t, 1)
+			v.intact(t)
+		})
+	}
+}
+
+func TestNoByteIsLostWhenTheGuestEndsRightAfterARunWasKilled(t *testing.T) {
+	v, points := newVictim(t)
+	// Before the pins are set nobody but QEMU holds the files.
+	points = points[slices.Index(points, "pin.done"):]
+	for _, point := range points {
+		t.Run(point, func(t *testing.T) {
+			v.l.DeleteTree(t)
+			runEnv(t, v.l, []string{"OS_RESCUE_FAILPOINT=" + point + "=kill"}, 128+9, "--all", "--offline", "--yes")
+			switch v.State(t) {
+			case "running":
+				if len(v.Boots()) == v.boots {
+					v.PowerOff(t)
+				} else {
+					v.isBack(t, 1) // the run had started it already
+					v.PowerOff(t)
+				}
+			case "paused":
+				v.Destroy(t) // somebody pulls it
+			}
+			v.WaitGone(t)
+			run(t, v.l, 0, "resume", "--yes")
+			if v.State(t) == "shut off" {
+				v.Start(t)
+			}
+			v.isBack(t, 1)
+			v.intact(t)
+		})
+	}
+}
+
+func TestAnInterruptedRunLeavesTheGuestAsItWasFound(t *testing.T) {
+	v, points := newVictim(t)
+	committed := slices.Index(points, "destroy.begin")
+	for n, point := range points {
+		signal := "int"
+		if strings.HasSuffix(point, ".done") {
+			signal = "hup"
+		}
+		t.Run(point+"="+signal, func(t *testing.T) {
+			v.l.DeleteTree(t)
+			beat := v.LastBeat()
+			r := v.l.Run(t, []string{"OS_RESCUE_FAILPOINT=" + point + "=" + signal}, "--all", "--offline", "--yes")
+			if n >= committed {
+				if r.Code != 0 {
+					t.Fatalf("exit code %d after the domain was destroyed: it should have been brought back\n%s", r.Code, r.Stderr)
+				}
+				v.isBack(t, 1)
+				v.intact(t)
+				return
+			}
+			if r.Code != 130 {
+				t.Fatalf("exit code %d, want 130\n%s\n%s", r.Code, r.Stdout, r.Stderr)
+			}
+			v.WaitBeat(t, beat+2)
+			if len(v.Boots()) != v.boots {
+				t.Fatal("the guest was rebooted")
+			}
+			v.nothingStaged(t)
+		})
+	}
+	v.l.DeleteTree(t)
+	run(t, v.l, 0, "--all", "--offline", "--yes")
+	v.isBack(t, 1)
+	v.intact(t)
+}
