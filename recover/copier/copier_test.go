@@ -271,6 +271,18 @@ func TestAFullTargetIsAnErrorThatSaysSo(t *testing.T) {
 	}
 }
 
+func TestSpaceThatWasFreedJustNowIsUsed(t *testing.T) {
+	dir := mount(t, xfsNoReflink, 400)
+	src := deleted(t, dir, true, func(f *os.File) { write(t, f, 0, random(130*mib)) })
+	for range 5 { // each copy needs the space of the one before
+		dst := target(t, dir)
+		_, err := copier.Copy(t.Context(), dst, src, nil)
+		must(t, err)
+		must(t, dst.Close())
+		must(t, os.Remove(dst.Name()))
+	}
+}
+
 func TestCopyRefusesADestinationWithContent(t *testing.T) {
 	dir := t.TempDir()
 	src := deleted(t, dir, false, func(f *os.File) { write(t, f, 0, []byte("new")) })

@@ -15,12 +15,13 @@ const (
 	xfsReflink   = "xfs with reflink"
 	xfsNoReflink = "xfs without reflink"
 	ext4         = "ext4"
+	ext4Small    = "ext4 with 1 KiB blocks"
 	btrfs        = "btrfs"
 	tmpfs        = "tmpfs"
 	lying        = "lying"
 )
 
-var everyKind = []string{xfsReflink, xfsNoReflink, ext4, btrfs, tmpfs, lying}
+var everyKind = []string{xfsReflink, xfsNoReflink, ext4, ext4Small, btrfs, tmpfs, lying}
 
 // mount makes a file system of that kind and returns its mount point.
 func mount(t testing.TB, kind string, megabytes int64) (dir string) {
@@ -68,6 +69,7 @@ func mountImage(t testing.TB, kind string, megabytes int64) (dir, loopImage stri
 			xfsReflink:   {"mkfs.xfs", "-q", "-m", "reflink=1"},
 			xfsNoReflink: {"mkfs.xfs", "-q", "-m", "reflink=0"},
 			ext4:         {"mkfs.ext4", "-q", "-b", "4096"},
+			ext4Small:    {"mkfs.ext4", "-q", "-b", "1024"},
 			btrfs:        {"mkfs.btrfs", "-q"},
 		}[kind]
 		run(t, mkfs[0], append(mkfs[1:], loopImage)...)

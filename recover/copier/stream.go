@@ -122,9 +122,6 @@ func (s *stream) read(buffer []byte, off int64) ([]byte, error) {
 			return nil, s.changed // a short read inside a block is the end of the file
 		}
 	}
-	if got > want {
-		return nil, s.changed
-	}
 	return buffer[:want], nil
 }
 

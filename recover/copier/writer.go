@@ -2,6 +2,7 @@ package copier
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 
@@ -47,7 +48,14 @@ func (w writer) writeData(off int64, data []byte) (int64, error) {
 		n := run(data, false)
 		whole := n / blockSize * blockSize
 		if whole > 0 {
-			if _, err := w.direct.WriteAt(data[:whole], off); err != nil {
+			_, err := w.direct.WriteAt(data[:whole], off)
+			if errors.Is(err, unix.ENOSPC) {
+				// XFS frees deleted files in the background, and waits for it when a
+				// buffered write finds no space, but not when a direct one does
+				// (xfs_file_buffered_write in the kernel's fs/xfs/xfs_file.c).
+				_, err = w.file.WriteAt(data[:whole], off)
+			}
+			if err != nil {
 				return 0, err
 			}
 		}

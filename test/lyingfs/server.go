@@ -9,6 +9,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // Options choose how the file system misbehaves.
@@ -19,6 +20,7 @@ type Options struct {
 
 // Server is one mounted lying file system.
 type Server struct {
+	dir          string
 	fuse         *fuse.Server
 	refuseDirect atomic.Bool
 }
@@ -32,7 +34,7 @@ func Mount(dir, backing string, opts Options) (*Server, error) {
 	if err := syscall.Stat(backing, &st); err != nil {
 		return nil, fmt.Errorf("backing directory %s: %w", backing, err)
 	}
-	s := &Server{}
+	s := &Server{dir: dir}
 	s.refuseDirect.Store(opts.RefuseDirect)
 	root := &fs.LoopbackRoot{Path: backing, Dev: uint64(st.Dev)}
 	top := &node{LoopbackNode: fs.LoopbackNode{RootData: root}, server: s}
@@ -65,8 +67,16 @@ func Mount(dir, backing string, opts Options) (*Server, error) {
 // RefuseDirect turns the refusal of new O_DIRECT opens on or off.
 func (s *Server) RefuseDirect(refuse bool) { s.refuseDirect.Store(refuse) }
 
-// Unmount ends the file system. It fails with EBUSY while a file is open.
-func (s *Server) Unmount() error { return s.fuse.Unmount() }
+// Unmount ends the file system, also while it is in use: what is still open fails
+// with ENOTCONN from then on. A process that serves a file system and has files
+// open on it must call it before it ends, or its end waits for itself.
+func (s *Server) Unmount() error {
+	if err := unix.Unmount(s.dir, unix.MNT_FORCE|unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount %s: %w", s.dir, err)
+	}
+	s.fuse.Wait()
+	return nil
+}
 
 // Wait returns when the file system was unmounted, by whomever.
 func (s *Server) Wait() { s.fuse.Wait() }

@@ -4,7 +4,7 @@
 //
 // It prints "ready" once mounted and stays in the foreground. SIGUSR1 makes it
 // refuse new O_DIRECT opens, SIGUSR2 allow them again; SIGINT or SIGTERM unmount
-// it, lazily when it is in use, and it ends as soon as the mount is gone.
+// it, even in use, and it ends as soon as the mount is gone.
 package main
 
 import (
@@ -15,7 +15,6 @@ import (
 	"syscall"
 
 	"github.com/os-rescue/os-rescue/test/lyingfs"
-	"golang.org/x/sys/unix"
 )
 
 func main() {
@@ -55,9 +54,7 @@ func run(dir, backing string, refuse bool) error {
 			case syscall.SIGUSR2:
 				server.RefuseDirect(false)
 			default:
-				if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-					return fmt.Errorf("unmount %s: %w", dir, err)
-				}
+				return server.Unmount()
 			}
 		}
 	}
