@@ -103,7 +103,7 @@ func (f *File) measure(st unix.Stat_t) {
 // pin may be of an earlier life of the instance.
 func nameless(f *File, held []heldFile, exists bool, tree lookup, others map[string]bool) []heldFile {
 	path := f.Path
-	var found, pins, silly []heldFile
+	var found, pins, silly, detached []heldFile
 	for _, h := range held {
 		switch {
 		case h.PinPath != "":
@@ -120,6 +120,12 @@ func nameless(f *File, held []heldFile, exists bool, tree lookup, others map[str
 				if others[p] {
 					break
 				}
+				// Opened through a mount that was detached since: its link begins
+				// at that mount's root.
+				if p != "" && strings.Count(p, "/") > 1 && strings.HasSuffix(path, p) {
+					detached = append(detached, h)
+					break
+				}
 			}
 		case h.sillyRenamed() && filepath.Dir(h.Link) == filepath.Dir(path):
 			silly = append(silly, h)
@@ -129,6 +135,9 @@ func nameless(f *File, held []heldFile, exists bool, tree lookup, others map[str
 	// file of the instance is gone tells which it was.
 	if len(found) == 0 && len(silly) > 0 && !exists && sameInode(silly) && onlyGone(path, others, tree) {
 		found = silly
+	}
+	if len(found) == 0 && len(detached) > 0 && sameInode(detached) {
+		found = detached
 	}
 	if len(found) == 0 {
 		return pins

@@ -38,19 +38,19 @@ var (
 type InstanceError struct {
 	UUID   string
 	Domain string
-	Doing  string // what was being done: "copying /var/lib/..."
 	Safe   string // one sentence
 	Next   string // one sentence
 	Err    error
 }
 
-// Error returns all of it in one line.
+// Error returns all of it in one line, the instance first.
 func (e *InstanceError) Error() string {
+	return fmt.Sprintf("%s (%s): %s", e.Domain, e.UUID, e.Message())
+}
+
+// Message is Error without the instance, for where that is said already.
+func (e *InstanceError) Message() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s (%s): ", e.Domain, e.UUID)
-	if e.Doing != "" {
-		fmt.Fprintf(&b, "%s: ", e.Doing)
-	}
 	b.WriteString(e.Err.Error())
 	for _, s := range []string{e.Safe, e.Next} {
 		if s != "" {

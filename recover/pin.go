@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,16 +18,19 @@ import (
 // pinMeta is what is kept beside each pin: enough to rescue the file when its
 // QEMU and the run that pinned it are both gone.
 type pinMeta struct {
-	Path   string `json:"path"`
-	Role   Role   `json:"role"`
-	Format string `json:"format,omitempty"`
-	Run    string `json:"run"`
+	Path    string `json:"path"`
+	Role    Role   `json:"role"`
+	Format  string `json:"format,omitempty"`
+	Target  string `json:"target,omitempty"`
+	Backing string `json:"backing,omitempty"`
+	Run     string `json:"run"`
 }
 
 // heldPin is a file that the keeper holds, as its process shows it.
 type heldPin struct {
 	heldFile
 	Owners []string // instance UUIDs
+	Meta   pinMeta
 }
 
 // KeeperHold is one file that the keeper holds.
@@ -101,7 +105,7 @@ func (e *Engine) pins(ctx context.Context) ([]heldPin, error) {
 		}
 		if file, ok := byKey[h.Key]; ok {
 			file.PinPath = meta.Path
-			pins = append(pins, heldPin{heldFile: file, Owners: h.Owners})
+			pins = append(pins, heldPin{heldFile: file, Owners: h.Owners, Meta: meta})
 		}
 	}
 	return pins, nil
@@ -118,6 +122,25 @@ func (s *scanner) pinsOf(uuid string) []heldFile {
 		}
 	}
 	return held
+}
+
+// pinnedFiles returns the files that are pinned for an instance and not among
+// those that its definition names: the definition of a domain that is off says
+// nothing of backing files. They come first, because the others need them.
+func (s *scanner) pinnedFiles(uuid string, named []File) []File {
+	var files []File
+	for _, p := range s.pins {
+		if p.Meta.Role == RoleOther || !slices.Contains(p.Owners, uuid) {
+			continue
+		}
+		same := func(f File) bool { return f.Path == p.Meta.Path }
+		if slices.ContainsFunc(named, same) || slices.ContainsFunc(files, same) {
+			continue
+		}
+		files = append(files, File{Path: p.Meta.Path, Role: p.Meta.Role, Format: p.Meta.Format, Target: p.Meta.Target,
+			Backing: p.Meta.Backing, Writable: p.Meta.Role == RoleDisk || p.Meta.Role == RoleNVRAM, Holders: []Holder{}})
+	}
+	return slices.Concat(files, named)
 }
 
 // openHeld opens a scanned file's inode afresh through one of its holders, the

@@ -62,7 +62,7 @@ type Holder struct {
 type File struct {
 	Path      string    `json:"path"`
 	Role      Role      `json:"role"`
-	Format    string    `json:"format,omitempty"`
+	Format    string    `json:"format"`
 	Size      int64     `json:"size"`      // bytes
 	Allocated int64     `json:"allocated"` // bytes on the file system, holes not counted
 	Device    uint64    `json:"device"`    // of the held inode; 0 when nobody holds it and nothing is there

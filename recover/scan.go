@@ -144,6 +144,9 @@ func (s *scanner) instance(ctx context.Context, d Domain) (Instance, error) {
 	}
 	defer tree.Close()
 	held = append(held, s.pinsOf(d.UUID)...)
+	if i.process.PID == 0 {
+		i.Files = s.pinnedFiles(d.UUID, i.Files)
+	}
 
 	others := map[string]bool{}
 	for _, f := range i.Files {

@@ -113,7 +113,7 @@ func (s *Session) hold(ctx context.Context, uuid, key string, f File, file *os.F
 	if err := s.startKeeper(ctx); err != nil {
 		return err
 	}
-	meta, err := json.Marshal(pinMeta{Path: f.Path, Role: f.Role, Format: f.Format, Run: s.plan.Run})
+	meta, err := json.Marshal(pinMeta{Path: f.Path, Role: f.Role, Format: f.Format, Target: f.Target, Backing: f.Backing, Run: s.plan.Run})
 	if err == nil {
 		err = s.keeper.Hold(ctx, uuid, key, meta, file)
 	}

@@ -58,11 +58,11 @@ func (t *task) do(ctx context.Context) (report InstanceReport, settled bool) {
 	ctx = log.WithContext(ctx)
 	switch {
 	case t.ip.Action == ActionRefuse:
-		return t.end(OutcomeSkipped, t.fail("", fmt.Errorf("%w: %s", ErrRefused, t.ip.Refusal), "Nothing of it was touched", "")), true
+		return t.end(OutcomeSkipped, t.fail(fmt.Errorf("%w: %s", ErrRefused, t.ip.Refusal), "Nothing of it was touched", "")), true
 	case t.ip.Action == ActionNone:
 		return t.end(OutcomeIntact, nil), true
 	case ctx.Err() != nil && t.prior == nil:
-		return t.end(OutcomeSkipped, t.fail("", fmt.Errorf("interrupted before it began: %w", ctx.Err()), "Nothing of it was touched; its lost files stay held by the keeper", "Run the command again")), true
+		return t.end(OutcomeSkipped, t.fail(fmt.Errorf("interrupted before it began: %w", ctx.Err()), "Nothing of it was touched; its lost files stay held by the keeper", "Run the command again")), true
 	}
 	outcome, err := t.run(ctx)
 	if err == nil {
@@ -70,22 +70,22 @@ func (t *task) do(ctx context.Context) (report InstanceReport, settled bool) {
 	}
 	log.Debug().Err(err).Bool("committed", t.committed).Msg("the instance failed")
 	if t.committed {
-		return t.end(OutcomeFailed, t.fail("", err, t.whatIsSafe(), "When the cause is gone: os-rescue resume "+t.s.plan.Run)), false
+		return t.end(OutcomeFailed, t.fail(err, t.whatIsSafe(), "When the cause is gone: os-rescue resume "+t.s.plan.Run)), false
 	}
 	if rerr := t.rollback(ctx); rerr != nil {
-		return t.end(OutcomeFailed, t.fail("", errors.Join(err, fmt.Errorf("and putting it back as it was found failed: %w", rerr)),
+		return t.end(OutcomeFailed, t.fail(errors.Join(err, fmt.Errorf("and putting it back as it was found failed: %w", rerr)),
 			"Nothing was destroyed: its QEMU still has every byte, and the keeper holds the lost files",
 			"See how it is with `virsh domstate "+t.ip.Domain+"`, then: os-rescue resume "+t.s.plan.Run)), false
 	}
 	if t.prior != nil {
 		// Not yet as it was found: only a plan made anew begins after all is undone.
-		return t.end(OutcomeFailed, t.fail("", err, t.whatIsSafe(), "When the cause is gone: os-rescue resume "+t.s.plan.Run)), false
+		return t.end(OutcomeFailed, t.fail(err, t.whatIsSafe(), "When the cause is gone: os-rescue resume "+t.s.plan.Run)), false
 	}
 	outcome, next := OutcomeFailed, "When the cause is gone, run the command again"
 	if errors.Is(err, ErrRefused) || errors.Is(err, ErrConflict) {
 		outcome, next = OutcomeSkipped, ""
 	}
-	return t.end(outcome, t.fail("", err, "Nothing was destroyed: it is as it was found, and the keeper holds its lost files", next)), true
+	return t.end(outcome, t.fail(err, "Nothing was destroyed: it is as it was found, and the keeper holds its lost files", next)), true
 }
 
 // run chooses the way: afresh, or on from where an interrupted run ended.
@@ -110,8 +110,8 @@ func (t *task) fresh(ctx context.Context) (Outcome, error) {
 }
 
 // fail makes the error that an operator reads.
-func (t *task) fail(doing string, err error, safe, next string) error {
-	return &InstanceError{UUID: t.ip.UUID, Domain: t.ip.Domain, Doing: doing, Err: err, Safe: safe, Next: next}
+func (t *task) fail(err error, safe, next string) *InstanceError {
+	return &InstanceError{UUID: t.ip.UUID, Domain: t.ip.Domain, Err: err, Safe: safe, Next: next}
 }
 
 // whatIsSafe says where the data of an instance is whose domain was destroyed
@@ -131,12 +131,12 @@ func (t *task) whatIsSafe() string {
 	return "No data is lost: the proven copies are " + strings.Join(places, ", ") + ", and the keeper holds the old files"
 }
 
-func (t *task) end(outcome Outcome, err error) InstanceReport {
+func (t *task) end(outcome Outcome, err *InstanceError) InstanceReport {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.report.Outcome = outcome
 	if err != nil {
-		t.report.Error = err.Error()
+		t.report.Error = err.Message()
 	}
 	return t.report
 }
