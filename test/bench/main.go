@@ -3,7 +3,7 @@
 //
 //	bench [-size MIB] [-runs N] [-dir DIR] [-json FILE]
 //
-// It makes a file system on a loop device with direct I/O in a temporary
+// It works in the lab's private namespaces. It makes a file system on a loop device with direct I/O in a temporary
 // directory under -dir, so it needs root and twice to three times the size free
 // there. Each figure runs N times, alternating with its peer, the source's pages
 // dropped from the page cache before each run. The ratio is the peer's median
@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
+
+	"github.com/os-rescue/os-rescue/test/lab"
 )
 
 // figure is one thing measured beside its peer.
@@ -37,6 +39,7 @@ type figure struct {
 // figures lists what is measured, in order.
 func figures() []figure {
 	return []figure{
+		scanFigure(),
 		copyFigure("copy and compare, no reflink", "cp --sparse=always; cmp", false, peerCopyCompare),
 		copyFigure("the same, on disk when done", "cp --sparse=always; sync FILE; cmp", false, peerCopySyncCompare),
 		copyFigure("copy, reflink (its own proof)", "cp --reflink=always", true, peerReflink),
@@ -64,6 +67,7 @@ type result struct {
 }
 
 func main() {
+	lab.Enter()
 	size := flag.Int64("size", 1024, "size of the source in MiB")
 	runs := flag.Int("runs", 5, "runs of each figure")
 	dir := flag.String("dir", "", "where to work (default: the system's temporary directory)")
