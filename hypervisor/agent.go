@@ -33,10 +33,9 @@ func (c *Client) Freeze(ctx context.Context, uuid string, limit time.Duration) e
 	if ctx.Err() != nil {
 		return fmt.Errorf("freezing domain %s: %w", uuid, context.Cause(ctx))
 	}
-	name, sent := "", false
-	_, err := retry(ctx, c, func() (struct{}, error) {
-		var err error
-		name, err = c.withAgent(ctx, uuid, limit, func(dom *libvirt.Domain, name string) error {
+	sent := false
+	name, err := retry(ctx, c, func() (string, error) {
+		name, err := c.withAgent(ctx, uuid, limit, func(dom *libvirt.Domain, name string) error {
 			err := timed(ctx, "virDomainGetTime", name, func() error {
 				_, _, err := dom.GetTime(0)
 				return err
@@ -54,7 +53,7 @@ func (c *Client) Freeze(ctx context.Context, uuid string, limit time.Duration) e
 		if err != nil && sent { // never twice
 			err = backoff.Permanent(err)
 		}
-		return struct{}{}, err
+		return name, err
 	})
 	if err != nil {
 		return fmt.Errorf("freezing %s: %w", subject(uuid, name), err)
@@ -72,17 +71,15 @@ func (c *Client) Thaw(ctx context.Context, uuid string, limit time.Duration) err
 	if ctx.Err() != nil {
 		return fmt.Errorf("thawing domain %s: %w", uuid, context.Cause(ctx))
 	}
-	name := ""
-	_, err := retry(context.WithoutCancel(ctx), c, func() (struct{}, error) {
-		var err error
-		name, err = c.withAgent(context.WithoutCancel(ctx), uuid, limit, func(dom *libvirt.Domain, name string) error {
+	lasting := context.WithoutCancel(ctx)
+	name, err := retry(lasting, c, func() (string, error) {
+		return c.withAgent(lasting, uuid, limit, func(dom *libvirt.Domain, name string) error {
 			err := timed(ctx, "virDomainFSThaw", name, func() error { return dom.FSThaw(nil, 0) })
 			if noAgent(err) {
 				return fmt.Errorf("%w: %w", recover.ErrNoAgent, err)
 			}
 			return err
 		})
-		return struct{}{}, err
 	})
 	if err != nil {
 		return fmt.Errorf("thawing %s: %w", subject(uuid, name), err)
@@ -90,46 +87,40 @@ func (c *Client) Thaw(ctx context.Context, uuid string, limit time.Duration) err
 	return nil
 }
 
-// withAgent runs f with the agent's time limit set. Its error is permanent for
-// retry when the connection still stands.
+// withAgent runs f with the agent's time limit set, and returns the domain's name
+// once it knows it. Once f is called it waits for it whatever becomes of ctx.
 func (c *Client) withAgent(ctx context.Context, uuid string, limit time.Duration, f func(dom *libvirt.Domain, name string) error) (string, error) {
-	conn, err := c.acquire(ctx)
-	if err != nil {
-		return "", err
-	}
-	defer c.release(conn)
-	dom, err := lookup(ctx, conn, uuid)
-	if err != nil {
-		return "", c.broken(conn, err)
-	}
-	defer func() { _ = dom.Free() }()
-	name, err := dom.GetName()
-	if err != nil {
-		return "", c.broken(conn, mapped("virDomainGetName", err))
-	}
-	s, err := stateOf(ctx, dom, name)
-	if err != nil {
-		return name, c.broken(conn, err)
-	}
-	if s.state != recover.StateRunning {
-		return name, c.broken(conn, fmt.Errorf("%w: the domain is %s", recover.ErrNoAgent, s.state))
-	}
-	seconds := max(1, int((limit+time.Second-1)/time.Second))
-	err = timed(ctx, "virDomainAgentSetResponseTimeout", name, func() error { return dom.AgentSetResponseTimeout(seconds, 0) })
-	if err != nil {
-		return name, c.broken(conn, err)
-	}
-	err = f(dom, name)
-	// BLOCK is what a domain starts with; libvirt has no call to ask for the value.
-	reset := timed(ctx, "virDomainAgentSetResponseTimeout", name, func() error {
-		return dom.AgentSetResponseTimeout(int(libvirt.DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK), 0)
+	return onConnection(context.WithoutCancel(ctx), c, func(conn *libvirt.Connect) (string, error) {
+		dom, err := lookup(ctx, conn, uuid)
+		if err != nil {
+			return "", err
+		}
+		defer func() { _ = dom.Free() }()
+		name, err := dom.GetName()
+		if err != nil {
+			return "", mapped("virDomainGetName", err)
+		}
+		s, err := stateOf(ctx, dom, name)
+		if err != nil {
+			return name, err
+		}
+		if s.state != recover.StateRunning {
+			return name, fmt.Errorf("%w: the domain is %s", recover.ErrNoAgent, s.state)
+		}
+		seconds := max(1, int((limit+time.Second-1)/time.Second))
+		err = timed(ctx, "virDomainAgentSetResponseTimeout", name, func() error { return dom.AgentSetResponseTimeout(seconds, 0) })
+		if err != nil {
+			return name, err
+		}
+		err = f(dom, name)
+		// BLOCK is what a domain starts with; libvirt has no call that asks for
+		// the value. A failure is logged, no more: a domain that ended has no
+		// limit left, and the outcome of f must not be lost to it.
+		_ = timed(ctx, "virDomainAgentSetResponseTimeout", name, func() error {
+			return dom.AgentSetResponseTimeout(int(libvirt.DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK), 0)
+		})
+		return name, err
 	})
-	if err == nil && reset != nil {
-		// The work is done; a domain that ended or a daemon that died has no
-		// limit left to put back.
-		return name, nil
-	}
-	return name, c.broken(conn, err)
 }
 
 // noAgent tells the errors of a guest without a listening agent:

@@ -165,102 +165,104 @@ func (c *Client) Define(ctx context.Context, xml string) error {
 // apply carries out a change. Until the call is issued ctx ends it; from then on
 // it goes on until the outcome is known or libvirt stays away for c.retryFor.
 func (c *Client) apply(ctx context.Context, uuid string, ch change) error {
-	a := &attempt{c: c, ch: ch, uuid: uuid}
-	lasting := context.WithoutCancel(ctx)
-	_, err := retry(lasting, c, func() (struct{}, error) {
-		now := lasting
-		if !a.issued {
-			if ctx.Err() != nil {
-				return struct{}{}, backoff.Permanent(context.Cause(ctx))
-			}
-			now = ctx
+	a := &attempt{ch: ch, uuid: uuid}
+	lasting, name := context.WithoutCancel(ctx), ""
+	_, err := retry(lasting, c, func() (string, error) {
+		if !a.issued && ctx.Err() != nil {
+			return "", backoff.Permanent(context.Cause(ctx))
 		}
-		return struct{}{}, a.run(now)
+		seen, err := onConnection(lasting, c, func(conn *libvirt.Connect) (string, error) {
+			return a.run(ctx, conn)
+		})
+		if seen != "" {
+			name = seen
+		}
+		return name, err
 	})
 	switch {
 	case err == nil:
 		return nil
 	case a.issued && errors.Is(err, recover.ErrUnavailable):
-		return fmt.Errorf("%s %s: whether it happened is not known: %w", ch.name, subject(uuid, a.name), err)
+		return fmt.Errorf("%s %s: whether it happened is not known: %w", ch.name, subject(uuid, name), err)
 	default:
-		return fmt.Errorf("%s %s: %w", ch.name, subject(uuid, a.name), err)
+		return fmt.Errorf("%s %s: %w", ch.name, subject(uuid, name), err)
 	}
 }
 
 // attempt is a change on its way, over as many connections as it takes.
 type attempt struct {
-	c      *Client
 	ch     change
 	uuid   string
-	name   string // once known
-	issued bool   // the call has been made: it may have happened
+	issued bool // the call has been made: it may have happened
 }
 
-// run makes one try on one connection. An error that is not permanent asks for
-// another: the connection broke.
-func (a *attempt) run(ctx context.Context) error {
-	conn, err := a.c.acquire(ctx)
-	if err != nil {
-		return err
+// run looks, calls if needed, and looks again where the call does not tell. It
+// returns the domain's name once it knows it.
+func (a *attempt) run(ctx context.Context, conn *libvirt.Connect) (string, error) {
+	if a.issued {
+		a.settle(ctx, conn)
 	}
-	defer a.c.release(conn)
-	return a.c.broken(conn, a.step(ctx, conn))
-}
-
-// step looks, calls if needed, and looks again where the call does not tell.
-func (a *attempt) step(ctx context.Context, conn *libvirt.Connect) error {
-	if done, err := a.reached(ctx, conn); done || err != nil {
-		return err
-	}
-	if !a.issued && ctx.Err() != nil {
-		return context.Cause(ctx)
+	name, done, err := a.look(ctx, conn)
+	if done || err != nil {
+		return name, err
 	}
 	dom, err := lookup(ctx, conn, a.uuid)
 	if err != nil {
-		return err
+		return name, err
 	}
 	defer func() { _ = dom.Free() }()
+	if !a.issued && ctx.Err() != nil {
+		return name, context.Cause(ctx)
+	}
 	a.issued = true
-	callErr := timed(ctx, a.ch.call, a.name, func() error { return a.ch.do(dom) })
+	callErr := timed(ctx, a.ch.call, name, func() error { return a.ch.do(dom) })
 	if callErr == nil && !a.ch.gone || callErr != nil && !alive(conn) {
-		return callErr
+		return name, callErr
 	}
 	for start := time.Now(); ; time.Sleep(gonePoll) {
-		done, err := a.reached(ctx, conn)
+		_, done, err := a.look(ctx, conn)
 		switch {
 		case done:
-			return nil
+			return name, nil
 		case err != nil:
-			return errors.Join(callErr, err)
+			return name, errors.Join(callErr, err)
 		case callErr != nil:
-			return callErr
+			return name, callErr
 		case time.Since(start) > goneLimit:
-			return fmt.Errorf("%w: it is still active %s after its end", ErrState, goneLimit)
+			return name, fmt.Errorf("%w: it is still active %s after its end", ErrState, goneLimit)
 		}
 	}
 }
 
-// reached tells whether the domain is where the change leads to.
-func (a *attempt) reached(ctx context.Context, conn *libvirt.Connect) (bool, error) {
+// settle waits until a daemon that has just started knows the domain as it is. It
+// answers first with the state it had saved, and shows a domain active that it is
+// about to kill because its start was cut short; then it asks QEMU, under the
+// domain's job (qemuProcessReconnect in libvirt's src/qemu/qemu_process.c). The
+// statistics take that job too, so they come after it; nobody needs them.
+func (a *attempt) settle(ctx context.Context, conn *libvirt.Connect) {
+	dom, err := lookup(ctx, conn, a.uuid)
+	if err != nil {
+		return
+	}
+	defer func() { _ = dom.Free() }()
+	_ = timed(ctx, "virDomainMemoryStats", a.uuid, func() error {
+		_, err := dom.MemoryStats(uint32(libvirt.DOMAIN_MEMORY_STAT_NR), 0)
+		return err
+	})
+}
+
+// look tells whether the domain is where the change leads to.
+func (a *attempt) look(ctx context.Context, conn *libvirt.Connect) (name string, done bool, err error) {
 	dom, err := lookup(ctx, conn, a.uuid)
 	if err == nil {
 		defer func() { _ = dom.Free() }()
-		if a.name, err = dom.GetName(); err != nil {
-			return false, mapped("virDomainGetName", err)
+		if name, err = dom.GetName(); err != nil {
+			return "", false, mapped("virDomainGetName", err)
 		}
-		var done bool
-		if done, err = a.ch.reached(ctx, dom, a.name, a.issued); err == nil {
-			return done, nil
-		}
+		done, err = a.ch.reached(ctx, dom, name, a.issued)
 	}
 	if a.ch.gone && a.issued && errors.Is(err, recover.ErrNoDomain) {
-		return true, nil
+		return name, true, nil
 	}
-	return false, err
-}
-
-// alive tells whether the connection still stands.
-func alive(conn *libvirt.Connect) bool {
-	ok, err := conn.IsAlive()
-	return err == nil && ok
+	return name, done && err == nil, err
 }

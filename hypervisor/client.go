@@ -10,7 +10,6 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/rs/zerolog"
-	"golang.org/x/sync/singleflight"
 	"libvirt.org/go/libvirt"
 
 	"github.com/os-rescue/os-rescue/recover"
@@ -41,15 +40,19 @@ type Options struct {
 }
 
 // Client is one host's libvirt. It is safe for concurrent use.
+//
+// Every connection serves one call at a time, and there are as many as calls
+// under way: when a daemon hangs under two calls of one connection, libvirt's
+// client (9.0) ends one of them at the keepalive's limit, leaves the other waiting
+// for ever, and may crash the process in it.
 type Client struct {
 	uri      string
 	shownURI string // without a password
 	runDir   string
 	retryFor time.Duration
-	opening  singleflight.Group
 
 	mu     sync.Mutex
-	conn   *libvirt.Connect // nil when there is none
+	idle   []*libvirt.Connect
 	closed bool
 }
 
@@ -74,149 +77,153 @@ func Open(ctx context.Context, opts Options) (*Client, error) {
 	if u, err := url.Parse(c.uri); err == nil {
 		c.shownURI = u.Redacted()
 	}
-	conn, err := c.acquire(ctx)
+	conn, err := c.take(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("connecting to %s: %w", c.shownURI, context.Cause(ctx))
 		}
 		return nil, unavailable(c.shownURI, err)
 	}
-	c.release(conn)
+	c.put(conn)
 	return c, nil
 }
 
-// Close lets the connection go. Calls under way keep it until they end; later
-// ones return ErrClosed.
+// Close lets the connections go, those of calls under way when the calls end.
+// Later calls return ErrClosed.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	if c.conn == nil {
-		return nil
+	var errs []error
+	for _, conn := range c.idle {
+		if _, err := conn.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("closing the connection to %s: %w", c.shownURI, err))
+		}
 	}
-	_, err := c.conn.Close()
-	c.conn = nil
-	if err != nil {
-		return fmt.Errorf("closing the connection to %s: %w", c.shownURI, err)
-	}
-	return nil
+	c.idle = nil
+	return errors.Join(errs...)
 }
 
-// acquire returns the connection, opened if there is none, with a reference of
-// its own for release. It tries once.
-func (c *Client) acquire(ctx context.Context) (*libvirt.Connect, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
+// take returns a connection for the caller alone, an idle one or a new one, for
+// put. It tries once.
+func (c *Client) take(ctx context.Context) (*libvirt.Connect, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
-	if conn, err := c.current(); conn != nil || err != nil {
+	if conn, err := c.takeIdle(); conn != nil || err != nil {
 		return conn, err
 	}
-	// virConnectOpen can't be given up: a daemon that hangs in the handshake
-	// costs one thread, whose late success the next caller finds.
-	opened := c.opening.DoChan("open", func() (any, error) { return nil, c.open(ctx) })
+	type result struct {
+		conn *libvirt.Connect
+		err  error
+	}
+	opened := make(chan result)
+	givenUp := make(chan struct{})
+	defer close(givenUp)
+	go func() {
+		conn, err := c.open(ctx)
+		select {
+		case opened <- result{conn, err}:
+		case <-givenUp: // virConnectOpen can't be: it costs a thread until it ends
+			if err == nil {
+				c.put(conn)
+			}
+		}
+	}()
 	limit := time.NewTimer(openLimit)
 	defer limit.Stop()
 	select {
 	case r := <-opened:
-		if r.Err != nil {
-			return nil, r.Err
-		}
+		return r.conn, r.err
 	case <-limit.C:
 		return nil, fmt.Errorf("virConnectOpen: no answer for %s", openLimit)
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, context.Cause(ctx)
 	}
-	conn, err := c.current()
-	if conn == nil && err == nil {
-		err = errors.New("virConnectOpen: the new connection broke at once")
-	}
-	return conn, err
 }
 
-// current returns the living connection with a reference, or nil.
-func (c *Client) current() (*libvirt.Connect, error) {
+// takeIdle returns a living idle connection, or nil.
+func (c *Client) takeIdle() (*libvirt.Connect, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return nil, ErrClosed
 	}
-	if c.conn == nil {
-		return nil, nil
+	for len(c.idle) > 0 {
+		conn := c.idle[len(c.idle)-1]
+		c.idle = c.idle[:len(c.idle)-1]
+		if alive(conn) {
+			return conn, nil
+		}
+		_, _ = conn.Close()
 	}
-	if !alive(c.conn) {
-		_, _ = c.conn.Close()
-		c.conn = nil
-		return nil, nil
-	}
-	if err := c.conn.Ref(); err != nil {
-		return nil, mapped("virConnectRef", err)
-	}
-	return c.conn, nil
+	return nil, nil
 }
 
-func (c *Client) open(ctx context.Context) error {
+// put gives a connection back.
+func (c *Client) put(conn *libvirt.Connect) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || !alive(conn) {
+		_, _ = conn.Close()
+		return
+	}
+	c.idle = append(c.idle, conn)
+}
+
+func (c *Client) open(ctx context.Context) (*libvirt.Connect, error) {
 	var conn *libvirt.Connect
 	err := timed(ctx, "virConnectOpen", "", func() (err error) {
 		conn, err = libvirt.NewConnect(c.uri)
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	err = timed(ctx, "virConnectSetKeepAlive", "", func() error {
 		return conn.SetKeepAlive(keepAliveSeconds, keepAliveCount)
 	})
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err == nil && c.closed {
-		err = ErrClosed
-	}
 	if err != nil {
 		_, _ = conn.Close()
-		return err
+		return nil, err
 	}
-	if c.conn != nil { // another opening was faster
-		_, _ = c.conn.Close()
-	}
-	c.conn = conn
-	return nil
-}
-
-// release gives acquire's reference back. The lock orders it with the last one,
-// which writes to the Connect.
-func (c *Client) release(conn *libvirt.Connect) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	_, _ = conn.Close()
+	return conn, nil
 }
 
 // read runs a harmless f, again when the connection broke under it, for
 // c.retryFor. When ctx ends f is left to itself (libvirt can't cancel a call)
 // and its result dropped.
 func read[T any](ctx context.Context, c *Client, f func(*libvirt.Connect) (T, error)) (T, error) {
+	return retry(ctx, c, func() (T, error) { return onConnection(ctx, c, f) })
+}
+
+// onConnection runs f on a connection of its own. Its error is permanent, for
+// retry, unless the connection broke. It leaves f to itself when ctx ends.
+func onConnection[T any](ctx context.Context, c *Client, f func(*libvirt.Connect) (T, error)) (T, error) {
+	var none T
+	conn, err := c.take(ctx)
+	if err != nil {
+		return none, err
+	}
 	type result struct {
 		value T
 		err   error
 	}
-	return retry(ctx, c, func() (T, error) {
-		var none T
-		conn, err := c.acquire(ctx)
-		if err != nil {
-			return none, err
+	done := make(chan result, 1)
+	go func() {
+		value, err := f(conn)
+		if err != nil && alive(conn) {
+			err = backoff.Permanent(err)
 		}
-		done := make(chan result, 1)
-		go func() {
-			defer c.release(conn)
-			value, err := f(conn)
-			done <- result{value, c.broken(conn, err)}
-		}()
-		select {
-		case r := <-done:
-			return r.value, r.err
-		case <-ctx.Done():
-			return none, backoff.Permanent(context.Cause(ctx))
-		}
-	})
+		c.put(conn)
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		return none, backoff.Permanent(context.Cause(ctx))
+	}
 }
 
 // retry runs f until it succeeds, fails for good (backoff.Permanent), or
@@ -257,15 +264,10 @@ func retry[T any](ctx context.Context, c *Client, f func() (T, error)) (T, error
 	}
 }
 
-// broken makes err permanent unless the connection died under the call.
-func (c *Client) broken(conn *libvirt.Connect, err error) error {
-	if err == nil {
-		return nil
-	}
-	if alive(conn) {
-		return backoff.Permanent(err)
-	}
-	return err
+// alive tells whether the connection still stands, as the client library knows.
+func alive(conn *libvirt.Connect) bool {
+	ok, err := conn.IsAlive()
+	return err == nil && ok
 }
 
 // timed runs one libvirt call and logs it: before at trace, after at debug.

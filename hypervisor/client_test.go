@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -57,7 +56,7 @@ func TestDomainsAreListedWithAllThatLibvirtKnows(t *testing.T) {
 	want.Disks[0].Chain = append(want.Disks[0].Chain, file(g.file("base"), "raw"))
 	want.Disks[0].ChainKnown = true
 	want.PID = qemuOf(t, g.uuid)
-	label := strings.TrimSpace(run(t, "sh", "-c", "echo +$(id -u libvirt-qemu):+$(id -g libvirt-qemu)"))
+	label := run(t, "sh", "-c", "echo +$(id -u libvirt-qemu):+$(getent group kvm | cut -d: -f3)") // the configured user and group
 	want.DACLabel = label
 	compare(t, c, ctx, want)
 
@@ -235,12 +234,9 @@ func TestCountersOfAPausedDomainWithDeletedFilesComeFromQEMU(t *testing.T) {
 		"vdb": 0x4000*512 + 4096,      // raw: the two are the same
 	} {
 		n := got[target]
-		if n.WriteRequests != 1 || n.WriteBytes != 4096 || n.HighestOffset != highest || n.PhysicalSize == 0 {
+		if n.WriteRequests != 1 || n.WriteBytes != 4096 || n.HighestOffset != highest {
 			t.Errorf("%s: %+v, want one write of 4096 bytes and highest offset %d", target, n, highest)
 		}
-	}
-	if got["vdb"].PhysicalSize >= 32<<20 {
-		t.Errorf("physical %d: it is no longer what the file occupies, correct the comment", got["vdb"].PhysicalSize)
 	}
 	t.Logf("%+v, overlay's length %d", got, overlay.Size())
 }
@@ -291,7 +287,7 @@ func TestJobsPauseReasonAndSavedMemoryAreSeen(t *testing.T) {
 	}
 	virsh(t, "blockjob", g.name, "vdb", "--abort")
 
-	virsh(t, "backup-begin", g.name, writeXML(t, `<domainbackup mode='pull'><server transport='unix' socket='`+g.file("nbd")+`'/>
+	virsh(t, "backup-begin", g.name, writeXML(t, `<domainbackup mode='pull'><server transport='unix' socket='/var/lib/libvirt/qemu/nbd'/>
 		<disks><disk name='vdb' type='file' backupmode='full'><scratch file='`+g.file("scratch")+`'/></disk><disk name='vda' backup='no'/></disks></domainbackup>`))
 	d := domain(t, c, ctx, g)
 	if d.Job != "backup" || d.BlockJobs["vdb"] != "backup" {
@@ -369,174 +365,6 @@ func TestWithoutAnAgentFreezeIsErrNoAgent(t *testing.T) {
 			virsh(t, "destroy", g.name)
 		})
 	}
-}
-
-func TestARestartBetweenCallsIsNotNoticed(t *testing.T) {
-	libvirtd := startLibvirt(t)
-	g := newGuest(t)
-	c, ctx := open(t, nil)
-	virsh(t, "define", writeXML(t, g.xml()))
-	calls := []func() error{
-		func() error { return c.Start(ctx, g.uuid, false) },
-		func() error { _, err := c.Domains(ctx); return err },
-		func() error { return c.Suspend(ctx, g.uuid) },
-		func() error { _, err := c.Counters(ctx, g.uuid); return err },
-		func() error { return c.Resume(ctx, g.uuid) },
-		func() error { return c.Destroy(ctx, g.uuid) },
-	}
-	for i, call := range calls {
-		libvirtd.kill()
-		libvirtd.start(t)
-		if err := call(); err != nil {
-			t.Fatalf("call %d after a restart: %v", i, err)
-		}
-	}
-}
-
-func TestACallWaitsForADaemonThatIsAway(t *testing.T) {
-	libvirtd := startLibvirt(t)
-	g := newGuest(t)
-	c, ctx := open(t, nil)
-	virsh(t, "define", writeXML(t, g.xml()))
-	libvirtd.kill()
-	done := make(chan error, 2)
-	go func() { _, err := c.Domains(ctx); done <- err }()
-	go func() { done <- c.Start(ctx, g.uuid, true) }()
-	libvirtd.start(t)
-	for range 2 {
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-// A change whose daemon dies is carried out once, whether it had happened or not.
-func TestADaemonThatDiesUnderAChangeIsAskedAgain(t *testing.T) {
-	tests := []struct {
-		name, call string
-		before     []string // virsh's words
-		do         func(c *Client, ctx context.Context, uuid string) error
-		happened   string // QEMU's command, as if the daemon had sent it before its death
-		want       string
-		wantCalls  int
-	}{
-		{"suspend that did not happen", "virDomainSuspend", nil, (*Client).Suspend, "", "paused (user)", 2},
-		{"suspend that happened", "virDomainSuspend", nil, (*Client).Suspend, "stop", "paused (user)", 1},
-		{"resume that did not happen", "virDomainResume", []string{"suspend"}, (*Client).Resume, "", "running (unpaused)", 2},
-		{"resume that happened", "virDomainResume", []string{"suspend"}, (*Client).Resume, "cont", "running (unpaused)", 1},
-		{"destroy that did not happen", "virDomainDestroy", nil, (*Client).Destroy, "", "shut off (destroyed)", 2},
-		{"destroy that happened", "virDomainDestroy", nil, (*Client).Destroy, "quit", "shut off", 1},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			libvirtd := startLibvirt(t)
-			g := newGuest(t)
-			issued := 0
-			c, ctx := open(t, func(call string) {
-				if call != tt.call {
-					return
-				}
-				if issued++; issued > 1 {
-					return
-				}
-				pid := qemuOf(t, g.uuid)
-				libvirtd.kill()
-				if tt.happened != "" {
-					qmp(t, tt.happened)
-				}
-				if tt.happened == "quit" {
-					waitFor(t, "QEMU to end", func() bool { return syscall.Kill(pid, 0) != nil })
-				}
-				libvirtd.start(t)
-			})
-			virsh(t, "define", writeXML(t, g.xml()))
-			virsh(t, "start", g.name)
-			for _, word := range tt.before {
-				virsh(t, word, g.name)
-			}
-			if err := tt.do(c, ctx, g.uuid); err != nil {
-				t.Fatal(err)
-			}
-			if got := virsh(t, "domstate", "--reason", g.name); !strings.HasPrefix(got, tt.want) {
-				t.Errorf("virsh shows %q, want %q", got, tt.want)
-			}
-			if issued != tt.wantCalls {
-				t.Errorf("%s was called %d times, want %d", tt.call, issued, tt.wantCalls)
-			}
-		})
-	}
-}
-
-func TestAnotherLifeOfTheDomainIsNotDestroyed(t *testing.T) {
-	libvirtd := startLibvirt(t)
-	g := newGuest(t)
-	issued := 0
-	c, ctx := open(t, func(call string) {
-		if call != "virDomainDestroy" {
-			return
-		}
-		if issued++; issued > 1 {
-			return
-		}
-		libvirtd.kill()
-		killGuests()
-		libvirtd.start(t)
-		virsh(t, "start", g.name)
-	})
-	virsh(t, "define", writeXML(t, g.xml()))
-	virsh(t, "start", g.name)
-	if err := c.Destroy(ctx, g.uuid); !errors.Is(err, ErrState) {
-		t.Errorf("error %v, want ErrState", err)
-	}
-	if got := virsh(t, "domstate", g.name); got != "running" {
-		t.Errorf("the new life is %q", got)
-	}
-}
-
-func TestADaemonThatStaysAwayIsUnavailable(t *testing.T) {
-	libvirtd := startLibvirt(t)
-	c, ctx := open(t, nil)
-	c.retryFor = time.Second
-	libvirtd.kill()
-	if _, err := c.Domains(ctx); !errors.Is(err, recover.ErrUnavailable) {
-		t.Errorf("Domains: error %v, want ErrUnavailable", err)
-	}
-	if err := c.Suspend(ctx, testUUID); !errors.Is(err, recover.ErrUnavailable) || strings.Contains(err.Error(), "not known") {
-		t.Errorf("Suspend: error %v, want ErrUnavailable of a call that was never made", err)
-	}
-}
-
-func TestADaemonThatHangsIsAnErrorAndNotAHang(t *testing.T) {
-	libvirtd := startLibvirt(t)
-	c, ctx := open(t, nil)
-	c.retryFor = time.Second
-	libvirtd.signal(t, syscall.SIGSTOP)
-	defer libvirtd.signal(t, syscall.SIGCONT)
-
-	// A read ends with its context at once ...
-	short, cancel := context.WithCancel(ctx)
-	done := make(chan error, 1)
-	go func() { _, err := c.Domains(short); done <- err }()
-	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("a read whose context ends: error %v", err)
-	}
-	// ... and everything with the keepalive.
-	var wg sync.WaitGroup
-	wg.Add(2)
-	go func() {
-		defer wg.Done()
-		if _, err := c.Domains(ctx); !errors.Is(err, recover.ErrUnavailable) {
-			t.Errorf("Domains: error %v, want ErrUnavailable", err)
-		}
-	}()
-	go func() {
-		defer wg.Done()
-		if err := c.Suspend(ctx, testUUID); !errors.Is(err, recover.ErrUnavailable) {
-			t.Errorf("Suspend: error %v, want ErrUnavailable", err)
-		}
-	}()
-	wg.Wait()
 }
 
 // everyCall is each method about one domain, for a domain that is not there.

@@ -86,7 +86,6 @@ func blockCounters(blocks []libvirt.DomainStatsBlock) (map[string]recover.BlockC
 			WriteBytes:    int64(b.WrBytes),
 			FlushRequests: int64(b.FlReqs),
 			HighestOffset: b.Allocation,
-			PhysicalSize:  b.Physical,
 		}
 	}
 	return counters, nil
