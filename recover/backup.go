@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -304,7 +303,7 @@ func (t *task) store(ctx context.Context, f FilePlan) (ManifestFile, error) {
 
 func (t *task) storeFile(ctx context.Context, f FilePlan, entry *ManifestFile) error {
 	path := filepath.Join(t.s.backup.path, entry.Stored)
-	if t.prior != nil && slices.Contains(t.prior.stores, path) {
+	if t.s.storedBefore(path) {
 		// Begun by the interrupted run, and not in the manifest.
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

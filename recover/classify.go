@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// logDaemon is the command name of the process that holds the console logs.
+const logDaemon = "virtlogd"
+
 // heldFile is a descriptor together with the process that has it.
 type heldFile struct {
 	descriptor
@@ -70,7 +73,7 @@ func classify(f *File, held []heldFile, tree, home lookup, others map[string]boo
 		}
 		return checkPlace(f, tree, home)
 	}
-	if h, reason, ok := displaced(f.Path, held, at, exists, tree, others); ok {
+	if h, reason, ok := displaced(f, held, at, exists, tree, others); ok {
 		f.hold(h)
 		f.State, f.Reason = FileDisplaced, reason
 		return nil
@@ -127,7 +130,7 @@ func nameless(f *File, held []heldFile, exists bool, tree lookup, others map[str
 					break
 				}
 			}
-		case h.sillyRenamed() && filepath.Dir(h.Link) == filepath.Dir(path):
+		case h.sillyRenamed() && filepath.Dir(h.Link) == filepath.Dir(path) && (h.Process == logDaemon) == (f.Role == RoleConsoleLog):
 			silly = append(silly, h)
 		}
 	}
@@ -151,7 +154,8 @@ func nameless(f *File, held []heldFile, exists bool, tree lookup, others map[str
 }
 
 // displaced looks for a held file that still has a name, but not the right one.
-func displaced(path string, held []heldFile, at unix.Stat_t, exists bool, tree lookup, others map[string]bool) (heldFile, string, bool) {
+func displaced(f *File, held []heldFile, at unix.Stat_t, exists bool, tree lookup, others map[string]bool) (heldFile, string, bool) {
+	path := f.Path
 	for _, h := range held {
 		if h.unlinked() || h.PinPath != "" {
 			continue
@@ -163,11 +167,15 @@ func displaced(path string, held []heldFile, at unix.Stat_t, exists bool, tree l
 			return h, "QEMU has it under this very path, which leads nowhere from here: its file system is not mounted, or QEMU sees another mount namespace", true
 		case stripped == path:
 			return h, "this name was deleted, but the file has another one (a hard link) that can be linked back: find it with `find -xdev -samefile /proc/" + fmt.Sprint(h.PID) + "/fd/" + fmt.Sprint(h.FD) + "`", true
-		case h.sillyRenamed() && filepath.Dir(h.Link) == filepath.Dir(path):
+		case h.sillyRenamed() && filepath.Dir(h.Link) == filepath.Dir(path) && (h.Process == logDaemon) == (f.Role == RoleConsoleLog):
 			return h, "files of this directory were deleted on NFS, and which of its .nfs files this one is can't be told", true
 		}
 	}
-	// The same base name under another directory: moved, or unmounted lazily.
+	// The same base name under another directory: moved, or unmounted lazily. All
+	// console logs are called alike, and virtlogd has those of every instance.
+	if f.Role == RoleConsoleLog {
+		return heldFile{}, "", false
+	}
 	var match []heldFile
 	for _, h := range held {
 		if !h.unlinked() && h.PinPath == "" && filepath.Base(h.Link) == filepath.Base(path) && !others[h.Link] {
@@ -192,6 +200,11 @@ func checkPlace(f *File, tree, home lookup) error {
 	dir, st, err := tree.Ancestor(f.Path)
 	if err != nil {
 		return err
+	}
+	if st.Dev != f.Device && f.resolved != "" && f.resolved != f.Path {
+		f.State = FileDisplaced
+		f.Reason = "a symlink on the way leads to " + f.resolved + ", on another file system than the deleted file's: look at who made it, and remove it"
+		return nil
 	}
 	if st.Dev != f.Device {
 		f.State = FileDisplaced

@@ -120,8 +120,6 @@ type BlockCounters struct {
 	// into the top image's file (libvirt's block.N.allocation, QEMU's
 	// wr_highest_offset); 0 when unknown. A copy that ends before it is stale.
 	HighestOffset uint64 `json:"highest_offset"`
-	// PhysicalSize is the size in bytes of the top image's file as QEMU sees it.
-	PhysicalSize uint64 `json:"physical_size"`
 }
 
 // ProcessIdentity tells one life of a process from every other on this host,

@@ -63,6 +63,16 @@ func (s *Session) publishedBefore(f FilePlan, at inode) bool {
 	return false
 }
 
+// storedBefore is true when the interrupted run had begun that file of a backup.
+func (s *Session) storedBefore(path string) bool {
+	for _, p := range s.priors {
+		if slices.Contains(p.stores, path) {
+			return true
+		}
+	}
+	return false
+}
+
 // priorsOf reads the records of a journal, in order, into what was done to each
 // instance. What a later try did counts instead of what an earlier one did.
 func priorsOf(records []Record) (map[string]*prior, error) {

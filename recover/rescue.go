@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -218,14 +219,43 @@ func (t *task) commit(ctx context.Context) error {
 	return t.unpin(ctx)
 }
 
-// destroy ends the domain's QEMU. After an error it may end all the same, a
-// moment later: the copies stay, and resume looks again.
+// destroy ends the domain's QEMU. When that fails and QEMU lives on, the guest is
+// let go on, and only then the copies are given up: it may end all the same, a
+// moment later, and then they are what its files are made of.
 func (t *task) destroy(ctx context.Context) error {
 	err := t.step(ctx, stepDestroy, "", func() error { return t.s.e.Hypervisor.Destroy(ctx, t.ip.UUID) })
 	if !t.suspended.IsZero() {
 		t.report.PauseSeconds = time.Since(t.suspended).Seconds()
 	}
-	return err
+	if err == nil || t.gone(ctx) {
+		return nil
+	}
+	cleanup := slices.DeleteFunc(slices.Clone(t.undos), func(u undo) bool { return u.step != stepCleanup })
+	t.undos = slices.DeleteFunc(t.undos, func(u undo) bool { return u.step == stepCleanup })
+	rerr := t.rollback(ctx)
+	if t.gone(ctx) {
+		return nil
+	}
+	if rerr == nil {
+		t.committed, t.undos = false, cleanup
+	}
+	return errors.Join(err, rerr)
+}
+
+// gone is true when the domain's QEMU has ended. One that was just told to may
+// take a moment.
+func (t *task) gone(ctx context.Context) bool {
+	for range 20 {
+		d, err := t.s.e.Hypervisor.Domain(ctx, t.ip.UUID)
+		if errors.Is(err, ErrNoDomain) || err == nil && d.State == StateShutOff {
+			return true
+		}
+		if err == nil && d.State != StateOther {
+			return false
+		}
+		pause(ctx, 100*time.Millisecond)
+	}
+	return false
 }
 
 // sameProcess is true while the QEMU that the plan was made for lives.

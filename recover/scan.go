@@ -71,7 +71,7 @@ func (e *Engine) newScanner(ctx context.Context) (*scanner, error) {
 	s := &scanner{settings: e.Settings, root: r}
 	// Console logs are held by virtlogd on any current libvirt; where there is
 	// none QEMU has them itself (stdio_handler in qemu.conf).
-	pids, err := processesNamed(procDir, "virtlogd")
+	pids, err := processesNamed(procDir, logDaemon)
 	for _, pid := range pids {
 		held, perr := heldBy(ctx, pid)
 		if perr != nil {

@@ -31,6 +31,7 @@ type stagedFile struct {
 	size      int64
 	kept      bool
 	inherited bool // an interrupted run's: perhaps the only copy, never removed
+	proven    bool
 	published bool
 }
 
@@ -64,10 +65,9 @@ func (t *task) stage(ctx context.Context, f FilePlan) (*stagedFile, error) {
 		return nil, err
 	}
 	staged := &stagedFile{plan: f, stage: st, name: name}
-	if err := t.copyStaged(ctx, staged); err != nil {
-		return staged, err
-	}
-	return staged, nil
+	err = t.copyStaged(ctx, staged)
+	staged.proven = err == nil
+	return staged, err
 }
 
 // stageName is a name that no other copy has, not even of another try: a copy
@@ -286,7 +286,7 @@ func (t *task) takeOver(ctx context.Context, f FilePlan) (*stagedFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	staged := &stagedFile{plan: f, stage: st, name: rec.Name, file: file, inherited: true}
+	staged := &stagedFile{plan: f, stage: st, name: rec.Name, file: file, inherited: true, proven: true}
 	if err = staged.measure(); err == nil && staged.inode.Inode != rec.Inode {
 		err = fmt.Errorf("%w: %s/%s is not the file that the interrupted run made", ErrConflict, rec.Dir, rec.Name)
 	}

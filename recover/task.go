@@ -70,7 +70,10 @@ func (t *task) do(ctx context.Context) (report InstanceReport, settled bool) {
 	}
 	log.Debug().Err(err).Bool("committed", t.committed).Msg("the instance failed")
 	if t.committed {
-		return t.end(OutcomeFailed, t.fail(err, t.whatIsSafe(), "When the cause is gone: os-rescue resume "+t.s.plan.Run)), false
+		return t.end(OutcomeFailed, t.fail(err, t.whatIsSafe(ctx), "When the cause is gone: os-rescue resume "+t.s.plan.Run)), false
+	}
+	if t.endedMeanwhile() {
+		return t.end(OutcomeFailed, t.fail(err, t.whatIsSafe(ctx)+"; the guest ended in the middle", "Go on with: os-rescue resume "+t.s.plan.Run)), false
 	}
 	if rerr := t.rollback(ctx); rerr != nil {
 		return t.end(OutcomeFailed, t.fail(errors.Join(err, fmt.Errorf("and putting it back as it was found failed: %w", rerr)),
@@ -79,7 +82,7 @@ func (t *task) do(ctx context.Context) (report InstanceReport, settled bool) {
 	}
 	if t.prior != nil {
 		// Not yet as it was found: only a plan made anew begins after all is undone.
-		return t.end(OutcomeFailed, t.fail(err, t.whatIsSafe(), "When the cause is gone: os-rescue resume "+t.s.plan.Run)), false
+		return t.end(OutcomeFailed, t.fail(err, t.whatIsSafe(ctx), "When the cause is gone: os-rescue resume "+t.s.plan.Run)), false
 	}
 	outcome, next := OutcomeFailed, "When the cause is gone, run the command again"
 	if errors.Is(err, ErrRefused) || errors.Is(err, ErrConflict) {
@@ -114,21 +117,62 @@ func (t *task) fail(err error, safe, next string) *InstanceError {
 	return &InstanceError{UUID: t.ip.UUID, Domain: t.ip.Domain, Err: err, Safe: safe, Next: next}
 }
 
-// whatIsSafe says where the data of an instance is whose domain was destroyed
-// and whose files are not all back.
-func (t *task) whatIsSafe() string {
-	var places []string
-	for _, f := range t.staged {
-		if f.published || f.kept {
-			places = append(places, f.plan.Path)
-		} else if f.stage != nil {
-			places = append(places, f.stage.dir.Path()+"/"+f.name)
+// endedMeanwhile is true when the QEMU that the plan was made for has ended by
+// itself: its copies may be all that is left, and nothing of it is undone.
+func (t *task) endedMeanwhile() bool {
+	return t.s.plan.Command != CommandBackup && t.ip.Process.PID != 0 && !t.sameProcess()
+}
+
+// whatIsSafe says where the data of an instance is whose files are not all back,
+// after a look at each place.
+func (t *task) whatIsSafe(ctx context.Context) string {
+	var copies, held, gone []string
+	for _, f := range t.ip.Files {
+		if f.Content != "" {
+			continue
+		}
+		if place := t.placeOf(f); place != "" {
+			copies = append(copies, place)
+		} else if _, err := t.s.source(context.WithoutCancel(ctx), f); err == nil {
+			held = append(held, f.Path)
+		} else {
+			gone = append(gone, f.Path)
 		}
 	}
-	if len(places) == 0 {
-		return "No data is lost: what an earlier try copied is kept, and the keeper holds the old files as long as this host runs"
+	var parts []string
+	if len(gone) > 0 {
+		parts = append(parts, "Nobody holds "+strings.Join(gone, ", ")+" any more, and no copy of it was proven")
+	} else {
+		parts = append(parts, "No data is lost")
 	}
-	return "No data is lost: the proven copies are " + strings.Join(places, ", ") + ", and the keeper holds the old files"
+	if len(copies) > 0 {
+		parts = append(parts, "proven and on disk: "+strings.Join(copies, ", "))
+	}
+	if len(held) > 0 {
+		parts = append(parts, "held until this host goes down: "+strings.Join(held, ", "))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// placeOf returns where a proven copy of a file is; "" when there is none.
+func (t *task) placeOf(f FilePlan) string {
+	for _, staged := range t.staged {
+		switch {
+		case staged == nil || staged.plan.Path != f.Path:
+		case staged.published || staged.kept:
+			return f.Path
+		case staged.proven:
+			return staged.stage.dir.Path() + "/" + staged.name
+		}
+	}
+	st, err := t.s.root.Lstat(f.Path)
+	if err == nil && t.s.publishedBefore(f, inode{st.Dev, st.Ino}) {
+		return f.Path
+	}
+	if c, ok := t.prior.proven(f); ok {
+		return c.Dir + "/" + c.Name
+	}
+	return ""
 }
 
 func (t *task) end(outcome Outcome, err *InstanceError) InstanceReport {
