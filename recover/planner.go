@@ -205,6 +205,14 @@ func nextImage(d Domain, path string) (Image, bool) {
 	return Image{}, false
 }
 
+// amount says how much of a file there is to copy.
+func amount(f FilePlan) string {
+	if f.Allocated >= f.Size {
+		return humanize.IBytes(uint64(f.Size))
+	}
+	return humanize.IBytes(uint64(f.Allocated)) + " of " + humanize.IBytes(uint64(f.Size))
+}
+
 // steps says in words what a plan will do.
 func (p *planner) steps(plan InstancePlan) []string {
 	var steps []string
@@ -217,7 +225,7 @@ func (p *planner) steps(plan InstancePlan) []string {
 		case f.Content != "":
 			add("make %s from the domain's definition", f.Path)
 		default:
-			add("put back %s (%s) while the guest runs", f.Path, humanize.IBytes(uint64(f.Allocated)))
+			add("put back %s (%s) while the guest runs", f.Path, amount(f))
 		}
 	}
 	if plan.Action == ActionReboot {
@@ -228,7 +236,7 @@ func (p *planner) steps(plan InstancePlan) []string {
 		}
 	}
 	for _, f := range written {
-		add("copy %s (%s of %s), compare it in full", f.Path, humanize.IBytes(uint64(f.Allocated)), humanize.IBytes(uint64(f.Size)))
+		add("copy %s (%s), compare it in full", f.Path, amount(f))
 	}
 	if p.options.BackupDir != "" && len(written) > 0 {
 		add("keep a copy of all files in %s", p.options.BackupDir)

@@ -273,6 +273,25 @@ func (r root) Stat(path string) (unix.Stat_t, error) {
 	return st, nil
 }
 
+// Open opens a regular file for reading, links inside the root followed.
+func (r root) Open(path string) (*os.File, error) {
+	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
+	fd, err := unix.Openat2(int(r.file.Fd()), strings.TrimLeft(path, "/"), &how)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), path)
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 // Resolve returns path with every link above it followed, as the kernel would
 // show it for a file there; path itself where that can't be found out.
 func (r root) Resolve(path string) string {

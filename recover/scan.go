@@ -146,6 +146,7 @@ func (s *scanner) instance(ctx context.Context, d Domain) (Instance, error) {
 	held = append(held, s.pinsOf(d.UUID)...)
 	if i.process.PID == 0 {
 		i.Files = s.pinnedFiles(d.UUID, i.Files)
+		i.Files = append(s.cachedBases(ctx, d, i.Files), i.Files...)
 	}
 
 	others := map[string]bool{}

@@ -1,0 +1,64 @@
+package recover
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover/qcow2"
+)
+
+// cachedBases returns the backing files that the disks of a domain which is off
+// need, so that a scan can say that one is missing. libvirt does not name them,
+// and a path out of an image must not be followed: so the header is only asked
+// which file of Nova's own cache it means, and that file is only looked for.
+func (s *scanner) cachedBases(ctx context.Context, d Domain, named []File) []File {
+	cache := filepath.Join(s.settings.InstancesPath, "_base")
+	known := map[string]bool{}
+	for _, f := range named {
+		known[f.Path] = true
+	}
+	var files []File
+	for _, disk := range d.Disks {
+		top := disk.Chain[0]
+		if disk.ChainKnown || len(disk.Chain) > 1 || top.Source != SourceFile || top.Format != "qcow2" {
+			continue
+		}
+		name, err := s.backingName(top.Path)
+		if err != nil {
+			zerolog.Ctx(ctx).Debug().Err(err).Str("path", top.Path).Msg("its header can't be read")
+			continue
+		}
+		if filepath.Dir(name) != cache || !isCachedName(filepath.Base(name)) || known[name] {
+			continue
+		}
+		known[name] = true
+		files = append(files, File{Path: name, Role: RoleBacking, Target: disk.Target, Holders: []Holder{}})
+	}
+	return files
+}
+
+// backingName returns the text that the qcow2 image at path has for its backing file.
+func (s *scanner) backingName(path string) (string, error) {
+	f, err := s.root.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return "", err
+	}
+	header, err := qcow2.ParseHeader(f, st.Size)
+	return header.BackingFile, err
+}
+
+// isCachedName is true for what Nova may call a cached image: the SHA-1 of the
+// image's ID, with a size behind it where it was resized, ephemeral_* and swap_*
+// (nova/virt/libvirt/imagecache.py and driver.py).
+func isCachedName(name string) bool {
+	return name != "" && name[0] != '.' && strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.") == ""
+}
