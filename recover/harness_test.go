@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/os-rescue/os-rescue/recover/beneath"
 	"github.com/os-rescue/os-rescue/recover/keeper"
 )
 
@@ -754,4 +755,15 @@ func (v *fakeHypervisor) Start(ctx context.Context, uuid string, paused bool) er
 		d.counters = map[string]BlockCounters{"vda": {WriteRequests: 1, WriteBytes: 512, HighestOffset: 4096}}
 		return nil
 	})
+}
+
+// ownersAt looks the table up.
+func ownersAt(t testing.TB, s Settings) *owners {
+	t.Helper()
+	root, err := beneath.OpenRoot(s.Root)
+	must(t, err)
+	t.Cleanup(func() { root.Close() })
+	o, err := resolveOwners(s, root)
+	must(t, err)
+	return o
 }

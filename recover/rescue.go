@@ -17,6 +17,9 @@ import (
 // published and started.
 func (t *task) rescue(ctx context.Context) error {
 	defer t.closeStaged()
+	if err := t.room(); err != nil {
+		return err
+	}
 	if err := t.putBack(ctx); err != nil {
 		return err
 	}
@@ -48,6 +51,24 @@ func (t *task) rescue(ctx context.Context) error {
 		return err
 	}
 	return t.commit(ctx)
+}
+
+// room looks once more, before this instance's pause, whether its copies fit:
+// others may have filled the file system since the plan, and an instance that
+// failed has not let its old inodes go.
+func (t *task) room() error {
+	if t.prior != nil {
+		return nil // what is staged already needs no room again
+	}
+	p := &planner{settings: t.s.e.Settings, root: t.s.root, options: t.s.plan.Options}
+	one := Plan{Command: t.s.plan.Command, Options: t.s.plan.Options, Instances: []InstancePlan{t.ip}}
+	if err := p.space(&one); err != nil {
+		return err
+	}
+	if refused := one.Instances[0]; refused.Action == ActionRefuse {
+		return fmt.Errorf("%w: %s", ErrRefused, refused.Refusal)
+	}
+	return nil
 }
 
 // putBack restores the files that the guest does not write, each once per run.

@@ -1,0 +1,465 @@
+package recover
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// planned returns the plan that a run of these options would make for a guest.
+func planned(t *testing.T, h *host, g *guest, command Command, o Options) InstancePlan {
+	t.Helper()
+	plan, err := h.engine().DryRun(t.Context(), command, o)
+	must(t, err)
+	for _, ip := range plan.Instances {
+		if ip.UUID == g.uuid {
+			return ip
+		}
+	}
+	t.Fatal("it is not in the plan")
+	return InstancePlan{}
+}
+
+func TestThePlanIsTheLeastThatHelps(t *testing.T) {
+	for name, c := range map[string]struct {
+		add    guestOptions
+		damage func(*host, *guest)
+		action Action
+		steps  []string // in this order
+		never  string
+	}{
+		"nothing lost": {guestOptions{base: "b"}, func(*host, *guest) {}, ActionNone, nil, ""},
+		"the base alone": {guestOptions{base: "b"}, func(_ *host, g *guest) { os.Remove(g.base) }, ActionPutBack,
+			[]string{"put back"}, "destroy"},
+		"disk.info alone": {guestOptions{}, func(_ *host, g *guest) { os.Remove(g.dir + "/disk.info") }, ActionPutBack,
+			[]string{"make "}, "destroy"},
+		"config drive and console log": {guestOptions{config: true, console: true}, func(_ *host, g *guest) { os.Remove(g.console); os.Remove(g.dir + "/disk.config") }, ActionPutBack,
+			[]string{"put back"}, "suspend"},
+		"the disk alone": {guestOptions{base: "b"}, func(_ *host, g *guest) { os.Remove(g.disk) }, ActionReboot,
+			[]string{"suspend", "copy", "destroy", "publish", "start the domain and"}, "put back"},
+		"everything": {guestOptions{base: "b", console: true}, func(h *host, _ *guest) { h.purge() }, ActionReboot,
+			[]string{"put back", "make ", "suspend", "copy", "destroy", "publish", "start the domain and"}, "paused"},
+		"everything, of a paused guest": {guestOptions{state: StatePaused}, func(h *host, _ *guest) { h.purge() }, ActionReboot,
+			[]string{"leave the guest paused", "copy", "destroy", "publish", "start the domain paused"}, "freeze"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			g := h.add(1, c.add)
+			c.damage(h, g)
+			ip := planned(t, h, g, CommandRescue, options(g))
+			if ip.Action != c.action {
+				t.Fatalf("%s (%s)", ip.Action, ip.Refusal)
+			}
+			text := strings.Join(ip.Steps, "\n")
+			if c.never != "" && strings.Contains(text, c.never) {
+				t.Errorf("%q is no part of it:\n%s", c.never, text)
+			}
+			rest := text
+			for _, want := range c.steps {
+				_, after, ok := strings.Cut(rest, want)
+				if !ok {
+					t.Fatalf("%q does not come in its turn:\n%s", want, text)
+				}
+				rest = after
+			}
+		})
+	}
+}
+
+func TestAnInstanceIsRefusedWithTheReason(t *testing.T) {
+	change := func(do func(*fakeDomain)) func(*host, *guest) {
+		return func(h *host, g *guest) { h.hv.change(g.uuid, do) }
+	}
+	for name, c := range map[string]struct {
+		add    guestOptions
+		damage func(*host, *guest)
+		o      func(*Options)
+		says   string
+	}{
+		"another size stands at the path": {damage: func(_ *host, g *guest) {
+			os.MkdirAll(g.dir, 0o755)
+			os.WriteFile(g.disk, []byte("short"), 0o600)
+		}, says: ErrConflict.Error()},
+		"a symlink at UUID/disk": {damage: func(_ *host, g *guest) {
+			os.MkdirAll(g.dir, 0o755)
+			os.Symlink("/etc/passwd", g.disk)
+		}, says: g1("disk")},
+		"a directory at UUID/disk": {damage: func(_ *host, g *guest) { os.MkdirAll(g.disk, 0o755) }, says: "no regular file"},
+		"a symlink of another user at UUID": {damage: func(h *host, g *guest) {
+			chownTree(h)
+			os.Symlink(filepath.Dir(h.settings.InstancesPath), g.dir)
+			os.Lchown(g.dir, 65534, 65534)
+		}, says: "symlink"},
+		"a symlink of another user at _base": {add: guestOptions{base: "b"}, damage: func(h *host, g *guest) {
+			chownTree(h)
+			base := filepath.Join(h.settings.InstancesPath, "_base")
+			os.Symlink(filepath.Dir(h.settings.InstancesPath), base)
+			os.Lchown(base, 65534, 65534)
+		}, says: "symlink"},
+		"its domain is transient":                {damage: change(func(d *fakeDomain) { d.Persistent = false }), says: "transient"},
+		"paused for an I/O error":                {damage: change(func(d *fakeDomain) { d.State, d.PauseReason = StatePaused, PauseIOError }), says: "I/O error"},
+		"migrating":                              {damage: change(func(d *fakeDomain) { d.Job = "migration out" }), says: "migration out"},
+		"a block job":                            {damage: change(func(d *fakeDomain) { d.BlockJobs = map[string]string{"vda": "commit"} }), says: "vda commit"},
+		"no Nova metadata, and --all":            {add: guestOptions{noNova: true}, o: func(o *Options) { o.Selection = Selection{All: true} }, says: "no Nova metadata"},
+		"a stale pid file":                       {damage: change(func(d *fakeDomain) { d.PID = os.Getpid() }), says: errNotQEMU.Error()},
+		"no pid file":                            {damage: change(func(d *fakeDomain) { d.PID = 0 }), says: errNotQEMU.Error()},
+		"off, and everything is gone":            {damage: change((*fakeDomain).off), says: "nobody holds it"},
+		"a disk that os-rescue does not know":    {damage: change(func(d *fakeDomain) { d.Disks[0].Unusual = []string{"slices"} }), says: "slices"},
+		"libvirt calls a raw file a qcow2 image": {damage: change(func(d *fakeDomain) { d.Disks[0].Chain[0].Format = "qcow2" }), says: "qcow2"},
+		"a fifo at the path of the backing file": {add: guestOptions{base: "b"}, damage: func(_ *host, g *guest) { os.MkdirAll(filepath.Dir(g.base), 0o755); unix.Mkfifo(g.base, 0o600) }, says: "no regular file"},
+		"a backup of it is in the directory given": {o: func(o *Options) { o.BackupDir = filepath.Join(os.TempDir(), fmt.Sprint("recover-test-", os.Getpid())) }, damage: func(_ *host, g *guest) {
+			os.MkdirAll(filepath.Join(os.TempDir(), fmt.Sprint("recover-test-", os.Getpid()), g.uuid), 0o700)
+		}, says: "already"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Cleanup(func() { os.RemoveAll(filepath.Join(os.TempDir(), fmt.Sprint("recover-test-", os.Getpid()))) })
+			h := newHost(t)
+			g := h.add(1, c.add)
+			pid := h.hv.get(g.uuid).PID
+			h.purge()
+			if c.damage != nil {
+				c.damage(h, g)
+			}
+			o := options(g)
+			if c.o != nil {
+				c.o(&o)
+			}
+			before := h.hv.get(g.uuid)
+			report, err := h.run(t.Context(), CommandRescue, o)
+			must(t, err)
+			r := g.report(report)
+			if r.Outcome != OutcomeSkipped || !strings.Contains(r.Error, c.says) {
+				t.Errorf("%+v; want %q", r, c.says)
+			}
+			for _, method := range []string{"suspend", "freeze", "destroy"} {
+				if h.hv.called(method, g.uuid) > 0 {
+					t.Errorf("%s was called", method)
+				}
+			}
+			if after := h.hv.get(g.uuid); after.State != before.State || pid != 0 && after.qemu != before.qemu {
+				t.Errorf("it was %s and is %s", before.State, after.State)
+			}
+			if left := h.staged(); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+}
+
+func g1(name string) string { return testUUID(1) + "/" + name }
+
+// chownTree gives the instances directory to another user, as it is nova's.
+func chownTree(h *host) { os.Chown(h.settings.InstancesPath, 65534, 65534) }
+
+// createQcow2 makes an image with qemu-img.
+func createQcow2(t *testing.T, args ...string) {
+	t.Helper()
+	out, err := exec.Command("qemu-img", append([]string{"create", "-q", "-f", "qcow2"}, args...)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("qemu-img (needed for this test): %v %s", err, out)
+	}
+}
+
+func TestAQcow2HeaderThatSaysOtherThanLibvirtStopsItsInstance(t *testing.T) {
+	for name, c := range map[string]struct {
+		make func(t *testing.T, g *guest)
+		ok   bool
+		says string
+	}{
+		"the same backing file":        {func(t *testing.T, g *guest) { createQcow2(t, "-F", "raw", "-b", g.base, g.disk, "1M") }, true, ""},
+		"the same, by a relative path": {func(t *testing.T, g *guest) { createQcow2(t, "-F", "raw", "-b", "../_base/b", g.disk, "1M") }, true, ""},
+		"another backing file":         {func(t *testing.T, g *guest) { createQcow2(t, "-u", "-F", "raw", "-b", "/etc/shadow", g.disk, "1M") }, false, "/etc/shadow"},
+		"no backing file":              {func(t *testing.T, g *guest) { createQcow2(t, g.disk, "1M") }, false, "backing file"},
+		"an external data file": {func(t *testing.T, g *guest) {
+			createQcow2(t, "-o", "data_file="+filepath.Join(g.dir, "data"), g.disk, "1M")
+		}, false, "external data file"},
+		"an image that is corrupt in itself": {func(t *testing.T, g *guest) {
+			createQcow2(t, "-F", "raw", "-b", g.base, g.disk, "1M")
+			corrupt(t, g.disk)
+		}, false, "corrupt"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			g := h.add(1, guestOptions{base: "b", state: StateShutOff})
+			must(t, os.Remove(g.disk))
+			c.make(t, g)
+			data, err := os.ReadFile(g.disk)
+			must(t, err)
+			g.content[g.disk] = data
+			h.hv.change(g.uuid, func(d *fakeDomain) { d.Disks[0].Chain[0].Format = "qcow2" })
+			must(t, h.hv.Start(t.Context(), g.uuid, false))
+			pid := h.hv.get(g.uuid).PID
+			info, err := diskInfoContent(diskInfo(h.hv.get(g.uuid).Domain, h.settings.InstancesPath))
+			must(t, err)
+			g.content[g.dir+"/disk.info"] = []byte(info)
+			h.purge()
+			report, err := h.run(t.Context(), CommandRescue, options(g))
+			must(t, err)
+			r := g.report(report)
+			if c.ok {
+				if r.Outcome != OutcomeRescued {
+					t.Fatalf("%+v", r)
+				}
+				must(t, g.serving(StateRunning))
+				return
+			}
+			if r.Outcome == OutcomeRescued || !strings.Contains(r.Error, c.says) {
+				t.Errorf("%+v; want %q", r, c.says)
+			}
+			must(t, g.asFound(StateRunning, pid))
+		})
+	}
+}
+
+// corrupt makes the first entry of the L1 table point outside the image.
+func corrupt(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	defer f.Close()
+	var at [8]byte
+	_, err = f.ReadAt(at[:], 40) // l1_table_offset in docs/interop/qcow2.txt
+	must(t, err)
+	var entry [8]byte
+	binary.BigEndian.PutUint64(entry[:], 1<<63|1<<40)
+	_, err = f.WriteAt(entry[:], int64(binary.BigEndian.Uint64(at[:])))
+	must(t, err)
+}
+
+func TestASymlinkOfRootsAboveTheInstancesDirectoryIsFollowed(t *testing.T) {
+	h := newHost(t)
+	real := filepath.Join(filepath.Dir(h.settings.StateDir), "srv")
+	must(t, os.Rename(filepath.Dir(h.settings.InstancesPath), real))
+	must(t, os.Symlink(real, filepath.Dir(h.settings.InstancesPath)))
+	g := h.add(1, guestOptions{base: "b", console: true})
+	h.purge()
+	if i := g.scan(); i.Verdict != VerdictRecoverable {
+		t.Fatalf("%s %v", i.Verdict, i.Reasons)
+	}
+	report, err := h.run(t.Context(), CommandRescue, options(g))
+	must(t, err)
+	if r := g.report(report); r.Outcome != OutcomeRescued {
+		t.Fatalf("%+v", r)
+	}
+	must(t, g.serving(StateRunning))
+}
+
+func TestAnInstanceWithNoLocalFilesIsUnaffected(t *testing.T) {
+	h := newHost(t)
+	h.hv.add(Domain{UUID: testUUID(1), Name: "instance-00000001", State: StateShutOff, Persistent: true,
+		Disks: []Disk{{Target: "vda", Chain: []Image{{Source: SourceBlock, Path: "/dev/sdb"}}}}}, false)
+	g := &guest{h: h, uuid: testUUID(1)}
+	if ip := planned(t, h, g, CommandRescue, options(g)); ip.Action != ActionNone || ip.Verdict != VerdictUnaffected {
+		t.Errorf("%+v", ip)
+	}
+}
+
+// smallHost is a host whose instances directory is a file system of that size.
+func smallHost(t *testing.T, size string) *host {
+	t.Helper()
+	h := newHost(t)
+	dir := filepath.Dir(h.settings.InstancesPath)
+	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size+",mode=755"))
+	t.Cleanup(func() {
+		h.hv.endAll()
+		h.killKeeper()
+		unix.Unmount(dir, unix.MNT_DETACH)
+	})
+	must(t, os.Mkdir(h.settings.InstancesPath, 0o755))
+	return h
+}
+
+func TestSpaceIsCheckedBeforeTheFirstPause(t *testing.T) {
+	// Each guest's disk takes 72 KiB or, where a page is never written, less.
+	for name, c := range map[string]struct {
+		size     string
+		guests   int
+		headroom float64
+		fit      []bool
+		oneByOne bool
+	}{
+		"all fit at once":                     {"2m", 2, 0, []bool{true, true}, false},
+		"one by one":                          {"384k", 2, 0, []bool{true, true}, true},
+		"not even one alone":                  {"160k", 1, 0, []bool{false}, true},
+		"the headroom counts":                 {"2m", 1, 0.95, []bool{false}, true},
+		"one by one, of three at a time even": {"512k", 3, 0, []bool{true, true, true}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := smallHost(t, c.size)
+			h.settings.Headroom = c.headroom
+			var all []*guest
+			for n := range c.guests {
+				all = append(all, h.add(n+1, guestOptions{}))
+			}
+			h.purge()
+			o := options(all...)
+			o.Parallel = 3
+			s, err := h.engine().Prepare(t.Context(), CommandRescue, o)
+			must(t, err)
+			defer s.Close()
+			plan := s.Plan()
+			if plan.OneByOne != c.oneByOne || len(plan.Space) == 0 {
+				t.Errorf("one by one: %v; %+v", plan.OneByOne, plan.Space)
+			}
+			report, err := s.Execute(t.Context())
+			must(t, err)
+			for n, g := range all {
+				r := g.report(report)
+				if (r.Outcome == OutcomeRescued) != c.fit[n] || !c.fit[n] && !strings.Contains(r.Error, ErrNoSpace.Error()) {
+					t.Errorf("%d: %+v", n, r)
+				}
+				if !c.fit[n] && h.hv.called("suspend", g.uuid) > 0 {
+					t.Errorf("%d was paused for nothing", n)
+				}
+				if c.fit[n] {
+					if err := g.serving(StateRunning); err != nil {
+						t.Errorf("%d: %v", n, err)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestATargetThatFillsUpInMidCopyLeavesTheGuestAsItWasFound(t *testing.T) {
+	h := smallHost(t, "1m")
+	g := h.add(1, guestOptions{agent: true})
+	pid := h.hv.get(g.uuid).PID
+	h.purge()
+	h.hv.before = func(method, _ string) {
+		if method == "suspend" {
+			fill(t, filepath.Dir(h.settings.InstancesPath))
+		}
+	}
+	report, err := h.run(t.Context(), CommandRescue, options(g))
+	must(t, err)
+	if r := g.report(report); r.Outcome != OutcomeFailed || !strings.Contains(r.Error, ErrNoSpace.Error()) {
+		t.Errorf("%+v", r)
+	}
+	must(t, g.asFound(StateRunning, pid))
+	if left := h.staged(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestTheTableOfOwners(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(dir, "etc"), 0o755))
+	must(t, os.WriteFile(filepath.Join(dir, "etc/passwd"), []byte("root:x:0:0::/:\nnova:x:100:200::/:\nlibvirt-qemu:x:64055:300::/:\nqemu:x:107:107::/:\n"), 0o644))
+	must(t, os.WriteFile(filepath.Join(dir, "etc/group"), []byte("root:x:0:\nnova:x:200:\nkvm:x:300:\nqemu:x:107:\n"), 0o644))
+	const i = "/var/lib/nova/instances"
+	uuid := testUUID(1)
+	file := func(path string, role Role) FilePlan {
+		return FilePlan{Path: path, Role: role, UID: 9, GID: 8, Mode: 0o640}
+	}
+	disk, config := file(i+"/"+uuid+"/disk", RoleDisk), file(i+"/"+uuid+"/disk.config", RoleConfigDrive)
+	base, console := file(i+"/_base/b", RoleBacking), file(i+"/"+uuid+"/console.log", RoleConsoleLog)
+	info, volume, nvram := file(i+"/"+uuid+"/disk.info", RoleDiskInfo), file("/var/lib/nova/mnt/h/volume-1", RoleDisk), file("/var/lib/libvirt/qemu/nvram/x_VARS.fd", RoleNVRAM)
+	for name, c := range map[string]struct {
+		table OwnerTable
+		auto  bool
+		label string
+		want  map[string]string
+	}{
+		"Debian": {DebianOwners(), false, "+1:+2", map[string]string{"disk": "64055:300 0644", "disk.config": "64055:300 0644", "b": "100:300 0644", "console.log": "100:200 0660",
+			"disk.info": "100:200 0644", "volume-1": "9:8 0640", "x_VARS.fd": "9:8 0640"}},
+		"Red Hat": {RedHatOwners(), false, "", map[string]string{"disk": "107:107 0644", "disk.config": "107:107 0644", "b": "100:107 0644", "console.log": "100:200 0660",
+			"disk.info": "100:200 0644", "volume-1": "9:8 0640"}},
+		"auto takes the label": {DebianOwners(), true, "+77:+78", map[string]string{"disk": "77:78 0644", "disk.config": "77:78 0644", "b": "100:300 0644", "console.log": "100:200 0660",
+			"disk.info": "100:200 0644", "volume-1": "9:8 0640"}},
+		"auto without a label": {DebianOwners(), true, "", map[string]string{"disk": "64055:300 0644"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := DefaultSettings()
+			s.Root, s.Owners = dir, c.table
+			s.Owners.Auto = c.auto
+			o := ownersAt(t, s)
+			for _, f := range []FilePlan{disk, config, base, console, info, volume, nvram} {
+				want, ok := c.want[filepath.Base(f.Path)]
+				if got := o.File(f, c.label).String(); ok && got != want {
+					t.Errorf("%s: %s, want %s", f.Path, got, want)
+				}
+			}
+			for path, want := range map[string]string{i: "100:200 0755", "/var/lib/nova": "100:200 0755", i + "/_base": "100:200 0755", i + "/" + uuid: "100:200 0755",
+				i + "/locks": "100:200 0755", "/var/lib": "0:0 0755", "/srv/x": "0:0 0755"} {
+				if got := o.Dir(path).String(); got != want {
+					t.Errorf("%s: %s, want %s", path, got, want)
+				}
+			}
+			if got := o.LockFile().String(); got != "100:200 0644" {
+				t.Errorf("a lock file: %s", got)
+			}
+		})
+	}
+}
+
+func TestOwnersAndModesOfThePublishedTree(t *testing.T) {
+	h := newHost(t)
+	rule := func(id int, mode os.FileMode) OwnerRule {
+		return OwnerRule{User: fmt.Sprint("+", id), Group: fmt.Sprint("+", id+1), Mode: mode}
+	}
+	dirs := rule(1100, 0o755)
+	h.settings.Owners = OwnerTable{InstancesDir: dirs, BaseDir: dirs, InstanceDir: dirs, LocksDir: dirs, Base: rule(1200, 0o644), Disk: rule(1300, 0o644),
+		ConfigDrive: rule(1400, 0o644), ConsoleLog: rule(1500, 0o660), DiskInfo: rule(1600, 0o644)}
+	g := h.add(1, guestOptions{base: "b", console: true, config: true})
+	must(t, os.RemoveAll(h.settings.InstancesPath))
+	o := options(g)
+	o.NoReboot = true
+	report, err := h.run(t.Context(), CommandRescue, o)
+	must(t, err)
+	if r := g.report(report); r.Outcome != OutcomeRescued {
+		t.Fatalf("%+v", r)
+	}
+	for path, want := range map[string]string{h.settings.InstancesPath: "1100:1101 755", filepath.Dir(g.base): "1100:1101 755", g.dir: "1100:1101 755", g.base: "1200:1201 644",
+		g.disk: "1300:1301 644", g.dir + "/disk.config": "1400:1401 644", g.console: "1500:1501 660", g.dir + "/disk.info": "1600:1601 644"} {
+		var st unix.Stat_t
+		must(t, unix.Stat(path, &st))
+		if got := fmt.Sprintf("%d:%d %o", st.Uid, st.Gid, st.Mode&0o7777); got != want {
+			t.Errorf("%s: %s, want %s", path, got, want)
+		}
+	}
+}
+
+func TestAFileReadWithODirectIsPlannedAndReadSo(t *testing.T) {
+	// On a file system with O_DIRECT, which the memory of the other tests may not have.
+	path := filepath.Join(t.TempDir(), "disk")
+	must(t, os.WriteFile(path, payload(1, 64<<10), 0o600))
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
+	must(t, err)
+	defer f.Close()
+	must(t, os.Remove(path))
+	mine, err := heldBy(t.Context(), os.Getpid())
+	must(t, err)
+	for _, h := range mine {
+		if h.FD != int(f.Fd()) {
+			continue
+		}
+		file := File{Path: path, State: FileDeleted}
+		file.hold(h)
+		src, err := openHeld(file)
+		must(t, err)
+		defer src.File.Close()
+		flags, err := unix.FcntlInt(src.File.Fd(), unix.F_GETFL, 0)
+		must(t, err)
+		if !src.Direct || flags&unix.O_DIRECT == 0 || !file.Holders[0].Direct || !file.Writable {
+			t.Errorf("%+v %#o", file.Holders, flags)
+		}
+		buf := make([]byte, 10)
+		if _, err := (alignedReader{src.File}).ReadAt(buf, 4093); err != nil || string(buf) != string(payload(1, 64<<10)[4093:4103]) {
+			t.Errorf("an odd read: %v", err)
+		}
+		file.Inode++
+		if wrong, err := openHeld(file); err == nil {
+			wrong.File.Close()
+			t.Error("another inode was opened in its place")
+		}
+		return
+	}
+	t.Fatal("its own descriptor was not found")
+}
