@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -196,22 +197,25 @@ func (t *task) keepBackup(ctx context.Context) error {
 func (t *task) keepBackupAs(ctx context.Context, left DomainState) error {
 	b := t.s.backup
 	if kept, ok := b.entry(t.ip.UUID); ok && kept.Run == t.s.plan.Run {
-		return nil // the interrupted run came that far
+		// The interrupted run came that far.
+		if t.off || kept.Snapshot.unchanged(t.before) {
+			return nil
+		}
+		if err := b.drop(kept); err != nil {
+			return err
+		}
 	}
 	entry := ManifestInstance{UUID: t.ip.UUID, Domain: t.ip.Domain, Name: t.ip.Name, ProjectID: t.ip.ProjectID, ProjectName: t.ip.ProjectName,
 		Taken: time.Now().UTC(), Run: t.s.plan.Run, Found: t.ip.Found, Left: left, Snapshot: t.before, Files: []ManifestFile{}}
 	if entry.Snapshot.Process.PID == 0 {
 		entry.Snapshot.Process = t.ip.Process
 	}
-	var stored []string
+	t.stored = nil
 	err := t.step(ctx, stepBackup, "", func() error {
 		for _, f := range t.ip.Files {
 			file, err := t.store(ctx, f)
 			if err != nil {
 				return err
-			}
-			if f.Role != RoleBacking {
-				stored = append(stored, filepath.Join(b.path, file.Stored))
 			}
 			entry.Files = append(entry.Files, file)
 		}
@@ -227,8 +231,8 @@ func (t *task) keepBackupAs(ctx context.Context, left DomainState) error {
 		return b.add(entry)
 	})
 	if _, ok := b.entry(t.ip.UUID); err != nil && !ok {
-		stored = append(stored, filepath.Join(b.path, t.ip.UUID, definitionName))
-		err = errors.Join(err, b.remove(t.ip.UUID, stored))
+		t.stored = append(t.stored, filepath.Join(b.path, t.ip.UUID, definitionName))
+		err = errors.Join(err, b.remove(t.ip.UUID, t.stored))
 	}
 	return err
 }
@@ -238,6 +242,35 @@ func (b *backupDir) entry(uuid string) (ManifestInstance, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.manifest.find(uuid)
+}
+
+// names is true when the manifest names a file: it is part of a complete backup.
+func (b *backupDir) names(path string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.ContainsFunc(b.manifest.Instances, func(i ManifestInstance) bool {
+		return slices.ContainsFunc(i.Files, func(f ManifestFile) bool { return filepath.Join(b.path, f.Stored) == path })
+	})
+}
+
+// drop takes an instance out of the manifest and removes its own files: the
+// guest has written since, and they are made anew.
+func (b *backupDir) drop(entry ManifestInstance) error {
+	b.mu.Lock()
+	next := b.manifest
+	next.Instances = slices.DeleteFunc(slices.Clone(next.Instances), func(i ManifestInstance) bool { return i.UUID == entry.UUID })
+	err := b.write(next)
+	b.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	paths := []string{filepath.Join(b.path, entry.UUID, definitionName)}
+	for _, f := range entry.Files {
+		if f.Role != RoleBacking {
+			paths = append(paths, filepath.Join(b.path, f.Stored))
+		}
+	}
+	return b.remove(entry.UUID, paths)
 }
 
 // remove removes the files of a backup that was not completed, which this run
@@ -261,7 +294,11 @@ func (t *task) stillBackedUp(ctx context.Context) error {
 	if t.before.Counters == nil {
 		return nil // only files that it does not write were copied
 	}
-	return t.stillQuiet(ctx)
+	err := t.stillQuiet(ctx)
+	if err == nil && t.off {
+		err = fmt.Errorf("%w: the guest was ended while its files were copied for the backup", ErrUnproven)
+	}
+	return err
 }
 
 // add puts an instance into the manifest, which is complete at any moment.
@@ -270,12 +307,16 @@ func (b *backupDir) add(i ManifestInstance) error {
 	defer b.mu.Unlock()
 	next := b.manifest
 	next.Instances = append(append([]ManifestInstance{}, next.Instances...), i)
-	data, err := json.MarshalIndent(next, "", "  ")
+	return b.write(next)
+}
+
+func (b *backupDir) write(m Manifest) error {
+	data, err := json.MarshalIndent(m, "", "  ")
 	if err == nil {
 		err = writeFile(filepath.Join(b.path, manifestName), append(data, '\n'))
 	}
 	if err == nil {
-		b.manifest = next
+		b.manifest = m
 	}
 	return err
 }
@@ -303,7 +344,7 @@ func (t *task) store(ctx context.Context, f FilePlan) (ManifestFile, error) {
 
 func (t *task) storeFile(ctx context.Context, f FilePlan, entry *ManifestFile) error {
 	path := filepath.Join(t.s.backup.path, entry.Stored)
-	if t.s.storedBefore(path) {
+	if t.s.storedBefore(path) && !t.s.backup.names(path) {
 		// Begun by the interrupted run, and not in the manifest.
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -332,6 +373,9 @@ func (t *task) storeProven(ctx context.Context, f FilePlan, path string, entry *
 	}
 	if err != nil {
 		return fmt.Errorf("back up %s: %w", f.Path, err)
+	}
+	if f.Role != RoleBacking {
+		t.stored = append(t.stored, path)
 	}
 	defer file.Close()
 	defer func() {

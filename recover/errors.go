@@ -33,6 +33,14 @@ var (
 	ErrNoRun = errors.New("no such run")
 )
 
+// refusal is ErrRefused in words of its own.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
+// Unwrap makes errors.Is(err, ErrRefused) true.
+func (refusal) Unwrap() error { return ErrRefused }
+
 // InstanceError is what happened to an instance, what of it is safe, and what
 // to do next. It wraps the cause.
 type InstanceError struct {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -49,19 +50,35 @@ type ManifestInstance struct {
 
 // ManifestFile is one file of a backup.
 type ManifestFile struct {
-	Path      string      `json:"path"`   // where it belongs
-	Stored    string      `json:"stored"` // where it is, below the directory
-	Role      Role        `json:"role"`
-	Format    string      `json:"format,omitempty"`
-	Target    string      `json:"target,omitempty"`
-	Backing   string      `json:"backing,omitempty"`
-	Size      int64       `json:"size"`
-	Allocated int64       `json:"allocated"`
-	SHA256    string      `json:"sha256"`
-	UID       uint32      `json:"uid"`
-	GID       uint32      `json:"gid"`
-	Mode      fs.FileMode `json:"mode"`
-	Writable  bool        `json:"writable"`
+	Path      string   `json:"path"`   // where it belongs
+	Stored    string   `json:"stored"` // where it is, below the directory
+	Role      Role     `json:"role"`
+	Format    string   `json:"format,omitempty"`
+	Target    string   `json:"target,omitempty"`
+	Backing   string   `json:"backing,omitempty"`
+	Size      int64    `json:"size"`
+	Allocated int64    `json:"allocated"`
+	SHA256    string   `json:"sha256"`
+	UID       uint32   `json:"uid"`
+	GID       uint32   `json:"gid"`
+	Mode      FileMode `json:"mode"`
+	Writable  bool     `json:"writable"`
+}
+
+// FileMode is permission bits that JSON has in octal: "0644".
+type FileMode fs.FileMode
+
+// MarshalText returns the bits in octal.
+func (m FileMode) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%04o", uint32(m)), nil }
+
+// UnmarshalText reads bits in octal, and refuses more than permissions.
+func (m *FileMode) UnmarshalText(text []byte) error {
+	n, err := strconv.ParseUint(string(text), 8, 32)
+	if err == nil && n > 0o777 {
+		err = fmt.Errorf("%q is more than permissions", text)
+	}
+	*m = FileMode(n)
+	return err
 }
 
 // readManifest reads a backup's manifest. ErrNoBackup when there is none, or

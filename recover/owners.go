@@ -2,6 +2,7 @@ package recover
 
 import (
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -42,7 +43,7 @@ func (o *owners) File(f FilePlan, dacLabel string) beneath.Owner {
 	case f.Role == RoleDiskInfo:
 		return o.table[t.DiskInfo]
 	case !inside:
-		return beneath.Owner{UID: f.UID, GID: f.GID, Mode: f.Mode}
+		return beneath.Owner{UID: f.UID, GID: f.GID, Mode: fs.FileMode(f.Mode)}
 	case f.Role == RoleBacking:
 		return o.table[t.Base]
 	case f.Role == RoleConsoleLog:

@@ -1,9 +1,6 @@
 package recover
 
-import (
-	"io/fs"
-	"time"
-)
+import "time"
 
 // Command is what a run does.
 type Command string
@@ -49,9 +46,9 @@ type FilePlan struct {
 	Direct    bool   `json:"direct"` // to be read with O_DIRECT, as QEMU does
 	// UID, GID and Mode are those of the lost inode: what a file outside the
 	// instances directory gets back.
-	UID  uint32      `json:"uid"`
-	GID  uint32      `json:"gid"`
-	Mode fs.FileMode `json:"mode"`
+	UID  uint32   `json:"uid"`
+	GID  uint32   `json:"gid"`
+	Mode FileMode `json:"mode"`
 	// Content is what a file that nobody holds is made of (disk.info).
 	Content string `json:"content,omitempty"`
 	// Occupied is true when another file stood at the path when the plan was made.
@@ -73,7 +70,7 @@ type InstancePlan struct {
 	ProjectName string          `json:"project_name,omitempty"`
 	Verdict     Verdict         `json:"verdict"`
 	Found       DomainState     `json:"found"` // the state to end in
-	Process     ProcessIdentity `json:"process"`
+	Process     ProcessIdentity `json:"process,omitzero"`
 	DACLabel    string          `json:"dac_label,omitempty"`
 	Action      Action          `json:"action"`
 	Refusal     string          `json:"refusal,omitempty"`
@@ -95,11 +92,11 @@ func (p InstancePlan) Bytes() int64 {
 
 // Plan is the whole of what a run will do, fixed before it does anything.
 type Plan struct {
-	Run       string         `json:"run"`
+	Run       string         `json:"run,omitempty"` // empty in a dry run
 	Command   Command        `json:"command"`
 	Mode      string         `json:"mode"`
 	Host      string         `json:"host"`
-	BootID    string         `json:"boot_id"`
+	BootID    string         `json:"boot_id,omitempty"`
 	Created   time.Time      `json:"created"`
 	Options   Options        `json:"options"`
 	Instances []InstancePlan `json:"instances"`

@@ -39,7 +39,7 @@ func (p InstancePlan) refuse(format string, args ...any) InstancePlan {
 }
 
 // rescue plans the rescue of one scanned instance.
-func (p *planner) rescue(ctx context.Context, i Instance) InstancePlan {
+func (p *planner) rescue(_ context.Context, i Instance) InstancePlan {
 	plan := base(i)
 	if refusal, ok := p.preclude(i); ok {
 		return plan.refuse("%s", refusal)
@@ -52,7 +52,7 @@ func (p *planner) rescue(ctx context.Context, i Instance) InstancePlan {
 		if f.Role == RoleOther || !f.Lost() && (f.Role != RoleDiskInfo || f.State != FileMissing) {
 			continue
 		}
-		fp, err := p.file(ctx, i, f)
+		fp, err := p.file(i, f)
 		if err != nil {
 			return plan.refuse("%v", err)
 		}
@@ -102,7 +102,7 @@ func anyWritable(files []FilePlan) bool {
 }
 
 // file plans the restoring of one lost file; its error is a refusal.
-func (p *planner) file(ctx context.Context, i Instance, f File) (FilePlan, error) {
+func (p *planner) file(i Instance, f File) (FilePlan, error) {
 	plan := FilePlan{Path: f.Path, Role: f.Role, Format: f.Format, Target: f.Target, Backing: f.Backing, Size: f.Size,
 		Allocated: f.Allocated, Device: f.Device, Inode: f.Inode, Writable: f.Writable}
 	if f.Role == RoleDiskInfo {
@@ -150,7 +150,7 @@ func (p *planner) source(i Instance, f *FilePlan, src copier.Source) error {
 	if err := unix.Fstat(int(src.File.Fd()), &st); err != nil {
 		return err
 	}
-	f.UID, f.GID, f.Mode = st.Uid, st.Gid, fs.FileMode(st.Mode&0o777)
+	f.UID, f.GID, f.Mode = st.Uid, st.Gid, FileMode(st.Mode&0o777)
 	shared, err := copier.Shared(src.File)
 	if err != nil {
 		return err

@@ -1,6 +1,9 @@
 package recover
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // prior is what a journal says an interrupted run did to one instance. A nil
 // prior is that of an instance nothing was done to.
@@ -9,6 +12,7 @@ type prior struct {
 	settlement   *settlement
 	freezeBegun  bool
 	suspendBegun bool
+	suspended    time.Time // when the suspend began
 	destroyBegun bool
 	destroyDone  bool
 	copies       map[string]priorCopy // the last of each path
@@ -113,7 +117,7 @@ func (p *prior) add(r Record) error {
 	case stepThaw + ".done":
 		p.freezeBegun = false
 	case stepSuspend + ".begin":
-		p.suspendBegun = true
+		p.suspendBegun, p.suspended = true, r.Time
 	case stepContinue + ".done":
 		p.suspendBegun = false
 	case stepDestroy + ".begin":

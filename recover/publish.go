@@ -45,7 +45,7 @@ func (t *task) give(ctx context.Context, staged *stagedFile) error {
 		if err != nil {
 			return err
 		}
-		defer unlock()
+		defer func() { _ = unlock() }() // only closes it, which frees the lock in any case
 		// Nova's image cache removes unused images by age (nova/virt/libvirt/imagecache.py).
 		now := unix.NsecToTimespec(time.Now().UnixNano())
 		if err := unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", staged.file.Fd()), []unix.Timespec{now, now}, 0); err != nil {

@@ -58,6 +58,9 @@ func (t *task) quiesce(ctx context.Context) error {
 func (t *task) ended() {
 	t.off = true
 	destroyed := t.prior != nil && t.prior.destroyBegun
+	if destroyed {
+		t.suspended = t.prior.suspended
+	}
 	t.stayOff = t.s.plan.Command == CommandRescue && t.ip.Action == ActionReboot && !destroyed
 }
 

@@ -66,7 +66,7 @@ func (t *task) room() error {
 		return err
 	}
 	if refused := one.Instances[0]; refused.Action == ActionRefuse {
-		return fmt.Errorf("%w: %s", ErrRefused, refused.Refusal)
+		return refusal(refused.Refusal)
 	}
 	return nil
 }
@@ -163,7 +163,10 @@ func (t *task) stageAgain(ctx context.Context) error {
 		err := t.sameContent(ctx, staged)
 		if errors.Is(err, ErrUnproven) && !staged.kept {
 			if err = t.unstage(ctx, staged); err == nil {
-				t.staged[n], err = t.stage(ctx, staged.plan)
+				var again *stagedFile
+				if again, err = t.stage(ctx, staged.plan); again != nil {
+					t.staged[n] = again
+				}
 			}
 		}
 		if err != nil {
@@ -255,7 +258,9 @@ func (t *task) destroy(ctx context.Context) error {
 	t.undos = slices.DeleteFunc(t.undos, func(u undo) bool { return u.step == stepCleanup })
 	rerr := t.rollback(ctx)
 	if t.gone(ctx) {
-		return nil
+		// It ended after all, and may have written before.
+		t.off = true
+		return t.stageAgain(ctx)
 	}
 	if rerr == nil {
 		t.committed, t.undos = false, cleanup

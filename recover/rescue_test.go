@@ -1,12 +1,14 @@
 package recover
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 )
 
@@ -129,136 +131,6 @@ func TestNoRebootLeavesTheDomainOffWithItsFilesBack(t *testing.T) {
 	must(t, g.serving(StateShutOff))
 }
 
-func TestAGuestThatPowersItselfOffDuringTheRunStaysOffWithItsFilesBack(t *testing.T) {
-	for _, when := range []string{"xml", "freeze", "suspend"} {
-		t.Run("before "+when, func(t *testing.T) {
-			h := newHost(t)
-			g := h.add(1, guestOptions{base: "b", agent: true})
-			h.purge()
-			var once atomic.Bool
-			h.hv.before = func(method, uuid string) {
-				if method == when && once.CompareAndSwap(false, true) {
-					h.hv.change(uuid, func(d *fakeDomain) { d.off() })
-				}
-			}
-			report, err := h.run(t.Context(), CommandRescue, options(g))
-			must(t, err)
-			if r := g.report(report); r.Outcome != OutcomeRescued {
-				t.Fatalf("%+v", r)
-			}
-			must(t, g.serving(StateShutOff))
-			if n := h.hv.called("start", g.uuid); n != 1 {
-				t.Errorf("it was started again")
-			}
-		})
-	}
-}
-
-// endsWhen has somebody end a guest at the n-th call of a hypervisor's method
-// since its suspend.
-func endsWhen(h *host, method string, n int) {
-	suspended, calls := false, 0
-	h.hv.before = func(called, uuid string) {
-		suspended = suspended || called == "suspend"
-		if suspended && called == method {
-			if calls++; calls == n {
-				h.hv.change(uuid, (*fakeDomain).off)
-			}
-		}
-	}
-}
-
-func TestAGuestThatSomebodyEndsWhileItIsCopiedIsBackAndOff(t *testing.T) {
-	h := newHost(t)
-	g := h.add(1, guestOptions{base: "b", agent: true})
-	h.purge()
-	endsWhen(h, "domain", 2) // the look before the destroy
-	report, err := h.run(t.Context(), CommandRescue, options(g))
-	must(t, err)
-	if r := g.report(report); r.Outcome != OutcomeRescued {
-		t.Fatalf("%+v", r)
-	}
-	must(t, g.serving(StateShutOff))
-}
-
-func TestAGuestThatEndsInTheVeryMomentOfTheLastLookLosesNothing(t *testing.T) {
-	h := newHost(t)
-	g := h.add(1, guestOptions{base: "b", agent: true})
-	h.purge()
-	endsWhen(h, "counters", 2)
-	report, err := h.run(t.Context(), CommandRescue, options(g))
-	must(t, err)
-	r := g.report(report)
-	if r.Outcome != OutcomeRescued {
-		if strings.Contains(r.Error, "it is as it was found") {
-			t.Errorf("it ran and is off now, and yet: %s", r.Error)
-		}
-		report, err = h.resume(t.Context(), report.Run)
-		must(t, err)
-		if r = g.report(report); r.Outcome != OutcomeRescued {
-			t.Fatalf("%+v", r)
-		}
-	}
-	must(t, g.serving(StateShutOff))
-}
-
-func TestADestroyThatFailsLeavesTheGuestAsItWasFound(t *testing.T) {
-	h := newHost(t)
-	g := h.add(1, guestOptions{agent: true})
-	pid := h.hv.get(g.uuid).PID
-	h.purge()
-	h.hv.errs["destroy"] = errors.New("authentication failed")
-	report, err := h.run(t.Context(), CommandRescue, options(g))
-	must(t, err)
-	if r := g.report(report); r.Outcome != OutcomeFailed {
-		t.Fatalf("%+v", r)
-	}
-	if err := g.asFound(StateRunning, pid); err != nil {
-		t.Error(err)
-	}
-	h.hv.errs = map[string]error{}
-	report, err = h.run(t.Context(), CommandRescue, options(g))
-	must(t, err)
-	if r := g.report(report); r.Outcome == OutcomeSkipped {
-		report, err = h.resume(t.Context(), report.Run)
-		must(t, err)
-	}
-	if err := g.serving(StateRunning); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestAGuestThatWroteAfterItsSuspendIsNotDestroyed(t *testing.T) {
-	h := newHost(t)
-	g := h.add(1, guestOptions{agent: true})
-	pid := h.hv.get(g.uuid).PID
-	h.purge()
-	n := 0
-	h.hv.before = func(method, uuid string) {
-		if method != "counters" {
-			return
-		}
-		if n++; n == 2 {
-			h.hv.change(uuid, (*fakeDomain).write)
-		}
-	}
-	report, err := h.run(t.Context(), CommandRescue, options(g))
-	must(t, err)
-	if r := g.report(report); r.Outcome != OutcomeFailed || !strings.Contains(r.Error, ErrUnproven.Error()) {
-		t.Fatalf("%+v", r)
-	}
-	must(t, g.asFound(StateRunning, pid))
-	if h.hv.called("destroy", g.uuid) != 0 {
-		t.Error("it was destroyed")
-	}
-	if left := h.staged(); len(left) > 0 {
-		t.Errorf("left behind: %v", left)
-	}
-	if g.pinned() == 0 {
-		t.Error("its lost files are not held any more")
-	}
-}
-
 func TestACopyThatEndsBeforeWhatQEMUWroteIsRefused(t *testing.T) {
 	h := newHost(t)
 	g := h.add(1, guestOptions{})
@@ -373,9 +245,72 @@ func TestWhatStandsAtAPath(t *testing.T) {
 	})
 }
 
+// The same path may have been two files, one after the other: what one instance
+// holds is not what the other needs.
+func TestTwoDeletedBasesOfOnePathAreNotTakenForOne(t *testing.T) {
+	h := newHost(t)
+	a := h.add(1, guestOptions{base: "shared"})
+	must(t, os.Remove(a.base))
+	must(t, os.WriteFile(a.base, payload(5, 64<<10), 0o600))
+	b := h.add(2, guestOptions{base: "shared"})
+	b.content[b.base] = payload(5, 64<<10)
+	pid := h.hv.get(b.uuid).PID
+	h.purge()
+	report, err := h.run(t.Context(), CommandRescue, options(a, b))
+	must(t, err)
+	if r := a.report(report); r.Outcome != OutcomeRescued {
+		t.Errorf("%+v", r)
+	}
+	if r := b.report(report); r.Outcome == OutcomeRescued || !strings.Contains(r.Error, ErrConflict.Error()) {
+		t.Errorf("%+v", r)
+	}
+	if err := a.serving(StateRunning); err != nil {
+		t.Error(err)
+	}
+	must(t, b.asFound(StateRunning, pid))
+}
+
+func TestFilesDeletedInAnotherMountNamespaceAreLeftAlone(t *testing.T) {
+	h := newHost(t)
+	g := h.add(1, guestOptions{state: StateShutOff})
+	other := filepath.Join(filepath.Dir(h.settings.StateDir), "volume")
+	must(t, os.MkdirAll(filepath.Join(other, g.uuid), 0o755))
+	must(t, os.WriteFile(filepath.Join(other, g.uuid, "disk"), g.content[g.disk], 0o600))
+	// A QEMU that sees another directory of the same device at this path.
+	script := `mount --make-rprivate / && mount --bind "$0" "$1" && exec 3<>"$2" && rm "$2" && echo ready && read x`
+	cmd := exec.Command("unshare", "--mount", "sh", "-c", script, other, h.settings.InstancesPath, g.disk, "-uuid", g.uuid)
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	defer func() { in.Close(); cmd.Wait() }()
+	if line, _ := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		t.Fatal("unshare (needed for this test) does not work")
+	}
+	h.purge()
+	h.hv.change(g.uuid, func(d *fakeDomain) { d.State, d.PID = StateRunning, cmd.Process.Pid })
+	defer h.hv.change(g.uuid, func(d *fakeDomain) { d.PID = 0 })
+	if i := g.scan(); i.Verdict != VerdictDisplaced && i.Verdict != VerdictLost {
+		t.Errorf("%s %+v", i.Verdict, i.Files)
+	}
+	report, err := h.run(t.Context(), CommandRescue, options(g))
+	must(t, err)
+	if r := g.report(report); r.Outcome != OutcomeSkipped || !strings.Contains(r.Error, "namespace") {
+		t.Errorf("%+v", r)
+	}
+	if h.hv.called("suspend", g.uuid)+h.hv.called("destroy", g.uuid) > 0 {
+		t.Error("it was acted on")
+	}
+	if g.pinned() == 0 {
+		t.Error("what is deleted is not held")
+	}
+}
+
 // Of every journal point: a wish to stop leaves the guest as it was found, or
 // back in service if its destruction had begun.
 func TestCtrlCAtEveryJournalPointLeavesAGuestThatRuns(t *testing.T) {
+	t.Parallel()
 	first := newHost(t)
 	for k := 1; ; k++ {
 		h := first.elsewhere(t)

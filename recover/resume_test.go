@@ -80,16 +80,19 @@ func crashes(t *testing.T, o func(*host, *guest) Options, add guestOptions, afte
 func plain(_ *host, g *guest) Options { return options(g) }
 
 func TestResumeAfterKill9AtEveryJournalPointBringsTheInstanceBack(t *testing.T) {
+	t.Parallel()
 	crashes(t, plain, guestOptions{console: true, agent: true}, nil, "")
 }
 
 func TestResumeAfterKill9AndTheGuestsOwnEndBringsItsFilesBack(t *testing.T) {
+	t.Parallel()
 	crashes(t, plain, guestOptions{console: true, agent: true}, func(h *host, g *guest) {
 		h.hv.change(g.uuid, (*fakeDomain).off)
 	}, StateShutOff)
 }
 
 func TestResumeAfterKill9WithABackupDirectoryBringsTheInstanceBack(t *testing.T) {
+	t.Parallel()
 	crashes(t, func(h *host, g *guest) Options {
 		o := options(g)
 		o.BackupDir = filepath.Join(filepath.Dir(h.settings.InstancesPath), "backup")
@@ -99,6 +102,7 @@ func TestResumeAfterKill9WithABackupDirectoryBringsTheInstanceBack(t *testing.T)
 
 // Only what is on the disk is left: the staged copy, proven or not.
 func TestResumeAfterAPowerCutNeverRemovesTheOnlyCopy(t *testing.T) {
+	t.Parallel()
 	first := newHost(t)
 	for k := 1; ; k++ {
 		h := first.elsewhere(t)

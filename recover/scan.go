@@ -113,7 +113,7 @@ func heldByProcess(ctx context.Context, p *process) ([]heldFile, error) {
 	}
 	held := make([]heldFile, 0, len(descriptors))
 	for _, d := range descriptors {
-		zerolog.Ctx(ctx).Trace().Int("pid", p.Identity.PID).Int("fd", d.FD).Str("link", d.Link).Uint64("links", d.Stat.Nlink).Msg("descriptor")
+		zerolog.Ctx(ctx).Trace().Int("pid", p.Identity.PID).Int("fd", d.FD).Str("link", d.Link).Uint64("links", uint64(d.Stat.Nlink)).Msg("descriptor") //nolint:unconvert // 32 bits on arm64
 		held = append(held, heldFile{descriptor: d, PID: p.Identity.PID, Process: p.Command})
 	}
 	return held, nil
@@ -170,7 +170,7 @@ func (s *scanner) instance(ctx context.Context, d Domain) (Instance, error) {
 		if f.State == FileReplaced {
 			if st, err := tree.Stat(f.Path); err == nil && s.proven.has(*f, st) {
 				f.Proven = true
-				f.Reason = "put back earlier with the same content; QEMU keeps the old inode until its next start"
+				f.Reason = "put back earlier with the same content; the old inode stays open until the next start"
 			}
 		}
 	}

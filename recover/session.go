@@ -205,8 +205,10 @@ func (s *Session) Execute(ctx context.Context) (RunReport, error) {
 	for _, i := range work {
 		bytes += i.Bytes()
 	}
-	s.e.Progress.Begin(len(work), bytes)
-	defer s.e.Progress.End()
+	if len(work) > 0 {
+		s.e.Progress.Begin(len(work), bytes)
+		defer s.e.Progress.End()
+	}
 	if err := s.openBackup(); err != nil {
 		return s.report(ctx), err
 	}
@@ -240,10 +242,11 @@ func (s *Session) instance(ctx context.Context, ip InstancePlan) error {
 	if err := s.journal.Write(Record{Instance: ip.UUID, Step: stepInstance, Phase: PhaseBegin}, nil); err != nil {
 		return err
 	}
-	s.e.Progress.Step(t.subject(), "begin")
 	report, settled := t.do(ctx)
 	s.note(report)
-	s.e.Progress.Done(t.subject(), report)
+	if ip.Action != ActionNone && ip.Action != ActionRefuse {
+		s.e.Progress.Done(t.subject(), report)
+	}
 	return s.journal.Write(Record{Instance: ip.UUID, Step: stepInstance, Phase: PhaseDone}, settlement{Report: report, Settled: settled})
 }
 
@@ -318,7 +321,7 @@ func (s *Session) Close() error {
 		s.root = nil
 	}
 	if s.lock != nil {
-		s.lock.Close()
+		unlock(s.lock)
 		s.lock = nil
 	}
 	return nil

@@ -271,11 +271,11 @@ func (s *Session) source(ctx context.Context, f FilePlan) (copier.Source, error)
 	if err := s.connectKeeper(ctx); err != nil {
 		return copier.Source{}, err
 	}
+	s.keeping.Lock()
+	defer s.keeping.Unlock()
 	if s.keeper == nil || !s.sameBoot {
 		return copier.Source{}, fmt.Errorf("%s: %w", f.Path, os.ErrNotExist)
 	}
-	s.keeping.Lock()
-	defer s.keeping.Unlock()
 	file, err := s.keeper.Open(ctx, f.Key())
 	if err != nil {
 		return copier.Source{}, fmt.Errorf("%s: %w", f.Path, err)

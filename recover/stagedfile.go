@@ -226,10 +226,15 @@ func (t *task) identical(ctx context.Context, f FilePlan) (*stagedFile, error) {
 		at.Close()
 		return nil, err
 	}
-	if t.s.publishedBefore(f, staged.inode) {
+	ours := t.s.publishedBefore(f, staged.inode)
+	if ours && t.prior != nil && t.prior.destroyDone {
+		return staged, nil // by now its guest may have written to it
+	}
+	err = t.sameContent(ctx, staged)
+	if ours && errors.Is(err, fs.ErrNotExist) {
 		return staged, nil
 	}
-	if err = t.sameContent(ctx, staged); err == nil {
+	if err == nil {
 		t.notef("%s stood there already with the same content, and is kept", f.Path)
 		return staged, nil
 	}

@@ -26,7 +26,7 @@ func (s stateDir) make() error {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("%w: state directory: %w", ErrUnusable, err)
 		}
-		if err := os.Chmod(dir, 0o700); err != nil {
+		if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // a directory
 			return fmt.Errorf("%w: state directory: %w", ErrUnusable, err)
 		}
 	}
@@ -44,7 +44,7 @@ func (s stateDir) newRun(now time.Time) (string, error) {
 	if _, err := rand.Read(b); err != nil {
 		return "", err
 	}
-	id := now.UTC().Format("20060102-150405-") + hex.EncodeToString(b)
+	id := strings.Replace(now.UTC().Format("20060102-150405.000"), ".", "", 1) + "-" + hex.EncodeToString(b)
 	if err := os.Mkdir(s.run(id), 0o700); err != nil {
 		return "", fmt.Errorf("%w: a run's directory: %w", ErrUnusable, err)
 	}
@@ -137,6 +137,14 @@ func (s stateDir) lock(info lockInfo) (*os.File, error) {
 	return f, nil
 }
 
+// unlock ends a lock at once. Closing alone would leave it to a child that was
+// forked in this moment and has not come to its exec.
+func unlock(f *os.File) {
+	none := unix.Flock_t{Type: unix.F_UNLCK}
+	_ = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &none)
+	f.Close()
+}
+
 // running returns the run that holds the lock now, if one does.
 func (s stateDir) running() (lockInfo, bool) {
 	var info lockInfo
@@ -158,7 +166,7 @@ func writeFile(path string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
+	defer func() { _ = os.Remove(f.Name()) }() // gone already when all went well
 	defer f.Close()
 	if _, err := f.Write(data); err != nil {
 		return err

@@ -22,7 +22,8 @@ type task struct {
 	prior *prior // what an interrupted run did; nil in a new one
 
 	staged []*stagedFile
-	undos  []undo // how to leave the guest as it was found, last first
+	stored []string // what it has made in the backup directory
+	undos  []undo   // how to leave the guest as it was found, last first
 
 	// committed is true from the moment the domain's destruction begins: from
 	// there on the only way is forward.
@@ -58,7 +59,7 @@ func (t *task) do(ctx context.Context) (report InstanceReport, settled bool) {
 	ctx = log.WithContext(ctx)
 	switch {
 	case t.ip.Action == ActionRefuse:
-		return t.end(OutcomeSkipped, t.fail(fmt.Errorf("%w: %s", ErrRefused, t.ip.Refusal), "Nothing of it was touched", "")), true
+		return t.end(OutcomeSkipped, t.fail(refusal(t.ip.Refusal), "Nothing of it was touched", "")), true
 	case t.ip.Action == ActionNone:
 		return t.end(OutcomeIntact, nil), true
 	case ctx.Err() != nil && t.prior == nil:
@@ -104,7 +105,7 @@ func (t *task) fresh(ctx context.Context) (Outcome, error) {
 	case ActionNone:
 		return OutcomeIntact, t.unpin(ctx)
 	case ActionRefuse:
-		return OutcomeSkipped, fmt.Errorf("%w: %s", ErrRefused, t.ip.Refusal)
+		return OutcomeSkipped, refusal(t.ip.Refusal)
 	case ActionBackup:
 		return OutcomeRescued, t.backUp(ctx)
 	default:

@@ -183,7 +183,7 @@ func (d *Dir) Statfs() (FileSystem, error) {
 	if unit == 0 {
 		unit = uint64(st.Bsize)
 	}
-	return FileSystem{Free: st.Bfree * unit, Total: st.Blocks * unit, Magic: int64(st.Type)}, nil
+	return FileSystem{Free: st.Bavail * unit, Total: st.Blocks * unit, Magic: int64(st.Type)}, nil //nolint:unconvert // narrower on other architectures
 }
 
 func (d *Dir) join(name string) string { return strings.TrimSuffix(d.path, "/") + "/" + name }

@@ -147,6 +147,10 @@ type noFlags struct {
 	links bool
 }
 
+func (n *noFlags) WrapChild(context.Context, fusefs.InodeEmbedder) fusefs.InodeEmbedder {
+	return &noFlags{LoopbackNode: fusefs.LoopbackNode{RootData: n.RootData}, links: n.links}
+}
+
 func (n *noFlags) Rename(ctx context.Context, name string, parent fusefs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
 	if flags != 0 {
 		return syscall.EINVAL
@@ -165,10 +169,7 @@ func mountNoFlags(t *testing.T, links bool) (*Dir, string) {
 	t.Helper()
 	_, path := openTestDir(t)
 	data := &fusefs.LoopbackRoot{Path: path}
-	data.NewNode = func(root *fusefs.LoopbackRoot, _ *fusefs.Inode, _ string, _ *syscall.Stat_t) fusefs.InodeEmbedder {
-		return &noFlags{LoopbackNode: fusefs.LoopbackNode{RootData: root}, links: links}
-	}
-	data.RootNode = data.NewNode(data, nil, "", nil)
+	data.RootNode = &noFlags{LoopbackNode: fusefs.LoopbackNode{RootData: data}, links: links}
 	mountpoint := t.TempDir()
 	server, err := fusefs.Mount(mountpoint, data.RootNode, &fusefs.Options{})
 	if err != nil {

@@ -91,7 +91,7 @@ func compare(ctx context.Context, src Source, dst *os.File, opt CompareOptions) 
 	}
 	for {
 		off, x, err := a.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -138,7 +138,7 @@ func reopenFromDisk(dst *os.File) (*os.File, stat, error) {
 	if st.ioAlign != 0 {
 		fd, err = open(path, flags|unix.O_DIRECT)
 	}
-	if err == unix.EINVAL || err == unix.EOPNOTSUPP {
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
 		fd, err = open(path, flags)
 	}
 	if err != nil {

@@ -14,9 +14,10 @@ import (
 	"testing"
 	"unsafe"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/os-rescue/os-rescue/recover/copier"
 	"github.com/os-rescue/os-rescue/test/lyingfs"
-	"golang.org/x/sys/unix"
 )
 
 const mib = 1 << 20

@@ -168,7 +168,7 @@ func copyExtents(ctx context.Context, dst writer, src *os.File, from stat, seeks
 	written, done := int64(0), int64(0)
 	for {
 		off, data, err := s.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			progress(from.size - done)
 			return written, nil
 		}

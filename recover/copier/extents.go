@@ -1,6 +1,7 @@
 package copier
 
 import (
+	"errors"
 	"io"
 	"os"
 
@@ -30,15 +31,15 @@ func dataSpans(src *os.File, st stat) func() (span, error) {
 func nextExtent(src *os.File, st stat, from int64) (span, error) {
 	rest := span{from, roundUp(st.size, st.align())}
 	start, err := seek(src, from, unix.SEEK_DATA)
-	if err == unix.ENXIO {
+	if errors.Is(err, unix.ENXIO) {
 		return span{}, io.EOF
 	}
 	if err != nil {
-		return rest, nil
+		return rest, nil //nolint:nilerr // no holes to be seen here: all is data
 	}
 	end, err := seek(src, start, unix.SEEK_HOLE)
 	if err != nil || end <= start {
-		return rest, nil
+		return rest, nil //nolint:nilerr // as above
 	}
 	return span{max(from, roundDown(start, st.align())), min(roundUp(end, st.align()), rest.end)}, nil
 }

@@ -6,8 +6,9 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/os-rescue/os-rescue/test/lyingfs"
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/test/lyingfs"
 )
 
 // The kinds of file system that a copy is made on.

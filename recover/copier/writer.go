@@ -22,7 +22,7 @@ type writer struct {
 // only: elsewhere a buffered reader might not see what was written.
 func directWriter(dst *os.File) (writer, error) {
 	fd, err := open(fmt.Sprintf("/proc/self/fd/%d", dst.Fd()), unix.O_WRONLY|unix.O_DIRECT|unix.O_CLOEXEC)
-	if err == unix.EINVAL || err == unix.EOPNOTSUPP {
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
 		return writer{file: dst, direct: dst}, nil
 	}
 	if err != nil {

@@ -146,7 +146,7 @@ func spawn(ctx context.Context, command []string) (<-chan error, error) {
 	if len(command) == 0 || !filepath.IsAbs(command[0]) {
 		return nil, fmt.Errorf("the command %q: %w", command, fs.ErrInvalid)
 	}
-	cmd := exec.Command(command[0], command[1:]...) // not CommandContext: it is to outlive us
+	cmd := exec.Command(command[0], command[1:]...) //nolint:noctx // it is to outlive us
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
@@ -330,7 +330,7 @@ func (c *Client) exclusively(ctx context.Context, exchange func(*net.UnixConn) e
 		return nil
 	}
 	if err != nil {
-		c.shut()
+		_ = c.shut() // err says what happened
 	}
 	return orNoKeeper(err)
 }

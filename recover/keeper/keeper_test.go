@@ -115,7 +115,7 @@ func waitEnd(t *testing.T, dir string) {
 	lock, err := os.Open(filepath.Join(dir, lockName))
 	must(t, err)
 	defer lock.Close()
-	for err = unix.EINTR; err == unix.EINTR; {
+	for err = unix.EINTR; errors.Is(err, unix.EINTR); {
 		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX)
 	}
 	must(t, err)

@@ -133,7 +133,7 @@ func (h *holds) list() []Hold {
 	h.mu.Unlock()
 	for i := range list {
 		if st, err := stat(files[i]); err == nil {
-			list[i].Size, list[i].Allocated, list[i].Links = st.Size, st.Blocks*512, uint64(st.Nlink)
+			list[i].Size, list[i].Allocated, list[i].Links = st.Size, st.Blocks*512, uint64(st.Nlink) //nolint:unconvert // 32 bits on arm64
 		}
 	}
 	slices.SortFunc(list, func(a, b Hold) int {

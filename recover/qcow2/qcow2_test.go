@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/os-rescue/os-rescue/recover/qcow2"
 )
 

@@ -44,7 +44,11 @@ func (l *Lines) line(format string, args ...any) {
 
 // ending says in one line how an instance ended.
 func ending(who recover.Subject, r recover.InstanceReport) string {
-	line := fmt.Sprintf("%s: %s", subject(who), r.Outcome)
+	outcome := string(r.Outcome)
+	if r.Outcome == recover.OutcomeRescued {
+		outcome = "done" // rescued, backed up or restored
+	}
+	line := fmt.Sprintf("%s: %s", subject(who), outcome)
 	if r.Bytes > 0 {
 		line += ", " + Size(r.Bytes)
 	}

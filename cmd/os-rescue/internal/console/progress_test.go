@@ -38,7 +38,7 @@ func TestPlainProgressIsTwoLinesForOneInstance(t *testing.T) {
 	var out bytes.Buffer
 	play(NewLines(&out))
 	want := "1 instance, 5.0 MiB to copy\n" +
-		"instance-0000002a (web?[2J): rescued, 5.0 MiB, down for 14 s\n"
+		"instance-0000002a (web?[2J): done, 5.0 MiB, down for 14 s\n"
 	if out.String() != want {
 		t.Errorf("got\n%swant\n%s", out.String(), want)
 	}
@@ -109,7 +109,7 @@ func TestATerminalShowsBarsAndLogsAboveThem(t *testing.T) {
 	b.Step(who, "start")
 	until(t, &seen, other, "instance-0000002a (web?[2J): start")
 	b.Done(who, report)
-	until(t, &seen, other, "rescued, 5.0 MiB, down for 14 s")
+	until(t, &seen, other, "done, 5.0 MiB, down for 14 s")
 	go b.End()
 	<-b.stopped
 }

@@ -61,7 +61,7 @@ func TestAScanIsATableTheWorstFirstWithReasonsAndWhatToDoNext(t *testing.T) {
 	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Scan(b, scanned()) }), `
 cmp-7  4 instances, 1 lost, 1 recoverable, 1 intact, 1 unaffected
 
-DOMAIN             NAME      PROJECT  STATE    VERDICT      LOST                                          SIZE
+DOMAIN             NAME      PROJECT  STATE    VERDICT      AFFECTED                                      SIZE
 instance-00000003  evil?[2J  p3       shutoff  lost         disk                                             -
 instance-00000002  web       shop     running  recoverable  disk vda, backing, console log, disk.info  3.5 GiB
 instance-00000001  db        shop     running  intact       -                                                -
@@ -191,8 +191,8 @@ func TestTheResultOfARunIsATableThenEveryErrorInFullThenTheSum(t *testing.T) {
 	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Run(b, ran()) }), `
 INSTANCE           NAME  OUTCOME  PAUSED  DOWN   COPIED  NOTE
 instance-00000001  -     intact        -     -        -
-instance-00000002  web   rescued   3.4 s  14 s  3.0 GiB  no guest agent answered: not frozen
-instance-00000003  -     skipped       -     -        -  refused: it is migrating, and that may take a g…
+instance-00000002  web   rescued   3.4 s  14 s  3.0 GiB  see below
+instance-00000003  -     skipped       -     -        -  see below
 
 instance-00000002  web  u2
   Note: no guest agent answered: not frozen

@@ -41,11 +41,8 @@ func (t Text) runTable(p *page, r recover.RunReport) {
 	var rows [][]any
 	for _, i := range r.Instances {
 		note := ""
-		switch {
-		case i.Error != "":
-			note = short(i.Error, 48)
-		case len(i.Notes) > 0:
-			note = short(i.Notes[0], 48)
+		if i.Error != "" || len(i.Notes) > 0 {
+			note = "see below"
 		}
 		rows = append(rows, []any{
 			console.Clean(i.Domain), short(i.Name, 24), t.paint(outcomeColor(i.Outcome), outcomeText(r.Command, i.Outcome)),

@@ -39,7 +39,7 @@ func (t Text) scanTable(p *page, instances []recover.Instance) {
 			t.verdict(i.Verdict), orDash(strings.Join(trouble(i), ", ")), scanSize(i),
 		})
 	}
-	p.columns("", []any{"domain", "name", "project", "state", "verdict", "lost", "size"}, rows, right(7))
+	p.columns("", []any{"domain", "name", "project", "state", "verdict", "affected", "size"}, rows, right(7))
 }
 
 func (t Text) scanInstance(p *page, i recover.Instance) {
