@@ -47,7 +47,7 @@ func TestDomainsAreListedWithAllThatLibvirtKnows(t *testing.T) {
 		},
 		ConsoleLogs: []string{g.file("console.log")},
 	}
-	compare(t, c, ctx, want)
+	compare(ctx, t, c, want)
 
 	if err := c.Start(ctx, g.uuid, true); err != nil {
 		t.Fatal(err)
@@ -58,7 +58,7 @@ func TestDomainsAreListedWithAllThatLibvirtKnows(t *testing.T) {
 	want.PID = qemuOf(t, g.uuid)
 	label := run(t, "sh", "-c", "echo +$(id -u libvirt-qemu):+$(getent group kvm | cut -d: -f3)") // the configured user and group
 	want.DACLabel = label
-	compare(t, c, ctx, want)
+	compare(ctx, t, c, want)
 
 	version, err := c.Version(ctx)
 	if err != nil || !strings.HasPrefix(version, "libvirt ") || !strings.Contains(version, ", QEMU ") {
@@ -250,26 +250,26 @@ func TestAStaleOrMissingPIDFileIsPIDZero(t *testing.T) {
 	if err := os.WriteFile(pidFile, []byte("1"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if got := pidOf(t, c, ctx, g); got != 0 {
+	if got := pidOf(ctx, t, c, g); got != 0 {
 		t.Errorf("a shut off domain has pid %d", got)
 	}
 	virsh(t, "start", g.name)
 	real := qemuOf(t, g.uuid)
-	if got := pidOf(t, c, ctx, g); got != real {
+	if got := pidOf(ctx, t, c, g); got != real {
 		t.Errorf("pid %d, want %d", got, real)
 	}
 	for _, text := range []string{"", "\n", "-5", "0", "12x", strings.Repeat("9", 40)} {
 		if err := os.WriteFile(pidFile, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if got := pidOf(t, c, ctx, g); got != 0 {
+		if got := pidOf(ctx, t, c, g); got != 0 {
 			t.Errorf("pid file %q gave pid %d", text, got)
 		}
 	}
 	if err := os.Remove(pidFile); err != nil {
 		t.Fatal(err)
 	}
-	if got := pidOf(t, c, ctx, g); got != 0 {
+	if got := pidOf(ctx, t, c, g); got != 0 {
 		t.Errorf("no pid file gave pid %d", got)
 	}
 }
@@ -282,25 +282,25 @@ func TestJobsPauseReasonAndSavedMemoryAreSeen(t *testing.T) {
 	virsh(t, "start", g.name)
 
 	virsh(t, "blockcopy", g.name, "vdb", "--dest", g.file("copy"), "--format", "raw", "--transient-job")
-	if diff := cmp.Diff(map[string]string{"vdb": "copy"}, domain(t, c, ctx, g).BlockJobs); diff != "" {
+	if diff := cmp.Diff(map[string]string{"vdb": "copy"}, domain(ctx, t, c, g).BlockJobs); diff != "" {
 		t.Errorf("block jobs during a copy (-want +got)\n%s", diff)
 	}
 	virsh(t, "blockjob", g.name, "vdb", "--abort")
 
 	virsh(t, "backup-begin", g.name, writeXML(t, `<domainbackup mode='pull'><server transport='unix' socket='/var/lib/libvirt/qemu/nbd'/>
 		<disks><disk name='vdb' type='file' backupmode='full'><scratch file='`+g.file("scratch")+`'/></disk><disk name='vda' backup='no'/></disks></domainbackup>`))
-	d := domain(t, c, ctx, g)
+	d := domain(ctx, t, c, g)
 	if d.Job != "backup" || d.BlockJobs["vdb"] != "backup" {
 		t.Errorf("during a backup: job %q, block jobs %v", d.Job, d.BlockJobs)
 	}
 	virsh(t, "domjobabort", g.name)
-	waitFor(t, "the backup to end", func() bool { return domain(t, c, ctx, g).Job == "" })
-	if d := domain(t, c, ctx, g); len(d.BlockJobs) != 0 {
+	waitFor(t, "the backup to end", func() bool { return domain(ctx, t, c, g).Job == "" })
+	if d := domain(ctx, t, c, g); len(d.BlockJobs) != 0 {
 		t.Errorf("block jobs %v after all ended", d.BlockJobs)
 	}
 
 	virsh(t, "managedsave", g.name)
-	if d := domain(t, c, ctx, g); !cmp.Equal(d.Losses, []string{"saved-memory"}) {
+	if d := domain(ctx, t, c, g); !cmp.Equal(d.Losses, []string{"saved-memory"}) {
 		t.Errorf("losses %v of a domain with saved memory", d.Losses)
 	}
 }
@@ -328,8 +328,8 @@ func TestADiskErrorIsAPauseReasonOfItsOwn(t *testing.T) {
 	if err := c.Start(ctx, g.uuid, false); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the guest to meet the full file system", func() bool { return domain(t, c, ctx, g).State == recover.StatePaused })
-	if got := domain(t, c, ctx, g).PauseReason; got != recover.PauseIOError {
+	waitFor(t, "the guest to meet the full file system", func() bool { return domain(ctx, t, c, g).State == recover.StatePaused })
+	if got := domain(ctx, t, c, g).PauseReason; got != recover.PauseIOError {
 		t.Errorf("pause reason %q, want %q", got, recover.PauseIOError)
 	}
 }
@@ -382,7 +382,7 @@ func everyCall(c *Client) map[string]func(context.Context) error {
 	}
 }
 
-func compare(t *testing.T, c *Client, ctx context.Context, want recover.Domain) {
+func compare(ctx context.Context, t *testing.T, c *Client, want recover.Domain) {
 	t.Helper()
 	list, err := c.Domains(ctx)
 	if err != nil {
@@ -400,7 +400,7 @@ func compare(t *testing.T, c *Client, ctx context.Context, want recover.Domain) 
 	}
 }
 
-func domain(t *testing.T, c *Client, ctx context.Context, g guest) recover.Domain {
+func domain(ctx context.Context, t *testing.T, c *Client, g guest) recover.Domain {
 	t.Helper()
 	d, err := c.Domain(ctx, g.uuid)
 	if err != nil {
@@ -409,9 +409,9 @@ func domain(t *testing.T, c *Client, ctx context.Context, g guest) recover.Domai
 	return d
 }
 
-func pidOf(t *testing.T, c *Client, ctx context.Context, g guest) int {
+func pidOf(ctx context.Context, t *testing.T, c *Client, g guest) int {
 	t.Helper()
-	return domain(t, c, ctx, g).PID
+	return domain(ctx, t, c, g).PID
 }
 
 // qemuOf finds the QEMU of a UUID by its command line.

@@ -194,4 +194,5 @@ func TestADaemonThatHangsIsAnErrorAndNotAHang(t *testing.T) {
 	wg.Wait()
 }
 
+//nolint:revive // the shape of a method expression
 func startPaused(c *Client, ctx context.Context, uuid string) error { return c.Start(ctx, uuid, true) }

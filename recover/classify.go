@@ -125,8 +125,11 @@ func nameless(f *File, held []heldFile, exists bool, tree lookup, others map[str
 				}
 				// Opened through a mount that was detached since: its link begins
 				// at that mount's root.
-				if p != "" && strings.Count(p, "/") > 1 && strings.HasSuffix(path, p) {
+				if isTail(p, path) {
 					detached = append(detached, h)
+					break
+				}
+				if isTailOfAny(p, others) {
 					break
 				}
 			}
@@ -151,6 +154,21 @@ func nameless(f *File, held []heldFile, exists bool, tree lookup, others map[str
 		}
 	}
 	return found
+}
+
+// isTail is true when a link that begins at another root may be that path: it is
+// the path's end, with a directory at least.
+func isTail(link, path string) bool {
+	return strings.Count(link, "/") > 1 && strings.HasSuffix(path, link)
+}
+
+func isTailOfAny(link string, paths map[string]bool) bool {
+	for p := range paths {
+		if isTail(link, p) {
+			return true
+		}
+	}
+	return false
 }
 
 // displaced looks for a held file that still has a name, but not the right one.

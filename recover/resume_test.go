@@ -11,13 +11,15 @@ import (
 	"testing"
 )
 
-// crashes goes through every journal point of a rescue. after says what becomes
+// crashes goes through every journal point of a rescue, from the first one of that
+// name on. after says what becomes
 // of the host between the crash and the resume; state is how the guest must end
 // if it was not destroyed before the crash.
-func crashes(t *testing.T, o func(*host, *guest) Options, add guestOptions, after func(*host, *guest), state DomainState) {
+func crashes(t *testing.T, from string, o func(*host, *guest) Options, add guestOptions, after func(*host, *guest), state DomainState) {
 	t.Helper()
 	first := newHost(t)
-	for k := 1; ; k++ {
+	add.base = "b"
+	for k := crashPoint(t, first, CommandRescue, func(g *guest) Options { return o(g.h, g) }, add, from, ""); ; k++ {
 		h := first.elsewhere(t)
 		add.base = fmt.Sprint("b", k) // inode numbers are used again: let no path be
 		g := h.add(k, add)
@@ -35,9 +37,6 @@ func crashes(t *testing.T, o func(*host, *guest) Options, add guestOptions, afte
 		destroyed := slices.Contains(said, "destroy.begin")
 		if after != nil {
 			after(h, g)
-		}
-		if after != nil && !slices.Contains(said, "pin.done") {
-			continue // nobody could have held them yet
 		}
 		if point == "run.done" {
 			if _, err := h.resume(t.Context(), run); !errors.Is(err, ErrNoRun) {
@@ -81,19 +80,19 @@ func plain(_ *host, g *guest) Options { return options(g) }
 
 func TestResumeAfterKill9AtEveryJournalPointBringsTheInstanceBack(t *testing.T) {
 	t.Parallel()
-	crashes(t, plain, guestOptions{console: true, agent: true}, nil, "")
+	crashes(t, "run.begin", plain, guestOptions{console: true, agent: true}, nil, "")
 }
 
 func TestResumeAfterKill9AndTheGuestsOwnEndBringsItsFilesBack(t *testing.T) {
 	t.Parallel()
-	crashes(t, plain, guestOptions{console: true, agent: true}, func(h *host, g *guest) {
+	crashes(t, "pin.done", plain, guestOptions{console: true, agent: true}, func(h *host, g *guest) {
 		h.hv.change(g.uuid, (*fakeDomain).off)
 	}, StateShutOff)
 }
 
 func TestResumeAfterKill9WithABackupDirectoryBringsTheInstanceBack(t *testing.T) {
 	t.Parallel()
-	crashes(t, func(h *host, g *guest) Options {
+	crashes(t, "backup.begin", func(h *host, g *guest) Options {
 		o := options(g)
 		o.BackupDir = filepath.Join(filepath.Dir(h.settings.InstancesPath), "backup")
 		return o
@@ -104,7 +103,7 @@ func TestResumeAfterKill9WithABackupDirectoryBringsTheInstanceBack(t *testing.T)
 func TestResumeAfterAPowerCutNeverRemovesTheOnlyCopy(t *testing.T) {
 	t.Parallel()
 	first := newHost(t)
-	for k := 1; ; k++ {
+	for k := crashPoint(t, first, CommandRescue, func(g *guest) Options { return options(g) }, guestOptions{base: "b"}, "instance.begin", ""); ; k++ {
 		h := first.elsewhere(t)
 		g := h.add(k, guestOptions{base: fmt.Sprint("b", k)})
 		h.purge()

@@ -10,8 +10,9 @@ import (
 	"os/exec"
 	"path/filepath"
 
-	"github.com/os-rescue/os-rescue/recover/copier"
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover/copier"
 )
 
 // copyFigure measures copying and proving a deleted file as QEMU holds it.

@@ -68,7 +68,8 @@ func (l *Lab) Run(t T, env []string, args ...string) Result {
 // StartCommand starts os-rescue as Run does, and does not wait.
 func (l *Lab) StartCommand(t T, env []string, args ...string) *Process {
 	t.Helper()
-	p := &Process{cmd: exec.Command(l.Binary(t), args...), done: make(chan struct{})}
+	cmd := exec.Command(l.Binary(t), args...) //nolint:noctx // it ends with the lab, after the test's cleanups
+	p := &Process{cmd: cmd, done: make(chan struct{})}
 	p.cmd.Dir = scratchDir
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -103,8 +104,9 @@ func newConsole(socket string) *console {
 
 // listen follows the guest through its boots: each QEMU makes the socket anew.
 func (c *console) listen() {
+	var dialer net.Dialer
 	for {
-		connection, err := net.Dial("unix", c.socket)
+		connection, err := dialer.DialContext(context.Background(), "unix", c.socket)
 		c.mu.Lock()
 		if c.closed {
 			if err == nil {

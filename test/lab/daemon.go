@@ -24,7 +24,8 @@ func startDaemon(ctx context.Context, socket, name string, args ...string) (*dae
 	if err := os.Remove(socket); err != nil && !os.IsNotExist(err) {
 		return nil, err
 	}
-	d := &daemon{name: name, cmd: exec.Command("/usr/sbin/"+name, args...), done: make(chan struct{})}
+	cmd := exec.Command("/usr/sbin/"+name, args...) //nolint:noctx // it ends with the lab, after the test's cleanups
+	d := &daemon{name: name, cmd: cmd, done: make(chan struct{})}
 	// A session of its own: Ctrl-C is for the program, and a daemon has none.
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := d.cmd.Start(); err != nil {
@@ -34,6 +35,7 @@ func startDaemon(ctx context.Context, socket, name string, args ...string) (*dae
 		d.err = d.cmd.Wait()
 		close(d.done)
 	}()
+	var dialer net.Dialer
 	err := retry(patience, func() error {
 		select {
 		case <-d.done:
@@ -42,7 +44,7 @@ func startDaemon(ctx context.Context, socket, name string, args ...string) (*dae
 			return nil
 		default:
 		}
-		connection, err := net.Dial("unix", socket)
+		connection, err := dialer.DialContext(ctx, "unix", socket)
 		if err == nil {
 			connection.Close()
 		}

@@ -206,7 +206,7 @@ func buildImage(ctx context.Context, cache, image string, kernel, initrd, config
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // it is in the cache, where it does no harm
 
 	for name, body := range map[string][]byte{"vmlinuz": kernel, "initrd": initrd, "syslinux.cfg": config} {
 		if err := os.WriteFile(filepath.Join(dir, name), body, 0o644); err != nil {

@@ -130,7 +130,7 @@ func (l *Lab) start(ctx context.Context) error {
 	if size == 0 {
 		size = 16 << 30
 	}
-	if err := mountImage(kind, size, NovaDir); err != nil {
+	if err := mountImage(ctx, kind, size, NovaDir); err != nil {
 		return err
 	}
 	if err := l.makeTree(); err != nil {

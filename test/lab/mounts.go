@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -44,7 +45,7 @@ var (
 )
 
 // prepareMounts makes the new mount namespace a machine of its own.
-func prepareMounts() error {
+func prepareMounts(ctx context.Context) error {
 	// Nothing that is mounted here may show outside.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make the mounts private: %w", err)
@@ -71,7 +72,7 @@ func prepareMounts() error {
 	if err := unix.Unmount("/sys/fs/cgroup", unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("hide the machine's control groups: %w", err)
 	}
-	if err := mountImage(Ext4, 64<<30, scratchDir); err != nil {
+	if err := mountImage(ctx, Ext4, 64<<30, scratchDir); err != nil {
 		return err
 	}
 	if err := os.Chmod(scratchDir, 0o1777); err != nil {
@@ -106,7 +107,7 @@ func addLines(path string, lines []string) error {
 
 // mountImage makes a file system of size bytes and mounts it. Its file has no
 // name and its loop device frees itself: both vanish with the mount.
-func mountImage(kind FileSystem, size int64, target string) error {
+func mountImage(ctx context.Context, kind FileSystem, size int64, target string) error {
 	file, err := namelessFile(size)
 	if err != nil {
 		return fmt.Errorf("lab: a file for the file system of %s: %w", target, err)
@@ -119,7 +120,7 @@ func mountImage(kind FileSystem, size int64, target string) error {
 	case Btrfs:
 		mkfs, options = []string{"mkfs.btrfs", "-q", "-f", "-K"}, "discard"
 	}
-	cmd := exec.Command(mkfs[0], append(mkfs[1:], "/proc/self/fd/3")...)
+	cmd := exec.CommandContext(ctx, mkfs[0], append(mkfs[1:], "/proc/self/fd/3")...)
 	cmd.ExtraFiles = []*os.File{file}
 	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -84,7 +85,7 @@ func runOutside() (int, error) {
 	// The parent's death signal is bound to the thread that forks.
 	runtime.LockOSThread()
 
-	child := exec.Command("/proc/self/exe", os.Args[1:]...)
+	child := exec.Command("/proc/self/exe", os.Args[1:]...) //nolint:noctx // it is the program, and ends with it
 	child.Args[0] = os.Args[0]
 	child.Env = append(os.Environ(), stageVariable+"="+stageInit, hostVariable+"="+host)
 	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -120,7 +121,7 @@ func runInit() (int, error) {
 	if os.Getpid() != 1 {
 		return 0, fmt.Errorf("%s=%s is for the lab's own use", stageVariable, stageInit)
 	}
-	if err := prepareMounts(); err != nil {
+	if err := prepareMounts(context.Background()); err != nil {
 		return 0, err
 	}
 	if err := os.Setenv(stageVariable, stageInside); err != nil {

@@ -48,7 +48,7 @@ func OpenFiles(pid int) ([]OpenFile, error) {
 			return nil, fmt.Errorf("lab: open files of process %d: %w", pid, err)
 		}
 		files = append(files, OpenFile{
-			FD: fd, Path: path, Device: st.Dev, Inode: st.Ino, Nlink: uint64(st.Nlink),
+			FD: fd, Path: path, Device: st.Dev, Inode: st.Ino, Nlink: uint64(st.Nlink), //nolint:unconvert // 32 bits on arm64
 			Block: kind == unix.S_IFBLK,
 		})
 	}

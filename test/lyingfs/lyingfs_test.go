@@ -8,8 +8,9 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/os-rescue/os-rescue/test/lyingfs"
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/test/lyingfs"
 )
 
 func mount(t *testing.T, opts lyingfs.Options) (*lyingfs.Server, string) {

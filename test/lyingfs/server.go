@@ -36,7 +36,7 @@ func Mount(dir, backing string, opts Options) (*Server, error) {
 	}
 	s := &Server{dir: dir}
 	s.refuseDirect.Store(opts.RefuseDirect)
-	root := &fs.LoopbackRoot{Path: backing, Dev: uint64(st.Dev)}
+	root := &fs.LoopbackRoot{Path: backing, Dev: uint64(st.Dev)} //nolint:unconvert // narrower on other architectures
 	top := &node{LoopbackNode: fs.LoopbackNode{RootData: root}, server: s}
 	root.RootNode = top
 

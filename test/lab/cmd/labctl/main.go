@@ -24,6 +24,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/os-rescue/os-rescue/test/lab"
@@ -71,13 +72,14 @@ func runInLab(args []string) (err error) {
 	defer s.end()
 	return s.try(func() {
 		s.lab = lab.New(s, lab.Options{FileSystem: lab.FileSystem(*kind)})
-		listener, err := net.Listen("unix", socket)
+		var config net.ListenConfig
+		listener, err := config.Listen(s.ctx, "unix", socket)
 		if err != nil {
 			s.Fatalf("labctl: %v", err)
 		}
-		go http.Serve(listener, s.handler())
+		go func() { _ = http.Serve(listener, s.handler()) }() // until the process ends
 
-		cmd := exec.Command(flags.Arg(0), flags.Args()[1:]...)
+		cmd := exec.CommandContext(s.ctx, flags.Arg(0), flags.Args()[1:]...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 		cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(self)+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
 		// Ctrl-C ends the command, and with it the lab.
@@ -114,7 +116,12 @@ func ask(command string, args []string) error {
 			return d.DialContext(ctx, "unix", socket)
 		},
 	}}
-	response, err := client.PostForm("http://lab/"+command, query)
+	request, err := http.NewRequestWithContext(context.Background(), http.MethodPost, "http://lab/"+command, strings.NewReader(query.Encode()))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	response, err := client.Do(request)
 	if err != nil {
 		return fmt.Errorf("labctl %s works inside labctl run only: %w", command, err)
 	}
@@ -145,7 +152,9 @@ func (s *session) handler() http.Handler {
 		guest := s.define(spec)
 		guest.Start(s)
 		guest.WaitBoot(s, 1)
-		fmt.Fprintln(w, guest.UUID, guest.Name)
+		if _, err := fmt.Fprintln(w, guest.UUID, guest.Name); err != nil {
+			s.Fatalf("labctl boot: %v", err)
+		}
 	})
 	handle("/boots", func(r *http.Request, w io.Writer) {
 		if err := json.NewEncoder(w).Encode(s.guest(r).Boots()); err != nil {
