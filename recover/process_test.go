@@ -2,7 +2,6 @@ package recover
 
 import (
 	"bufio"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -159,7 +158,7 @@ func FuzzProcParsersNeverPanic(f *testing.F) {
 		for _, unlinked := range []bool{true, false} {
 			for _, p := range heldPaths(string(data), unlinked) {
 				if !strings.HasPrefix(string(data), p) {
-					t.Fatal(fmt.Sprintf("%q is no prefix of %q", p, data))
+					t.Fatalf("%q is no prefix of %q", p, data)
 				}
 			}
 		}

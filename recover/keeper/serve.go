@@ -44,7 +44,8 @@ const (
 
 // Serve is the main of the keeper process, and changes that process for good: its
 // working directory, standard streams, signals, cgroup, limits. It returns nil
-// when it held nothing and had no client for Options.Idle, on SIGTERM, and when
+// when it has let everything go and no client is left (one that never held
+// anything waits for Options.Idle), on SIGTERM, and when
 // the context ends; ErrRunning at once when another keeper serves the directory.
 func Serve(ctx context.Context, o Options) error {
 	dir, err := openStateDir(o.Dir)
@@ -175,8 +176,10 @@ type keeper struct {
 	log   zerolog.Logger
 }
 
-// waitIdle returns when nothing was held and nobody connected for the time given,
-// or the context has ended. From then on nobody can join.
+// waitIdle returns when nothing is held and nobody is connected: at once after
+// the last release, and after the time given in a keeper that never held
+// anything, whose first client may still be on its way. It returns too when the
+// context has ended. From then on nobody can join.
 func (k *keeper) waitIdle(ctx context.Context, idle time.Duration) {
 	timer := time.NewTimer(idle)
 	defer timer.Stop()
@@ -185,6 +188,9 @@ func (k *keeper) waitIdle(ctx context.Context, idle time.Duration) {
 		case <-ctx.Done():
 			return
 		case <-k.holds.changed:
+			if k.holds.done() {
+				return
+			}
 			timer.Reset(idle)
 		case <-timer.C:
 			if k.holds.end() {

@@ -20,6 +20,7 @@ type holds struct {
 	mu      sync.Mutex
 	files   map[string]*held
 	clients int
+	used    bool // something has been held
 	ending  bool
 	changed chan struct{} // has room for one; filled when something may have become idle
 }
@@ -69,6 +70,14 @@ func (h *holds) end() bool {
 	return h.ending
 }
 
+// done is end for a keeper that has held something: it has done its work.
+func (h *holds) done() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ending = h.used && h.clients == 0 && len(h.files) == 0
+	return h.ending
+}
+
 func (h *holds) count() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -87,6 +96,7 @@ func (h *holds) hold(owner, key string, meta json.RawMessage, f *os.File) error 
 	if hold == nil {
 		hold = &held{file: f, owners: map[string]bool{}, since: time.Now()}
 		h.files[key] = hold
+		h.used = true
 	} else {
 		defer f.Close() // one more open of a file that stays open: nothing to wait for
 	}

@@ -54,6 +54,7 @@ func Mount(dir, backing string, opts Options) (*Server, error) {
 			FsName:            "lyingfs",
 			Name:              "lyingfs",
 			MaxWrite:          fuse.MAX_KERNEL_WRITE,
+			DisableSplice:     true, // it can take no whole write, and says so each time
 			Options:           []string{"default_permissions"},
 		},
 	})

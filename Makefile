@@ -1,0 +1,80 @@
+# make          bin/os-rescue; needs gcc, pkg-config and libvirt-dev
+# make test     every test, unit and lab; as root, installs what is missing
+# make demo     the incident and the rescue, to watch; as root, installs what is missing
+# make bench    os-rescue beside lsof, cp and cmp; as root, installs what is missing
+# make fuzz     each fuzz target for FUZZTIME
+# make lint     go vet, gofmt, golangci-lint
+# make install  binary, configuration, manual pages and completions; PREFIX, DESTDIR
+
+GO         ?= go
+PREFIX     ?= /usr/local
+SYSCONFDIR ?= /etc
+FUZZTIME   ?= 10s
+BENCHFLAGS ?=
+
+GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+# Go stamps version and commit from git, and fails where git refuses, as it does
+# in another user's checkout.
+ifneq ($(shell git rev-parse HEAD > /dev/null 2>&1 && echo ok),ok)
+export GOFLAGS += -buildvcs=false
+endif
+
+.PHONY: build
+build:
+	$(GO) build -trimpath -o bin/os-rescue ./cmd/os-rescue
+
+.PHONY: packages
+packages:
+	@sh test/lab/install.sh
+
+.PHONY: test
+test: packages format vet
+	$(GO) test -race -p 2 -timeout 26m ./...
+
+.PHONY: format
+format:
+	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "not formatted, run gofmt -w:" $$files; exit 1; }
+
+.PHONY: vet
+vet:
+	$(GO) vet ./...
+	$(GO) vet -tags failpoint ./cmd/...
+
+.PHONY: lint
+lint: format vet
+	$(GO) run $(GOLANGCI_LINT) run
+
+.PHONY: fuzz
+fuzz:
+	@set -e; for file in $$(grep -rl --include='*_test.go' '^func Fuzz' .); do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\).*/\1/p' $$file); do \
+			echo "$$target in $$(dirname $$file)"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$(dirname $$file); \
+		done; \
+	done
+
+.PHONY: demo
+demo: packages
+	@$(GO) run ./test/demo
+
+.PHONY: bench
+bench: packages
+	$(GO) run ./test/bench $(BENCHFLAGS)
+
+.PHONY: install
+install: build
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(SYSCONFDIR)/os-rescue \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	install -m 0755 bin/os-rescue $(DESTDIR)$(PREFIX)/sbin/os-rescue
+	[ -e $(DESTDIR)$(SYSCONFDIR)/os-rescue/os-rescue.yaml ] || \
+		install -m 0644 etc/os-rescue.yaml $(DESTDIR)$(SYSCONFDIR)/os-rescue/os-rescue.yaml
+	bin/os-rescue man $(DESTDIR)$(PREFIX)/share/man/man8
+	bin/os-rescue completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/os-rescue
+	bin/os-rescue completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_os-rescue
+	bin/os-rescue completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/os-rescue.fish
+
+.PHONY: clean
+clean:
+	rm -rf bin test/.cache
