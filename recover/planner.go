@@ -156,7 +156,7 @@ func (p *planner) source(i Instance, f *FilePlan, src copier.Source) error {
 		return err
 	}
 	if shared && !p.options.AcceptShared {
-		return fmt.Errorf("%s is on a file system that other hosts may write, and without Nova nobody can say that the instance is not running on one of them by now: --accept-shared says that you know", f.Path)
+		return errShared(f.Path)
 	}
 	if f.Format != "qcow2" || f.Size == 0 {
 		return nil
@@ -166,6 +166,10 @@ func (p *planner) source(i Instance, f *FilePlan, src copier.Source) error {
 		return fmt.Errorf("libvirt calls %s a qcow2 image, but its header can't be read as one: %w", f.Path, err)
 	}
 	return checkHeader(i.domain, f.Path, header)
+}
+
+func errShared(path string) error {
+	return fmt.Errorf("%w: %s is on a file system that other hosts may write, and without Nova nobody can say that the instance is not running on one of them by now: --accept-shared says that you know", ErrRefused, path)
 }
 
 // checkHeader compares what an image says of itself with what libvirt says of

@@ -3,8 +3,12 @@ package recover
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/os-rescue/os-rescue/recover/copier"
 )
 
 // chooseFromBackup returns the selected instances of a backup, as the scan has
@@ -53,6 +57,9 @@ func (p *planner) restore(ctx context.Context, hv Hypervisor, m Manifest, i Inst
 		if err := p.place(&fp); err != nil {
 			return plan.refuse("%v", err)
 		}
+		if err := p.notShared(f.Path); err != nil {
+			return plan.refuse("%v", err)
+		}
 		plan.Files = append(plan.Files, fp)
 	}
 	plan.Action = ActionPublish
@@ -71,6 +78,29 @@ func (p *planner) restore(ctx context.Context, hv Hypervisor, m Manifest, i Inst
 // here is true when an instance has the file at its path, as it should be.
 func here(i Instance, path string) bool {
 	return slices.ContainsFunc(i.Files, func(f File) bool { return f.Path == path && !f.Lost() && f.State != FileMissing })
+}
+
+// notShared returns an error where other hosts may write the place that a file
+// is restored to: one of them may run the instance by now.
+func (p *planner) notShared(path string) error {
+	if p.options.AcceptShared {
+		return nil
+	}
+	near, err := p.nearest(path)
+	if err != nil {
+		return err
+	}
+	defer near.Close()
+	dir, err := os.Open(filepath.Join(p.settings.Root, near.Path()))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	shared, err := copier.Shared(dir)
+	if err == nil && shared {
+		err = errShared(path)
+	}
+	return err
 }
 
 // notOutrun returns ErrOlder unless the guest has provably written nothing since

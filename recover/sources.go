@@ -262,10 +262,20 @@ func inService(i Instance, h keeper.Hold, proven provenFiles) bool {
 // source returns the open inode to copy a planned file from: the one that Prepare
 // opened, the keeper's, or a backup's file. fs.ErrNotExist when nobody has it.
 func (s *Session) source(ctx context.Context, f FilePlan) (copier.Source, error) {
+	key := f.Key()
 	if f.Stored != "" {
-		return openStored(filepath.Join(s.plan.Options.BackupDir, f.Stored))
+		key = "stored:" + f.Stored
 	}
-	if src, ok := s.sources.get(f.Key()); ok {
+	if src, ok := s.sources.get(key); ok {
+		return src, nil
+	}
+	if f.Stored != "" {
+		src, err := openStored(filepath.Join(s.plan.Options.BackupDir, f.Stored))
+		if err != nil {
+			return src, err
+		}
+		s.sources.add(key, src)
+		src, _ = s.sources.get(key)
 		return src, nil
 	}
 	if err := s.connectKeeper(ctx); err != nil {

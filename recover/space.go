@@ -20,6 +20,7 @@ type room struct {
 	SpacePlan
 	shared int64            // for files that stay for good: backing files, config drives
 	each   map[string]int64 // by instance: for what is let go when the instance is back
+	users  map[string]bool  // the instances that need any of it
 }
 
 // space checks, before the first pause, whether the copies fit with their
@@ -73,7 +74,7 @@ func (p *planner) need(rooms map[uint64]*room, ip InstancePlan, f FilePlan, path
 		if err != nil {
 			return err
 		}
-		r = &room{each: map[string]int64{}, SpacePlan: SpacePlan{Path: dir.Path(), Free: int64(space.Free),
+		r = &room{each: map[string]int64{}, users: map[string]bool{}, SpacePlan: SpacePlan{Path: dir.Path(), Free: int64(space.Free),
 			Headroom: int64(float64(space.Total) * p.settings.Headroom)}}
 		r.Clones = clones(filepath.Join(p.settings.Root, dir.Path()), space.Magic)
 		rooms[st.Dev] = r
@@ -82,6 +83,7 @@ func (p *planner) need(rooms map[uint64]*room, ip InstancePlan, f FilePlan, path
 		return nil
 	}
 	r.Need += f.Allocated
+	r.users[ip.UUID] = true
 	if temporary {
 		r.each[ip.UUID] += f.Allocated
 	} else {
@@ -99,7 +101,7 @@ func (p *planner) fit(plan *Plan, r *room) {
 	}
 	plan.OneByOne = true
 	for n, ip := range plan.Instances {
-		if ip.Action == ActionNone || ip.Action == ActionRefuse {
+		if ip.Action == ActionNone || ip.Action == ActionRefuse || !r.users[ip.UUID] {
 			continue
 		}
 		if alone := r.shared + r.each[ip.UUID]; alone > free {

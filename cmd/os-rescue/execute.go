@@ -47,6 +47,7 @@ func (a *app) carryOut(ctx context.Context, cmd *cobra.Command, s session, yes b
 		return joined(err, s.Abandon(context.WithoutCancel(ctx)))
 	}
 	report, err := s.Execute(ctx)
+	a.stderr.Flush(time.Second) // where both are one terminal, the result comes last
 	written := a.result(report, func(w io.Writer) error { return a.text(cmd, w).Run(w, report) })
 	switch {
 	case report.Interrupted:

@@ -43,6 +43,8 @@ func (f *runFlags) addRun(cmd *cobra.Command) {
 
 func (f *runFlags) addPublish(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.options.ReplaceExisting, "replace-existing", false, "move aside (never delete) what stands where a file belongs and differs from it")
+	cmd.Flags().BoolVar(&f.options.AcceptShared, "accept-shared", false,
+		"the files are on a file system that other hosts may write too, and you know that no other host runs the instance")
 	cmd.Flags().BoolVar(&f.options.NoReboot, "no-reboot", false, "put the files back and leave the domains off")
 }
 

@@ -72,8 +72,6 @@ variables (` + config.EnvPrefix + `LOG_LEVEL for log.level), overridden by flags
 	f.addOffline(cmd)
 	f.addRun(cmd)
 	f.addPublish(cmd)
-	cmd.Flags().BoolVar(&f.options.AcceptShared, "accept-shared", false,
-		"the files are on a file system that other hosts may write too, and you know that no other host runs the instance")
 	cmd.Flags().StringVar(&f.options.BackupDir, "backup-dir", "", "also keep a backup of every file in this `directory`, as \"os-rescue backup\" does")
 	cmd.Flags().StringVar(&f.mode, "mode", "reboot", "how: reboot")
 	cmd.Flags().StringVar(&f.verify, "verify", "full", "how copies are proven: full")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -37,7 +38,15 @@ The verdicts:
 			if err != nil {
 				return err
 			}
-			if err := a.result(report, func(w io.Writer) error { return a.text(cmd, w).Scan(w, report) }); err != nil {
+			runs, err := e.Runs(ctx)
+			if err != nil {
+				return err
+			}
+			err = a.result(report, func(w io.Writer) error {
+				text := a.text(cmd, w)
+				return errors.Join(text.Scan(w, report), text.Unfinished(w, runs))
+			})
+			if err != nil {
 				return err
 			}
 			for _, i := range report.Instances {

@@ -31,6 +31,18 @@ func (t Text) Scan(w io.Writer, r recover.Report) error {
 	return p.sendTo(w)
 }
 
+// Unfinished writes which runs were interrupted: they come before any new one,
+// which would leave their instances alone.
+func (t Text) Unfinished(w io.Writer, runs []recover.RunStatus) error {
+	var p page
+	for _, r := range runs {
+		if r.State == recover.RunInterrupted {
+			p.line("Run %s was interrupted. Finish it first: %s", console.Clean(r.Run), t.paint(bold, t.Again+" resume"))
+		}
+	}
+	return p.sendTo(w)
+}
+
 func (t Text) scanTable(p *page, instances []recover.Instance) {
 	var rows [][]any
 	for _, i := range instances {
