@@ -130,6 +130,5 @@ type Options struct {
 	KeepPaused      bool      `json:"keep_paused,omitempty"`
 	AcceptOlder     bool      `json:"accept_older,omitempty"`
 	NoReboot        bool      `json:"no_reboot,omitempty"`
-	AcceptLoss      []string  `json:"accept_loss,omitempty"`
 	AcceptShared    bool      `json:"accept_shared,omitempty"`
 }
