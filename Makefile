@@ -18,11 +18,13 @@ GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 # in another user's checkout.
 ifneq ($(shell git rev-parse HEAD > /dev/null 2>&1 && echo ok),ok)
 export GOFLAGS += -buildvcs=false
+else
+STAMP := -buildvcs=true
 endif
 
 .PHONY: build
 build:
-	$(GO) build -trimpath -o bin/os-rescue ./cmd/os-rescue
+	$(GO) build $(STAMP) -trimpath -o bin/os-rescue ./cmd/os-rescue
 
 .PHONY: packages
 packages:

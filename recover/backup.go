@@ -75,7 +75,7 @@ func storedName(path, instancesPath string) string {
 }
 
 // backup plans the backup of one scanned instance.
-func (p *planner) backup(ctx context.Context, i Instance) InstancePlan {
+func (p *planner) backup(_ context.Context, i Instance) InstancePlan {
 	plan := base(i)
 	if p.unsettled[i.UUID] != "" {
 		return plan.refuse("run %s has it in hand and is not finished: os-rescue resume %s", p.unsettled[i.UUID], p.unsettled[i.UUID])
@@ -99,7 +99,7 @@ func (p *planner) backup(ctx context.Context, i Instance) InstancePlan {
 		if f.Role == RoleOther || len(f.Holders) == 0 && f.Role != RoleDiskInfo {
 			continue
 		}
-		fp, err := p.backupFile(ctx, i, f)
+		fp, err := p.backupFile(i, f)
 		if err != nil {
 			return plan.refuse("%v", err)
 		}
@@ -122,12 +122,9 @@ func (p *planner) backupFree(uuid string) error {
 	return nil
 }
 
-func (p *planner) backupFile(_ context.Context, i Instance, f File) (FilePlan, error) {
-	plan := FilePlan{Path: f.Path, Role: f.Role, Format: f.Format, Target: f.Target, Backing: f.Backing, Size: f.Size,
-		Allocated: f.Allocated, Device: f.Device, Inode: f.Inode, Writable: f.Writable}
-	if f.Role == RoleDiskInfo {
-		content, err := diskInfoContent(diskInfo(i.domain, p.settings.InstancesPath))
-		plan.Content, plan.Size, plan.Device, plan.Inode = content, int64(len(content)), 0, 0
+func (p *planner) backupFile(i Instance, f File) (FilePlan, error) {
+	plan, err := p.draft(i, f)
+	if err != nil || plan.Content != "" {
 		return plan, err
 	}
 	src, err := openHeld(f)

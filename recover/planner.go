@@ -101,13 +101,23 @@ func anyWritable(files []FilePlan) bool {
 	return false
 }
 
-// file plans the restoring of one lost file; its error is a refusal.
-func (p *planner) file(i Instance, f File) (FilePlan, error) {
+// draft takes over what the scan knows of a file; disk.info, which nobody holds,
+// is made from the definition.
+func (p *planner) draft(i Instance, f File) (FilePlan, error) {
 	plan := FilePlan{Path: f.Path, Role: f.Role, Format: f.Format, Target: f.Target, Backing: f.Backing, Size: f.Size,
 		Allocated: f.Allocated, Device: f.Device, Inode: f.Inode, Writable: f.Writable}
-	if f.Role == RoleDiskInfo {
-		content, err := diskInfoContent(diskInfo(i.domain, p.settings.InstancesPath))
-		plan.Content, plan.Size, plan.Device, plan.Inode = content, int64(len(content)), 0, 0
+	if f.Role != RoleDiskInfo {
+		return plan, nil
+	}
+	content, err := diskInfoContent(diskInfo(i.domain, p.settings.InstancesPath))
+	plan.Content, plan.Size, plan.Device, plan.Inode = content, int64(len(content)), 0, 0
+	return plan, err
+}
+
+// file plans the restoring of one lost file; its error is a refusal.
+func (p *planner) file(i Instance, f File) (FilePlan, error) {
+	plan, err := p.draft(i, f)
+	if err != nil || plan.Content != "" {
 		return plan, err
 	}
 	if err := p.place(&plan); err != nil {

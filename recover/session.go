@@ -175,19 +175,19 @@ func (e *Engine) plan(ctx context.Context, command Command, o Options, chosen []
 		return plan, err
 	}
 	p := &planner{settings: e.Settings, root: root, options: o, unsettled: unsettled, resuming: resuming}
-	make := p.rescue
+	planOne := p.rescue
 	switch command {
 	case CommandBackup:
-		make = p.backup
+		planOne = p.backup
 	case CommandRestore:
 		backup, err := readManifest(o.BackupDir)
 		if err != nil {
 			return plan, err
 		}
-		make = func(ctx context.Context, i Instance) InstancePlan { return p.restore(ctx, e.Hypervisor, backup, i) }
+		planOne = func(ctx context.Context, i Instance) InstancePlan { return p.restore(ctx, e.Hypervisor, backup, i) }
 	}
 	for _, i := range chosen {
-		plan.Instances = append(plan.Instances, make(ctx, i))
+		plan.Instances = append(plan.Instances, planOne(ctx, i))
 	}
 	return plan, p.space(&plan)
 }
