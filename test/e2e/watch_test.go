@@ -1,0 +1,50 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/test/lab"
+)
+
+// Nova stops an instance that it believes to be off about 15 s after its domain
+// ended. A process of nova-compute's name and a destroy stand in for it here.
+func TestADomainThatNovaStopsAgainIsStartedOnceMore(t *testing.T) {
+	l := lab.New(t, withFailpoints)
+	v := boot(t, l, lab.Spec{})
+	nova := filepath.Join(t.TempDir(), "nova-compute")
+	binary, err := os.ReadFile("/bin/sleep")
+	if err == nil {
+		err = os.WriteFile(nova, binary, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	compute := exec.CommandContext(t.Context(), nova, "600")
+	if err := compute.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = compute.Process.Kill()
+		_ = compute.Wait()
+	}()
+
+	l.DeleteTree(t)
+	p := l.StartCommand(t, []string{"OS_RESCUE_WATCH=30s"}, "--all", "--offline", "--yes", "--output", "json")
+	v.isBack(t, 1)
+	v.Destroy(t)
+	v.isBack(t, 1)
+	r := p.Wait(t)
+	if r.Code != 0 {
+		t.Fatalf("exit code %d\n%s\n%s", r.Code, r.Stdout, r.Stderr)
+	}
+	got := of(t, report(t, r), v)
+	if got.Outcome != recover.OutcomeRescued || len(got.Notes) != 1 {
+		t.Errorf("the report says %s", asJSON(t, got))
+	}
+	says(t, got.Notes[0], "started again")
+	v.intact(t)
+}
