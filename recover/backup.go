@@ -135,7 +135,8 @@ func (p *planner) backupFile(i Instance, f File) (FilePlan, error) {
 	plan.Direct = src.Direct
 	shared := *p
 	shared.options.AcceptShared = true // it is only read
-	return plan, shared.source(i, &plan, src)
+	err = shared.source(i, &plan, src)
+	return plan, err
 }
 
 func (p *planner) backupSteps(plan InstancePlan) []string {

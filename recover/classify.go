@@ -18,8 +18,8 @@ type heldFile struct {
 	descriptor
 	PID     int
 	Process string
-	// PinOf and PinPath say whose and which file a keeper's descriptor is:
-	// its own link may have been taken under another mount namespace.
+	// PinPath is the path of a keeper's file as the definition has it; the
+	// descriptor's own link may read otherwise. Empty for other holders.
 	PinPath string
 }
 

@@ -129,7 +129,8 @@ func (p *planner) file(i Instance, f File) (FilePlan, error) {
 	}
 	defer src.File.Close()
 	plan.Direct = src.Direct
-	return plan, p.source(i, &plan, src)
+	err = p.source(i, &plan, src)
+	return plan, err
 }
 
 // place checks where the file is to go.

@@ -46,8 +46,7 @@ func (e *Engine) provenFiles() (provenFiles, error) {
 		if len(records) == 0 {
 			continue
 		}
-		var head runHeader
-		if err := records[0].decode(&head); err != nil || head.BootID != boot {
+		if head, err := headOf(records); err != nil || head.BootID != boot {
 			continue
 		}
 		for _, r := range records {

@@ -98,11 +98,11 @@ func (s *Session) reopenStages(records []Record) error {
 // sameBoot is true when the host has not been booted since the run began: only
 // then do the numbers of held inodes mean anything.
 func sameBoot(records []Record) (bool, error) {
-	var head runHeader
 	if len(records) == 0 {
 		return true, nil
 	}
-	if err := records[0].decode(&head); err != nil {
+	head, err := headOf(records)
+	if err != nil {
 		return false, err
 	}
 	boot, err := bootID(procDir)
@@ -111,12 +111,12 @@ func sameBoot(records []Record) (bool, error) {
 
 // planAgain makes the plan that an interrupted run did not come to make.
 func (s *Session) planAgain(ctx context.Context, id string, records []Record) error {
-	var head runHeader
 	if len(records) == 0 {
 		err := fmt.Errorf("%w: %s was interrupted before it had done anything, and is forgotten now: run the command again", ErrNoRun, id)
 		return errors.Join(err, os.RemoveAll(s.state.run(id)))
 	}
-	if err := records[0].decode(&head); err != nil {
+	head, err := headOf(records)
+	if err != nil {
 		return err
 	}
 	s.priors = map[string]*prior{}
@@ -128,7 +128,8 @@ func planOf(records []Record) (Plan, bool, error) {
 	for _, r := range records {
 		if r.Point() == stepPlan+".done" && r.Instance == "" {
 			var plan Plan
-			return plan, true, r.decode(&plan)
+			err := r.decode(&plan)
+			return plan, true, err
 		}
 	}
 	return Plan{}, false, nil

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/copier"
 	"github.com/os-rescue/os-rescue/recover/keeper"
 )
 
@@ -126,7 +127,7 @@ func (s *Session) open() error {
 	if s.owners, err = resolveOwners(s.e.Settings, s.root); err != nil {
 		return err
 	}
-	s.sources = &sources{open: map[string]*source{}}
+	s.sources = &sources{open: map[string]copier.Source{}}
 	s.stages = &stages{root: s.root, settings: s.e.Settings, dirs: map[string]*stage{}}
 	s.shared = &sharedFiles{done: map[string]*sharedFile{}}
 	return nil
@@ -189,7 +190,8 @@ func (e *Engine) plan(ctx context.Context, command Command, o Options, chosen []
 	for _, i := range chosen {
 		plan.Instances = append(plan.Instances, planOne(ctx, i))
 	}
-	return plan, p.space(&plan)
+	err = p.space(&plan)
+	return plan, err
 }
 
 // Plan returns what Execute will do.

@@ -19,10 +19,8 @@ import (
 // sources are the open inodes that a run copies from, by key.
 type sources struct {
 	mu   sync.Mutex
-	open map[string]*source
+	open map[string]copier.Source
 }
-
-type source struct{ copier.Source }
 
 func (s *sources) add(key string, src copier.Source) {
 	s.mu.Lock()
@@ -31,16 +29,14 @@ func (s *sources) add(key string, src copier.Source) {
 		src.File.Close()
 		return
 	}
-	s.open[key] = &source{src}
+	s.open[key] = src
 }
 
 func (s *sources) get(key string) (copier.Source, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if src, ok := s.open[key]; ok {
-		return src.Source, true
-	}
-	return copier.Source{}, false
+	src, ok := s.open[key]
+	return src, ok
 }
 
 // drop lets one inode go: only then does its file system get the room back.

@@ -157,7 +157,8 @@ func (s stateDir) running() (lockInfo, bool) {
 	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &query); err != nil || query.Type == unix.F_UNLCK {
 		return info, false
 	}
-	return info, json.NewDecoder(f).Decode(&info) == nil
+	err = json.NewDecoder(f).Decode(&info)
+	return info, err == nil
 }
 
 // writeFile writes a small file whole or not at all: 0600, fsynced, renamed.

@@ -105,8 +105,8 @@ func statusOf(id string, records []Record) (RunStatus, error) {
 	if len(records) == 0 {
 		return run, nil
 	}
-	var head runHeader
-	if err := records[0].decode(&head); err != nil {
+	head, err := headOf(records)
+	if err != nil {
 		return run, err
 	}
 	run.Command, run.Host, run.Started, run.Options = head.Command, head.Host, records[0].Time, head.Options

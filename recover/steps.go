@@ -36,6 +36,13 @@ type runHeader struct {
 	Options Options `json:"options"`
 }
 
+// headOf returns what the first record of a journal says; records is not empty.
+func headOf(records []Record) (runHeader, error) {
+	var head runHeader
+	err := records[0].decode(&head)
+	return head, err
+}
+
 // settlement is what the last record of an instance says.
 type settlement struct {
 	Report InstanceReport `json:"report"`
