@@ -59,7 +59,7 @@ func TestADaemonThatDiesUnderAChangeIsAskedAgain(t *testing.T) {
 		name, call string
 		before     []string // virsh's words
 		do         func(c *Client, ctx context.Context, uuid string) error
-		happened   string // QEMU's command, as if the daemon had sent it before its death
+		happened   string // QEMU's command or signal, as if the daemon had sent it before its death
 		want       string
 		wantCalls  int
 	}{
@@ -69,7 +69,7 @@ func TestADaemonThatDiesUnderAChangeIsAskedAgain(t *testing.T) {
 		{"resume that happened", "virDomainResume", []string{"suspend"}, (*Client).Resume, "cont", "running (unpaused)", 1},
 		{"destroy that did not happen", "virDomainDestroy", nil, (*Client).Destroy, "", "shut off (destroyed)", 2},
 		{"start that did not happen", "virDomainCreateWithFlags", []string{"destroy"}, startPaused, "", "paused (user)", 2},
-		{"destroy that happened", "virDomainDestroy", nil, (*Client).Destroy, "quit", "shut off", 1},
+		{"destroy that happened", "virDomainDestroy", nil, (*Client).Destroy, "SIGKILL", "shut off", 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -84,10 +84,14 @@ func TestADaemonThatDiesUnderAChangeIsAskedAgain(t *testing.T) {
 					return
 				}
 				libvirtd.kill()
-				if tt.happened != "" {
+				switch tt.happened {
+				case "":
+				case "SIGKILL": // what virDomainDestroy ends a QEMU with that does not heed its SIGTERM
 					pid := qemuOf(t, g.uuid)
+					killGuests()
+					waitFor(t, "QEMU to end", func() bool { return syscall.Kill(pid, 0) != nil })
+				default:
 					qmp(t, tt.happened)
-					waitFor(t, "QEMU to end", func() bool { return tt.happened != "quit" || syscall.Kill(pid, 0) != nil })
 				}
 				libvirtd.start(t)
 			})
