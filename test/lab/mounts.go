@@ -81,7 +81,18 @@ func prepareMounts(ctx context.Context) error {
 	if err := addLines("/etc/passwd", labUsers); err != nil {
 		return err
 	}
-	return addLines("/etc/group", labGroups)
+	return addLines("/etc/group", append(kvmGroup(), labGroups...))
+}
+
+// kvmGroup lets the guests' user open /dev/kvm where that is there. Where only
+// the QEMU may that libvirt probes, libvirtd takes what it knows of QEMU for
+// outdated and probes anew with every call, a second each time. No guest uses it.
+func kvmGroup() []string {
+	var st unix.Stat_t
+	if err := unix.Stat("/dev/kvm", &st); err != nil {
+		return nil
+	}
+	return []string{fmt.Sprintf("guests-kvm:x:%d:libvirt-qemu", st.Gid)}
 }
 
 // addLines gives the namespace its own copy of an account file, with those of
