@@ -68,15 +68,23 @@ func (l *Lab) Run(t T, env []string, args ...string) Result {
 // StartCommand starts os-rescue as Run does, and does not wait.
 func (l *Lab) StartCommand(t T, env []string, args ...string) *Process {
 	t.Helper()
-	cmd := exec.Command(l.Binary(t), args...) //nolint:noctx // it ends with the lab, after the test's cleanups
+	return StartProcess(t, scratchDir, env, l.Binary(t), args...)
+}
+
+// StartProcess starts a program in a directory, with env added to the
+// environment and an empty standard input that is no terminal, and does not
+// wait. What ends it is up to the caller.
+func StartProcess(t T, dir string, env []string, program string, args ...string) *Process {
+	t.Helper()
+	cmd := exec.Command(program, args...) //nolint:noctx // it may outlive the test: its cleanups come first
 	p := &Process{cmd: cmd, done: make(chan struct{})}
-	p.cmd.Dir = scratchDir
+	p.cmd.Dir = dir
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	// A keeper that inherits the pipes must not keep Wait waiting.
 	p.cmd.WaitDelay = time.Second
 	if err := p.cmd.Start(); err != nil {
-		t.Fatalf("lab: start os-rescue: %v", err)
+		t.Fatalf("lab: start %s: %v", filepath.Base(program), err)
 	}
 	go func() {
 		_ = p.cmd.Wait() // the state says how it ended

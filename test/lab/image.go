@@ -50,10 +50,10 @@ var guestApplets = []string{
 	"printf", "reboot", "rm", "sha256sum", "sleep", "sync", "tail", "touch", "usleep",
 }
 
-// guestImage returns the path of the guest's raw disk image in the cache
+// GuestImage returns the path of the guest's raw disk image in the cache
 // directory, and builds it there first when its inputs have changed. It mounts
 // nothing and may run in several processes at once.
-func guestImage(ctx context.Context, cache string) (string, error) {
+func GuestImage(ctx context.Context, cache string) (string, error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return "", fmt.Errorf("lab: the cache for the guest's image: %w", err)
 	}

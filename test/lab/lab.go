@@ -108,7 +108,7 @@ func (l *Lab) start(ctx context.Context) error {
 	if cache == "" {
 		cache = filepath.Join(l.root, "test", ".cache")
 	}
-	if l.image, err = guestImage(ctx, cache); err != nil {
+	if l.image, err = GuestImage(ctx, cache); err != nil {
 		return err
 	}
 	for _, dir := range mountsOfLab {

@@ -1,0 +1,239 @@
+//go:build openstack
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/test/lab"
+	"github.com/os-rescue/os-rescue/test/openstack"
+)
+
+// patience is how long a case waits for what takes seconds.
+const patience = 2 * time.Minute
+
+// cloud is the bed as one case finds it: no instances, an empty tree, every
+// service up, and a state directory of os-rescue's that nobody else has.
+type cloud struct {
+	admin    *openstack.Client
+	stateDir string
+	config   string // os-rescue's configuration file
+}
+
+// newCloud makes the bed ready for a case, and leaves it so behind it.
+func newCloud(t *testing.T) *cloud {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cloud{stateDir: filepath.Join(dir, "state"), config: filepath.Join(dir, "os-rescue.yaml")}
+	write(t, c.config, fmt.Sprintf("state_dir: %s\nnova_conf: %s\n", c.stateDir, bed.NovaConf()))
+	if err := c.clean(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("%s", c.lastWords())
+		}
+		if err := errors.Join(c.clean(context.Background()), os.RemoveAll(dir)); err != nil {
+			t.Errorf("the bed is not clean for the next case: %v", err)
+		}
+	})
+	return c
+}
+
+// clean ends what a case may have left: os-rescue's processes, services that it
+// stopped, instances, files.
+func (c *cloud) clean(ctx context.Context) error {
+	if err := endRescues(); err != nil {
+		return err
+	}
+	for _, name := range bed.Services() {
+		if _, err := bed.PID(name); errors.Is(err, openstack.ErrDown) {
+			err = bed.Start(ctx, name)
+			if err != nil {
+				return err
+			}
+		}
+	}
+	var err error
+	if c.admin, err = bed.Admin(ctx); err != nil {
+		return err
+	}
+	if err := c.admin.DeleteAll(ctx); err != nil {
+		return err
+	}
+	return bed.DeleteTree()
+}
+
+// endRescues kills every process of the os-rescue that the cases use: runs that
+// have not ended, and keepers.
+func endRescues() error {
+	links, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil {
+		return err
+	}
+	for _, link := range links {
+		if program, err := os.Readlink(link); err != nil || program != binary {
+			continue
+		}
+		var pid int
+		if _, err := fmt.Sscanf(link, "/proc/%d/exe", &pid); err != nil {
+			return err
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return err
+		}
+	}
+	return nil
+}
+
+// lastWords is what a stranger needs to see of a case that failed.
+func (c *cloud) lastWords() string {
+	var out strings.Builder
+	for _, name := range []string{openstack.NovaCompute, openstack.NovaAPI, openstack.Libvirtd} {
+		body, err := os.ReadFile(bed.Log(name))
+		if err != nil {
+			body = []byte(err.Error())
+		}
+		lines := strings.Split(strings.TrimSpace(string(body)), "\n")
+		fmt.Fprintf(&out, "--- %s\n%s\n", name, strings.Join(lines[max(0, len(lines)-25):], "\n"))
+	}
+	return out.String()
+}
+
+// as signs a project's own user in.
+func (c *cloud) as(t *testing.T, project string) *openstack.Client {
+	t.Helper()
+	client, err := bed.Client(t.Context(), project, project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+// start starts os-rescue as the user who is meant to run it, and does not wait.
+func (c *cloud) start(t *testing.T, env []string, args ...string) *lab.Process {
+	t.Helper()
+	env = append(bed.Env(openstack.Rescuer, openstack.RescueProject), env...)
+	return lab.StartProcess(t, "/", env, binary, append(args, "--config", c.config)...)
+}
+
+// run runs os-rescue and fails the case unless it ends with that exit code.
+func (c *cloud) run(t *testing.T, code int, args ...string) lab.Result {
+	t.Helper()
+	return ends(t, c.start(t, nil, args...), code, args...)
+}
+
+func ends(t *testing.T, p *lab.Process, code int, args ...string) lab.Result {
+	t.Helper()
+	r := p.Wait(t)
+	if r.Code != code {
+		t.Fatalf("os-rescue %s: exit code %d, want %d\nstdout:\n%s\nstderr:\n%s", strings.Join(args, " "), r.Code, code, r.Stdout, r.Stderr)
+	}
+	return r
+}
+
+// rescue runs a rescue that asks nobody, and returns its report.
+func (c *cloud) rescue(t *testing.T, code int, args ...string) recover.RunReport {
+	t.Helper()
+	var report recover.RunReport
+	decode(t, c.run(t, code, append(args, "--yes", "--output", "json")...).Stdout, &report)
+	return report
+}
+
+// scan returns what os-rescue scan says, by UUID.
+func (c *cloud) scan(t *testing.T) map[string]recover.Instance {
+	t.Helper()
+	var report recover.Report
+	decode(t, c.run(t, 0, "scan", "--output", "json").Stdout, &report)
+	found := map[string]recover.Instance{}
+	for _, i := range report.Instances {
+		found[i.UUID] = i
+	}
+	return found
+}
+
+// at lets os-rescue come to a point of its journal, does something there, and
+// lets it go on to its end.
+func (c *cloud) at(t *testing.T, point string, do func(), args ...string) lab.Result {
+	t.Helper()
+	dir := t.TempDir()
+	write(t, dir+"/wait", fmt.Sprintf("#!/bin/sh\ntouch %[1]s/reached\nuntil [ -e %[1]s/go ]; do sleep 0.02; done\n", dir))
+	if err := os.Chmod(dir+"/wait", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p := c.start(t, []string{"OS_RESCUE_FAILPOINT=" + point + "=exec:" + dir + "/wait"}, args...)
+	waitFor(t, "the run at "+point, func() error {
+		select {
+		case <-p.Done():
+			r := p.Wait(t)
+			t.Fatalf("the run ended before it came to %s:\n%s\n%s", point, r.Stdout, r.Stderr)
+		default:
+		}
+		_, err := os.Stat(dir + "/reached")
+		return err
+	})
+	do()
+	write(t, dir+"/go", "")
+	return p.Wait(t)
+}
+
+// of returns what a report says of one instance.
+func of(t *testing.T, r recover.RunReport, g *guest) recover.InstanceReport {
+	t.Helper()
+	for _, i := range r.Instances {
+		if i.UUID == g.UUID {
+			return i
+		}
+	}
+	t.Fatalf("the report has nothing on %s: %+v", g.Name, r)
+	return recover.InstanceReport{}
+}
+
+func waitFor(t *testing.T, what string, f func() error) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s: not in %s: %v", what, patience, err)
+		}
+	}
+}
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func decode(t *testing.T, text string, v any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), v); err != nil {
+		t.Fatalf("no JSON: %v\n%s", err, text)
+	}
+}
+
+func asJSON(t *testing.T, v any) string {
+	t.Helper()
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
