@@ -189,7 +189,7 @@ func (c *Client) complete(ctx context.Context, dom *libvirt.Domain, d *recover.D
 		return err
 	}
 	if saved {
-		d.Losses = append(d.Losses, lossSavedMemory)
+		d.Losses = append(d.Losses, recover.LossSavedMemory)
 	}
 	if !live {
 		return nil

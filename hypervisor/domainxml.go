@@ -21,14 +21,6 @@ const (
 	maxXMLDepth = 1000
 )
 
-// The losses of recover.Domain.
-const (
-	lossNVRAM       = "nvram"
-	lossVTPM        = "vtpm"
-	lossVPMEM       = "vpmem"
-	lossSavedMemory = "saved-memory"
-)
-
 // parseDomain reads what a domain's XML says: all of recover.Domain but state,
 // persistence, pid, jobs without a mirror, and saved memory. live is true for
 // the XML of an active domain. The error wraps ErrXML.
@@ -318,7 +310,7 @@ func losses(def *libvirtxml.Domain) []string {
 		l := os.Loader
 		flash := l != nil && l.Type == "pflash" && l.Stateless != "yes"
 		if os.NVRam != nil || flash {
-			found = append(found, lossNVRAM)
+			found = append(found, recover.LossNVRAM)
 		}
 	}
 	if def.Devices == nil {
@@ -326,13 +318,13 @@ func losses(def *libvirtxml.Domain) []string {
 	}
 	for _, t := range def.Devices.TPMs {
 		if b := t.Backend; b != nil && (b.Emulator != nil || b.External != nil) {
-			found = append(found, lossVTPM)
+			found = append(found, recover.LossVTPM)
 			break
 		}
 	}
 	for _, m := range def.Devices.Memorydevs {
 		if m.Model == "nvdimm" || m.Model == "virtio-pmem" {
-			found = append(found, lossVPMEM)
+			found = append(found, recover.LossVPMEM)
 			break
 		}
 	}

@@ -78,7 +78,7 @@ func storedName(path, instancesPath string) string {
 func (p *planner) backup(_ context.Context, i Instance) InstancePlan {
 	plan := base(i)
 	if p.unsettled[i.UUID] != "" {
-		return plan.refuse("run %s has it in hand and is not finished: os-rescue resume %s", p.unsettled[i.UUID], p.unsettled[i.UUID])
+		return plan.refuse("%s", inHand(p.unsettled[i.UUID]))
 	}
 	switch {
 	case i.Verdict == VerdictUnaffected:

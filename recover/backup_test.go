@@ -434,7 +434,7 @@ func TestResumeNeverRemovesABaseThatACompleteBackupNeeds(t *testing.T) {
 				cancel()
 			}
 		}
-		if s, err := e.PrepareResume(ctx, info.Run); err == nil {
+		if s, err := e.PrepareResume(ctx, info.Run, false); err == nil {
 			s.Execute(ctx)
 			s.Close()
 		}

@@ -101,8 +101,7 @@ type Domain struct {
 	Job       string            `json:"job,omitempty"`
 	BlockJobs map[string]string `json:"block_jobs,omitempty"`
 
-	// Losses are the things that a hard reboot through Nova can't keep:
-	// "nvram", "vtpm", "vpmem", "saved-memory".
+	// Losses are the things that a hard reboot through Nova can't keep.
 	Losses []string `json:"losses,omitempty"`
 
 	// ImageLabel is the domain's SELinux image label, DACLabel its DAC base
@@ -110,6 +109,16 @@ type Domain struct {
 	ImageLabel string `json:"image_label,omitempty"`
 	DACLabel   string `json:"dac_label,omitempty"`
 }
+
+// What a hard reboot through Nova can't keep, for Domain.Losses and
+// Options.AcceptLoss (nova/virt/libvirt/driver.py: it undefines the domain with
+// its NVRAM, makes it anew, and discards a saved memory image).
+const (
+	LossNVRAM       = "nvram"
+	LossVTPM        = "vtpm"
+	LossVPMEM       = "vpmem"
+	LossSavedMemory = "saved-memory"
+)
 
 // BlockCounters are the write statistics of one disk since its QEMU started.
 type BlockCounters struct {

@@ -1,7 +1,10 @@
 package recover
 
 import (
+	"cmp"
+	"context"
 	"fmt"
+	"time"
 )
 
 // Engine rescues instances on one compute node. Its fields are set once, before
@@ -11,9 +14,19 @@ type Engine struct {
 	Settings   Settings
 	Hypervisor Hypervisor
 	Progress   Progress // never nil; NoProgress{} shows nothing
+	// SignIn connects to Nova, for the first thing of a run that needs it. Its
+	// errors are Cloud's. nil where only offline runs are made.
+	SignIn func(ctx context.Context) (Cloud, error)
 	// Failpoint, if not nil, is called at every journal point with its name,
 	// "copy.begin" or "copy.done". It is how the tests crash a run at each one.
 	Failpoint func(point string)
+
+	rebootPoll time.Duration // how soon Nova is asked again how a reboot is; 0 is 300 ms
+}
+
+// firstLook is how long to wait before Nova is asked again how a reboot is.
+func (e *Engine) firstLook() time.Duration {
+	return cmp.Or(e.rebootPoll, 300*time.Millisecond)
 }
 
 func inodeKey(device, inode uint64) string {

@@ -283,6 +283,28 @@ func (v *fakeHypervisor) Define(_ context.Context, xml string) error {
 	return nil
 }
 
+// lookup returns a look at a domain, if libvirt knows it.
+func (v *fakeHypervisor) lookup(uuid string) (Domain, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	d := v.domains[uuid]
+	if d == nil {
+		return Domain{}, false
+	}
+	return d.Domain, true
+}
+
+// define is libvirt that gets to know again what it has forgotten.
+func (v *fakeHypervisor) define(uuid string) Domain {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if d := v.gone[uuid]; d != nil {
+		v.domains[uuid] = d
+		delete(v.gone, uuid)
+	}
+	return v.domains[uuid].Domain
+}
+
 // forget is libvirt that knows a domain no more.
 func (v *fakeHypervisor) forget(uuid string) {
 	v.mu.Lock()

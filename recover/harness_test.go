@@ -54,6 +54,7 @@ type host struct {
 	t        testing.TB
 	settings Settings
 	hv       *fakeHypervisor
+	cloud    *fakeCloud // nil offline
 }
 
 // newHost makes a host whose processes are ended after the test.
@@ -74,6 +75,7 @@ func newHost(t testing.TB) *host {
 	settings.Headroom = 0
 	settings.FreezeTimeout = time.Second
 	settings.StartTimeout = 5 * time.Second
+	settings.RebootTimeout = 10 * time.Second
 	settings.Watch = 0
 	settings.KeeperCommand = []string{"/usr/bin/env", "RECOVER_TEST=keeper", "RECOVER_DIR=" + state, self}
 	h := &host{t: t, settings: settings, hv: &fakeHypervisor{domains: map[string]*fakeDomain{}, gone: map[string]*fakeDomain{}, errs: map[string]error{}}}
@@ -122,7 +124,11 @@ func (h *host) killKeeper() {
 }
 
 func (h *host) engine() *Engine {
-	return &Engine{Settings: h.settings, Hypervisor: h.hv, Progress: NoProgress{}}
+	e := &Engine{Settings: h.settings, Hypervisor: h.hv, Progress: NoProgress{}, rebootPoll: 5 * time.Millisecond}
+	if h.cloud != nil {
+		e.SignIn = func(context.Context) (Cloud, error) { return h.cloud, nil }
+	}
+	return e
 }
 
 // guest is one instance with the content that its files must have.
@@ -244,7 +250,7 @@ func (h *host) run(ctx context.Context, command Command, o Options) (RunReport, 
 // resume finishes a run.
 func (h *host) resume(ctx context.Context, run string) (RunReport, error) {
 	h.t.Helper()
-	s, err := h.engine().PrepareResume(ctx, run)
+	s, err := h.engine().PrepareResume(ctx, run, false)
 	if err != nil {
 		return RunReport{}, err
 	}
@@ -257,20 +263,30 @@ func (h *host) resume(ctx context.Context, run string) (RunReport, error) {
 // and the kernel has dropped its lock. The run's name is "" if it ended before.
 func (h *host) crashAt(command Command, o Options, k int) (run, point string) {
 	h.t.Helper()
+	return h.crashIn(command, o, func(e *Engine, here func(string)) {
+		var mu sync.Mutex
+		n := 0
+		e.Failpoint = func(point string) {
+			mu.Lock()
+			n++
+			now := n == k
+			mu.Unlock()
+			if now {
+				here(point)
+			}
+		}
+	})
+}
+
+// crashIn is crashAt for a crash at whatever calls here.
+func (h *host) crashIn(command Command, o Options, install func(e *Engine, here func(point string))) (run, point string) {
+	h.t.Helper()
 	e := h.engine()
 	crashed, ended := make(chan string), make(chan error)
-	var mu sync.Mutex
-	n := 0
-	e.Failpoint = func(point string) {
-		mu.Lock()
-		n++
-		now := n == k
-		mu.Unlock()
-		if now {
-			crashed <- point
-			select {}
-		}
-	}
+	install(e, func(point string) {
+		crashed <- point
+		select {}
+	})
 	go func() {
 		s, err := e.Prepare(context.WithoutCancel(h.t.Context()), command, o)
 		if err == nil {

@@ -10,6 +10,7 @@ const (
 	CommandRescue  Command = "rescue"
 	CommandBackup  Command = "backup"
 	CommandRestore Command = "restore"
+	CommandReboot  Command = "reboot"
 )
 
 // Action is what a plan does to one instance.
@@ -27,6 +28,8 @@ const (
 	ActionPublish Action = "publish"
 	// ActionBackup: suspend, copy, prove, let go on.
 	ActionBackup Action = "backup"
+	// ActionHardReboot: nothing but a hard reboot through Nova.
+	ActionHardReboot Action = "hard-reboot"
 	// ActionRefuse: the instance is left alone; Refusal says why.
 	ActionRefuse Action = "refuse"
 )
@@ -74,7 +77,11 @@ type InstancePlan struct {
 	DACLabel    string          `json:"dac_label,omitempty"`
 	Action      Action          `json:"action"`
 	Refusal     string          `json:"refusal,omitempty"`
-	Files       []FilePlan      `json:"files,omitempty"`
+	// Server is the instance as Nova had it when the plan was made; nil offline.
+	Server *Server `json:"server,omitempty"`
+	// LastReboot is the request ID of the last reboot before this run.
+	LastReboot string     `json:"last_reboot,omitempty"`
+	Files      []FilePlan `json:"files,omitempty"`
 	// Steps says in order and in words what will happen.
 	Steps []string `json:"steps,omitempty"`
 	// Restored is the snapshot of a backup that is to be restored.
@@ -103,8 +110,22 @@ type Plan struct {
 	// OneByOne is true when not all copies fit at once: each instance's old
 	// inodes are let go before the next one is copied.
 	OneByOne bool `json:"one_by_one,omitempty"`
+	// Elsewhere are selected instances that are not this host's to rescue.
+	Elsewhere []Elsewhere `json:"elsewhere,omitempty"`
+	// Warnings are what an operator should know before agreeing.
+	Warnings []string `json:"warnings,omitempty"`
 	// Space says for each file system what the run needs and what is free.
 	Space []SpacePlan `json:"space,omitempty"`
+}
+
+// Elsewhere is a selected instance that Nova has on another host, on none, or in
+// a cell that does not answer.
+type Elsewhere struct {
+	UUID    string `json:"uuid"`
+	Name    string `json:"name,omitempty"`
+	Host    string `json:"host"` // empty when Nova has it on no host
+	Status  string `json:"status,omitempty"`
+	Unknown bool   `json:"unknown,omitempty"` // its cell does not answer: it may be here
 }
 
 // SpacePlan is the room on one file system.

@@ -24,12 +24,16 @@ type planner struct {
 	// unsettled are instances that an unfinished run has in hand, by UUID.
 	unsettled map[string]string
 	resuming  bool // the plan is made anew by resume
+
+	cloud    Cloud                     // nil offline
+	services map[string]ComputeService // by host
+	warnings []string
 }
 
 // base returns what every plan of an instance begins with.
 func base(i Instance) InstancePlan {
 	return InstancePlan{UUID: i.UUID, Domain: i.Domain, Name: i.Name, ProjectID: i.ProjectID, ProjectName: i.ProjectName,
-		Verdict: i.Verdict, Found: i.State, Process: i.process, DACLabel: i.domain.DACLabel}
+		Verdict: i.Verdict, Found: i.State, Process: i.process, DACLabel: i.domain.DACLabel, Server: i.server}
 }
 
 func (p InstancePlan) refuse(format string, args ...any) InstancePlan {
@@ -39,14 +43,20 @@ func (p InstancePlan) refuse(format string, args ...any) InstancePlan {
 }
 
 // rescue plans the rescue of one scanned instance.
-func (p *planner) rescue(_ context.Context, i Instance) InstancePlan {
+func (p *planner) rescue(ctx context.Context, i Instance) (InstancePlan, error) {
 	plan := base(i)
-	if refusal, ok := p.preclude(i); ok {
-		return plan.refuse("%s", refusal)
+	if run := p.unsettled[i.UUID]; run != "" {
+		return plan.refuse("%s", inHand(run)), nil
 	}
 	if i.Verdict == VerdictIntact || i.Verdict == VerdictUnaffected {
+		if i.disagreement != "" {
+			p.warn("%s is %s and left alone, but: %s", i.Domain, i.Verdict, i.disagreement)
+		}
 		plan.Action = ActionNone
-		return plan
+		return plan, nil
+	}
+	if refusal, ok := p.preclude(i); ok {
+		return plan.refuse("%s", refusal), nil
 	}
 	for _, f := range i.Files {
 		if f.Role == RoleOther || !f.Lost() && (f.Role != RoleDiskInfo || f.State != FileMissing) {
@@ -54,7 +64,7 @@ func (p *planner) rescue(_ context.Context, i Instance) InstancePlan {
 		}
 		fp, err := p.file(i, f)
 		if err != nil {
-			return plan.refuse("%v", err)
+			return plan.refuse("%v", err), nil
 		}
 		plan.Files = append(plan.Files, fp)
 	}
@@ -66,30 +76,55 @@ func (p *planner) rescue(_ context.Context, i Instance) InstancePlan {
 		}
 	}
 	if reason := handsOff(i.domain); reason != "" {
-		return plan.refuse("%s", reason)
+		return plan.refuse("%s", reason), nil
 	}
 	if err := p.backupFree(i.UUID); err != nil {
-		return plan.refuse("%v", err)
+		return plan.refuse("%v", err), nil
 	}
 	if plan.Action == ActionReboot && !i.domain.Persistent {
-		return plan.refuse("its domain is transient: a destroy would undefine it, and nothing could start it again")
+		return plan.refuse("its domain is transient: a destroy would undefine it, and nothing could start it again"), nil
+	}
+	plan.Found = foundByNova(i)
+	if why, err := p.refuseByNova(ctx, i, plan); why != "" || err != nil {
+		return plan.refuse("%s", why), err
 	}
 	plan.Steps = p.steps(plan)
-	return plan
+	return plan, nil
+}
+
+// foundByNova is the state to bring an instance back to. For one whose QEMU is
+// gone because Nova failed to reboot it, that is the one before.
+func foundByNova(i Instance) DomainState {
+	if i.server == nil || i.PID != 0 {
+		return i.State
+	}
+	forgotten := i.domain.Nova == nil && len(i.domain.Disks) == 0
+	switch {
+	case i.server.VMState == VMError, forgotten && i.server.VMState == VMActive:
+		return StateRunning
+	case forgotten && i.server.VMState == VMPaused:
+		return StatePaused
+	}
+	return i.State
 }
 
 // preclude says why an instance can't be worked on whatever its files are like.
 func (p *planner) preclude(i Instance) (string, bool) {
 	why := strings.Join(append(i.Reasons, i.Possible...), "; ")
 	switch {
-	case p.unsettled[i.UUID] != "":
-		return fmt.Sprintf("run %s has it in hand and is not finished: os-rescue resume %s", p.unsettled[i.UUID], p.unsettled[i.UUID]), true
+	case i.disagreement != "":
+		return i.disagreement, true
 	case i.Verdict == VerdictUnknown, i.Verdict == VerdictDisplaced, i.Verdict == VerdictLost:
 		return why, true
-	case i.domain.Nova == nil && p.options.Selection.All && i.Verdict != VerdictIntact && i.Verdict != VerdictUnaffected:
+	case i.server == nil && i.domain.Nova == nil && p.options.Selection.All:
 		return "it has no Nova metadata, so --all does not mean it: name it with --instance " + i.UUID, true
 	}
 	return "", false
+}
+
+// inHand says that an unfinished run has an instance.
+func inHand(run string) string {
+	return fmt.Sprintf("run %s has it in hand and is not finished: os-rescue resume %s", run, run)
 }
 
 func anyWritable(files []FilePlan) bool {
@@ -166,7 +201,7 @@ func (p *planner) source(i Instance, f *FilePlan, src copier.Source) error {
 	if err != nil {
 		return err
 	}
-	if shared && !p.options.AcceptShared {
+	if shared && !p.options.AcceptShared && p.cloud == nil {
 		return errShared(f.Path)
 	}
 	if f.Format != "qcow2" || f.Size == 0 {
@@ -229,8 +264,7 @@ func amount(f FilePlan) string {
 }
 
 // steps says in words what a plan will do.
-func (p *planner) steps(plan InstancePlan) []string {
-	var steps []string
+func (p *planner) steps(plan InstancePlan) (steps []string) {
 	add := func(format string, args ...any) { steps = append(steps, fmt.Sprintf(format, args...)) }
 	var written []FilePlan
 	for _, f := range plan.Files {
@@ -242,6 +276,10 @@ func (p *planner) steps(plan InstancePlan) []string {
 		default:
 			add("put back %s (%s) while the guest runs", f.Path, amount(f))
 		}
+	}
+	if p.cloud != nil && plan.Server != nil {
+		steps = append([]string{"lock it in Nova, so that its owner can't reboot or stop it meanwhile"}, steps...)
+		defer func() { steps = append(steps, "unlock it") }()
 	}
 	if plan.Action == ActionReboot {
 		if plan.Found == StateRunning {
@@ -266,6 +304,10 @@ func (p *planner) steps(plan InstancePlan) []string {
 	case plan.Action == ActionPutBack:
 	case p.options.NoReboot:
 		add("leave the domain off (--no-reboot)")
+	case plan.Server != nil && p.cloud != nil && plan.Found == StateRunning:
+		add("hard reboot it through Nova, wait until it is ACTIVE, and check that its QEMU has the published files open")
+	case plan.Server != nil && p.cloud != nil && plan.Found == StatePaused:
+		add("hard reboot it through Nova, check that its QEMU has the published files open, and pause it, as it was found")
 	case plan.Found == StateRunning:
 		add("start the domain and check that its QEMU has the published files open")
 	case plan.Found == StatePaused:

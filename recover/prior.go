@@ -15,6 +15,8 @@ type prior struct {
 	suspended    time.Time // when the suspend began
 	destroyBegun bool
 	destroyDone  bool
+	rebootBegun  bool
+	pausedAgain  bool                 // after its reboot
 	copies       map[string]priorCopy // the last of each path
 	staged       []stagedRecord       // every copy that was begun
 	stores       []string             // every file that was begun in the backup directory
@@ -118,6 +120,10 @@ func (p *prior) add(r Record) error {
 		p.freezeBegun = false
 	case stepSuspend + ".begin":
 		p.suspendBegun, p.suspended = true, r.Time
+	case stepSuspend + ".done":
+		p.pausedAgain = p.rebootBegun
+	case stepReboot + ".begin":
+		p.rebootBegun = true
 	case stepContinue + ".done":
 		p.suspendBegun = false
 	case stepDestroy + ".begin":

@@ -105,10 +105,17 @@ type Instance struct {
 	// Possible says what can still be done for an instance that os-rescue can't
 	// simply rescue, one sentence each.
 	Possible []string `json:"possible,omitempty"`
-	Files    []File   `json:"files"`
+	// Losses are what a hard reboot through Nova would lose of it.
+	Losses []string `json:"losses,omitempty"`
+	Files  []File   `json:"files"`
 
 	domain  Domain
 	process ProcessIdentity
+	// server is what Nova says of it; nil offline.
+	server *Server
+	// disagreement says why it is left alone although its files may be in
+	// order: Nova and the hypervisor do not say the same of it.
+	disagreement string
 	// nameless are further deleted inodes that its QEMU holds: which files they
 	// were can't be told, but they are pinned.
 	nameless []File
@@ -166,6 +173,10 @@ type RunReport struct {
 	Finished    time.Time        `json:"finished"`
 	Interrupted bool             `json:"interrupted,omitempty"`
 	Instances   []InstanceReport `json:"instances"`
+	// Elsewhere are selected instances of other hosts: the same command there
+	// is for them. They do not count as not rescued.
+	Elsewhere []Elsewhere `json:"elsewhere,omitempty"`
+	Warnings  []string    `json:"warnings,omitempty"`
 }
 
 // Unrescued counts the instances that were not rescued though they need it.

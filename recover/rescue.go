@@ -293,14 +293,17 @@ func (t *task) sameProcess() bool {
 // startAgain leaves the domain in the state it was found in.
 func (t *task) startAgain(ctx context.Context) error {
 	switch {
-	case t.stayOff:
+	case t.stayOff && !t.endedByNova(ctx):
 		t.notef("the guest powered itself off during the run; its files are back, and it stays off")
 		return nil
 	case t.ip.Found != StateRunning && t.ip.Found != StatePaused:
 		return nil
 	case t.s.plan.Options.NoReboot:
-		t.notef("its files are back; the domain is off, because --no-reboot was given")
+		t.notef("its files are back; the domain is off, because --no-reboot was given%s", t.laterReboot())
 		return nil
+	}
+	if t.s.cloud != nil {
+		return t.rebootInNova(ctx)
 	}
 	hv := t.s.e.Hypervisor
 	err := t.step(ctx, stepStart, "", func() error {
@@ -325,6 +328,25 @@ func (t *task) startAgain(ctx context.Context) error {
 		t.report.DowntimeSeconds = time.Since(t.suspended).Seconds()
 	}
 	return t.confirm(ctx)
+}
+
+// endedByNova is true when the guest did not power itself off: an admin, whom no
+// lock stops, had Nova hard reboot it while its files were missing, which ended in
+// ERROR (nova/virt/libvirt/driver.py, _hard_reboot).
+func (t *task) endedByNova(ctx context.Context) bool {
+	if t.s.cloud == nil {
+		return false
+	}
+	server, err := t.s.cloud.Server(ctx, t.ip.UUID)
+	return err == nil && server.VMState == VMError
+}
+
+// laterReboot says how an instance that is left off gets going.
+func (t *task) laterReboot() string {
+	if t.s.cloud == nil {
+		return ""
+	}
+	return ": Nova will show it as SHUTOFF in some seconds; bring it back with os-rescue reboot --instance " + t.ip.UUID + " --state SHUTOFF"
 }
 
 // confirm waits until a new QEMU holds exactly the published files.

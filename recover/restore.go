@@ -32,21 +32,23 @@ func chooseFromBackup(o Options, report Report) ([]Instance, error) {
 }
 
 // restore plans the restoring of one instance from a backup.
-func (p *planner) restore(ctx context.Context, hv Hypervisor, m Manifest, i Instance) InstancePlan {
+func (p *planner) restore(ctx context.Context, hv Hypervisor, m Manifest, i Instance) (InstancePlan, error) {
 	plan := base(i)
 	entry, _ := m.find(i.UUID)
 	plan.Found = entry.Found
 	switch {
 	case p.unsettled[i.UUID] != "":
-		return plan.refuse("run %s has it in hand and is not finished: os-rescue resume %s", p.unsettled[i.UUID], p.unsettled[i.UUID])
+		return plan.refuse("%s", inHand(p.unsettled[i.UUID])), nil
 	case i.Verdict == VerdictIntact, i.Verdict == VerdictUnaffected:
 		plan.Action = ActionNone
-		return plan
+		return plan, nil
 	case i.Verdict == VerdictUnknown, i.Verdict == VerdictDisplaced:
-		return plan.refuse("%v", append(i.Reasons, i.Possible...))
+		return plan.refuse("%v", append(i.Reasons, i.Possible...)), nil
+	case i.disagreement != "":
+		return plan.refuse("%s", i.disagreement), nil
 	}
 	if reason := handsOff(i.domain); reason != "" {
-		return plan.refuse("%s", reason)
+		return plan.refuse("%s", reason), nil
 	}
 	for _, f := range entry.Files {
 		if here(i, f.Path) {
@@ -55,10 +57,10 @@ func (p *planner) restore(ctx context.Context, hv Hypervisor, m Manifest, i Inst
 		fp := FilePlan{Path: f.Path, Role: f.Role, Format: f.Format, Target: f.Target, Backing: f.Backing, Size: f.Size, Allocated: f.Allocated,
 			Writable: f.Writable, UID: f.UID, GID: f.GID, Mode: f.Mode, Stored: f.Stored, SHA256: f.SHA256}
 		if err := p.place(&fp); err != nil {
-			return plan.refuse("%v", err)
+			return plan.refuse("%v", err), nil
 		}
 		if err := p.notShared(f.Path); err != nil {
-			return plan.refuse("%v", err)
+			return plan.refuse("%v", err), nil
 		}
 		plan.Files = append(plan.Files, fp)
 	}
@@ -69,10 +71,13 @@ func (p *planner) restore(ctx context.Context, hv Hypervisor, m Manifest, i Inst
 		plan.Action = ActionPutBack
 	}
 	if err := p.notOutrun(ctx, hv, entry, i, &plan); err != nil {
-		return plan.refuse("%v", err)
+		return plan.refuse("%v", err), nil
+	}
+	if why, err := p.refuseByNova(ctx, i, plan); why != "" || err != nil {
+		return plan.refuse("%s", why), err
 	}
 	plan.Steps = p.restoreSteps(plan, entry)
-	return plan
+	return plan, nil
 }
 
 // here is true when an instance has the file at its path, as it should be.
@@ -83,7 +88,7 @@ func here(i Instance, path string) bool {
 // notShared returns an error where other hosts may write the place that a file
 // is restored to: one of them may run the instance by now.
 func (p *planner) notShared(path string) error {
-	if p.options.AcceptShared {
+	if p.options.AcceptShared || p.cloud != nil {
 		return nil
 	}
 	near, err := p.nearest(path)
@@ -144,6 +149,8 @@ func (p *planner) restoreSteps(plan InstancePlan, entry ManifestInstance) []stri
 	case p.options.NoReboot:
 		add("leave the domain off (--no-reboot)")
 	case plan.Action == ActionPutBack:
+	case p.cloud != nil && (plan.Found == StateRunning || plan.Found == StatePaused):
+		add("hard reboot it through Nova (%s, as it was before the backup)", plan.Found)
 	case plan.Found == StateRunning, plan.Found == StatePaused:
 		add("start the domain (%s, as it was before the backup)", plan.Found)
 	}

@@ -15,20 +15,19 @@ import (
 
 // PrepareResume gets an interrupted run ready to be finished: the one of that
 // name (or unique beginning of it). Its journal says what was done, the keeper
-// has what was pinned, and what is now is looked at afresh. Errors: those of
-// Prepare, and ErrNoRun when there is no such run or it is finished.
-func (e *Engine) PrepareResume(ctx context.Context, run string) (*Session, error) {
-	s := &Session{e: e, state: stateDir(e.Settings.StateDir), started: time.Now().UTC(), reports: map[string]InstanceReport{}}
-	if err := s.prepareResume(ctx, run); err != nil {
+// has what was pinned, and what is now is looked at afresh. With offline Nova is
+// not asked even if the run began with it: domains are started through the
+// hypervisor, and locks stay for a later resume. Errors: those of Prepare, and
+// ErrNoRun when there is no such run or it is finished.
+func (e *Engine) PrepareResume(ctx context.Context, run string, offline bool) (*Session, error) {
+	s := e.newSession()
+	if err := s.prepareResume(ctx, run, offline); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-func (s *Session) prepareResume(ctx context.Context, run string) error {
-	if err := s.open(); err != nil {
-		return err
-	}
+func (s *Session) prepareResume(ctx context.Context, run string, offline bool) error {
 	id, err := s.state.find(run)
 	if err != nil {
 		return err
@@ -47,6 +46,9 @@ func (s *Session) prepareResume(ctx context.Context, run string) error {
 	if status.State == RunFinished {
 		return fmt.Errorf("%w: %s is finished: nothing is left to be done", ErrNoRun, id)
 	}
+	if err := s.open(status.Command); err != nil {
+		return err
+	}
 	if err := s.connectKeeper(ctx); err != nil {
 		return err
 	}
@@ -57,6 +59,9 @@ func (s *Session) prepareResume(ctx context.Context, run string) error {
 	if s.priors, err = priorsOf(records); err != nil {
 		return err
 	}
+	if s.locks, err = locksOf(records); err != nil {
+		return err
+	}
 	if err := s.reopenStages(records); err != nil {
 		return err
 	}
@@ -65,9 +70,13 @@ func (s *Session) prepareResume(ctx context.Context, run string) error {
 		return err
 	}
 	if !ok {
-		return s.planAgain(ctx, id, records)
+		return s.planAgain(ctx, id, records, offline)
 	}
 	s.plan = plan
+	s.plan.Options.Offline = s.plan.Options.Offline || offline
+	if err := s.signIn(ctx, plan.Command, s.plan.Options); err != nil {
+		return err
+	}
 	for n, ip := range s.plan.Instances {
 		p := s.priors[ip.UUID]
 		if p != nil && p.replanned != nil {
@@ -110,7 +119,7 @@ func sameBoot(records []Record) (bool, error) {
 }
 
 // planAgain makes the plan that an interrupted run did not come to make.
-func (s *Session) planAgain(ctx context.Context, id string, records []Record) error {
+func (s *Session) planAgain(ctx context.Context, id string, records []Record, offline bool) error {
 	if len(records) == 0 {
 		err := fmt.Errorf("%w: %s was interrupted before it had done anything, and is forgotten now: run the command again", ErrNoRun, id)
 		return errors.Join(err, os.RemoveAll(s.state.run(id)))
@@ -119,7 +128,12 @@ func (s *Session) planAgain(ctx context.Context, id string, records []Record) er
 	if err != nil {
 		return err
 	}
+	if head.Options.Reboot.Remote {
+		err := fmt.Errorf("%w: %s was interrupted before it had rebooted anything, and the scans that it had are not kept: run the command again", ErrNoRun, id)
+		return errors.Join(err, os.RemoveAll(s.state.run(id)))
+	}
 	s.priors = map[string]*prior{}
+	head.Options.Offline = head.Options.Offline || offline
 	return s.choosePinPlan(ctx, id, head)
 }
 
@@ -138,6 +152,12 @@ func planOf(records []Record) (Plan, bool, error) {
 // resume goes on with an instance from where an interrupted run left it, by what
 // is there now. The journal only says what that run meant.
 func (t *task) resume(ctx context.Context) (Outcome, error) {
+	if t.ip.Action == ActionHardReboot {
+		return OutcomeRescued, t.rebootOnly(ctx)
+	}
+	if err := t.stillHere(ctx); err != nil {
+		return OutcomeFailed, err
+	}
 	d, err := t.s.e.Hypervisor.Domain(ctx, t.ip.UUID)
 	if errors.Is(err, ErrNoDomain) {
 		d, err = Domain{UUID: t.ip.UUID, Name: t.ip.Domain, State: StateShutOff}, nil
@@ -159,6 +179,30 @@ func (t *task) resume(ctx context.Context) (Outcome, error) {
 		}
 	}
 	return t.replan(ctx, d)
+}
+
+// stillHere refuses to go on with an instance that Nova has moved to another host
+// since the run was interrupted. A reboot that the run asked for is waited out
+// first: its domain is off in one moment and runs in the next.
+func (t *task) stillHere(ctx context.Context) error {
+	if t.s.cloud == nil {
+		return nil
+	}
+	for end := time.Now().Add(t.s.e.Settings.RebootTimeout); ; pause(ctx, t.s.e.firstLook()) {
+		server, err := t.s.cloud.Server(ctx, t.ip.UUID)
+		switch {
+		case errors.Is(err, ErrNoInstance):
+			return nil
+		case err != nil:
+			return fmt.Errorf("ask Nova how it is: %w", err)
+		case t.movedAway(server):
+			return errMoved(server)
+		case !rebooting(server):
+			return nil
+		case time.Now().After(end):
+			return fmt.Errorf("%w: Nova is still at it (%s)", errNotYet, server.TaskState)
+		}
+	}
 }
 
 // redoPutBack makes sure that a file that was lost while the guest ran is
@@ -214,7 +258,11 @@ func (t *task) replan(ctx context.Context, d Domain) (Outcome, error) {
 	if err := t.s.pin(ctx, i); err != nil {
 		return OutcomeFailed, err
 	}
-	plan, err := t.s.e.plan(ctx, t.s.plan.Command, t.s.plan.Options, []Instance{i}, true)
+	if i, err = t.s.attach(ctx, i); err != nil {
+		return OutcomeFailed, err
+	}
+	c := choice{e: t.s.e, command: t.s.plan.Command, options: t.s.plan.Options, selected: selected{here: []Instance{i}}}
+	plan, err := c.plan(ctx, t.s.cloud, true)
 	if err != nil {
 		return OutcomeFailed, err
 	}
@@ -242,6 +290,11 @@ func (t *task) settle(ctx context.Context, i Instance) error {
 		if n < 0 || !t.s.publishedBefore(f, inode{i.Files[n].Device, i.Files[n].Inode}) {
 			return fmt.Errorf("%w: it runs, but on another %s than the one that this run was restoring: the newest data is in the staged copies (%s) and with the keeper, and both are kept; if you do not need them, end the run by removing %s",
 				ErrConflict, f.Path, t.stagedPlaces(), t.s.state.run(t.s.plan.Run))
+		}
+	}
+	if t.prior.rebootBegun && !t.prior.pausedAgain && i.State == StateRunning {
+		if err := t.pauseAsFound(ctx); err != nil {
+			return err
 		}
 	}
 	if err := t.step(ctx, stepCleanup, "", func() error { return t.removePrior(ctx) }); err != nil {

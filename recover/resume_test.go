@@ -232,7 +232,7 @@ func TestAResumeThatFailsIsNotSettledWhileTheGuestIsStillPaused(t *testing.T) {
 			g := h.add(1, guestOptions{agent: true})
 			h.purge()
 			run, _ := h.crashAt(CommandRescue, options(g), k)
-			s, err := h.engine().PrepareResume(t.Context(), run)
+			s, err := h.engine().PrepareResume(t.Context(), run, false)
 			must(t, err)
 			report, _ := s.Execute(breakIt(h))
 			s.Close()
@@ -353,7 +353,7 @@ func TestASecondRunNamesTheFirst(t *testing.T) {
 	run := s.Plan().Run
 	for name, begin := range map[string]func() (*Session, error){
 		"a run":    func() (*Session, error) { return h.engine().Prepare(t.Context(), CommandRescue, options(g)) },
-		"a resume": func() (*Session, error) { return h.engine().PrepareResume(t.Context(), run) },
+		"a resume": func() (*Session, error) { return h.engine().PrepareResume(t.Context(), run, false) },
 	} {
 		if _, err := begin(); !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), run) {
 			t.Errorf("%s: %v", name, err)

@@ -21,12 +21,19 @@ const procDir = "/proc"
 // The error wraps ErrUnavailable when the hypervisor does not answer and
 // fs.ErrPermission when /proc may not be read. What could not be found out about
 // one instance is said in that instance, with VerdictUnknown.
-func (e *Engine) Scan(ctx context.Context) (Report, error) {
+func (e *Engine) Scan(ctx context.Context) (Report, error) { return e.scan(ctx, nil) }
+
+// scan is Scan that takes what the processes of these pids hold for the files of
+// domains that are off.
+func (e *Engine) scan(ctx context.Context, holders []int) (Report, error) {
 	s, err := e.newScanner(ctx)
 	if err != nil {
 		return Report{}, err
 	}
 	defer s.Close()
+	if err := s.hear(ctx, holders); err != nil {
+		return Report{}, err
+	}
 	domains, err := e.Hypervisor.Domains(ctx)
 	if err != nil {
 		return Report{}, fmt.Errorf("list the domains: %w", err)
@@ -60,6 +67,7 @@ type scanner struct {
 	root     root
 	logd     []heldFile // what virtlogd holds
 	pins     []heldPin  // what the keeper holds
+	named    []heldFile // what the processes hold that an operator named as holders
 	proven   provenFiles
 }
 
@@ -93,6 +101,18 @@ func (e *Engine) newScanner(ctx context.Context) (*scanner, error) {
 	return s, nil
 }
 
+// hear takes in what the processes hold that an operator named.
+func (s *scanner) hear(ctx context.Context, holders []int) error {
+	for _, pid := range holders {
+		held, err := heldBy(ctx, pid)
+		if err != nil {
+			return fmt.Errorf("%w: --holder %d: %w", ErrUsage, pid, err)
+		}
+		s.named = append(s.named, held...)
+	}
+	return nil
+}
+
 // Close ends the look.
 func (s *scanner) Close() { s.root.Close() }
 
@@ -123,7 +143,7 @@ func heldByProcess(ctx context.Context, p *process) ([]heldFile, error) {
 // whatever concerns this domain alone is in the result.
 func (s *scanner) instance(ctx context.Context, d Domain) (Instance, error) {
 	zerolog.Ctx(ctx).Debug().Str("domain", d.Name).Str("state", string(d.State)).Msg("scan")
-	i := Instance{UUID: d.UUID, Domain: d.Name, PID: d.PID, State: d.State, Files: expectedFiles(d, s.settings.InstancesPath), domain: d}
+	i := Instance{UUID: d.UUID, Domain: d.Name, PID: d.PID, State: d.State, Losses: d.Losses, Files: expectedFiles(d, s.settings.InstancesPath), domain: d}
 	if i.Files == nil {
 		i.Files = []File{}
 	}
@@ -145,6 +165,7 @@ func (s *scanner) instance(ctx context.Context, d Domain) (Instance, error) {
 	defer tree.Close()
 	held = append(held, s.pinsOf(d.UUID)...)
 	if i.process.PID == 0 {
+		held = append(held, s.named...)
 		i.Files = s.pinnedFiles(d.UUID, i.Files)
 		i.Files = append(s.cachedBases(ctx, d, i.Files), i.Files...)
 	}

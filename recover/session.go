@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 type Session struct {
 	e       *Engine
 	plan    Plan
+	cloud   Cloud // nil offline
 	state   stateDir
 	lock    *os.File
 	journal *journal
@@ -41,9 +43,12 @@ type Session struct {
 	keeping sync.Mutex // the keeper's client, and the two lists:
 	foreign []string   // instances whose pins are older than this run
 	pinned  []string   // instances that this run pinned
+	looked  []string   // instances whose lost files it has tried to pin
 
 	mu      sync.Mutex
 	reports map[string]InstanceReport
+	locks   map[string]lockRecord // what the run did, or found, about Nova's locks, by UUID
+	kept    map[string]error      // why an instance is left alone after a look at its lock
 }
 
 // Prepare gets a run ready: it takes the host's lock, scans, has the keeper hold
@@ -52,20 +57,31 @@ type Session struct {
 // follow in any case.
 //
 // Errors: ErrBusy (another run is under way), ErrUsage, ErrNothingSelected,
-// ErrUnusable (state directory, owners, keeper), ErrUnavailable (hypervisor).
+// ErrUnusable (state directory, owners, keeper), ErrUnavailable (hypervisor), and
+// unless the run is offline those of Cloud: ErrCredentials, ErrForbidden,
+// ErrCloudUnavailable (what was pinned by then stays so), ErrNoProject, ErrAmbiguous.
 func (e *Engine) Prepare(ctx context.Context, command Command, o Options) (*Session, error) {
 	if err := o.Selection.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Session{e: e, state: stateDir(e.Settings.StateDir), started: time.Now().UTC(), sameBoot: true, reports: map[string]InstanceReport{}, priors: map[string]*prior{}}
+	s := e.newSession()
+	s.sameBoot = true
 	if err := s.prepare(ctx, command, o); err != nil {
+		if errors.Is(err, ErrCloudUnavailable) {
+			s.pinned = nil // held on while somebody thinks about going on without Nova
+		}
 		return nil, errors.Join(err, s.discard(ctx))
 	}
 	return s, nil
 }
 
+func (e *Engine) newSession() *Session {
+	return &Session{e: e, state: stateDir(e.Settings.StateDir), started: time.Now().UTC(), priors: map[string]*prior{},
+		reports: map[string]InstanceReport{}, locks: map[string]lockRecord{}, kept: map[string]error{}}
+}
+
 func (s *Session) prepare(ctx context.Context, command Command, o Options) error {
-	if err := s.open(); err != nil {
+	if err := s.open(command); err != nil {
 		return err
 	}
 	head := runHeader{Command: command, Mode: "reboot", Host: s.e.Settings.Host, PID: os.Getpid(), Options: o}
@@ -89,21 +105,33 @@ func (s *Session) prepare(ctx context.Context, command Command, o Options) error
 	return s.choosePinPlan(ctx, head.Run, head)
 }
 
-// choosePinPlan fills the session in from a fresh scan.
+// choosePinPlan fills the session in from a fresh scan. What the domains' own
+// metadata says is meant is pinned before Nova is asked, however long that takes.
 func (s *Session) choosePinPlan(ctx context.Context, id string, head runHeader) error {
-	chosen, report, err := s.e.choose(ctx, head.Command, head.Options)
-	if err != nil {
+	c := choice{e: s.e, command: head.Command, options: head.Options}
+	if err := c.scan(ctx); err != nil {
 		return err
 	}
-	if err := s.releaseIntact(ctx, report); err != nil {
+	if err := s.releaseIntact(ctx, c.report); err != nil {
 		return err
 	}
-	for _, i := range chosen {
-		if err := s.pin(ctx, i); err != nil {
-			return err
-		}
+	early, _ := head.Options.Selection.apply(c.report)
+	if err := s.pinAll(ctx, head.Command, early); err != nil {
+		return err
 	}
-	plan, err := s.e.plan(ctx, head.Command, head.Options, chosen, s.resuming)
+	if err := s.signIn(ctx, head.Command, head.Options); err != nil {
+		return err
+	}
+	if err := c.choose(ctx, s.cloud); err != nil {
+		return err
+	}
+	if err := s.pinAll(ctx, head.Command, c.selected.here); err != nil {
+		return err
+	}
+	if err := s.unpinOthers(ctx, c.selected.here); err != nil {
+		return err
+	}
+	plan, err := c.plan(ctx, s.cloud, s.resuming)
 	if err != nil {
 		return err
 	}
@@ -112,8 +140,45 @@ func (s *Session) choosePinPlan(ctx context.Context, id string, head runHeader) 
 	return s.journal.Write(Record{Step: stepPlan, Phase: PhaseDone}, plan)
 }
 
+// pinAll pins what is lost of instances, each once.
+func (s *Session) pinAll(ctx context.Context, command Command, instances []Instance) error {
+	if command == CommandReboot {
+		return nil
+	}
+	for _, i := range instances {
+		if slices.Contains(s.looked, i.UUID) {
+			continue
+		}
+		s.looked = append(s.looked, i.UUID)
+		if err := s.pin(ctx, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unpinOthers lets go of what was pinned early of instances that are not meant.
+func (s *Session) unpinOthers(ctx context.Context, chosen []Instance) error {
+	for _, uuid := range slices.Clone(s.pinned) {
+		if slices.ContainsFunc(chosen, func(i Instance) bool { return i.UUID == uuid }) {
+			continue
+		}
+		if err := s.release(ctx, uuid); err != nil {
+			return err
+		}
+		s.pinned = slices.DeleteFunc(s.pinned, func(p string) bool { return p == uuid })
+	}
+	return nil
+}
+
+// signIn connects to Nova, where the run asks it.
+func (s *Session) signIn(ctx context.Context, command Command, o Options) (err error) {
+	s.cloud, err = s.e.signIn(ctx, command, o)
+	return err
+}
+
 // open gets what every session needs before it knows its run.
-func (s *Session) open() error {
+func (s *Session) open(command Command) error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("%w: this needs root: it reads other users' descriptors and gives files to them", ErrUnusable)
 	}
@@ -124,27 +189,15 @@ func (s *Session) open() error {
 	if s.root, err = beneath.OpenRoot(s.e.Settings.Root); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnusable, err)
 	}
-	if s.owners, err = resolveOwners(s.e.Settings, s.root); err != nil {
-		return err
+	if command != CommandReboot { // which gives no file to anybody, and may run where nova is no user
+		if s.owners, err = resolveOwners(s.e.Settings, s.root); err != nil {
+			return err
+		}
 	}
 	s.sources = &sources{open: map[string]copier.Source{}}
 	s.stages = &stages{root: s.root, settings: s.e.Settings, dirs: map[string]*stage{}}
 	s.shared = &sharedFiles{done: map[string]*sharedFile{}}
 	return nil
-}
-
-// choose scans and returns the selected instances, and the whole scan.
-func (e *Engine) choose(ctx context.Context, command Command, o Options) ([]Instance, Report, error) {
-	report, err := e.Scan(ctx)
-	if err != nil {
-		return nil, report, err
-	}
-	if command == CommandRestore {
-		chosen, err := chooseFromBackup(o, report)
-		return chosen, report, err
-	}
-	chosen, err := o.Selection.apply(report)
-	return chosen, report, err
 }
 
 // DryRun returns the plan that Prepare would make, and touches nothing at all.
@@ -153,45 +206,18 @@ func (e *Engine) DryRun(ctx context.Context, command Command, o Options) (Plan, 
 	if err := o.Selection.Validate(); err != nil {
 		return Plan{}, err
 	}
-	chosen, _, err := e.choose(ctx, command, o)
+	c := choice{e: e, command: command, options: o}
+	if err := c.scan(ctx); err != nil {
+		return Plan{}, err
+	}
+	cloud, err := e.signIn(ctx, command, o)
 	if err != nil {
 		return Plan{}, err
 	}
-	return e.plan(ctx, command, o, chosen, false)
-}
-
-// plan plans the run for the chosen instances.
-func (e *Engine) plan(ctx context.Context, command Command, o Options, chosen []Instance, resuming bool) (Plan, error) {
-	plan := Plan{Command: command, Mode: "reboot", Host: e.Settings.Host, Created: time.Now().UTC(), Options: o, Instances: []InstancePlan{}}
-	root, err := beneath.OpenRoot(e.Settings.Root)
-	if err != nil {
-		return plan, fmt.Errorf("%w: %w", ErrUnusable, err)
+	if err := c.choose(ctx, cloud); err != nil {
+		return Plan{}, err
 	}
-	defer root.Close()
-	if _, err := resolveOwners(e.Settings, root); err != nil {
-		return plan, err
-	}
-	unsettled, err := e.unsettled(ctx)
-	if err != nil {
-		return plan, err
-	}
-	p := &planner{settings: e.Settings, root: root, options: o, unsettled: unsettled, resuming: resuming}
-	planOne := p.rescue
-	switch command {
-	case CommandBackup:
-		planOne = p.backup
-	case CommandRestore:
-		backup, err := readManifest(o.BackupDir)
-		if err != nil {
-			return plan, err
-		}
-		planOne = func(ctx context.Context, i Instance) InstancePlan { return p.restore(ctx, e.Hypervisor, backup, i) }
-	}
-	for _, i := range chosen {
-		plan.Instances = append(plan.Instances, planOne(ctx, i))
-	}
-	err = p.space(&plan)
-	return plan, err
+	return c.plan(ctx, cloud, false)
 }
 
 // Plan returns what Execute will do.
@@ -214,19 +240,10 @@ func (s *Session) Execute(ctx context.Context) (RunReport, error) {
 	if err := s.openBackup(); err != nil {
 		return s.report(ctx), err
 	}
-	var g errgroup.Group
-	g.SetLimit(max(1, s.plan.Options.Parallel))
-	if s.plan.OneByOne {
-		g.SetLimit(1)
+	err := s.lockAll(ctx)
+	if err == nil {
+		err = s.work(ctx)
 	}
-	for _, ip := range s.plan.Instances {
-		if done, ok := s.settled(ip.UUID); ok {
-			s.note(done)
-			continue
-		}
-		g.Go(func() error { return s.instance(ctx, ip) })
-	}
-	err := g.Wait()
 	err = errors.Join(err, s.stages.clean())
 	report := s.report(ctx)
 	if err == nil {
@@ -238,6 +255,38 @@ func (s *Session) Execute(ctx context.Context) (RunReport, error) {
 	return report, err
 }
 
+// work goes through the instances, in batches where the options say so.
+func (s *Session) work(ctx context.Context) error {
+	parallel := max(1, s.plan.Options.Parallel)
+	if s.plan.OneByOne {
+		parallel = 1
+	}
+	size := len(s.plan.Instances)
+	if n := s.plan.Options.Reboot.BatchSize; n > 0 {
+		size = n
+	}
+	busy := false
+	for batch := range slices.Chunk(s.plan.Instances, max(1, size)) {
+		if busy {
+			pause(ctx, s.plan.Options.Reboot.BatchWait)
+		}
+		busy = true
+		var g errgroup.Group
+		g.SetLimit(parallel)
+		for _, ip := range batch {
+			if done, ok := s.settled(ip.UUID); ok {
+				s.note(done)
+				continue
+			}
+			g.Go(func() error { return s.instance(ctx, ip) })
+		}
+		if err := g.Wait(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // instance works on one instance and journals how it ended.
 func (s *Session) instance(ctx context.Context, ip InstancePlan) error {
 	t := newTask(s, ip)
@@ -245,6 +294,7 @@ func (s *Session) instance(ctx context.Context, ip InstancePlan) error {
 		return err
 	}
 	report, settled := t.do(ctx)
+	report, settled = t.unlockAfter(ctx, report, settled)
 	s.note(report)
 	if ip.Action != ActionNone && ip.Action != ActionRefuse {
 		s.e.Progress.Done(t.subject(), report)
@@ -271,7 +321,7 @@ func (s *Session) report(ctx context.Context) RunReport {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := RunReport{Run: s.plan.Run, Command: string(s.plan.Command), Host: s.plan.Host, Mode: s.plan.Mode,
-		Started: s.started, Finished: time.Now().UTC(), Instances: []InstanceReport{}}
+		Started: s.started, Finished: time.Now().UTC(), Instances: []InstanceReport{}, Elsewhere: s.plan.Elsewhere, Warnings: s.plan.Warnings}
 	for _, ip := range s.plan.Instances {
 		if ir, ok := s.reports[ip.UUID]; ok {
 			r.Instances = append(r.Instances, ir)

@@ -64,6 +64,7 @@ type Settings struct {
 	Headroom      float64       // share of a file system that stays free, 0 to 1
 	FreezeTimeout time.Duration // for the guest agent's freeze and thaw, each; 0 never freezes
 	StartTimeout  time.Duration // until a started domain's QEMU must hold the published files
+	RebootTimeout time.Duration // until Nova must be done with a hard reboot
 	Watch         time.Duration // how long a domain started beside a running nova-compute is watched
 
 	CheckUser  string // the unprivileged user that qemu-img check runs as
@@ -83,6 +84,7 @@ func DefaultSettings() Settings {
 		Headroom:      0.05,
 		FreezeTimeout: 10 * time.Second,
 		StartTimeout:  30 * time.Second,
+		RebootTimeout: 5 * time.Minute,
 		Watch:         time.Minute,
 		CheckUser:     "nobody",
 		CheckGroup:    "nogroup",
@@ -95,6 +97,10 @@ type Selection struct {
 	Instances []string `json:"instances,omitempty"` // UUIDs
 	Project   string   `json:"project,omitempty"`   // ID or name
 	All       bool     `json:"all,omitempty"`
+	// ProjectDomain is the name or ID of the Keystone domain of Project.
+	ProjectDomain string `json:"project_domain,omitempty"`
+	// Host leaves out what Nova has on another compute host than this one.
+	Host string `json:"host,omitempty"`
 }
 
 // Validate returns an error when the selection names nothing or contradicts itself.
@@ -111,6 +117,9 @@ func (s Selection) Validate() error {
 	}
 	if n != 1 {
 		return fmt.Errorf("%w: give exactly one of --project, --instance and --all", ErrUsage)
+	}
+	if s.ProjectDomain != "" && s.Project == "" {
+		return fmt.Errorf("%w: --project-domain says whose --project is meant: give both", ErrUsage)
 	}
 	return nil
 }
@@ -131,4 +140,30 @@ type Options struct {
 	AcceptOlder     bool      `json:"accept_older,omitempty"`
 	NoReboot        bool      `json:"no_reboot,omitempty"`
 	AcceptShared    bool      `json:"accept_shared,omitempty"`
+	// Offline never asks Nova: selection by the domains' metadata, start by libvirt.
+	Offline bool `json:"offline,omitempty"`
+	// AcceptLoss names what a hard reboot may lose (Domain.Losses).
+	AcceptLoss []string `json:"accept_loss,omitempty"`
+	// Holders are the PIDs of processes that hold files of instances whose QEMU
+	// has ended.
+	Holders []int `json:"holders,omitempty"`
+	// Reboot is how CommandReboot goes about it.
+	Reboot RebootOptions `json:"reboot,omitzero"`
+}
+
+// RebootOptions are an operator's wishes for hard reboots after an incident.
+type RebootOptions struct {
+	// States are the statuses of the instances that are meant; empty for ACTIVE.
+	States []string `json:"states,omitempty"`
+	// BatchSize instances are rebooted, then nothing for BatchWait; 0 is all.
+	BatchSize int           `json:"batch_size,omitempty"`
+	BatchWait time.Duration `json:"batch_wait,omitempty"`
+	// Timeout is for each instance; 0 is Settings.RebootTimeout.
+	Timeout time.Duration `json:"timeout,omitempty"`
+	// Reports are scans of other hosts, in whose place this host's own is not
+	// made. One that is older than MaxAge is refused.
+	Reports []Report      `json:"-"`
+	MaxAge  time.Duration `json:"max_age,omitempty"`
+	// Remote is true when Reports are used.
+	Remote bool `json:"remote,omitempty"`
 }

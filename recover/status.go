@@ -202,6 +202,11 @@ func (e *Engine) RunReport(_ context.Context, id string) (RunReport, error) {
 		return RunReport{}, err
 	}
 	report := RunReport{Run: id, Command: string(run.Command), Host: run.Host, Mode: "reboot", Started: run.Started, Finished: run.Finished, Instances: []InstanceReport{}}
+	plan, _, err := planOf(records)
+	if err != nil {
+		return RunReport{}, err
+	}
+	report.Elsewhere, report.Warnings = plan.Elsewhere, plan.Warnings
 	for _, i := range run.Instances {
 		ir := InstanceReport{UUID: i.UUID, Domain: i.Domain, Name: i.Name, Outcome: OutcomeFailed, Steps: []StepReport{},
 			Error: "not finished; the last it did was " + i.Last + ": os-rescue resume " + id}

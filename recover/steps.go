@@ -22,6 +22,9 @@ const (
 	stepContinue = "continue" // undo of suspend
 	stepThaw     = "thaw"     // undo of freeze
 	stepCleanup  = "cleanup"  // undo of copy: staged files are removed
+	stepLock     = "lock"     // the instance in Nova; begin carries the lockRecord
+	stepUnlock   = "unlock"   // undo of lock
+	stepReboot   = "reboot"   // hard reboot through Nova, until it is in service
 	stepUnpin    = "unpin"    // the keeper lets the instance's files go
 )
 

@@ -65,11 +65,17 @@ func (t *task) do(ctx context.Context) (report InstanceReport, settled bool) {
 	case ctx.Err() != nil && t.prior == nil:
 		return t.end(OutcomeSkipped, t.fail(fmt.Errorf("interrupted before it began: %w", ctx.Err()), "Nothing of it was touched; its lost files stay held by the keeper", "Run the command again")), true
 	}
+	if err := t.s.kept[t.ip.UUID]; err != nil && t.prior == nil {
+		return t.end(OutcomeSkipped, t.fail(err, "Nothing of it was touched; its lost files stay held until this run ends", "")), true
+	}
 	outcome, err := t.run(ctx)
 	if err == nil {
 		return t.end(outcome, nil), true
 	}
 	log.Debug().Err(err).Bool("committed", t.committed).Msg("the instance failed")
+	if t.ip.Action == ActionHardReboot {
+		return t.endReboot(err)
+	}
 	if t.committed {
 		return t.end(OutcomeFailed, t.fail(err, t.whatIsSafe(ctx), "When the cause is gone: os-rescue resume "+t.s.plan.Run)), false
 	}
@@ -108,6 +114,8 @@ func (t *task) fresh(ctx context.Context) (Outcome, error) {
 		return OutcomeSkipped, refusal(t.ip.Refusal)
 	case ActionBackup:
 		return OutcomeRescued, t.backUp(ctx)
+	case ActionHardReboot:
+		return OutcomeRescued, t.rebootOnly(ctx)
 	default:
 		return OutcomeRescued, t.rescue(ctx)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +22,8 @@ import (
 type app struct {
 	sys    system
 	stderr *console.Stderr
-	began  bool // the command line was understood
+	stdin  *bufio.Reader // the answers of a person
+	began  bool          // the command line was understood
 
 	configFile string
 	output     string
@@ -31,7 +33,7 @@ type app struct {
 
 // run carries out one call and returns its exit code.
 func run(sys system) int {
-	a := &app{sys: sys, stderr: console.NewStderr(sys.stderr)}
+	a := &app{sys: sys, stderr: console.NewStderr(sys.stderr), stdin: bufio.NewReader(sys.stdin)}
 	defer a.stderr.Close()
 	ctx, stop := stopOnSignal(context.Background(), sys.signals, a.stderr)
 	defer stop()
@@ -87,8 +89,7 @@ func (a *app) open(cmd *cobra.Command, libvirt bool) (context.Context, opened, e
 		return ctx, opened{}, errNotRoot
 	}
 	c, err := config.Load(config.Sources{
-		File: a.configFile, Env: a.sys.env, Flags: cmd.Flags(), Hostname: a.sys.hostname,
-		FlagOf: map[string]string{"libvirt.uri": "libvirt-uri", "log.level": "log-level", "log.format": "log-format", "parallel": "parallel"},
+		File: a.configFile, Env: a.sys.env, Flags: cmd.Flags(), Hostname: a.sys.hostname, FlagOf: flagOf(cmd),
 	})
 	if err != nil {
 		return ctx, opened{}, err
@@ -100,6 +101,17 @@ func (a *app) open(cmd *cobra.Command, libvirt bool) (context.Context, opened, e
 		return ctx, opened{}, err
 	}
 	return ctx, opened{engine: e, config: c, close: done}, nil
+}
+
+// flagOf names the flag of a command that sets a key of the configuration.
+func flagOf(cmd *cobra.Command) map[string]string {
+	flags := map[string]string{
+		"libvirt.uri": "libvirt-uri", "os_cloud": "os-cloud", "log.level": "log-level", "log.format": "log-format", "parallel": "parallel",
+	}
+	if cmd.Flags().Lookup(maxParallel) != nil {
+		flags["parallel"] = maxParallel
+	}
+	return flags
 }
 
 func (a *app) logger(c config.Config) zerolog.Logger {
@@ -141,23 +153,12 @@ func (a *app) interactive() bool {
 // text returns a renderer for w.
 func (a *app) text(cmd *cobra.Command, w io.Writer) render.Text {
 	again := "os-rescue"
-	for _, name := range []string{"config", "libvirt-uri"} {
+	for _, name := range []string{"config", "libvirt-uri", "os-cloud"} {
 		if f := cmd.Flags().Lookup(name); f != nil && f.Changed {
-			again += " --" + name + " " + quote(f.Value.String())
+			again += " --" + name + " " + render.Quote(f.Value.String())
 		}
 	}
 	return render.Text{Color: a.colors(w), Again: again}
-}
-
-// quote writes a word so that a shell reads it as one.
-func quote(s string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/:._-+,@%=", r)
-	}
-	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // result writes a command's result to standard output: value as JSON, or as

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/console"
@@ -15,7 +14,7 @@ import (
 // guests: with yes, or by typing it when asked. A plan that disturbs no guest
 // needs none. errNoConsent when there is nobody to ask, errDeclined for any
 // other answer, and the context's cause when it ends first.
-func consent(ctx context.Context, plan recover.Plan, yes, interactive bool, in io.Reader, ask func()) error {
+func consent(ctx context.Context, plan recover.Plan, yes, interactive bool, in *bufio.Reader, ask func()) error {
 	disruptive := plan.Disruptive()
 	if len(disruptive) == 0 || yes {
 		return nil
@@ -24,9 +23,15 @@ func consent(ctx context.Context, plan recover.Plan, yes, interactive bool, in i
 		return fmt.Errorf("%w: %s: add --yes, or run it on a terminal. Nothing was changed", errNoConsent, disturbance(disruptive))
 	}
 	ask()
+	return agreed(ctx, in)
+}
+
+// agreed waits for an answer. It returns nil when that is yes, errDeclined for
+// any other, and the context's cause when it ends first.
+func agreed(ctx context.Context, in *bufio.Reader) error {
 	answer := make(chan string, 1)
 	go func() { // a read can't be interrupted; the process ends soon in any case
-		line, _ := bufio.NewReader(in).ReadString('\n')
+		line, _ := in.ReadString('\n')
 		answer <- strings.TrimSpace(line)
 	}()
 	select {
@@ -40,15 +45,19 @@ func consent(ctx context.Context, plan recover.Plan, yes, interactive bool, in i
 	}
 }
 
-// disturbance names the guests that a plan pauses, destroys or starts.
+// disturbance names the guests that a plan pauses, destroys, starts or reboots.
 func disturbance(plans []recover.InstancePlan) string {
+	what := "it reboots "
 	var names []string
 	for _, p := range plans {
+		if p.Action != recover.ActionHardReboot {
+			what = "it pauses, destroys or starts "
+		}
 		names = append(names, console.Clean(p.Domain))
 	}
 	const most = 10
 	if more := len(names) - most; more > 0 {
 		names = append(names[:most], fmt.Sprintf("%d more", more))
 	}
-	return "it pauses, destroys or starts " + strings.Join(names, ", ")
+	return what + strings.Join(names, ", ")
 }

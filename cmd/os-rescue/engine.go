@@ -14,7 +14,7 @@ type engine interface {
 	Scan(ctx context.Context) (recover.Report, error)
 	DryRun(ctx context.Context, command recover.Command, o recover.Options) (recover.Plan, error)
 	Prepare(ctx context.Context, command recover.Command, o recover.Options) (session, error)
-	PrepareResume(ctx context.Context, run string) (session, error)
+	PrepareResume(ctx context.Context, run string, offline bool) (session, error)
 	Runs(ctx context.Context) ([]recover.RunStatus, error)
 	Run(ctx context.Context, id string) (recover.RunStatus, error)
 	RunReport(ctx context.Context, id string) (recover.RunReport, error)

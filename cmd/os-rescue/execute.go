@@ -18,20 +18,31 @@ func (a *app) execute(cmd *cobra.Command, command recover.Command, f *runFlags) 
 	if err != nil {
 		return err
 	}
-	ctx, e, err := a.open(cmd, true)
+	ctx, e, err := a.open(cmd, !options.Reboot.Remote)
 	if err != nil {
 		return err
 	}
 	defer e.close()
 	options.Parallel = e.config.Parallel
+	w := withoutNova{a: a, offline: options.Offline, yes: f.yes, possible: command != recover.CommandReboot}
 	if f.dryRun {
-		plan, err := e.DryRun(ctx, command, options)
+		plan, err := attempt(ctx, w, func(offline bool) (recover.Plan, error) {
+			if err := setOffline(&options, offline, e.config.Host); err != nil {
+				return recover.Plan{}, err
+			}
+			return e.DryRun(ctx, command, options)
+		})
 		if err != nil {
 			return err
 		}
 		return a.result(plan, func(w io.Writer) error { return a.text(cmd, w).Plan(w, plan) })
 	}
-	s, err := e.Prepare(ctx, command, options)
+	s, err := attempt(ctx, w, func(offline bool) (session, error) {
+		if err := setOffline(&options, offline, e.config.Host); err != nil {
+			return nil, err
+		}
+		return e.Prepare(ctx, command, options)
+	})
 	if err != nil {
 		return err
 	}
@@ -43,12 +54,12 @@ func (a *app) execute(cmd *cobra.Command, command recover.Command, f *runFlags) 
 func (a *app) carryOut(ctx context.Context, cmd *cobra.Command, s session, yes bool) (err error) {
 	defer func() { err = joined(err, s.Close()) }()
 	plan := s.Plan()
-	if err := consent(ctx, plan, yes, a.interactive(), a.sys.stdin, func() { a.ask(cmd, plan) }); err != nil {
+	if err := consent(ctx, plan, yes, a.interactive(), a.stdin, func() { a.ask(cmd, plan) }); err != nil {
 		return joined(err, s.Abandon(context.WithoutCancel(ctx)))
 	}
 	report, err := s.Execute(ctx)
 	a.stderr.Flush(time.Second) // where both are one terminal, the result comes last
-	written := a.result(report, func(w io.Writer) error { return a.text(cmd, w).Run(w, report) })
+	written := a.result(report, func(w io.Writer) error { return a.text(cmd, w).Run(w, report, plan.Options.Selection) })
 	switch {
 	case report.Interrupted:
 		err = joined(errInterrupted, err)

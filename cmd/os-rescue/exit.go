@@ -3,10 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/config"
+	"github.com/os-rescue/os-rescue/nova"
 	"github.com/os-rescue/os-rescue/recover"
 )
 
@@ -32,8 +32,6 @@ var (
 	errNoConsent = errors.New("this needs consent")
 	// errNotRoot: only root can read what other users' processes hold.
 	errNotRoot = errors.New("this needs root: it reads other users' open files and gives files to other users")
-	// errOffline: there is only one way to work yet.
-	errOffline = fmt.Errorf("%w: this version works through libvirt only, and starts domains without asking Nova: add --offline", recover.ErrUsage)
 	// errOutput: the results could not be written.
 	errOutput = errors.New("can't write the results")
 )
@@ -53,11 +51,11 @@ func exitCode(err error) int {
 		return exitOK
 	case is(errInterrupted, context.Canceled):
 		return exitInterrupted
-	case is(recover.ErrUsage, recover.ErrNothingSelected, recover.ErrNoRun, config.ErrInvalid, errNoConsent):
+	case is(recover.ErrUsage, recover.ErrNothingSelected, recover.ErrNoProject, recover.ErrAmbiguous, recover.ErrNoInstance, recover.ErrNoRun, config.ErrInvalid, errNoConsent):
 		return exitUsage
 	case is(errUnrescued, errUnknown, errDeclined, recover.ErrNoSpace, recover.ErrConflict, recover.ErrRefused, recover.ErrOlder, recover.ErrUnproven):
 		return exitUnrescued
-	case is(recover.ErrUnusable, recover.ErrBusy, recover.ErrUnavailable, errNotRoot, errOutput, fs.ErrPermission):
+	case is(recover.ErrUnusable, recover.ErrBusy, recover.ErrUnavailable, recover.ErrCloudUnavailable, recover.ErrCredentials, recover.ErrForbidden, nova.ErrTooOld, errNotRoot, errOutput, fs.ErrPermission):
 		return exitUnusable
 	default:
 		return exitUnrescued

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/config"
+	"github.com/os-rescue/os-rescue/nova"
 	"github.com/os-rescue/os-rescue/recover"
 )
 
@@ -20,9 +21,11 @@ func TestEveryKindOfErrorHasItsExitCodeAndNoneIsZero(t *testing.T) {
 		{errUnrescued, 1}, {errUnknown, 1}, {errDeclined, 1},
 		{recover.ErrNoSpace, 1}, {recover.ErrConflict, 1}, {recover.ErrRefused, 1}, {recover.ErrOlder, 1}, {recover.ErrUnproven, 1},
 		{errors.New("anything else"), 1},
-		{recover.ErrUsage, 2}, {recover.ErrNothingSelected, 2}, {recover.ErrNoRun, 2}, {config.ErrInvalid, 2}, {errNoConsent, 2}, {errOffline, 2},
+		{recover.ErrUsage, 2}, {recover.ErrNothingSelected, 2}, {recover.ErrNoRun, 2}, {config.ErrInvalid, 2}, {errNoConsent, 2},
+		{recover.ErrNoProject, 2}, {recover.ErrAmbiguous, 2}, {recover.ErrNoInstance, 2},
 		{usageError{errors.New("unknown flag")}, 2},
 		{recover.ErrUnusable, 3}, {recover.ErrBusy, 3}, {recover.ErrUnavailable, 3}, {errNotRoot, 3}, {errOutput, 3}, {fs.ErrPermission, 3},
+		{recover.ErrCloudUnavailable, 3}, {recover.ErrCredentials, 3}, {recover.ErrForbidden, 3}, {nova.ErrTooOld, 3},
 		{errInterrupted, 130}, {context.Canceled, 130}, {stoppedBy{"SIGTERM"}, 130},
 		{errors.Join(errInterrupted, recover.ErrUnusable), 130},
 		{&recover.InstanceError{Domain: "d", Err: recover.ErrUnproven}, 1},

@@ -10,7 +10,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/config"
 	"github.com/os-rescue/os-rescue/recover"
 )
 
@@ -20,9 +22,11 @@ type fake struct {
 	plan     recover.Plan
 	result   recover.RunReport
 	runs     []recover.RunStatus
-	err      error // of the method that does the command's work
+	began    recover.Options // those of any run that is asked for
+	err      error           // of the method that does the command's work
 	execErr  error
-	wait     bool // Execute waits until its context ends
+	away     error // of every method that would ask Nova
+	wait     bool  // Execute waits until its context ends
 	executed func()
 
 	mu      sync.Mutex
@@ -45,24 +49,32 @@ func (f *fake) Scan(context.Context) (recover.Report, error) {
 func (f *fake) DryRun(_ context.Context, c recover.Command, o recover.Options) (recover.Plan, error) {
 	f.called("dry-run")
 	f.command, f.options = c, o
-	return f.plan, f.err
+	return f.plan, f.unlessOffline(o.Offline)
+}
+
+func (f *fake) unlessOffline(offline bool) error {
+	if !offline && f.away != nil {
+		return f.away
+	}
+	return f.err
 }
 
 func (f *fake) Prepare(_ context.Context, c recover.Command, o recover.Options) (session, error) {
 	f.called("prepare")
 	f.command, f.options = c, o
-	return &fakeSession{f}, f.err
+	return &fakeSession{f}, f.unlessOffline(o.Offline)
 }
 
-func (f *fake) PrepareResume(_ context.Context, run string) (session, error) {
+func (f *fake) PrepareResume(_ context.Context, run string, offline bool) (session, error) {
 	f.called("resume %s", run)
-	return &fakeSession{f}, f.err
+	f.options.Offline = offline
+	return &fakeSession{f}, f.unlessOffline(offline)
 }
 
 func (f *fake) Runs(context.Context) ([]recover.RunStatus, error) { return f.runs, nil }
 
 func (f *fake) Run(_ context.Context, id string) (recover.RunStatus, error) {
-	return recover.RunStatus{Run: id, State: recover.RunFinished}, f.err
+	return recover.RunStatus{Run: id, State: recover.RunFinished, Options: f.began}, f.err
 }
 
 func (f *fake) RunReport(_ context.Context, id string) (recover.RunReport, error) {
@@ -109,6 +121,7 @@ type outcome struct {
 	code        int
 	out, err    string
 	withLibvirt bool
+	config      config.Config
 }
 
 func do(t *testing.T, f *fake, c call) outcome {
@@ -123,7 +136,7 @@ func do(t *testing.T, f *fake, c call) outcome {
 		args: strings.Fields(c.args), env: env, stdin: strings.NewReader(c.stdin), stdout: &stdout, stderr: &stderr,
 		isRoot: !c.notRoot, hostname: "this-host", signals: c.signals, interactive: c.interactive,
 		connect: func(_ context.Context, k connection) (engine, func(), error) {
-			o.withLibvirt = k.libvirt
+			o.withLibvirt, o.config = k.libvirt, k.config
 			return f, func() { f.called("disconnect") }, c.connectErr
 		},
 	}
@@ -156,7 +169,11 @@ func TestBadUsageIsExit2AndTouchesNothing(t *testing.T) {
 	for args, want := range map[string]string{
 		"":                                      "give exactly one of",
 		"--all --project x --offline":           "give exactly one of",
-		"--all":                                 "add --offline",
+		"--all --project-domain d":              "--project-domain says whose --project",
+		"--all --accept-loss nvrams":            "must be one of nvram, vtpm, vpmem, saved-memory",
+		"--all --accept-loss nvram,disk":        `--accept-loss is "disk"`,
+		"--all --holder 0":                      "--holder is 0",
+		"--all --holder qemu":                   "invalid argument",
 		"--all --offline --mode live":           "knows reboot only",
 		"--all --offline --verify structure":    "must be full",
 		"--all --offline --output xml":          "must be text or json",
@@ -170,8 +187,25 @@ func TestBadUsageIsExit2AndTouchesNothing(t *testing.T) {
 		"scan extra":                            "",
 		"backup --all":                          "give --to DIR",
 		"backup --to /b":                        "give exactly one of",
-		"restore --offline":                     "give --from DIR",
-		"restore --from /b":                     "add --offline",
+		"restore --project x":                   "give --from DIR",
+		"reboot":                                "give exactly one of",
+		"reboot --all --offline":                "unknown flag",
+		"reboot --all --parallel 2":             "unknown flag",
+		"reboot --all --max-parallel 0":         "1 to 64",
+		"reboot --all --state STOPPED":          "must be one of ACTIVE, SHUTOFF",
+		"reboot --all --batch-size 0":           "must be 1 or more",
+		"reboot --all --batch-size -3":          "must be 1 or more",
+		"reboot --all --batch-wait 1m":          "give --batch-size too",
+		"reboot --all --batch-wait -1m":         "must not be negative",
+		"reboot --all --batch-wait 60":          "invalid argument",
+		"reboot --all --timeout 0s":             "must be 1s or more",
+		"reboot --all --scan-max-age 0s":        "must be 1s or more",
+		"reboot --all --accept-loss everything": "must be one of nvram",
+		"reboot --all --scan-report /nope":      "--scan-report /nope",
+		"reboot --all --scan-report -":          "add --yes",
+		"backup --all --to /b --host h":         "unknown flag",
+		"restore --from /b --project-domain d":  "unknown flag",
+		"resume --project x":                    "unknown flag",
 		"report":                                "",
 		"resume a b":                            "",
 		"keeper":                                "dir",
@@ -185,7 +219,7 @@ func TestBadUsageIsExit2AndTouchesNothing(t *testing.T) {
 }
 
 func TestOnlyRootCanDoAnythingButRead(t *testing.T) {
-	for _, args := range []string{"scan", "status", "report r1", "resume", "--all --offline", "backup --all --to /b", "restore --from /b --offline", "keeper --dir /x"} {
+	for _, args := range []string{"scan", "status", "report r1", "resume", "--all", "--all --offline", "reboot --all", "backup --all --to /b", "restore --from /b", "keeper --dir /x"} {
 		if o := do(t, &fake{}, call{args: args, notRoot: true}); o.code != exitUnusable || !strings.Contains(o.err, "root") {
 			t.Errorf("%s: exit %d, %q", args, o.code, o.err)
 		}
@@ -253,11 +287,19 @@ func TestFlagsBecomeOptions(t *testing.T) {
 		want    recover.Options
 	}{
 		{"--instance a --instance b --offline --backup-dir /b --parallel 7 --replace-existing --no-reboot --accept-shared", recover.CommandRescue,
-			recover.Options{Selection: recover.Selection{Instances: []string{"a", "b"}}, Parallel: 7, ReplaceExisting: true, BackupDir: "/b", NoReboot: true, AcceptShared: true}},
-		{"--project shop --offline", recover.CommandRescue, recover.Options{Selection: recover.Selection{Project: "shop"}, Parallel: 2}},
-		{"backup --all --to /b/ --keep-paused", recover.CommandBackup, recover.Options{Selection: recover.Selection{All: true}, Parallel: 2, BackupDir: "/b", KeepPaused: true}},
-		{"restore --from /b --offline --accept-older", recover.CommandRestore, recover.Options{Selection: recover.Selection{All: true}, Parallel: 2, BackupDir: "/b", AcceptOlder: true}},
-		{"restore --from /b --offline --instance a", recover.CommandRestore, recover.Options{Selection: recover.Selection{Instances: []string{"a"}}, Parallel: 2, BackupDir: "/b"}},
+			recover.Options{Selection: recover.Selection{Instances: []string{"a", "b"}}, Parallel: 7, ReplaceExisting: true, BackupDir: "/b", NoReboot: true, AcceptShared: true, Offline: true}},
+		{"--project shop", recover.CommandRescue, recover.Options{Selection: recover.Selection{Project: "shop"}, Parallel: 2}},
+		{"--project shop --offline --host this-host", recover.CommandRescue, recover.Options{Selection: recover.Selection{Project: "shop", Host: "this-host"}, Parallel: 2, Offline: true}},
+		{"--project shop --project-domain acme --host cmp-8 --accept-loss nvram,vtpm --accept-loss vpmem --accept-loss saved-memory --holder 7 --holder 9", recover.CommandRescue,
+			recover.Options{Selection: recover.Selection{Project: "shop", ProjectDomain: "acme", Host: "cmp-8"}, Parallel: 2,
+				AcceptLoss: []string{"nvram", "vtpm", "vpmem", "saved-memory"}, Holders: []int{7, 9}}},
+		{"backup --all --to /b/ --keep-paused", recover.CommandBackup, recover.Options{Selection: recover.Selection{All: true}, Parallel: 2, BackupDir: "/b", KeepPaused: true, Offline: true}},
+		{"restore --from /b --offline --accept-older", recover.CommandRestore, recover.Options{Selection: recover.Selection{All: true}, Parallel: 2, BackupDir: "/b", AcceptOlder: true, Offline: true}},
+		{"restore --from /b --instance a", recover.CommandRestore, recover.Options{Selection: recover.Selection{Instances: []string{"a"}}, Parallel: 2, BackupDir: "/b"}},
+		{"reboot --all", recover.CommandReboot, recover.Options{Selection: recover.Selection{All: true}, Parallel: 2, Reboot: recover.RebootOptions{MaxAge: 10 * time.Minute}}},
+		{"reboot --project shop --project-domain acme --host h --state active,ERROR --state shutoff --max-parallel 5 --batch-size 10 --batch-wait 90s --timeout 8m --accept-loss nvram", recover.CommandReboot,
+			recover.Options{Selection: recover.Selection{Project: "shop", ProjectDomain: "acme", Host: "h"}, Parallel: 5, AcceptLoss: []string{"nvram"},
+				Reboot: recover.RebootOptions{States: []string{"ACTIVE", "ERROR", "SHUTOFF"}, BatchSize: 10, BatchWait: 90 * time.Second, Timeout: 8 * time.Minute, MaxAge: 10 * time.Minute}}},
 	} {
 		f := &fake{}
 		if o := do(t, f, call{args: c.args}); o.code != exitOK {
@@ -347,7 +389,7 @@ func (failing) Write([]byte) (int, error) { return 0, errors.New("broken pipe") 
 func TestScan(t *testing.T) {
 	f := &fake{report: recover.Report{Host: "h", Instances: []recover.Instance{{UUID: "u", Domain: "d", Verdict: recover.VerdictRecoverable}}}}
 	o := do(t, f, call{args: "scan --libvirt-uri qemu:///x?a=b"})
-	if o.code != exitOK || !o.withLibvirt || !strings.Contains(o.out, "os-rescue --libvirt-uri 'qemu:///x?a=b' --all --offline --dry-run\n") {
+	if o.code != exitOK || !o.withLibvirt || !strings.Contains(o.out, "os-rescue --libvirt-uri 'qemu:///x?a=b' --all --dry-run\n") {
 		t.Errorf("exit %d, %q", o.code, o.out)
 	}
 	f.report.Instances[0].Verdict = recover.VerdictUnknown
@@ -366,7 +408,7 @@ func TestResumeFinishesEveryInterruptedRunTheOldestFirst(t *testing.T) {
 		{Run: "r2", State: recover.RunFinished}, {Run: "r1", State: recover.RunInterrupted},
 	}}
 	o := do(t, f, call{args: "resume"})
-	if want := "resume r1 execute close resume r4 execute close disconnect"; o.code != exitOK || strings.Join(f.calls, " ") != want {
+	if want := "disconnect resume r1 execute close resume r4 execute close disconnect"; o.code != exitOK || strings.Join(f.calls, " ") != want {
 		t.Errorf("exit %d, calls %v", o.code, f.calls)
 	}
 	f = &fake{runs: f.runs, result: recover.RunReport{Instances: []recover.InstanceReport{{Outcome: recover.OutcomeFailed}}}}

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -13,30 +15,43 @@ import (
 // those that it has.
 type runFlags struct {
 	options recover.Options
-	offline bool
 	dryRun  bool
 	yes     bool
 	mode    string
 	verify  string
 
-	needsOffline bool
-	allIfNone    bool // no selector selects everything
+	allIfNone bool // no selector selects everything
 }
 
-func (f *runFlags) addSelectors(cmd *cobra.Command) {
+func (f *runFlags) addSelectors(cmd *cobra.Command, all string) {
 	s := &f.options.Selection
 	cmd.Flags().StringVar(&s.Project, "project", "", "the instances of this project: its `name` or ID")
 	cmd.Flags().StringSliceVar(&s.Instances, "instance", nil, "this instance: its `UUID`; may be repeated")
-	cmd.Flags().BoolVar(&s.All, "all", false, "every instance of this host")
+	cmd.Flags().BoolVar(&s.All, "all", false, all)
+}
+
+// addNovaSelectors adds what only Nova and Keystone can tell apart.
+func (f *runFlags) addNovaSelectors(cmd *cobra.Command) {
+	s := &f.options.Selection
+	cmd.Flags().StringVar(&s.ProjectDomain, "project-domain", "", "the Keystone `domain` of --project, where several have a project of that name")
+	cmd.Flags().StringVar(&s.Host, "host", "", "leave out what Nova has on another compute `host` than this")
 }
 
 func (f *runFlags) addOffline(cmd *cobra.Command) {
-	f.needsOffline = true
-	cmd.Flags().BoolVar(&f.offline, "offline", false, "work through libvirt alone, without Nova")
+	cmd.Flags().BoolVar(&f.options.Offline, "offline", false, "work through libvirt alone: never ask Nova, lock nothing, start the domains by libvirt")
+}
+
+func (f *runFlags) addAcceptLoss(cmd *cobra.Command) {
+	cmd.Flags().StringSliceVar(&f.options.AcceptLoss, "accept-loss", nil,
+		"let a hard reboot through Nova lose this: `what` is "+strings.Join(losses(), ", ")+"; may be repeated")
 }
 
 func (f *runFlags) addRun(cmd *cobra.Command) {
 	cmd.Flags().Int("parallel", 2, "how many instances are worked on at a time")
+	f.addConsent(cmd)
+}
+
+func (f *runFlags) addConsent(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "show the plan and touch nothing")
 	cmd.Flags().BoolVarP(&f.yes, "yes", "y", false, "do not ask")
 }
@@ -44,7 +59,7 @@ func (f *runFlags) addRun(cmd *cobra.Command) {
 func (f *runFlags) addPublish(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.options.ReplaceExisting, "replace-existing", false, "move aside (never delete) what stands where a file belongs and differs from it")
 	cmd.Flags().BoolVar(&f.options.AcceptShared, "accept-shared", false,
-		"the files are on a file system that other hosts may write too, and you know that no other host runs the instance")
+		"with --offline: the files are on a file system that other hosts may write too, and you know that no other host runs the instance")
 	cmd.Flags().BoolVar(&f.options.NoReboot, "no-reboot", false, "put the files back and leave the domains off")
 }
 
@@ -79,8 +94,15 @@ func (f *runFlags) check() (recover.Options, error) {
 	if err := o.Selection.Validate(); err != nil {
 		return o, err
 	}
-	if f.needsOffline && !f.offline {
-		return o, errOffline
+	for _, loss := range o.AcceptLoss {
+		if !slices.Contains(losses(), loss) {
+			return o, fmt.Errorf("%w: --accept-loss is %q: it must be one of %s", recover.ErrUsage, loss, strings.Join(losses(), ", "))
+		}
+	}
+	for _, pid := range o.Holders {
+		if pid < 1 {
+			return o, fmt.Errorf("%w: --holder is %d: it must be the PID of a process", recover.ErrUsage, pid)
+		}
 	}
 	if o.BackupDir != "" {
 		dir, err := filepath.Abs(o.BackupDir)
@@ -90,4 +112,22 @@ func (f *runFlags) check() (recover.Options, error) {
 		o.BackupDir = dir // a resume may be started elsewhere
 	}
 	return o, nil
+}
+
+// setOffline says whether Nova is asked. ErrUsage for what can't be told apart
+// without.
+func setOffline(o *recover.Options, offline bool, host string) error {
+	o.Offline = offline
+	switch s := o.Selection; {
+	case offline && s.ProjectDomain != "":
+		return fmt.Errorf("%w: --project-domain can't be looked up without Nova: give the ID of the project", recover.ErrUsage)
+	case offline && s.Host != "" && s.Host != host:
+		return fmt.Errorf("%w: --host is %q: without Nova only the instances of this host, %q, are known", recover.ErrUsage, s.Host, host)
+	}
+	return nil
+}
+
+// losses is what --accept-loss may name.
+func losses() []string {
+	return []string{recover.LossNVRAM, recover.LossVTPM, recover.LossVPMEM, recover.LossSavedMemory}
 }

@@ -11,54 +11,95 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
+// resumeFlags are the flags of resume.
+type resumeFlags struct {
+	yes     bool
+	offline bool
+}
+
 func newResume(a *app) *cobra.Command {
-	yes := false
+	var f resumeFlags
 	cmd := &cobra.Command{
 		Use:   "resume [RUN]",
 		Short: "Finish an interrupted run",
-		Long: `Goes on where a run ended that was killed, or whose host went down. What was
-copied is proven again, a guest that was left paused goes on, and every instance
-ends in the state it was found in. Without RUN, all unfinished runs are finished,
-the oldest first; with --output json that is one document per run.
+		Long: `Goes on where a run ended that was killed, or whose host went down, or that Nova
+left in the middle. What was copied is proven again, a guest that was left paused
+goes on, every instance ends in the state it was found in, and is unlocked if the
+run had locked it. Without RUN, all unfinished runs are finished, the oldest
+first; with --output json that is one document per run.
+
+With --offline Nova is not asked, even if the run had begun with it: domains are
+started by libvirt. What is locked in Nova stays locked, and the result says so;
+a later resume without --offline unlocks it.
 
 RUN is what "os-rescue status" shows, or its beginning.`,
 		Example: `  os-rescue resume
-  os-rescue resume 20261122-1804 --yes`,
+  os-rescue resume 20261122-1804 --yes
+  os-rescue resume --offline`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, e, err := a.open(cmd, true)
+			ctx, e, err := a.open(cmd, false)
 			if err != nil {
 				return err
 			}
-			defer e.close()
-			if len(args) > 0 {
-				s, err := e.PrepareResume(ctx, args[0])
+			defer func() { e.close() }()
+			runs, err := unfinished(ctx, e, args)
+			if err != nil {
+				return err
+			}
+			if slices.ContainsFunc(runs, func(r recover.RunStatus) bool { return !r.Options.Reboot.Remote }) {
+				e.close()
+				e.close = func() {}
+				again, with, err := a.open(cmd, true)
 				if err != nil {
 					return err
 				}
-				return a.carryOut(ctx, cmd, s, yes)
+				ctx, e = again, with
 			}
-			return a.resumeAll(ctx, cmd, e, yes)
+			if len(args) > 0 {
+				s, err := a.prepareResume(ctx, e, args[0], f)
+				if err != nil {
+					return err
+				}
+				return a.carryOut(ctx, cmd, s, f.yes)
+			}
+			return a.resumeAll(ctx, cmd, e, runs, f)
 		},
 	}
-	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	cmd.Flags().BoolVarP(&f.yes, "yes", "y", false, "do not ask")
+	cmd.Flags().BoolVar(&f.offline, "offline", false, "finish it through libvirt alone: never ask Nova, leave locks as they are")
 	return cmd
 }
 
-// resumeAll finishes every interrupted run, the oldest first. It goes on after
-// one that could not be finished in full, and stops at what no other could pass.
-func (a *app) resumeAll(ctx context.Context, cmd *cobra.Command, e opened, yes bool) error {
-	runs, err := e.Runs(ctx)
-	if err != nil {
-		return err
+// unfinished returns the runs that are meant, the oldest first: the named one,
+// whatever its state, or all that were interrupted.
+func unfinished(ctx context.Context, e opened, args []string) ([]recover.RunStatus, error) {
+	if len(args) > 0 {
+		run, err := e.Run(ctx, args[0])
+		return []recover.RunStatus{run}, err
 	}
+	all, err := e.Runs(ctx)
+	var runs []recover.RunStatus
+	for _, run := range slices.Backward(all) {
+		if run.State == recover.RunInterrupted {
+			runs = append(runs, run)
+		}
+	}
+	return runs, err
+}
+
+func (a *app) prepareResume(ctx context.Context, e opened, run string, f resumeFlags) (session, error) {
+	w := withoutNova{a: a, offline: f.offline, yes: f.yes, possible: true}
+	return attempt(ctx, w, func(offline bool) (session, error) { return e.PrepareResume(ctx, run, offline) })
+}
+
+// resumeAll finishes interrupted runs. It goes on after one that could not be
+// finished in full, and stops at what no other could pass.
+func (a *app) resumeAll(ctx context.Context, cmd *cobra.Command, e opened, runs []recover.RunStatus, f resumeFlags) error {
 	found := false
 	var unfinished error
-	for _, run := range slices.Backward(runs) {
-		if run.State != recover.RunInterrupted {
-			continue
-		}
-		s, err := e.PrepareResume(ctx, run.Run)
+	for _, run := range runs {
+		s, err := a.prepareResume(ctx, e, run.Run, f)
 		if errors.Is(err, recover.ErrNoRun) { // it ended, or had not begun
 			a.say("os-rescue: %s", err)
 			continue
@@ -67,7 +108,7 @@ func (a *app) resumeAll(ctx context.Context, cmd *cobra.Command, e opened, yes b
 			return joined(err, unfinished)
 		}
 		found = true
-		if err := a.carryOut(ctx, cmd, s, yes); errors.Is(err, errUnrescued) {
+		if err := a.carryOut(ctx, cmd, s, f.yes); errors.Is(err, errUnrescued) {
 			unfinished = err
 		} else if err != nil {
 			return joined(err, unfinished)

@@ -14,7 +14,7 @@ import (
 func newRoot(a *app) *cobra.Command {
 	f := &runFlags{}
 	cmd := &cobra.Command{
-		Use:   "os-rescue {--project NAME|ID | --instance UUID ... | --all} --offline",
+		Use:   "os-rescue {--project NAME|ID | --instance UUID ... | --all}",
 		Short: "Bring back the disks of running instances whose files were deleted under them",
 		Long: `os-rescue brings back the disks of running OpenStack instances whose files were
 deleted under them, and gets the instances back into service without losing a
@@ -24,14 +24,28 @@ Without a command it rescues the instances that are selected. Each lost file is
 held open first, so that its data outlives even a crash of os-rescue. A guest
 whose writable disk is lost is paused; its files are copied from what its QEMU
 holds and compared in full; only then is its domain destroyed, its files put
-back, and the domain started again. A guest that lost only files which it does
-not write is not even paused.
+back, and the instance hard rebooted through Nova. A guest that lost only files
+which it does not write is not even paused.
 
-Anything that pauses or destroys a guest shows its plan and asks first. Where
-there is no terminal to ask on, it needs --yes. --dry-run shows the plan and
+Nova says which instances are meant and whose they are. Each one is locked there
+while it is worked on, so that its owner can't reboot or stop it, and unlocked at
+the end. Instances of other hosts are listed with their host: run os-rescue there.
+Sign-in is that of every OpenStack client: clouds.yaml with --os-cloud or OS_CLOUD,
+or the OS_* variables. Without Nova, --offline works through libvirt alone: the
+domains are started by libvirt, and nothing is locked.
+
+Anything that pauses, destroys or reboots a guest shows its plan and asks first.
+Where there is no terminal to ask on, it needs --yes. --dry-run shows the plan and
 touches nothing. An interrupted run is finished by "os-rescue resume".
 
-This version works through libvirt only: --offline must be given.
+A hard reboot makes the domain anew, and loses what is kept nowhere else: UEFI
+variables (nvram), the secrets of a virtual TPM (vtpm), persistent memory (vpmem),
+the memory of a suspended instance (saved-memory). Such an instance is left alone
+unless --accept-loss names what may be lost. With --offline all of that is kept.
+
+If Nova has already ended a guest (its owner hard rebooted it, and it is in ERROR
+with "No disk at ..."), but some process still has its files open, --holder PID
+names that process: the files are taken from there.
 
 Exit codes: 0 all done or nothing to do, 1 some instances were not rescued
 (their data is safe), 2 bad usage or configuration, 3 the environment is
@@ -40,9 +54,11 @@ unusable, 130 interrupted and rolled back.
 Configuration: ` + config.DefaultFile + `, overridden by environment
 variables (` + config.EnvPrefix + `LOG_LEVEL for log.level), overridden by flags.`,
 		Example: `  os-rescue scan
-  os-rescue --all --offline --dry-run
-  os-rescue --project shop --offline
-  os-rescue --instance 6f0c1f4e-3d53-4c9c-8a83-0d5b0c1f9a11 --offline --yes --backup-dir /mnt/backup`,
+  os-rescue --project shop --dry-run
+  os-rescue --project shop
+  os-rescue --all --offline
+  os-rescue --instance 6f0c1f4e-3d53-4c9c-8a83-0d5b0c1f9a11 --yes --backup-dir /mnt/backup
+  os-rescue --instance 6f0c1f4e-3d53-4c9c-8a83-0d5b0c1f9a11 --holder 4711`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
@@ -65,17 +81,21 @@ variables (` + config.EnvPrefix + `LOG_LEVEL for log.level), overridden by flags
 	p.String("log-level", "info", "trace, debug, info, warn or error")
 	p.String("log-format", "auto", "pretty, json, or auto: pretty on a terminal")
 	p.String("libvirt-uri", "qemu:///system", "where libvirt is reached")
+	p.String("os-cloud", "", "the `entry` of clouds.yaml to sign in with (default: OS_CLOUD, or the OS_* variables)")
 	p.BoolVar(&a.noColor, "no-color", false, "no colours, as with NO_COLOR in the environment")
 	p.BoolVarP(&a.quiet, "quiet", "q", false, "errors only: no progress, no other logs")
 
-	f.addSelectors(cmd)
+	f.addSelectors(cmd, "every instance of this host")
+	f.addNovaSelectors(cmd)
 	f.addOffline(cmd)
+	f.addAcceptLoss(cmd)
 	f.addRun(cmd)
 	f.addPublish(cmd)
+	cmd.Flags().IntSliceVar(&f.options.Holders, "holder", nil, "a process, by its `PID`, that holds files of an instance whose QEMU is gone; may be repeated")
 	cmd.Flags().StringVar(&f.options.BackupDir, "backup-dir", "", "also keep a backup of every file in this `directory`, as \"os-rescue backup\" does")
 	cmd.Flags().StringVar(&f.mode, "mode", "reboot", "how: reboot")
 	cmd.Flags().StringVar(&f.verify, "verify", "full", "how copies are proven: full")
 
-	cmd.AddCommand(newScan(a), newBackup(a), newRestore(a), newResume(a), newStatus(a), newReport(a), newVersion(a), newMan(a), newKeeper(a))
+	cmd.AddCommand(newScan(a), newBackup(a), newRestore(a), newReboot(a), newResume(a), newStatus(a), newReport(a), newVersion(a), newMan(a), newKeeper(a))
 	return cmd
 }

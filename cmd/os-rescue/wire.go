@@ -4,12 +4,17 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
+
+	"libvirt.org/go/libvirt"
 
 	"github.com/os-rescue/os-rescue/hypervisor"
+	"github.com/os-rescue/os-rescue/nova"
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// connect wires libvirt into an engine.
+// connect wires libvirt and Nova into an engine. Nova is not contacted before the
+// engine signs in.
 func connect(ctx context.Context, c connection) (engine, func(), error) {
 	failpoint, err := failpoints(ctx, c.env)
 	if err != nil {
@@ -21,6 +26,15 @@ func connect(ctx context.Context, c connection) (engine, func(), error) {
 	}
 	e := &recover.Engine{Settings: c.config.Settings(), Progress: c.progress, Failpoint: failpoint}
 	e.Settings.KeeperCommand = []string{self, "keeper", "--dir", c.config.StateDir}
+	e.SignIn = func(ctx context.Context) (recover.Cloud, error) {
+		info, _ := debug.ReadBuildInfo()
+		version := describe(info, libvirt.VERSION_NUMBER).Version
+		client, err := nova.Open(ctx, nova.Options{Cloud: c.config.OSCloud, RetryFor: c.config.NovaRetryFor, UserAgent: "os-rescue/" + version})
+		if err != nil {
+			return nil, err // not client: a nil pointer in an interface is not nil
+		}
+		return client, nil
+	}
 	if !c.libvirt {
 		return wired{e}, func() {}, nil
 	}
@@ -56,8 +70,8 @@ func (w wired) Prepare(ctx context.Context, command recover.Command, o recover.O
 	return s, nil
 }
 
-func (w wired) PrepareResume(ctx context.Context, run string) (session, error) {
-	s, err := w.Engine.PrepareResume(ctx, run)
+func (w wired) PrepareResume(ctx context.Context, run string, offline bool) (session, error) {
+	s, err := w.Engine.PrepareResume(ctx, run, offline)
 	if err != nil {
 		return nil, err
 	}

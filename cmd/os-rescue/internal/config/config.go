@@ -36,11 +36,14 @@ type Config struct {
 	NovaConf      string // absolute; the file need not exist
 	LibvirtURI    string
 	LibvirtRunDir string // absolute
+	OSCloud       string // the entry of clouds.yaml; empty for the client's own choice
+	NovaRetryFor  time.Duration
 	Owners        recover.OwnerTable
 	Headroom      float64 // percent
 	Parallel      int
 	FreezeTimeout time.Duration
 	StartTimeout  time.Duration
+	RebootTimeout time.Duration
 	Watch         time.Duration
 	CheckUser     string
 	CheckGroup    string
@@ -95,6 +98,7 @@ func (c Config) Settings() recover.Settings {
 	s.Headroom = c.Headroom / 100
 	s.FreezeTimeout = c.FreezeTimeout
 	s.StartTimeout = c.StartTimeout
+	s.RebootTimeout = c.RebootTimeout
 	s.Watch = c.Watch
 	s.CheckUser = c.CheckUser
 	s.CheckGroup = c.CheckGroup

@@ -128,11 +128,14 @@ func (b *Bars) draw(stop, stopped chan struct{}) {
 	defer close(stopped)
 	p := mpb.New(mpb.WithOutput(b.terminal), mpb.WithRefreshRate(redraw))
 	defer b.stderr.Redirect(above{p, b.terminal})()
-	total := p.New(max(b.total.Load(), 1), barStyle(), mpb.BarPriority(1<<30),
-		mpb.PrependDecorators(decor.Name("copied", decor.WC{W: 7, C: decor.DindentRight})),
-		mpb.AppendDecorators(
-			decor.CountersKibiByte("% .1f of % .1f "),
-			decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO), "0s"), decor.Name(" left")))
+	var total *mpb.Bar
+	if b.total.Load() > 0 { // a reboot copies nothing
+		total = p.New(b.total.Load(), barStyle(), mpb.BarPriority(1<<30),
+			mpb.PrependDecorators(decor.Name("copied", decor.WC{W: 7, C: decor.DindentRight})),
+			mpb.AppendDecorators(
+				decor.CountersKibiByte("% .1f of % .1f "),
+				decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO), "0s"), decor.Name(" left")))
+	}
 	tick := time.NewTicker(redraw)
 	defer tick.Stop()
 	for running := true; running; {
@@ -142,8 +145,10 @@ func (b *Bars) draw(stop, stopped chan struct{}) {
 			running = false
 		}
 		b.update(p)
-		// One byte short of the end: mpb would take the total for complete.
-		total.SetCurrent(min(b.done.Load(), max(b.total.Load(), 1)-1))
+		if total != nil {
+			// One byte short of the end: mpb would take the total for complete.
+			total.SetCurrent(min(b.done.Load(), b.total.Load()-1))
+		}
 	}
 	b.mu.Lock()
 	for _, f := range b.files {
@@ -154,7 +159,9 @@ func (b *Bars) draw(stop, stopped chan struct{}) {
 	}
 	b.mu.Unlock()
 	b.update(p)
-	total.Abort(true)
+	if total != nil {
+		total.Abort(true)
+	}
 	p.Wait()
 }
 

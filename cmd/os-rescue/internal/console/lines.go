@@ -23,6 +23,10 @@ func (l *Lines) Begin(instances int, bytes int64) {
 	if instances == 1 {
 		noun = "instance"
 	}
+	if bytes == 0 { // a reboot copies nothing
+		l.line("%d %s", instances, noun)
+		return
+	}
 	l.line("%d %s, %s to copy", instances, noun, Size(bytes))
 }
 

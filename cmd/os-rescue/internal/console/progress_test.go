@@ -114,6 +114,34 @@ func TestATerminalShowsBarsAndLogsAboveThem(t *testing.T) {
 	<-b.stopped
 }
 
+func TestProgressOfARebootSpeaksOfNoCopies(t *testing.T) {
+	who, report := subjects()
+	report.Bytes = 0
+	var out bytes.Buffer
+	lines := NewLines(&out)
+	lines.Begin(1, 0)
+	lines.Done(who, report)
+	if want := "1 instance\ninstance-0000002a (web?[2J): done, down for 14 s\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+
+	terminal, other := pty(t)
+	stderr := NewStderr(terminal)
+	defer stderr.Close()
+	b := NewBars(stderr, terminal)
+	b.Begin(1, 0)
+	b.Step(who, "reboot")
+	var seen strings.Builder
+	until(t, &seen, other, "instance-0000002a (web?[2J): reboot")
+	b.Done(who, report)
+	until(t, &seen, other, "done, down for 14 s")
+	go b.End()
+	<-b.stopped
+	if strings.Contains(seen.String(), "copied") {
+		t.Errorf("%q", seen.String())
+	}
+}
+
 func TestATerminalThatIsStoppedMakesNobodyWait(t *testing.T) {
 	terminal, _ := pty(t) // whose other side nobody reads
 	stderr := NewStderr(terminal)

@@ -2,6 +2,7 @@ package render
 
 import (
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/console"
@@ -12,7 +13,7 @@ import (
 // and what it leaves alone and why.
 func (t Text) Plan(w io.Writer, plan recover.Plan) error {
 	var p page
-	p.line("%s", t.paint(bold, "Plan of a "+string(plan.Command)+" on "+orDash(plan.Host)+", mode "+orDash(plan.Mode)))
+	p.line("%s", t.paint(bold, planTitle(plan)))
 	var none []string
 	for _, i := range plan.Instances {
 		if i.Action == recover.ActionNone {
@@ -28,8 +29,30 @@ func (t Text) Plan(w io.Writer, plan recover.Plan) error {
 	}
 	t.planSpace(&p, plan)
 	p.line("")
+	if len(plan.Elsewhere) > 0 {
+		t.elsewhere(&p, plan.Elsewhere, plan.Command, plan.Options.Selection)
+		p.line("")
+	}
+	if len(plan.Warnings) > 0 {
+		t.warnings(&p, plan.Warnings)
+		p.line("")
+	}
 	p.line("%s", planSum(plan))
 	return p.sendTo(w)
+}
+
+func planTitle(plan recover.Plan) string {
+	title := "Plan of a " + string(plan.Command) + " on " + orDash(plan.Host)
+	switch {
+	case plan.Command == recover.CommandReboot && plan.Options.Reboot.Remote:
+		title = "Plan of a reboot by the scans of other hosts"
+	case plan.Command == recover.CommandReboot, plan.Command == recover.CommandBackup:
+	case plan.Options.Offline:
+		title += ", mode " + orDash(plan.Mode) + ", without Nova"
+	default:
+		title += ", mode " + orDash(plan.Mode)
+	}
+	return title
 }
 
 func (t Text) planInstance(p *page, plan recover.Plan, i recover.InstancePlan) {
@@ -38,11 +61,18 @@ func (t Text) planInstance(p *page, plan recover.Plan, i recover.InstancePlan) {
 		p.line("  %s: %s", t.paint(yellow, "left alone"), console.Clean(i.Refusal))
 		return
 	}
-	what := actionText(i.Action)
-	if plan.Options.NoReboot && (i.Action == recover.ActionReboot || i.Action == recover.ActionPublish) {
-		what += "; it is not started"
+	found := "found " + orDash(string(i.Found))
+	if i.Server != nil {
+		found += ", " + novaState(*i.Server)
 	}
-	p.line("  %s (found %s); %s to copy", t.paint(actionColor(i.Action), what), orDash(string(i.Found)), console.Size(i.Bytes()))
+	what := t.paint(actionColor(i.Action), actionText(plan, i)) + " (" + found + ")"
+	if i.Action != recover.ActionHardReboot {
+		what += "; " + console.Size(i.Bytes()) + " to copy"
+	}
+	p.line("  %s", what)
+	if i.Server != nil && i.Server.Fault != "" {
+		p.line("  Nova's last error with it: %s", console.Clean(i.Server.Fault))
+	}
 	for n, step := range i.Steps {
 		p.line("  %3d. %s", n+1, console.Clean(step))
 	}
@@ -94,54 +124,98 @@ func (t Text) planSpace(p *page, plan recover.Plan) {
 
 // planSum says in one line what becomes of how many instances.
 func planSum(plan recover.Plan) string {
-	n := make(map[recover.Action]int)
-	for _, i := range plan.Instances {
-		n[i.Action]++
+	n := make(map[string]int)
+	var order []string
+	for _, a := range []recover.Action{
+		recover.ActionReboot, recover.ActionPublish, recover.ActionHardReboot, recover.ActionBackup,
+		recover.ActionPutBack, recover.ActionRefuse, recover.ActionNone,
+	} {
+		for _, i := range plan.Instances {
+			if i.Action != a {
+				continue
+			}
+			text := sumText(plan, i)
+			if n[text] == 0 {
+				order = append(order, text)
+			}
+			n[text]++
+		}
 	}
 	var parts []string
-	for _, a := range []struct {
-		action recover.Action
-		text   string
-	}{
-		{recover.ActionReboot, "paused, destroyed and started"},
-		{recover.ActionPublish, "put back and started"},
-		{recover.ActionBackup, "paused and backed up"},
-		{recover.ActionPutBack, "put back with no pause"},
-		{recover.ActionRefuse, "left alone"},
-		{recover.ActionNone, "intact"},
-	} {
-		if n[a.action] == 0 {
-			continue
-		}
-		text := a.text
-		if plan.Options.NoReboot {
-			text = strings.NewReplacer(" and started", "", "paused, destroyed", "paused and destroyed").Replace(text)
-		}
-		parts = append(parts, counted(n[a.action], "instance")+" "+text)
+	for _, text := range order {
+		parts = append(parts, counted(n[text], "instance")+" "+text)
 	}
-	if len(parts) == 0 {
+	switch {
+	case len(parts) == 0 && len(plan.Elsewhere) > 0:
+		return "The selected instances are all elsewhere: nothing to do here."
+	case len(parts) == 0:
 		return "No instances: nothing to do."
 	}
 	return "In sum: " + strings.Join(parts, ", ") + "."
 }
 
-func actionText(a recover.Action) string {
-	switch a {
-	case recover.ActionPutBack:
-		return "put back while it runs, with no pause"
+func sumText(plan recover.Plan, i recover.InstancePlan) string {
+	switch i.Action {
 	case recover.ActionReboot:
-		return "pause, copy, prove, destroy, put back, start"
+		return listed("paused", "destroyed", comeback(plan, i, "", "started", "hard rebooted"))
 	case recover.ActionPublish:
-		return "put back, start"
+		return listed("put back", comeback(plan, i, "", "started", "hard rebooted"))
+	case recover.ActionHardReboot:
+		return "hard rebooted"
 	case recover.ActionBackup:
-		return "pause, copy, prove, let it go on"
+		return "paused and backed up"
+	case recover.ActionPutBack:
+		return "put back with no pause"
+	case recover.ActionRefuse:
+		return "left alone"
+	case recover.ActionNone:
+		return "intact"
 	default:
-		return string(a)
+		return string(i.Action)
 	}
 }
 
+func actionText(plan recover.Plan, i recover.InstancePlan) string {
+	switch i.Action {
+	case recover.ActionPutBack:
+		return "put back while it runs, with no pause"
+	case recover.ActionReboot:
+		return "pause, copy, prove, destroy, put back" + comeback(plan, i, "; it stays off", ", start", ", hard reboot")
+	case recover.ActionPublish:
+		return "put back" + comeback(plan, i, "; it stays off", ", start", ", hard reboot")
+	case recover.ActionHardReboot:
+		return "hard reboot through Nova"
+	case recover.ActionBackup:
+		return "pause, copy, prove, let it go on"
+	default:
+		return string(i.Action)
+	}
+}
+
+// comeback chooses by how an instance whose files are back gets into service:
+// not at all, started by libvirt, or hard rebooted by Nova.
+func comeback(plan recover.Plan, i recover.InstancePlan, off, start, reboot string) string {
+	switch {
+	case plan.Options.NoReboot, i.Action == recover.ActionPublish && i.Found == recover.StateShutOff:
+		return off
+	case plan.Options.Offline, i.Server == nil:
+		return start
+	default:
+		return reboot
+	}
+}
+
+// listed joins words as a sentence does; empty ones are left out.
+func listed(words ...string) string {
+	words = slices.DeleteFunc(words, func(w string) bool { return w == "" })
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
+}
+
 func actionColor(a recover.Action) string {
-	if a == recover.ActionReboot {
+	if a == recover.ActionReboot || a == recover.ActionHardReboot {
 		return red
 	}
 	return bold

@@ -83,7 +83,7 @@ instance-00000002  web  11111111-0000-4000-8000-000000000002  recoverable
 
 Until they are rescued, do not stop, reboot, migrate or delete these instances, neither here nor in
 the dashboard: their data is there for only as long as their processes run.
-Next, see what a rescue would do: os-rescue --all --offline --dry-run
+Next, see what a rescue would do: os-rescue --all --dry-run
 `)
 }
 
@@ -92,8 +92,8 @@ func TestTheLastLineOfAScanIsWhatToDo(t *testing.T) {
 		verdict recover.Verdict
 		want    string
 	}{
-		{recover.VerdictRecoverable, "Next, see what a rescue would do: os-rescue --config /x --all --offline --dry-run"},
-		{recover.VerdictConflict, "Next, see what a rescue would do that moves aside what stands in the way: os-rescue --config /x --all --offline --replace-existing --dry-run"},
+		{recover.VerdictRecoverable, "Next, see what a rescue would do: os-rescue --config /x --all --dry-run"},
+		{recover.VerdictConflict, "Next, see what a rescue would do that moves aside what stands in the way: os-rescue --config /x --all --replace-existing --dry-run"},
 		{recover.VerdictLost, "What is lost is held by no process any more: see above what is still possible."},
 		{recover.VerdictUnknown, "Next, look again: os-rescue --config /x scan"},
 		{recover.VerdictDisplaced, "Files that are displaced are not lost. Put them, or the mount, back where they belong; os-rescue leaves them alone."},
@@ -115,7 +115,7 @@ func TestColoursAreOnlyThereWhenAskedFor(t *testing.T) {
 	for _, color := range []bool{false, true} {
 		s := Text{Color: color, Again: "os-rescue"}
 		all := written(t, func(b *bytes.Buffer) error {
-			return errors.Join(s.Scan(b, scanned()), s.Plan(b, planned()), s.Run(b, ran()), s.Status(b, stood()), s.Overview(b, Overview{Runs: []recover.RunStatus{stood()}}))
+			return errors.Join(s.Scan(b, scanned()), s.Plan(b, planned()), s.Run(b, ran(), recover.Selection{All: true}), s.Status(b, stood()), s.Overview(b, Overview{Runs: []recover.RunStatus{stood()}}))
 		})
 		if got := strings.Contains(all, "\x1b["); got != color {
 			t.Errorf("with Color %v: escape sequences are there: %v", color, got)
@@ -124,7 +124,7 @@ func TestColoursAreOnlyThereWhenAskedFor(t *testing.T) {
 }
 
 func planned() recover.Plan {
-	return recover.Plan{Run: "r1", Command: recover.CommandRescue, Mode: "reboot", Host: "cmp-7", OneByOne: true,
+	return recover.Plan{Run: "r1", Command: recover.CommandRescue, Mode: "reboot", Host: "cmp-7", OneByOne: true, Options: recover.Options{Offline: true},
 		Space: []recover.SpacePlan{
 			{Path: "/i", Need: 4 * gib, Free: 5 * gib, Headroom: 2 * gib},
 			{Path: "/xfs", Need: gib, Free: gib, Headroom: gib, Clones: true},
@@ -146,7 +146,7 @@ func planned() recover.Plan {
 
 func TestAPlanSaysWhatWillHappenInOrderAndWhatIsLeftAlone(t *testing.T) {
 	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Plan(b, planned()) }), `
-Plan of a rescue on cmp-7, mode reboot
+Plan of a rescue on cmp-7, mode reboot, without Nova
 
 instance-00000002  web  u2
   pause, copy, prove, destroy, put back, start (found running); 3.0 GiB to copy
@@ -188,7 +188,7 @@ func ran() recover.RunReport {
 }
 
 func TestTheResultOfARunIsATableThenEveryErrorInFullThenTheSum(t *testing.T) {
-	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Run(b, ran()) }), `
+	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Run(b, ran(), recover.Selection{All: true}) }), `
 INSTANCE           NAME  OUTCOME  PAUSED  DOWN   COPIED  NOTE
 instance-00000001  -     intact        -     -        -
 instance-00000002  web   rescued   3.4 s  14 s  3.0 GiB  see below
@@ -206,7 +206,7 @@ instance-00000003  u3
 
 func TestASumNamesWhatTheCommandDid(t *testing.T) {
 	for command, want := range map[recover.Command]string{
-		recover.CommandRescue: "1 rescued.", recover.CommandBackup: "1 backed up.", recover.CommandRestore: "1 restored.",
+		recover.CommandRescue: "1 rescued.", recover.CommandBackup: "1 backed up.", recover.CommandRestore: "1 restored.", recover.CommandReboot: "1 rebooted.",
 	} {
 		r := recover.RunReport{Command: string(command), Instances: []recover.InstanceReport{{Outcome: recover.OutcomeRescued}}}
 		if got := runSum(r); got != want {
@@ -218,7 +218,7 @@ func TestASumNamesWhatTheCommandDid(t *testing.T) {
 func TestAnInterruptedRunSaysWhereToLook(t *testing.T) {
 	r := ran()
 	r.Interrupted = true
-	got := written(t, func(b *bytes.Buffer) error { return plain().Run(b, r) })
+	got := written(t, func(b *bytes.Buffer) error { return plain().Run(b, r, recover.Selection{All: true}) })
 	if !strings.Contains(got, "interrupted") || !strings.Contains(got, "os-rescue status 20261122-180400-ab12") {
 		t.Error(got)
 	}

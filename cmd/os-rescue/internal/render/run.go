@@ -10,8 +10,9 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// Run writes how each instance fared, what went wrong in full, and the sum.
-func (t Text) Run(w io.Writer, r recover.RunReport) error {
+// Run writes how each instance fared, what went wrong in full, what is to be done
+// on other hosts, and the sum. The selection is the one that the run was made with.
+func (t Text) Run(w io.Writer, r recover.RunReport, selection recover.Selection) error {
 	var p page
 	if len(r.Instances) > 0 {
 		t.runTable(&p, r)
@@ -30,6 +31,14 @@ func (t Text) Run(w io.Writer, r recover.RunReport) error {
 		}
 		p.line("")
 	}
+	if len(r.Elsewhere) > 0 {
+		t.elsewhere(&p, r.Elsewhere, recover.Command(r.Command), selection)
+		p.line("")
+	}
+	if len(r.Warnings) > 0 {
+		t.warnings(&p, r.Warnings)
+		p.line("")
+	}
 	if r.Interrupted {
 		p.line("The run was interrupted. Where each instance stands: %s", t.paint(bold, t.Again+" status "+console.Clean(r.Run)))
 	}
@@ -38,18 +47,37 @@ func (t Text) Run(w io.Writer, r recover.RunReport) error {
 }
 
 func (t Text) runTable(p *page, r recover.RunReport) {
+	reboot := r.Command == string(recover.CommandReboot)
 	var rows [][]any
 	for _, i := range r.Instances {
 		note := ""
 		if i.Error != "" || len(i.Notes) > 0 {
 			note = "see below"
 		}
-		rows = append(rows, []any{
-			console.Clean(i.Domain), short(i.Name, 24), t.paint(outcomeColor(i.Outcome), outcomeText(r.Command, i.Outcome)),
-			secondsOrDash(i.PauseSeconds), secondsOrDash(i.DowntimeSeconds), bytesOrDash(i.Bytes), note,
-		})
+		row := []any{console.Clean(i.Domain), short(i.Name, 24), t.paint(outcomeColor(i.Outcome), outcomeText(r.Command, i.Outcome))}
+		if reboot {
+			row = append(row, secondsOrDash(rebootSeconds(i)), note)
+		} else {
+			row = append(row, secondsOrDash(i.PauseSeconds), secondsOrDash(i.DowntimeSeconds), bytesOrDash(i.Bytes), note)
+		}
+		rows = append(rows, row)
+	}
+	if reboot {
+		p.columns("", []any{"instance", "name", "outcome", "took", "note"}, rows, right(4))
+		return
 	}
 	p.columns("", []any{"instance", "name", "outcome", "paused", "down", "copied", "note"}, rows, right(4), right(5), right(6))
+}
+
+// rebootSeconds is how long a hard reboot took, the waiting for it included.
+func rebootSeconds(i recover.InstanceReport) float64 {
+	var sum float64
+	for _, s := range i.Steps {
+		if s.Name == "reboot" {
+			sum += s.Seconds
+		}
+	}
+	return sum
 }
 
 // runSum says in one line how many ended how, and where the rest can be read.
@@ -70,6 +98,9 @@ func runSum(r recover.RunReport) string {
 	sum := strings.Join(parts, ", ")
 	if sum == "" {
 		sum = "No instances: nothing to do"
+		if len(r.Elsewhere) > 0 {
+			sum = "The selected instances are all elsewhere: nothing to do here"
+		}
 	}
 	if !r.Started.IsZero() && !r.Finished.IsZero() {
 		sum += " in " + console.Seconds(r.Finished.Sub(r.Started).Round(100*time.Millisecond).Seconds())
@@ -88,6 +119,8 @@ func outcomeText(command string, o recover.Outcome) string {
 			return "backed up"
 		case recover.CommandRestore:
 			return "restored"
+		case recover.CommandReboot:
+			return "rebooted"
 		}
 	}
 	if o == "" {

@@ -95,10 +95,10 @@ func (t Text) next(p *page, instances []recover.Instance) {
 	}
 	switch {
 	case n[recover.VerdictRecoverable] > 0:
-		p.line("Next, see what a rescue would do: %s", t.paint(bold, t.Again+" --all --offline --dry-run"))
+		p.line("Next, see what a rescue would do: %s", t.paint(bold, t.Again+" --all --dry-run"))
 	case n[recover.VerdictConflict] > 0:
 		p.line("Next, see what a rescue would do that moves aside what stands in the way: %s",
-			t.paint(bold, t.Again+" --all --offline --replace-existing --dry-run"))
+			t.paint(bold, t.Again+" --all --replace-existing --dry-run"))
 	case n[recover.VerdictLost] > 0:
 		p.line("What is lost is held by no process any more: see above what is still possible.")
 	case n[recover.VerdictUnknown] > 0:

@@ -1,0 +1,120 @@
+package render
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/console"
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// mostElsewhere is how many instances of other hosts are shown one by one.
+const mostElsewhere = 20
+
+// elsewhere lists the selected instances that are not this host's, and says what
+// to run where.
+func (t Text) elsewhere(p *page, all []recover.Elsewhere, command recover.Command, selection recover.Selection) {
+	all = slices.Clone(all)
+	slices.SortStableFunc(all, func(a, b recover.Elsewhere) int {
+		return cmp.Or(cmp.Compare(where(a), where(b)), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UUID, b.UUID))
+	})
+	p.line("%s", t.paint(bold, "Elsewhere, and left alone: "+counted(len(all), "instance")))
+	var rows [][]any
+	for n, e := range all {
+		if n == mostElsewhere {
+			break
+		}
+		rows = append(rows, []any{console.Clean(where(e)), short(e.Name, 24), orDash(e.Status), console.Clean(e.UUID)})
+	}
+	p.columns("  ", []any{"host", "name", "status", "instance"}, rows)
+	if more := len(all) - mostElsewhere; more > 0 {
+		p.line("  and %d more: --output json has all", more)
+	}
+	hosts := map[string][]string{}
+	var order []string
+	unknown := false
+	for _, e := range all {
+		unknown = unknown || e.Unknown
+		if e.Unknown || e.Host == "" {
+			continue
+		}
+		if hosts[e.Host] == nil {
+			order = append(order, e.Host)
+		}
+		hosts[e.Host] = append(hosts[e.Host], e.UUID)
+	}
+	for _, host := range order {
+		p.line("On %s: %s", console.Clean(host), t.paint(bold, there(command, selection, hosts[host])))
+	}
+	if unknown {
+		p.line("Not known: the cell of the instance does not answer, so it may be on any host, also on this one. Run it again when the cell is back.")
+	}
+}
+
+func where(e recover.Elsewhere) string {
+	switch {
+	case e.Unknown:
+		return "not known"
+	case e.Host == "":
+		return "none"
+	default:
+		return e.Host
+	}
+}
+
+// there is the command for the same instances on their own host.
+func there(command recover.Command, s recover.Selection, uuids []string) string {
+	words := []string{"os-rescue"}
+	if command == recover.CommandReboot {
+		words = append(words, string(command))
+	}
+	switch {
+	case s.Project != "":
+		words = append(words, "--project", Quote(s.Project))
+		if s.ProjectDomain != "" {
+			words = append(words, "--project-domain", Quote(s.ProjectDomain))
+		}
+	case s.All:
+		words = append(words, "--all")
+	default:
+		for _, uuid := range uuids {
+			words = append(words, "--instance", Quote(uuid))
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// Quote writes a word so that a shell reads it as one.
+func Quote(s string) string {
+	s = console.Clean(s)
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/:._-+,@%=", r)
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+func (t Text) warnings(p *page, warnings []string) {
+	for _, w := range warnings {
+		p.line("%s %s", t.paint(yellow, "Warning:"), console.Clean(w))
+	}
+}
+
+// novaState says in a few words how Nova has an instance.
+func novaState(s recover.Server) string {
+	if s.Unknown {
+		return "unknown in Nova"
+	}
+	words := []string{fmt.Sprintf("%s in Nova", orDash(s.Status))}
+	if s.TaskState != "" {
+		words = append(words, "task "+console.Clean(s.TaskState))
+	}
+	if s.Locked {
+		words = append(words, "locked already")
+	}
+	return strings.Join(words, ", ")
+}

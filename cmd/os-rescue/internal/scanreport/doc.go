@@ -1,0 +1,3 @@
+// Package scanreport reads what "os-rescue scan --output json" wrote on other hosts,
+// strictly.
+package scanreport

@@ -1,0 +1,256 @@
+package nova
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/gophercloud/gophercloud/v2"
+	"github.com/gophercloud/gophercloud/v2/openstack/config/clouds"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// credentials are what a sign-in needs, and where they were found.
+type credentials struct {
+	auth     gophercloud.AuthOptions
+	endpoint gophercloud.EndpointOpts
+	tls      *tls.Config
+	source   string
+}
+
+// account says who signs in where; it holds no secret.
+type account struct {
+	authURL string
+	user    string
+	project string
+	token   bool // signed in by a token, which can't be renewed
+}
+
+// findCredentials takes the cloud that is named, by the caller or else by OS_CLOUD,
+// from clouds.yaml; when none is named, the OS_* variables. A clouds.yaml in which
+// no cloud was named is not used, as the OpenStack clients don't.
+func findCredentials(cloud string) (credentials, error) {
+	source := "--os-cloud " + cloud
+	if cloud == "" {
+		cloud = os.Getenv("OS_CLOUD")
+		source = "OS_CLOUD=" + cloud
+	}
+	var parse []clouds.ParseOption
+	switch {
+	case cloud != "":
+		files := cloudsFiles()
+		found := slices.IndexFunc(files, func(f cloudsFile) bool { return f.err == nil })
+		if found < 0 {
+			return credentials{}, fmt.Errorf("%w: %s names a cloud, and there is no clouds.yaml: looked at %s",
+				recover.ErrCredentials, source, describe(files))
+		}
+		source = fmt.Sprintf("cloud %q of %s", cloud, files[found].path)
+		parse = append(parse, clouds.WithCloudName(cloud), clouds.WithLocations(files[found].path))
+	case os.Getenv("OS_AUTH_URL") != "":
+		source = "the OS_* variables"
+		const name = "environment"
+		// JSON is YAML.
+		file, err := json.Marshal(clouds.Clouds{Clouds: map[string]clouds.Cloud{name: cloudOfEnv()}})
+		if err != nil {
+			return credentials{}, fmt.Errorf("%w: %s: %w", recover.ErrCredentials, source, err)
+		}
+		parse = append(parse, clouds.WithCloudName(name), clouds.WithCloudsYAML(bytes.NewReader(file)),
+			clouds.WithSecureYAML(strings.NewReader("{}")))
+	default:
+		return credentials{}, fmt.Errorf("%w: no credentials found. Looked for --os-cloud (not given), OS_CLOUD (not set) and OS_AUTH_URL (not set); "+
+			"clouds.yaml: %s. Name a cloud of a clouds.yaml with --os-cloud or OS_CLOUD, or set OS_AUTH_URL, OS_USERNAME, OS_PASSWORD, "+
+			"OS_PROJECT_NAME, OS_USER_DOMAIN_NAME and OS_PROJECT_DOMAIN_NAME (source an openrc file)", recover.ErrCredentials, describe(cloudsFiles()))
+	}
+	// The loader knows OS_INTERFACE, OS_REGION_NAME, OS_CACERT, OS_CERT and OS_KEY.
+	if os.Getenv("OS_INTERFACE") == "" && os.Getenv("OS_ENDPOINT_TYPE") != "" {
+		parse = append(parse, clouds.WithEndpointType(os.Getenv("OS_ENDPOINT_TYPE")))
+	}
+	if v := os.Getenv("OS_INSECURE"); v != "" {
+		insecure, err := strconv.ParseBool(v)
+		if err != nil {
+			return credentials{}, fmt.Errorf("%w: OS_INSECURE=%q is neither true nor false", recover.ErrCredentials, v)
+		}
+		parse = append(parse, clouds.WithInsecure(insecure))
+	}
+	auth, endpoint, config, err := parseClouds(parse...)
+	if err != nil {
+		return credentials{}, fmt.Errorf("%w: %s: %s", recover.ErrCredentials, source, withoutQuotes(err))
+	}
+	if !strings.HasPrefix(auth.IdentityEndpoint, "http://") && !strings.HasPrefix(auth.IdentityEndpoint, "https://") {
+		return credentials{}, fmt.Errorf("%w: %s: the auth URL %q does not start with http:// or https://",
+			recover.ErrCredentials, source, auth.IdentityEndpoint)
+	}
+	return credentials{auth: settle(auth), endpoint: endpoint, tls: config, source: source}, nil
+}
+
+// cloudOfEnv gathers the OS_* variables as a clouds.yaml would have them.
+//
+// openstack.AuthOptionsFromEnv is not used: it does not know OS_USER_DOMAIN_* and
+// OS_PROJECT_DOMAIN_*, which every openrc file of Keystone v3 sets, nor OS_TOKEN.
+func cloudOfEnv() clouds.Cloud {
+	env := func(names ...string) string {
+		for _, name := range names {
+			if v := os.Getenv(name); v != "" {
+				return v
+			}
+		}
+		return ""
+	}
+	return clouds.Cloud{AuthInfo: &clouds.AuthInfo{
+		AuthURL:                     env("OS_AUTH_URL"),
+		Token:                       env("OS_TOKEN", "OS_AUTH_TOKEN"),
+		Username:                    env("OS_USERNAME"),
+		UserID:                      env("OS_USER_ID", "OS_USERID"),
+		Password:                    env("OS_PASSWORD"),
+		ApplicationCredentialID:     env("OS_APPLICATION_CREDENTIAL_ID"),
+		ApplicationCredentialName:   env("OS_APPLICATION_CREDENTIAL_NAME"),
+		ApplicationCredentialSecret: env("OS_APPLICATION_CREDENTIAL_SECRET"),
+		SystemScope:                 env("OS_SYSTEM_SCOPE"),
+		TrustID:                     env("OS_TRUST_ID"),
+		ProjectName:                 env("OS_PROJECT_NAME", "OS_TENANT_NAME"),
+		ProjectID:                   env("OS_PROJECT_ID", "OS_TENANT_ID"),
+		UserDomainName:              env("OS_USER_DOMAIN_NAME"),
+		UserDomainID:                env("OS_USER_DOMAIN_ID"),
+		ProjectDomainName:           env("OS_PROJECT_DOMAIN_NAME"),
+		ProjectDomainID:             env("OS_PROJECT_DOMAIN_ID"),
+		DomainName:                  env("OS_DOMAIN_NAME"),
+		DomainID:                    env("OS_DOMAIN_ID"),
+		DefaultDomain:               env("OS_DEFAULT_DOMAIN"),
+	}}
+}
+
+// settle drops what is given twice, which gophercloud refuses and the OpenStack
+// clients don't: an ID beats a name, and what can be renewed beats a token.
+func settle(auth gophercloud.AuthOptions) gophercloud.AuthOptions {
+	if auth.Password != "" || auth.ApplicationCredentialSecret != "" {
+		auth.TokenID = ""
+	}
+	if auth.TokenID != "" {
+		auth.Username, auth.UserID, auth.DomainID, auth.DomainName = "", "", "", ""
+	}
+	if auth.UserID != "" {
+		auth.Username, auth.DomainID, auth.DomainName = "", "", ""
+	}
+	if auth.DomainID != "" {
+		auth.DomainName = ""
+	}
+	auth.AllowReauth = auth.TokenID == ""
+	return auth
+}
+
+func (c credentials) account() account {
+	a := account{authURL: c.auth.IdentityEndpoint, token: c.auth.TokenID != ""}
+	switch {
+	case a.token:
+		a.user = "the owner of a token"
+	case c.auth.ApplicationCredentialID != "":
+		a.user = "application credential " + c.auth.ApplicationCredentialID
+	case c.auth.ApplicationCredentialName != "":
+		a.user = "application credential " + c.auth.ApplicationCredentialName
+	default:
+		a.user = "user " + firstOf(c.auth.Username, c.auth.UserID, "(none)")
+		if domain := firstOf(c.auth.DomainName, c.auth.DomainID); domain != "" {
+			a.user += " of domain " + domain
+		}
+		if scope := c.auth.Scope; scope != nil {
+			a.project = firstOf(scope.ProjectName, scope.ProjectID)
+		}
+	}
+	return a
+}
+
+// String names the account, and the project it asks for.
+func (a account) String() string {
+	if a.project == "" {
+		return a.user
+	}
+	return a.user + ", project " + a.project
+}
+
+func firstOf(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// cloudsFile is a place where a clouds.yaml may be.
+type cloudsFile struct {
+	path   string
+	err    error
+	clouds []string // the names in it
+}
+
+// cloudsFiles looks where gophercloud's loader does (clouds.Parse), so that an error
+// can say what is there.
+func cloudsFiles() []cloudsFile {
+	var paths []string
+	if path := os.Getenv("OS_CLIENT_CONFIG_FILE"); path != "" {
+		paths = []string{path}
+	} else {
+		if cwd, err := os.Getwd(); err == nil {
+			paths = append(paths, filepath.Join(cwd, "clouds.yaml"))
+		}
+		config := os.Getenv("XDG_CONFIG_HOME")
+		if home, err := os.UserHomeDir(); config == "" && err == nil {
+			config = filepath.Join(home, ".config")
+		}
+		if config != "" {
+			paths = append(paths, filepath.Join(config, "openstack", "clouds.yaml"))
+		}
+		paths = append(paths, "/etc/openstack/clouds.yaml")
+	}
+	var files []cloudsFile
+	for _, path := range paths {
+		file := cloudsFile{path: path}
+		var text []byte
+		if text, file.err = os.ReadFile(path); file.err == nil {
+			var content struct {
+				Clouds map[string]any `yaml:"clouds"`
+			}
+			if yaml.Unmarshal(text, &content) == nil {
+				file.clouds = slices.Sorted(maps.Keys(content.Clouds))
+			}
+		}
+		files = append(files, file)
+	}
+	return files
+}
+
+func describe(files []cloudsFile) string {
+	var parts []string
+	for _, f := range files {
+		var pathError *fs.PathError
+		switch {
+		case errors.Is(f.err, fs.ErrNotExist):
+			parts = append(parts, f.path+" (absent)")
+		case errors.As(f.err, &pathError):
+			parts = append(parts, fmt.Sprintf("%s (%v)", f.path, pathError.Err))
+		case len(f.clouds) == 0:
+			parts = append(parts, f.path+" (no clouds in it)")
+		default:
+			parts = append(parts, fmt.Sprintf("%s (with %s)", f.path, strings.Join(f.clouds, ", ")))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// withoutQuotes is the error's text without what the YAML reader quotes from the
+// file, which may be a password in the wrong place.
+func withoutQuotes(err error) string {
+	return regexp.MustCompile("`[^`]*`").ReplaceAllString(err.Error(), "`...`")
+}

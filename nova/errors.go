@@ -1,0 +1,136 @@
+package nova
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// ErrTooOld: the compute endpoint knows no microversion 2.9 (Nova 13.0, Mitaka).
+var ErrTooOld = errors.New("this Nova is too old")
+
+// explain turns the last failure of a request into the errors of recover.Cloud.
+func (c *Client) explain(ctx context.Context, r request, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: %w", r.doing, ctx.Err())
+	}
+	var f *failure
+	if !errors.As(err, &f) {
+		return fmt.Errorf("%s: %w", r.doing, err)
+	}
+	switch {
+	case f.status == http.StatusUnauthorized && c.who.token:
+		return fmt.Errorf("%s: %w: the token has run out or was revoked, and a token can't be renewed. Sign in with a password or an "+
+			"application credential: %w", r.doing, recover.ErrCredentials, f)
+	case f.status == http.StatusUnauthorized:
+		return fmt.Errorf("%s: %w: %s does not accept %s (any more): %w", r.doing, recover.ErrCredentials, c.who.authURL, c.who, f)
+	case f.status == http.StatusForbidden:
+		return forbidden(r, f)
+	case f.status == http.StatusNotFound && r.instance && f.fault == "itemNotFound":
+		if !c.admin {
+			return fmt.Errorf("%s: %w: there is no such instance, or it is another project's: Nova shows those only to the role admin "+
+				"(its rule context_is_admin), which %s has not: %w", r.doing, recover.ErrForbidden, c.who.user, f)
+		}
+		return fmt.Errorf("%s: %w: %w", r.doing, recover.ErrNoInstance, f)
+	case f.status == http.StatusConflict:
+		return fmt.Errorf("%s: %w: %w", r.doing, recover.ErrTaskUnderWay, f)
+	case isCertificateError(f.cause):
+		return fmt.Errorf("%s: %w: the certificate of %s is not trusted (OS_CACERT, or cacert in clouds.yaml, names a CA file): %w",
+			r.doing, recover.ErrCloudUnavailable, f.url, f)
+	case f.status == 0 && r.once && !f.rejected:
+		return fmt.Errorf("%s: %w: it was sent and may be carried out; look at the instance before asking again: %w", r.doing, recover.ErrCloudUnavailable, f)
+	case f.status >= 500 && r.once && !f.rejected:
+		return fmt.Errorf("%s: %w: it may be carried out all the same; look at the instance before asking again: %w",
+			r.doing, recover.ErrCloudUnavailable, f)
+	case f.status == 0, f.transient:
+		return fmt.Errorf("%s: %w: %s: %w", r.doing, recover.ErrCloudUnavailable, f.url, f)
+	default:
+		return fmt.Errorf("%s: %w", r.doing, f)
+	}
+}
+
+// explainSignIn does the same for the first sign-in.
+func (c *Client) explainSignIn(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("signing in to %s: %w", c.who.authURL, ctx.Err())
+	}
+	var f *failure
+	if !errors.As(err, &f) {
+		return fmt.Errorf("%w: %s at %s: %w", recover.ErrCredentials, c.who, c.who.authURL, err)
+	}
+	switch {
+	case isCertificateError(f.cause):
+		return fmt.Errorf("%w: the certificate of %s is not trusted (OS_CACERT, or cacert in clouds.yaml, names a CA file): %w",
+			recover.ErrCloudUnavailable, c.who.authURL, f)
+	case c.Calls() == 0: // gophercloud refused before it sent anything
+		return fmt.Errorf("%w: the credentials for %s (%s) are incomplete: %w", recover.ErrCredentials, c.who.authURL, c.who, f.cause)
+	case f.status == 0, f.transient:
+		return fmt.Errorf("%w: Keystone at %s: %w", recover.ErrCloudUnavailable, c.who.authURL, f)
+	case f.status == http.StatusUnauthorized:
+		return fmt.Errorf("%w: Keystone at %s does not accept %s: wrong password or secret, or no such user or project: %w",
+			recover.ErrCredentials, c.who.authURL, c.who, f)
+	case f.status == http.StatusNotFound:
+		return fmt.Errorf("%w: there is no Keystone v3 at %s: %w", recover.ErrCredentials, c.who.authURL, f)
+	default:
+		return fmt.Errorf("%w: Keystone at %s refused %s: %w", recover.ErrCredentials, c.who.authURL, c.who, f)
+	}
+}
+
+// forbidden names the policy that forbids it: the one in the service's message, or
+// else the one that the request usually needs.
+func forbidden(r request, f *failure) error {
+	policy := r.policy
+	// nova/exception.py, PolicyNotAuthorized; keystone/exception.py, ForbiddenAction.
+	named := regexp.MustCompile(`(?:Policy doesn't allow|requested action:) ([a-z_]+:[A-Za-z0-9_:-]+)`).FindStringSubmatch(f.message)
+	if named != nil {
+		policy = strings.TrimRight(named[1], ":")
+	}
+	if policy == "" {
+		return fmt.Errorf("%s: %w: %w", r.doing, recover.ErrForbidden, f)
+	}
+	return fmt.Errorf("%s: %w: the policy %s forbids it; by default %s has it: %w", r.doing, recover.ErrForbidden, policy, roleOf(policy), f)
+}
+
+// The policies that os-rescue meets (nova/policies/*.py, keystone/common/policies/*.py).
+const (
+	policyGetProject     = "identity:get_project"
+	policyListProjects   = "identity:list_projects"
+	policyListDomains    = "identity:list_domains"
+	policyShow           = "os_compute_api:servers:show"
+	policyAllTenants     = "os_compute_api:servers:detail:get_all_tenants"
+	policyExtended       = "os_compute_api:os-extended-server-attributes"
+	policyExtendedStatus = "os_compute_api:os-extended-status"
+	policyServices       = "os_compute_api:os-services:list"
+	policyLock           = "os_compute_api:os-lock-server:lock"
+	policyUnlock         = "os_compute_api:os-lock-server:unlock"
+	policyPause          = "os_compute_api:os-pause-server:pause"
+	policyReboot         = "os_compute_api:servers:reboot"
+	policyActions        = "os_compute_api:os-instance-actions:list"
+)
+
+// roleOf says who has a policy by default.
+func roleOf(policy string) string {
+	switch policy {
+	case policyGetProject, policyListProjects:
+		return "the role admin, or reader on the system or the project's domain,"
+	case policyListDomains:
+		return "the role admin, or reader on the system,"
+	case policyShow, policyActions, "os_compute_api:servers:detail":
+		return "the role admin, or reader in the instance's project,"
+	case policyLock, policyUnlock, policyPause, policyReboot:
+		return "the role admin, or member in the instance's project,"
+	default:
+		return "the role admin"
+	}
+}
+
+func isCertificateError(err error) bool {
+	var verification *tls.CertificateVerificationError
+	return errors.As(err, &verification)
+}

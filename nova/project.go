@@ -1,0 +1,141 @@
+package nova
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// project is Keystone's record of a project, or of a domain.
+type project struct {
+	ID       string `json:"id"`
+	Name     string `json:"name"`
+	DomainID string `json:"domain_id"`
+}
+
+// Project returns the ID of a project: nameOrID is taken for an ID first, then for
+// a name, of the domain (name or ID) when that is not empty.
+//
+// recover.ErrNoProject; recover.ErrAmbiguous with the candidates' IDs and domains;
+// recover.ErrForbidden when the user may neither get that project nor list projects.
+func (c *Client) Project(ctx context.Context, nameOrID, domain string) (string, error) {
+	if nameOrID == "" {
+		return "", fmt.Errorf("%w: no name or ID was given", recover.ErrNoProject)
+	}
+	byID, err := c.projectByID(ctx, nameOrID)
+	switch {
+	case err == nil:
+		return byID, nil
+	case errors.Is(err, recover.ErrNoProject), errors.Is(err, recover.ErrForbidden):
+		// Keystone may forbid what does not exist.
+	default:
+		return "", err
+	}
+	named, nameErr := c.projectsByName(ctx, nameOrID)
+	if nameErr != nil {
+		if errors.Is(nameErr, recover.ErrForbidden) && errors.Is(err, recover.ErrForbidden) {
+			return "", fmt.Errorf("%w; and %w", nameErr, err)
+		}
+		return "", nameErr
+	}
+	if domain != "" && len(named) > 0 {
+		if named, err = c.inDomain(ctx, named, domain); err != nil {
+			return "", err
+		}
+	}
+	switch len(named) {
+	case 0:
+		if domain != "" {
+			return "", fmt.Errorf("%w: %q in domain %q, by name or ID", recover.ErrNoProject, nameOrID, domain)
+		}
+		return "", fmt.Errorf("%w: %q, by name or ID", recover.ErrNoProject, nameOrID)
+	case 1:
+		return named[0].ID, nil
+	}
+	var candidates []string
+	for _, p := range named {
+		candidates = append(candidates, fmt.Sprintf("%s in domain %s", p.ID, p.DomainID))
+	}
+	slices.Sort(candidates)
+	return "", fmt.Errorf("%w: %d projects are called %q: %s. Give the ID, or the domain",
+		recover.ErrAmbiguous, len(named), nameOrID, strings.Join(candidates, "; "))
+}
+
+func (c *Client) projectByID(ctx context.Context, id string) (string, error) {
+	var answer struct {
+		Project project `json:"project"`
+	}
+	r := request{
+		doing:  fmt.Sprintf("looking up project %q", id),
+		method: http.MethodGet,
+		url:    c.identity.ServiceURL("projects", url.PathEscape(id)),
+		into:   &answer,
+		policy: policyGetProject,
+	}
+	err := c.send(ctx, c.identity, r)
+	var f *failure
+	if errors.As(err, &f) && f.status == http.StatusNotFound {
+		return "", fmt.Errorf("%w: %q", recover.ErrNoProject, id)
+	}
+	if err != nil {
+		return "", err
+	}
+	if answer.Project.ID != id {
+		return "", fmt.Errorf("%w: %q", recover.ErrNoProject, id)
+	}
+	return id, nil
+}
+
+func (c *Client) projectsByName(ctx context.Context, name string) ([]project, error) {
+	var answer struct {
+		Projects []project `json:"projects"`
+	}
+	r := request{
+		doing:  fmt.Sprintf("looking up project %q by name", name),
+		method: http.MethodGet,
+		url:    c.identity.ServiceURL("projects") + "?" + url.Values{"name": {name}}.Encode(),
+		into:   &answer,
+		policy: policyListProjects,
+	}
+	if err := c.send(ctx, c.identity, r); err != nil {
+		return nil, err
+	}
+	// On MySQL, Keystone's comparison ignores case.
+	return slices.DeleteFunc(answer.Projects, func(p project) bool { return p.Name != name }), nil
+}
+
+// inDomain leaves the projects of a domain, by its ID or else by its name.
+func (c *Client) inDomain(ctx context.Context, projects []project, domain string) ([]project, error) {
+	keep := func(domainID string) []project {
+		return slices.DeleteFunc(slices.Clone(projects), func(p project) bool { return p.DomainID != domainID })
+	}
+	if kept := keep(domain); len(kept) > 0 {
+		return kept, nil
+	}
+	var answer struct {
+		Domains []project `json:"domains"`
+	}
+	r := request{
+		doing:  fmt.Sprintf("looking up domain %q by name", domain),
+		method: http.MethodGet,
+		url:    c.identity.ServiceURL("domains") + "?" + url.Values{"name": {domain}}.Encode(),
+		into:   &answer,
+		policy: policyListDomains,
+	}
+	if err := c.send(ctx, c.identity, r); err != nil {
+		return nil, err
+	}
+	var kept []project
+	for _, d := range answer.Domains {
+		if d.Name == domain {
+			kept = append(kept, keep(d.ID)...)
+		}
+	}
+	return kept, nil
+}

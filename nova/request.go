@@ -1,0 +1,84 @@
+package nova
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/gophercloud/gophercloud/v2"
+	"github.com/rs/zerolog"
+)
+
+// request is one thing asked of Nova or Keystone.
+type request struct {
+	doing    string // what the errors say was being done: "locking instance U"
+	method   string
+	url      string
+	body     any
+	into     any    // where the JSON answer goes; nil for none
+	ok       []int  // the expected statuses; gophercloud's defaults when nil
+	policy   string // what a 403 is about, when the answer doesn't say
+	instance bool   // a 404 says that there is no such instance
+	once     bool   // not to be carried out twice
+}
+
+// send asks, tries again what is likely to pass, and returns the errors of
+// recover.Cloud.
+func (c *Client) send(ctx context.Context, service *gophercloud.ServiceClient, r request) error {
+	err := c.retry(ctx, r, func() error {
+		_, err := service.Request(ctx, r.method, r.url, &gophercloud.RequestOpts{
+			JSONBody: r.body, JSONResponse: r.into, OkCodes: r.ok,
+		})
+		return err
+	})
+	if err != nil {
+		return c.explain(ctx, r, err)
+	}
+	return nil
+}
+
+// retry runs the attempt until it succeeds, the failure is one that does not pass,
+// RetryFor is over or the context ends. A request that must not be carried out
+// twice is sent again only after a failure that proves that it was not accepted.
+// The error is a *failure.
+func (c *Client) retry(ctx context.Context, r request, attempt func() error) error {
+	var last error
+	tries := 0
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		err := attempt()
+		if err == nil {
+			return struct{}{}, nil
+		}
+		f := readFailure(r, err, time.Now())
+		last = f
+		tries++
+		switch {
+		case !f.transient, r.once && !f.rejected, ctx.Err() != nil:
+			return struct{}{}, backoff.Permanent(f)
+		case f.retryAfter > 0:
+			return struct{}{}, errors.Join(f, &backoff.RetryAfterError{Duration: f.retryAfter})
+		}
+		return struct{}{}, f
+	},
+		backoff.WithBackOff(c.waits()),
+		backoff.WithMaxElapsedTime(c.opts.RetryFor),
+		backoff.WithNotify(func(err error, wait time.Duration) {
+			line := zerolog.Ctx(ctx).Debug()
+			if tries == 1 {
+				line = zerolog.Ctx(ctx).Warn()
+			}
+			line.Err(last).Dur("wait", wait).Stringer("for_up_to", c.opts.RetryFor).Msgf("%s: trying again", r.doing)
+		}))
+	if err == nil {
+		return nil
+	}
+	return last
+}
+
+func (c *Client) waits() *backoff.ExponentialBackOff {
+	waits := backoff.NewExponentialBackOff()
+	waits.InitialInterval = c.opts.firstWait
+	waits.MaxInterval = maxWait
+	return waits
+}

@@ -1,0 +1,200 @@
+package nova
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// Server returns one instance, as it is now; with Unknown set when its cell does
+// not answer (2.69+).
+//
+// recover.ErrNoInstance only when Nova itself says so to an admin. recover.ErrForbidden
+// when Nova leaves out the host (os_compute_api:os-extended-server-attributes).
+func (c *Client) Server(ctx context.Context, uuid string) (recover.Server, error) {
+	var answer struct {
+		Server json.RawMessage `json:"server"`
+	}
+	r := c.instance("reading", uuid)
+	r.method, r.into, r.policy = http.MethodGet, &answer, policyShow
+	if err := c.send(ctx, c.compute, r); err != nil {
+		return recover.Server{}, err
+	}
+	server, err := parseServer(answer.Server)
+	if err != nil {
+		return recover.Server{}, fmt.Errorf("%s: %w", r.doing, err)
+	}
+	if server.UUID != uuid {
+		return recover.Server{}, fmt.Errorf("%s: Nova answered with instance %s", r.doing, server.UUID)
+	}
+	return server, nil
+}
+
+// instance starts a request about one instance, at a path below it.
+func (c *Client) instance(doing, uuid string, path ...string) request {
+	parts := append([]string{"servers", url.PathEscape(uuid)}, path...)
+	return request{doing: fmt.Sprintf("%s instance %s", doing, uuid), url: c.compute.ServiceURL(parts...), instance: true}
+}
+
+// Servers returns the instances of all projects that the filter lets through, all
+// pages, deleted ones left out. Those of cells that are down come last, with
+// Unknown set (2.69+, and see the package's comment): a host filter lets all of
+// them through, because nobody knows their host.
+//
+// recover.ErrForbidden without os_compute_api:servers:detail:get_all_tenants, or when
+// Nova leaves out the host.
+func (c *Client) Servers(ctx context.Context, filter recover.ServerFilter) ([]recover.Server, error) {
+	query := url.Values{}
+	if filter.ProjectID != "" {
+		query.Set("project_id", filter.ProjectID)
+	}
+	if filter.Host != "" {
+		query.Set("host", filter.Host)
+	}
+	servers, err := c.list(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	// Nova skips the cells that are down in a list with a filter or a page size. The
+	// second list is read whole for what matches, since a cell may have come back
+	// between the two.
+	if c.minor >= minorDownCell && (len(query) > 0 || c.opts.pageSize > 0) {
+		page, err := c.page(ctx, url.Values{"all_tenants": {"1"}})
+		if err != nil {
+			return nil, err
+		}
+		servers = append(servers, page.servers...)
+	}
+	// Nova drops filters silently for a user without the policy allow_all_filters.
+	var matching, unknown []recover.Server
+	seen := map[string]bool{}
+	for _, s := range servers {
+		switch {
+		case seen[s.UUID], filter.ProjectID != "" && s.ProjectID != filter.ProjectID:
+		case s.Unknown:
+			seen[s.UUID] = true
+			unknown = append(unknown, s)
+		case filter.Host == "" || s.Host == filter.Host:
+			seen[s.UUID] = true
+			matching = append(matching, s)
+		}
+	}
+	return append(matching, unknown...), nil
+}
+
+// errMarkerGone: the instance after which the next page starts was deleted.
+var errMarkerGone = errors.New("the list's marker is gone")
+
+// list reads every page. When the instance that a page ended with is deleted before
+// the next is asked for, it starts again.
+func (c *Client) list(ctx context.Context, query url.Values) ([]recover.Server, error) {
+	const attempts = 3
+	var servers []recover.Server
+	var err error
+	for range attempts {
+		servers, err = c.listOnce(ctx, query)
+		if !errors.Is(err, errMarkerGone) {
+			return servers, err
+		}
+	}
+	return nil, err
+}
+
+func (c *Client) listOnce(ctx context.Context, filter url.Values) ([]recover.Server, error) {
+	query := url.Values{"all_tenants": {"1"}}
+	for key, values := range filter {
+		query[key] = values
+	}
+	if c.opts.pageSize > 0 {
+		query.Set("limit", strconv.Itoa(c.opts.pageSize))
+	}
+	var servers []recover.Server
+	seen := map[string]bool{}
+	for {
+		page, err := c.page(ctx, query)
+		var f *failure
+		if errors.As(err, &f) && f.status == http.StatusBadRequest && query.Has("marker") {
+			return nil, fmt.Errorf("%w: %w", errMarkerGone, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		servers = append(servers, page.servers...)
+		if page.next == "" {
+			return servers, nil
+		}
+		if seen[page.next] {
+			return nil, fmt.Errorf("listing the instances: Nova's pages go round in a circle at %s", page.next)
+		}
+		seen[page.next] = true
+		query.Set("marker", page.next)
+	}
+}
+
+type serverPage struct {
+	servers []recover.Server
+	next    string // the marker of the next page; empty on the last
+}
+
+func (c *Client) page(ctx context.Context, query url.Values) (serverPage, error) {
+	var answer json.RawMessage
+	r := request{
+		doing:  "listing the instances of all projects",
+		method: http.MethodGet,
+		url:    c.compute.ServiceURL("servers", "detail") + "?" + query.Encode(),
+		into:   &answer,
+		policy: policyAllTenants,
+	}
+	if err := c.send(ctx, c.compute, r); err != nil {
+		return serverPage{}, err
+	}
+	page, err := parsePage(answer)
+	if err != nil {
+		return serverPage{}, fmt.Errorf("%s: %w", r.doing, err)
+	}
+	return page, nil
+}
+
+// parsePage reads an answer of GET /servers/detail. Of the link to the next page
+// only the marker is used: behind a proxy its host or scheme is often wrong, and
+// the token would go there.
+func parsePage(body []byte) (serverPage, error) {
+	var answer struct {
+		Servers []json.RawMessage `json:"servers"`
+		Links   []struct {
+			Rel  string `json:"rel"`
+			Href string `json:"href"`
+		} `json:"servers_links"`
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return serverPage{}, fmt.Errorf("the answer can't be read: %w", err)
+	}
+	if answer.Servers == nil {
+		return serverPage{}, errors.New("the answer has no list of instances")
+	}
+	var page serverPage
+	for _, raw := range answer.Servers {
+		server, err := parseServer(raw)
+		if err != nil {
+			return serverPage{}, err
+		}
+		page.servers = append(page.servers, server)
+	}
+	for _, link := range answer.Links {
+		if link.Rel != "next" {
+			continue
+		}
+		u, err := url.Parse(link.Href)
+		if err != nil || u.Query().Get("marker") == "" {
+			return serverPage{}, errors.New("the answer's link to the next page has no marker")
+		}
+		page.next = u.Query().Get("marker")
+	}
+	return page, nil
+}

@@ -1,0 +1,69 @@
+package nova
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+const dialLimit = 10 * time.Second
+
+// transport counts and logs every HTTP request.
+type transport struct {
+	base  http.RoundTripper
+	calls *atomic.Int64
+}
+
+func newTransport(config *tls.Config, calls *atomic.Int64) *transport {
+	return &transport{calls: calls, base: &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: dialLimit}).DialContext,
+		TLSClientConfig:     config,
+		TLSHandshakeTimeout: dialLimit,
+		MaxIdleConnsPerHost: 16,
+		IdleConnTimeout:     30 * time.Second,
+		ForceAttemptHTTP2:   true,
+	}}
+}
+
+// RoundTrip sends the request and leaves one debug line in the log of its context:
+// never a header or a body, which hold tokens and passwords.
+func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	t.calls.Add(1)
+	start := time.Now()
+	resp, err := t.base.RoundTrip(req)
+	line := zerolog.Ctx(req.Context()).Debug().
+		Str("method", req.Method).
+		Str("path", req.URL.RequestURI()).
+		Int64("ms", time.Since(start).Milliseconds())
+	if err != nil {
+		line.Err(err).Msg("OpenStack API")
+		return nil, err
+	}
+	line.Int("status", resp.StatusCode).Str("request_id", requestID(resp.Header)).Msg("OpenStack API")
+	return resp, nil
+}
+
+// requestID is what OpenStack's own logs name a request by.
+func requestID(h http.Header) string {
+	if id := h.Get("X-Openstack-Request-Id"); id != "" {
+		return id
+	}
+	return h.Get("X-Compute-Request-Id")
+}
+
+var errRedirected = errors.New("redirected to another server; the token stays here")
+
+// sameServer follows a redirect only to where the token came from: net/http strips
+// Authorization from a redirect to another host, but not X-Auth-Token.
+func sameServer(req *http.Request, via []*http.Request) error {
+	if req.URL.Host != via[0].URL.Host || req.URL.Scheme != via[0].URL.Scheme || len(via) >= 5 {
+		return errRedirected
+	}
+	return nil
+}

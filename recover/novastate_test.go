@@ -1,0 +1,103 @@
+package recover
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestWhatNovasStateForbidsIsRefusedBeforeTheFirstPause(t *testing.T) {
+	state := func(vm string) func(*host, *guest, *Options) {
+		return func(h *host, g *guest, _ *Options) { h.cloud.servers[g.uuid].to(vm) }
+	}
+	base := func(do func(*host, *guest, *Options)) func(*host, *guest, *Options) {
+		return func(h *host, g *guest, o *Options) { o.AcceptShared = true; do(h, g, o) }
+	}
+	for name, c := range map[string]struct {
+		change func(*host, *guest, *Options)
+		says   string // empty: it is not refused
+	}{
+		"active":                 {state(VMActive), ""},
+		"error":                  {state(VMError), ""},
+		"stopped":                {state(VMStopped), ""},
+		"rescued":                {state(VMRescued), "rescue mode"},
+		"resized":                {state(VMResized), "resize confirm"},
+		"shelved":                {state(VMShelved), "shelved"},
+		"a state of its own":     {state("building"), "building"},
+		"a task":                 {func(h *host, g *guest, _ *Options) { h.cloud.servers[g.uuid].TaskState = "image_snapshot" }, "image_snapshot"},
+		"its owner reboots it":   {func(h *host, g *guest, _ *Options) { h.cloud.servers[g.uuid].TaskState = "rebooting" }, "task under way"},
+		"a token of its project": {func(h *host, _ *guest, _ *Options) { h.cloud.own = "p1" }, "its own project"},
+		"losses":                 {func(h *host, g *guest, _ *Options) { h.hv.domains[g.uuid].Losses = []string{LossNVRAM, LossVTPM} }, "--accept-loss nvram,vtpm"},
+		"losses, one of them accepted": {func(h *host, g *guest, o *Options) {
+			h.hv.domains[g.uuid].Losses = []string{LossNVRAM, LossVTPM}
+			o.AcceptLoss = []string{LossNVRAM}
+		}, "--accept-loss vtpm"},
+		"losses, all accepted": {func(h *host, g *guest, o *Options) {
+			h.hv.domains[g.uuid].Losses = []string{LossNVRAM}
+			o.AcceptLoss = []string{LossNVRAM}
+		}, ""},
+		"losses, and no reboot": {func(h *host, g *guest, o *Options) {
+			h.hv.domains[g.uuid].Losses = []string{LossNVRAM}
+			o.NoReboot = true
+		}, ""},
+		"nova-compute down": {func(h *host, _ *guest, _ *Options) { h.cloud.services["node"] = ComputeService{Known: true} }, "nova-compute is down on node"},
+		"nova-compute down, and no reboot": {func(h *host, _ *guest, o *Options) {
+			h.cloud.services["node"] = ComputeService{Known: true}
+			o.NoReboot = true
+		}, ""},
+		"nova-compute unknown": {func(h *host, _ *guest, _ *Options) { delete(h.cloud.services, "node") }, "knows no nova-compute"},
+		"services forbidden":   {func(h *host, _ *guest, _ *Options) { h.cloud.errs["ComputeService"] = ErrForbidden }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			g := h.add(1, guestOptions{})
+			h.online()
+			h.purge()
+			o := options(g)
+			base(c.change)(h, g, &o)
+			plan, err := planOnline(t, h, o)
+			must(t, err)
+			ip := planOf1(t, plan, g.uuid)
+			if c.says == "" && ip.Action != ActionReboot || c.says != "" && (ip.Action != ActionRefuse || !strings.Contains(ip.Refusal, c.says)) {
+				t.Errorf("%s: %q", ip.Action, ip.Refusal)
+			}
+			if name == "services forbidden" && len(plan.Warnings) != 1 {
+				t.Errorf("warnings: %v", plan.Warnings)
+			}
+		})
+	}
+	t.Run("an API that breaks stops the plan", func(t *testing.T) {
+		h := newHost(t)
+		g := h.add(1, guestOptions{})
+		h.online()
+		h.purge()
+		h.cloud.errs["ComputeService"] = ErrCloudUnavailable
+		if _, err := planOnline(t, h, options(g)); !errors.Is(err, ErrCloudUnavailable) {
+			t.Error(err)
+		}
+	})
+}
+
+// Only what a hard reboot needs is asked for: nothing of it when there is none.
+func TestWhatIsPutBackWhileTheGuestRunsNeedsNoRebootableState(t *testing.T) {
+	for _, vm := range []string{VMRescued, VMResized, VMActive} {
+		h := newHost(t)
+		g := h.add(1, guestOptions{base: "b"})
+		h.online()
+		h.cloud.servers[g.uuid].to(vm)
+		delete(h.cloud.services, "node")
+		must(t, os.Remove(g.base))
+		report, err := h.run(t.Context(), CommandRescue, options(g))
+		must(t, err)
+		if r := g.report(report); r.Outcome != OutcomeRescued {
+			t.Errorf("%s: %+v", vm, r)
+		}
+		if err := h.cloud.in(g.uuid, vm, false, 0); err != nil {
+			t.Error(err)
+		}
+		if h.cloud.called("Lock", g.uuid) != 1 {
+			t.Errorf("%s: it was not locked meanwhile", vm)
+		}
+	}
+}
