@@ -1,6 +1,8 @@
 # make          bin/os-rescue; needs gcc, pkg-config and libvirt-dev
 # make test     every test, unit and lab; as root, installs what is missing
 # make demo     the incident and the rescue, to watch; as root, installs what is missing
+# make e2e      the cases on a real OpenStack, brought up when it is not; as root
+# make openstack-up, openstack-down    that OpenStack, to work with
 # make bench    os-rescue beside lsof, cp and cmp; as root, installs what is missing
 # make fuzz     each fuzz target for FUZZTIME
 # make lint     go vet, gofmt, golangci-lint
@@ -33,6 +35,29 @@ packages:
 .PHONY: test
 test: packages format vet
 	$(GO) test -race -p 2 -timeout 26m ./...
+
+.PHONY: openstack-packages
+openstack-packages: packages
+	@sh test/openstack/install.sh
+
+# Not by go run, which would not pass a signal on to it.
+.PHONY: bin/bed
+bin/bed:
+	@$(GO) build -o $@ ./test/openstack/cmd/bed
+
+.PHONY: openstack-up
+openstack-up: openstack-packages bin/bed
+	bin/bed up
+
+.PHONY: openstack-down
+openstack-down: bin/bed
+	bin/bed down --purge
+
+# A bed that was up stays up.
+.PHONY: e2e
+e2e: openstack-packages bin/bed
+	$(GO) vet -tags openstack ./test/openstack/...
+	bin/bed run --purge -- $(GO) test -tags openstack -count=1 -timeout 29m ./test/openstack/e2e
 
 .PHONY: format
 format:

@@ -25,6 +25,9 @@ func (c *Client) Lock(ctx context.Context, uuid, reason string) error {
 	return c.action(ctx, uuid, "locking", policyLock, false, map[string]any{"lock": details})
 }
 
+// KeepsReasons is true from microversion 2.73 on.
+func (c *Client) KeepsReasons() bool { return c.minor >= minorReason }
+
 // Unlock unlocks an instance; not locked is success. A lock that a user of another
 // project made needs os_compute_api:os-lock-server:unlock:unlock_override.
 func (c *Client) Unlock(ctx context.Context, uuid string) error {
@@ -33,8 +36,8 @@ func (c *Client) Unlock(ctx context.Context, uuid string) error {
 
 // HardReboot asks once for a hard reboot and returns when Nova has accepted it.
 // recover.ErrTaskUnderWay with Nova's reason when it answers 409: a task under way,
-// a state that does not allow it, a lock. After recover.ErrCloudUnavailable it may
-// have been accepted: look.
+// a state that does not allow it, a lock. After recover.ErrCloudUnavailable, and
+// after the context's error, it may have been accepted: look.
 func (c *Client) HardReboot(ctx context.Context, uuid string) error {
 	return c.action(ctx, uuid, "hard rebooting", policyReboot, true, map[string]any{"reboot": map[string]string{"type": "HARD"}})
 }

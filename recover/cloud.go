@@ -10,7 +10,7 @@ import (
 var (
 	// ErrNoInstance: Nova says that there is no such instance (any more). Never
 	// returned for an instance that Nova can't see because its cell is down.
-	ErrNoInstance = errors.New("Nova knows no such instance")
+	ErrNoInstance = errors.New("Nova knows no such instance") //nolint:staticcheck // a name
 	// ErrCloudUnavailable: Nova or Keystone can't be reached or is broken (5xx,
 	// no connection), and trying again did not help.
 	ErrCloudUnavailable = errors.New("the OpenStack API does not answer")
@@ -21,7 +21,7 @@ var (
 	ErrForbidden = errors.New("the OpenStack user has no right to do this")
 	// ErrTaskUnderWay: Nova answers 409 because a task or the instance's state
 	// does not allow this now.
-	ErrTaskUnderWay = errors.New("Nova does not allow it now")
+	ErrTaskUnderWay = errors.New("Nova does not allow it now") //nolint:staticcheck // a name
 	// ErrAmbiguous: several projects have the name that was given.
 	ErrAmbiguous = errors.New("the name is ambiguous")
 	// ErrNoProject: Keystone knows no project of that name or ID.
@@ -115,6 +115,9 @@ type Cloud interface {
 	// Lock locks an instance. The reason is kept where Nova keeps reasons (2.73+).
 	// ErrNoInstance.
 	Lock(ctx context.Context, uuid, reason string) error
+
+	// KeepsReasons is true when the reason of a lock can be read again.
+	KeepsReasons() bool
 
 	// Unlock unlocks an instance; not locked is success. ErrNoInstance.
 	Unlock(ctx context.Context, uuid string) error

@@ -17,8 +17,9 @@ import (
 // Nova's do to real ones. Nothing in it takes time by itself: a task goes one step
 // further each time that its instance is looked at.
 type fakeCloud struct {
-	t  testing.TB
-	hv *fakeHypervisor
+	noReasons bool
+	t         testing.TB
+	hv        *fakeHypervisor
 
 	mu       sync.Mutex
 	servers  map[string]*fakeServer
@@ -174,6 +175,8 @@ func (c *fakeCloud) Project(ctx context.Context, nameOrID, domain string) (id st
 	})
 	return id, err
 }
+
+func (c *fakeCloud) KeepsReasons() bool { return !c.noReasons }
 
 func (c *fakeCloud) OwnProject() string { return c.own }
 

@@ -191,7 +191,7 @@ func (t *task) rebootedHere(ctx context.Context, waited bool) (bool, string, err
 		return false, "", err
 	case i.PID == 0:
 		return false, "its domain is off", nil
-	case i.process == t.ip.Process && !(waited && t.ip.Action == ActionHardReboot):
+	case i.process == t.ip.Process && (!waited || t.ip.Action != ActionHardReboot):
 		return false, "its QEMU is still the old one", nil
 	case i.Verdict != VerdictIntact && i.Verdict != VerdictUnaffected || !t.holdsPublished(i):
 		return false, fmt.Sprintf("its QEMU does not run on the published files (%s: %v)", i.Verdict, i.Reasons), nil
@@ -219,5 +219,18 @@ func (t *task) pauseAsFound(ctx context.Context) error {
 	if t.s.cloud == nil || t.ip.Server == nil || t.ip.Server.VMState != VMPaused {
 		return t.step(ctx, stepSuspend, "", func() error { return t.s.e.Hypervisor.Suspend(ctx, t.ip.UUID) })
 	}
-	return t.step(ctx, stepSuspend, "", func() error { return t.s.cloud.Pause(ctx, t.ip.UUID) })
+	return t.step(ctx, stepSuspend, "", func() error {
+		if err := t.s.cloud.Pause(ctx, t.ip.UUID); err != nil {
+			return err
+		}
+		for end := time.Now().Add(t.s.e.Settings.StartTimeout); ; pause(ctx, t.s.e.firstLook()) {
+			server, err := t.s.cloud.Server(ctx, t.ip.UUID)
+			if err != nil || server.VMState == VMPaused {
+				return err
+			}
+			if time.Now().After(end) {
+				return fmt.Errorf("%w: Nova has not paused it again in %s: it is %s", errNotYet, t.s.e.Settings.StartTimeout, server.Status)
+			}
+		}
+	})
 }

@@ -154,7 +154,7 @@ func (t *task) unlock(ctx context.Context, rec lockRecord) error {
 		return errCellDown
 	case !server.Locked:
 		return nil
-	case server.LockedReason != "" && server.LockedReason != rec.Reason:
+	case server.LockedReason != rec.Reason && t.s.cloud.KeepsReasons():
 		t.notef("somebody else has locked it meanwhile (%s): that lock stays", server.LockedReason)
 		return nil
 	}

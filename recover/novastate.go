@@ -18,7 +18,7 @@ func (p *planner) refuseByNova(ctx context.Context, i Instance, plan InstancePla
 	if own := p.cloud.OwnProject(); own != "" && own == server.ProjectID {
 		return "the credentials are of its own project: their lock would be an owner's, which every member can undo in the middle; sign in to another project (an admin's), or work --offline", nil
 	}
-	if server.TaskState != "" && !(plan.Action == ActionHardReboot && rebooting(*server)) {
+	if server.TaskState != "" && (plan.Action != ActionHardReboot || !rebooting(*server)) {
 		return fmt.Sprintf("Nova has a task under way on it (%s): wait for it to end", server.TaskState), nil
 	}
 	reboots := plan.Action == ActionHardReboot || plan.Action == ActionReboot || plan.Action == ActionPublish && plan.Found != StateShutOff

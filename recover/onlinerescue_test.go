@@ -65,14 +65,17 @@ func TestOnlyTheRunsOwnLockIsUndone(t *testing.T) {
 		before, during func(*fakeServer)
 		locked         bool
 		note           string
+		noReasons      bool
 	}{
-		"found locked":                  {func(s *fakeServer) { s.Locked, s.LockedReason = true, "" }, nil, true, ""},
-		"locked again by somebody else": {nil, func(s *fakeServer) { s.LockedReason = "under investigation" }, true, "under investigation"},
-		"unlocked by somebody else":     {nil, func(s *fakeServer) { s.Locked, s.LockedReason = false, "" }, false, ""},
-		"where Nova keeps no reasons":   {nil, func(s *fakeServer) { s.LockedReason = "" }, false, ""},
+		"found locked":                  {func(s *fakeServer) { s.Locked, s.LockedReason = true, "" }, nil, true, "", false},
+		"locked again by somebody else": {nil, func(s *fakeServer) { s.LockedReason = "under investigation" }, true, "under investigation", false},
+		"locked again without a reason": {nil, func(s *fakeServer) { s.LockedReason = "" }, true, "somebody else", false},
+		"unlocked by somebody else":     {nil, func(s *fakeServer) { s.Locked, s.LockedReason = false, "" }, false, "", false},
+		"where Nova keeps no reasons":   {nil, func(s *fakeServer) { s.LockedReason = "" }, false, "", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, g := onlineHost(t, guestOptions{})
+			h.cloud.noReasons = c.noReasons
 			if c.before != nil {
 				h.cloud.change(g.uuid, c.before)
 			}

@@ -255,29 +255,38 @@ func (s *Session) Execute(ctx context.Context) (RunReport, error) {
 	return report, err
 }
 
-// work goes through the instances, in batches where the options say so.
+// work goes through the instances, in batches where the options say so; what is
+// left alone anyway belongs to none.
 func (s *Session) work(ctx context.Context) error {
 	parallel := max(1, s.plan.Options.Parallel)
 	if s.plan.OneByOne {
 		parallel = 1
 	}
-	size := len(s.plan.Instances)
+	var due []InstancePlan
+	for _, ip := range s.plan.Instances {
+		if done, ok := s.settled(ip.UUID); ok {
+			s.note(done)
+			continue
+		}
+		if ip.Action != ActionNone && ip.Action != ActionRefuse {
+			due = append(due, ip)
+		} else if err := s.instance(ctx, ip); err != nil {
+			return err
+		}
+	}
+	size := len(due)
 	if n := s.plan.Options.Reboot.BatchSize; n > 0 {
 		size = n
 	}
-	busy := false
-	for batch := range slices.Chunk(s.plan.Instances, max(1, size)) {
-		if busy {
+	waited := false
+	for batch := range slices.Chunk(due, max(1, size)) {
+		if waited {
 			pause(ctx, s.plan.Options.Reboot.BatchWait)
 		}
-		busy = true
+		waited = true
 		var g errgroup.Group
 		g.SetLimit(parallel)
 		for _, ip := range batch {
-			if done, ok := s.settled(ip.UUID); ok {
-				s.note(done)
-				continue
-			}
 			g.Go(func() error { return s.instance(ctx, ip) })
 		}
 		if err := g.Wait(); err != nil {

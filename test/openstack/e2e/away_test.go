@@ -92,7 +92,7 @@ func TestAKilledRunIsFinishedByResume(t *testing.T) {
 			g := c.boot(t, "demo", openstack.Spec{Name: "web"})[0]
 			c.deleteTree(t)
 			said := g.beat(t)
-			ends(t, c.start(t, []string{"OS_RESCUE_FAILPOINT=" + point + "=kill"}, "--project", "demo", "--yes"), -1)
+			ends(t, c.start(t, []string{"OS_RESCUE_FAILPOINT=" + point + "=kill"}, "--project", "demo", "--yes"), 137)
 			if reason := c.lockReason(t, g); !strings.HasPrefix(reason, "os-rescue ") {
 				t.Errorf("after the kill it is locked for the reason %q", reason)
 			}

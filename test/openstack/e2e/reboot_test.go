@@ -123,7 +123,7 @@ func TestRebootIsAskedForOnce(t *testing.T) {
 	}
 
 	said = g.beat(t)
-	ends(t, c.start(t, []string{"OS_RESCUE_FAILPOINT=reboot.done=kill"}, "reboot", "--instance", g.UUID, "--yes"), -1)
+	ends(t, c.start(t, []string{"OS_RESCUE_FAILPOINT=reboot.done=kill"}, "reboot", "--instance", g.UUID, "--yes"), 137)
 	c.run(t, 0, "resume", "--yes")
 	g.isBack(t, 1, said)
 	if n := c.reboots(t, g); n != 2 {
