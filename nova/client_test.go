@@ -3,9 +3,13 @@ package nova
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gophercloud/gophercloud/v2"
 
 	"github.com/os-rescue/os-rescue/recover"
 )
@@ -116,6 +120,25 @@ func TestAProjectIsFoundByIDThenByNameThenInItsDomain(t *testing.T) {
 			mention(t, err, tt.err, tt.words...)
 		}
 	}
+}
+
+func TestAProjectsNameIsTakenExactly(t *testing.T) {
+	cloud := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !r.URL.Query().Has("name") {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		fmt.Fprint(w, `{"projects": [{"id": "1", "name": "Demo", "domain_id": "default"}]}`) // as on MySQL
+	}), nil)
+	opts := quick()
+	opts.setDefaults()
+	provider := &gophercloud.ProviderClient{}
+	c := &Client{opts: opts, provider: provider, identity: &gophercloud.ServiceClient{ProviderClient: provider, Endpoint: cloud.URL + "/v3/"}}
+	if id, err := c.Project(t.Context(), "Demo", ""); id != "1" || err != nil {
+		t.Errorf("Demo: %q, %v", id, err)
+	}
+	_, err := c.Project(t.Context(), "demo", "")
+	mention(t, err, recover.ErrNoProject)
 }
 
 func TestAMemberMayGetTheOwnProjectAndIsToldWhatLookingOthersUpNeeds(t *testing.T) {

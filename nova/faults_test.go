@@ -270,7 +270,7 @@ func TestAnAnswerThatIsNotNovasIsNoProofThatAnInstanceIsGone(t *testing.T) {
 	for name, wrong := range map[string]func(http.ResponseWriter, *http.Request){
 		"a proxy's 404": status(404),
 		"another URL's 404": func(w http.ResponseWriter, _ *http.Request) {
-			w.WriteHeader(404)
+			w.WriteHeader(http.StatusNotFound)
 			w.Write([]byte(`{"error": {"message": "no"}}`))
 		},
 		"an empty answer": func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(`{}`)) },

@@ -87,7 +87,7 @@ func parseServer(text json.RawMessage) (recover.Server, error) {
 	case !r.Host.present || !r.Domain.present:
 		return recover.Server{}, hidden(r.ID, "its host", policyExtended)
 	case !r.Locked.present:
-		return recover.Server{}, fmt.Errorf("Nova's record of instance %s does not say whether it is locked", r.ID)
+		return recover.Server{}, fmt.Errorf("the record of instance %s does not say whether it is locked", r.ID)
 	}
 	return s, nil
 }

@@ -82,7 +82,7 @@ func TestAListWhoseMarkerIsGoneStartsAgainAndOneThatGoesInACircleEnds(t *testing
 			fmt.Fprintf(w, `{"servers": [%s, %s], %s}`, record(1), record(2), next("m1"))
 		case marker == "m1" && gone:
 			gone = false
-			w.WriteHeader(400)
+			w.WriteHeader(http.StatusBadRequest)
 			fmt.Fprint(w, `{"badRequest": {"code": 400, "message": "marker [m1] not found"}}`)
 		case marker == "m1":
 			fmt.Fprintf(w, `{"servers": [%s, %s], %s}`, record(2), record(3), next("m2"))

@@ -119,7 +119,11 @@ func TestKeystoneAwayWhileATokenIsRenewed(t *testing.T) {
 	opts.RetryFor = 30 * time.Millisecond
 	c := cloud.open(t, cloud.Vars["admin"], cloud.Vars["admin-project"], opts)
 	e.expireNow()
-	mention(t, c.HardReboot(t.Context(), cloud.Vars["web1"]), recover.ErrCloudUnavailable, cloud.URL+"/identity/v3/auth/tokens")
+	err := c.HardReboot(t.Context(), cloud.Vars["web1"])
+	mention(t, err, recover.ErrCloudUnavailable, cloud.URL+"/identity/v3/auth/tokens")
+	if strings.Contains(err.Error(), "look at the instance") {
+		t.Errorf("it was not carried out, and the error says it may be: %v", err)
+	}
 
 	// A 401 proves that the reboot was not carried out, so it is asked for again.
 	mu.Lock()

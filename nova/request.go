@@ -27,6 +27,7 @@ type request struct {
 // recover.Cloud.
 func (c *Client) send(ctx context.Context, service *gophercloud.ServiceClient, r request) error {
 	err := c.retry(ctx, r, func() error {
+		//nolint:bodyclose // gophercloud closes it unless KeepResponseBody is set
 		_, err := service.Request(ctx, r.method, r.url, &gophercloud.RequestOpts{
 			JSONBody: r.body, JSONResponse: r.into, OkCodes: r.ok,
 		})
