@@ -394,12 +394,15 @@ func (t *task) look(ctx context.Context) (Instance, error) {
 // running nova-compute: about 15 s after a domain ended, Nova stops the instance
 // that it believes to be off (nova/compute/manager.py, handle_lifecycle_event and
 // _sync_instance_power_state). Its files are back, so that loses nothing; it is
-// started again.
+// started again, and watched for longer, because Nova asks the guest to shut down
+// for a minute before it ends it. When it is stopped once more, it stays so: Nova
+// has it as stopped by then, and ends whatever libvirt starts.
 func (t *task) watch(ctx context.Context) error {
 	pids, err := processesNamed(procDir, "nova-compute")
 	if err != nil || len(pids) == 0 {
 		return err
 	}
+	again := false
 	for end := time.Now().Add(t.s.e.Settings.Watch); time.Now().Before(end); pause(ctx, time.Second) {
 		d, err := t.s.e.Hypervisor.Domain(ctx, t.ip.UUID)
 		if err != nil {
@@ -408,6 +411,12 @@ func (t *task) watch(ctx context.Context) error {
 		if d.State != StateShutOff {
 			continue
 		}
+		if again {
+			t.fought = true
+			return nil
+		}
+		again = true
+		end = time.Now().Add(2 * t.s.e.Settings.Watch)
 		zerolog.Ctx(ctx).Info().Str("domain", t.ip.Domain).Msg("it was stopped again, by Nova as it seems: starting it once more")
 		t.notef("something stopped it after its start, Nova as it seems; it was started again: tell Nova with a hard reboot")
 		if err := t.s.e.Hypervisor.Start(ctx, t.ip.UUID, t.ip.Found == StatePaused); err != nil {

@@ -29,6 +29,7 @@ type task struct {
 	// there on the only way is forward.
 	committed bool
 	off       bool     // the domain has no QEMU (any more)
+	fought    bool     // Nova ends whatever libvirt starts of it
 	stayOff   bool     // because the guest ended by itself: it is not started again
 	before    Snapshot // the guest's writing, right after the suspend
 	suspended time.Time
@@ -69,6 +70,10 @@ func (t *task) do(ctx context.Context) (report InstanceReport, settled bool) {
 		return t.end(OutcomeSkipped, t.fail(err, "Nothing of it was touched; its lost files stay held until this run ends", "")), true
 	}
 	outcome, err := t.run(ctx)
+	if err == nil && t.fought {
+		return t.end(OutcomeFailed, t.fail(errors.New("its files are back and proven, but it is off: nova-compute has it as stopped, and ends it whenever libvirt starts it"),
+			"No data is lost", "Have Nova start it: os-rescue reboot --instance "+t.ip.UUID+" --state SHUTOFF")), true
+	}
 	if err == nil {
 		return t.end(outcome, nil), true
 	}

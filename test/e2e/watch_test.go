@@ -11,8 +11,50 @@ import (
 )
 
 // Nova stops an instance that it believes to be off about 15 s after its domain
-// ended. A process of nova-compute's name and a destroy stand in for it here.
+// ended. A process of nova-compute's name and a destroy stand in for it here; the
+// real one is in test/openstack.
 func TestADomainThatNovaStopsAgainIsStartedOnceMore(t *testing.T) {
+	v, p := watched(t, "25s")
+	v.isBack(t, 1)
+	v.Destroy(t)
+	v.isBack(t, 1)
+	r := p.Wait(t)
+	if r.Code != 0 {
+		t.Fatalf("exit code %d\n%s\n%s", r.Code, r.Stdout, r.Stderr)
+	}
+	got := of(t, report(t, r), v)
+	if got.Outcome != recover.OutcomeRescued || len(got.Notes) != 1 {
+		t.Errorf("the report says %s", asJSON(t, got))
+	}
+	says(t, got.Notes[0], "started again")
+	v.intact(t)
+}
+
+// When Nova has it as stopped, it ends whatever libvirt starts: that is said, and
+// is no success.
+func TestADomainThatNovaKeepsStoppingIsNoSuccess(t *testing.T) {
+	v, p := watched(t, "1m")
+	v.isBack(t, 1)
+	v.Destroy(t)
+	v.isBack(t, 1)
+	v.Destroy(t)
+	r := p.Wait(t)
+	if r.Code != 1 {
+		t.Fatalf("exit code %d\n%s\n%s", r.Code, r.Stdout, r.Stderr)
+	}
+	got := of(t, report(t, r), v)
+	if got.Outcome != recover.OutcomeFailed {
+		t.Errorf("the report says %s", asJSON(t, got))
+	}
+	says(t, got.Error, "os-rescue reboot", "--state SHUTOFF", "No data is lost")
+	if state := v.State(t); state != "shut off" {
+		t.Errorf("it is %s", state)
+	}
+}
+
+// watched starts an offline rescue of a guest beside a nova-compute.
+func watched(t *testing.T, limit string) (*victim, *lab.Process) {
+	t.Helper()
 	l := lab.New(t, withFailpoints)
 	v := boot(t, l, lab.Spec{})
 	nova := filepath.Join(t.TempDir(), "nova-compute")
@@ -27,24 +69,10 @@ func TestADomainThatNovaStopsAgainIsStartedOnceMore(t *testing.T) {
 	if err := compute.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		_ = compute.Process.Kill()
 		_ = compute.Wait()
-	}()
-
+	})
 	l.DeleteTree(t)
-	p := l.StartCommand(t, []string{"OS_RESCUE_WATCH=30s"}, "--all", "--offline", "--yes", "--output", "json")
-	v.isBack(t, 1)
-	v.Destroy(t)
-	v.isBack(t, 1)
-	r := p.Wait(t)
-	if r.Code != 0 {
-		t.Fatalf("exit code %d\n%s\n%s", r.Code, r.Stdout, r.Stderr)
-	}
-	got := of(t, report(t, r), v)
-	if got.Outcome != recover.OutcomeRescued || len(got.Notes) != 1 {
-		t.Errorf("the report says %s", asJSON(t, got))
-	}
-	says(t, got.Notes[0], "started again")
-	v.intact(t)
+	return v, l.StartCommand(t, []string{"OS_RESCUE_WATCH=" + limit}, "--all", "--offline", "--yes", "--output", "json")
 }

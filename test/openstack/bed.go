@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -76,6 +75,9 @@ func Open(options Options) *Bed {
 // up it starts what is missing. It needs root; the services live on when the
 // caller ends, until Down.
 func Up(ctx context.Context, options Options) (*Bed, error) {
+	if err := installed(); err != nil {
+		return nil, err
+	}
 	b := Open(options)
 	unlock, err := b.lock()
 	if err != nil {
@@ -325,11 +327,14 @@ func emptyDir(dir string) error {
 	return nil
 }
 
-// Installed returns an error that says what to do when the packages are missing.
-func Installed() error {
-	for _, program := range []string{"/usr/sbin/mariadbd", "/usr/bin/epmd", "/usr/bin/keystone-manage", "/usr/bin/nova-compute", "/usr/bin/neutron-server", "/usr/bin/uwsgi"} {
-		if _, err := exec.LookPath(program); err != nil {
-			return fmt.Errorf("openstack: %w: test/openstack/install.sh installs the packages", err)
+// installed returns an error that says what to do when the bed can't be here.
+func installed() error {
+	if os.Geteuid() != 0 {
+		return errors.New("openstack: the bed needs root")
+	}
+	for _, program := range []string{"/usr/sbin/mariadbd", "/usr/bin/epmd", "/usr/bin/keystone-manage", "/usr/bin/nova-compute", "/usr/bin/neutron-server", "/usr/bin/uwsgi", "/usr/sbin/libvirtd"} {
+		if _, err := os.Stat(program); err != nil {
+			return fmt.Errorf("openstack: %w: make openstack-packages installs what the bed needs", err)
 		}
 	}
 	return nil

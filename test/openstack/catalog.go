@@ -142,7 +142,7 @@ func (c *catalog) project(name string) string {
 		return idsOf(c.ctx, projects.List(c.identity, projects.ListOpts{Name: name}), projects.ExtractProjects, func(p projects.Project) string { return p.ID })
 	}, func() (string, error) {
 		p, err := projects.Create(c.ctx, c.identity, projects.CreateOpts{Name: name, DomainID: "default"}).Extract()
-		return idOr(p, err, func() string { return p.ID })
+		return idOr(err, func() string { return p.ID })
 	})
 }
 
@@ -151,7 +151,7 @@ func (c *catalog) user(name string) string {
 		return idsOf(c.ctx, users.List(c.identity, users.ListOpts{Name: name}), users.ExtractUsers, func(u users.User) string { return u.ID })
 	}, func() (string, error) {
 		u, err := users.Create(c.ctx, c.identity, users.CreateOpts{Name: name, Password: name, DomainID: "default"}).Extract()
-		return idOr(u, err, func() string { return u.ID })
+		return idOr(err, func() string { return u.ID })
 	})
 }
 
@@ -160,7 +160,7 @@ func (c *catalog) role(name string) string {
 		return idsOf(c.ctx, roles.List(c.identity, roles.ListOpts{Name: name}), roles.ExtractRoles, func(r roles.Role) string { return r.ID })
 	}, func() (string, error) {
 		r, err := roles.Create(c.ctx, c.identity, roles.CreateOpts{Name: name}).Extract()
-		return idOr(r, err, func() string { return r.ID })
+		return idOr(err, func() string { return r.ID })
 	})
 }
 
@@ -176,19 +176,19 @@ func (c *catalog) endpoint(name, kind, at string) {
 		return idsOf(c.ctx, services.List(c.identity, services.ListOpts{ServiceType: kind}), services.ExtractServices, func(s services.Service) string { return s.ID })
 	}, func() (string, error) {
 		s, err := services.Create(c.ctx, c.identity, services.CreateOpts{Name: name, Type: kind}).Extract()
-		return idOr(s, err, func() string { return s.ID })
+		return idOr(err, func() string { return s.ID })
 	})
 	for _, availability := range []gophercloud.Availability{gophercloud.AvailabilityPublic, gophercloud.AvailabilityInternal, gophercloud.AvailabilityAdmin} {
 		c.ensure(fmt.Sprintf("endpoint %s %s", name, availability), func() ([]string, error) {
 			return idsOf(c.ctx, endpoints.List(c.identity, endpoints.ListOpts{ServiceID: service, Availability: availability}), endpoints.ExtractEndpoints, func(e endpoints.Endpoint) string { return e.ID })
 		}, func() (string, error) {
 			e, err := endpoints.Create(c.ctx, c.identity, endpoints.CreateOpts{Availability: availability, Region: region, URL: at, ServiceID: service}).Extract()
-			return idOr(e, err, func() string { return e.ID })
+			return idOr(err, func() string { return e.ID })
 		})
 	}
 }
 
-func idOr[T any](_ *T, err error, id func() string) (string, error) {
+func idOr(err error, id func() string) (string, error) {
 	if err != nil {
 		return "", err
 	}

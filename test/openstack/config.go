@@ -192,7 +192,7 @@ func makeDir(path, owner string) error {
 func chown(path, owner string) error {
 	u, err := user.Lookup(owner)
 	if err != nil {
-		return fmt.Errorf("openstack: %w: test/openstack/install.sh installs the packages", err)
+		return fmt.Errorf("openstack: %w: make openstack-packages installs what the bed needs", err)
 	}
 	uid, err := strconv.Atoi(u.Uid)
 	gid, err2 := strconv.Atoi(u.Gid)

@@ -102,13 +102,13 @@ func endRescues() error {
 // lastWords is what a stranger needs to see of a case that failed.
 func (c *cloud) lastWords() string {
 	var out strings.Builder
-	for _, name := range []string{openstack.NovaCompute, openstack.NovaAPI, openstack.Libvirtd} {
+	for _, name := range []string{openstack.NovaCompute, openstack.NovaAPI} {
 		body, err := os.ReadFile(bed.Log(name))
 		if err != nil {
 			body = []byte(err.Error())
 		}
 		lines := strings.Split(strings.TrimSpace(string(body)), "\n")
-		fmt.Fprintf(&out, "--- %s\n%s\n", name, strings.Join(lines[max(0, len(lines)-25):], "\n"))
+		fmt.Fprintf(&out, "--- %s\n%s\n", name, strings.Join(lines[max(0, len(lines)-12):], "\n"))
 	}
 	return out.String()
 }

@@ -23,6 +23,9 @@ func TestAnOwnersHardRebootLosesAnInstanceWhoseFilesAreDeleted(t *testing.T) {
 	c.deleteTree(t)
 	g.onDeletedFiles(t)
 	g.unharmed(t)
+	if got := c.scan(t)[g.UUID]; got.Verdict != recover.VerdictRecoverable {
+		t.Fatalf("scan says %s: %v", got.Verdict, got.Reasons)
+	}
 
 	if err := g.hardReboot(t); err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/test/lab"
 	"github.com/os-rescue/os-rescue/test/openstack"
 )
 
@@ -182,9 +183,11 @@ func TestAnInstanceThatNovaLostComesBackFromAnotherHolder(t *testing.T) {
 	}
 	defer func() { _ = holder.Process.Kill(); _ = holder.Wait() }()
 	waitFor(t, "the holder", func() error {
-		held, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", holder.Process.Pid))
-		if err == nil && len(held) < 3+len(open) {
-			err = fmt.Errorf("it has %d descriptors", len(held))
+		held, err := lab.OpenFiles(holder.Process.Pid)
+		for path := range open {
+			if err == nil && !slices.ContainsFunc(held, func(f lab.OpenFile) bool { return f.Path == path }) {
+				err = fmt.Errorf("it has not opened %s", path)
+			}
 		}
 		return err
 	})

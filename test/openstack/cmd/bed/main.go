@@ -23,7 +23,7 @@ import (
 	"github.com/os-rescue/os-rescue/test/openstack"
 )
 
-var errUsage = errors.New("usage: bed up | down [--purge] | status | env [USER [PROJECT]] | run [--purge] -- COMMAND...")
+var errUsage = errors.New("usage: bed up | down [--purge] | status | env [USER [PROJECT]] | run [--purge] -- COMMAND")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
