@@ -20,8 +20,9 @@ import (
 const (
 	DefaultRetryFor = 60 * time.Second
 	// DefaultCallLimit is above the 60 s that Nova itself waits for the database of
-	// a cell before it answers without it (nova/context.py, CELL_TIMEOUT).
-	DefaultCallLimit = 90 * time.Second
+	// a cell before it answers without it (nova/context.py, CELL_TIMEOUT); a list
+	// may wait for it more than once.
+	DefaultCallLimit = 3 * time.Minute
 )
 
 const (

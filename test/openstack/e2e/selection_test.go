@@ -50,7 +50,8 @@ func TestInstancesOfOtherHostsAreListed(t *testing.T) {
 	}
 }
 
-// A cell whose database does not answer makes its instances unknown.
+// A cell whose database does not answer makes its instances unknown. Lists, which
+// Nova 26 answers only after a minute then, are shown by package nova's recordings.
 func TestInstancesOfACellThatIsDownAreUnknown(t *testing.T) {
 	c := newCloud(t)
 	g := c.boot(t, "demo", openstack.Spec{Name: "web"})[0]
@@ -64,7 +65,7 @@ func TestInstancesOfACellThatIsDownAreUnknown(t *testing.T) {
 		}
 	}()
 
-	ran := c.rescue(t, 1, "--project", "demo")
+	ran := c.rescue(t, 1, "--instance", g.UUID)
 	if got := of(t, ran, g); got.Outcome != recover.OutcomeSkipped || !strings.Contains(got.Error, "cell") {
 		t.Errorf("the report says %s", asJSON(t, ran))
 	}
