@@ -245,7 +245,7 @@ func (b *Bed) down(ctx context.Context) error {
 	var errs []error
 	for _, names := range groups {
 		if names == nil {
-			errs = append(errs, b.endDomains(ctx))
+			errs = append(errs, b.EndDomains(ctx))
 		}
 		results := make([]error, len(names))
 		var wait sync.WaitGroup
@@ -280,9 +280,9 @@ func (b *Bed) Purge(ctx context.Context) error {
 	return os.RemoveAll(b.dir)
 }
 
-// endDomains destroys and undefines the domains of Nova's that the bed's libvirtd
+// EndDomains destroys and undefines the domains of Nova's that the bed's libvirtd
 // has, if that is up.
-func (b *Bed) endDomains(ctx context.Context) error {
+func (b *Bed) EndDomains(ctx context.Context) error {
 	_, alive, err := b.service(Libvirtd).process()
 	if err != nil || !alive {
 		return err

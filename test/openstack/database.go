@@ -54,8 +54,11 @@ func (b *Bed) CellDown(ctx context.Context) error {
 	return err
 }
 
-// CellUp undoes CellDown.
+// CellUp undoes CellDown, and returns when Nova sees that its nova-compute is up:
+// until then it deletes an instance without ending its domain.
 func (b *Bed) CellUp(ctx context.Context) error {
-	_, err := b.SQL(ctx, "", "grant all on nova.* to nova@'127.0.0.1'; kill user nova")
-	return err
+	if _, err := b.SQL(ctx, "", "grant all on nova.* to nova@'127.0.0.1'; kill user nova"); err != nil {
+		return err
+	}
+	return b.awaitHypervisor(ctx)
 }

@@ -74,6 +74,10 @@ func (c *cloud) clean(ctx context.Context) error {
 	if err := c.admin.DeleteAll(ctx); err != nil {
 		return err
 	}
+	// Nova leaves the domain of an instance that it deleted with nova-compute down.
+	if err := bed.EndDomains(ctx); err != nil {
+		return err
+	}
 	return bed.DeleteTree()
 }
 

@@ -104,6 +104,7 @@ func env(bed *openstack.Bed, args []string) error {
 	for _, variable := range bed.Env(user, project) {
 		fmt.Println("export " + variable)
 	}
+	fmt.Println("export OS_COMPUTE_API_VERSION=2.92") // for the openstack command: --nic none needs 2.37
 	return nil
 }
 
