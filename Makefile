@@ -30,7 +30,7 @@ build:
 
 .PHONY: packages
 packages:
-	@sh test/lab/install.sh
+	@sh test/install.sh lab
 
 .PHONY: test
 test: packages format vet
@@ -38,7 +38,7 @@ test: packages format vet
 
 .PHONY: openstack-packages
 openstack-packages: packages
-	@sh test/openstack/install.sh
+	@sh test/install.sh openstack
 
 # Not by go run, which would not pass a signal on to it.
 .PHONY: bin/bed

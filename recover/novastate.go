@@ -15,7 +15,7 @@ func (p *planner) refuseByNova(ctx context.Context, i Instance, plan InstancePla
 	if p.cloud == nil || server == nil {
 		return "", nil
 	}
-	if own := p.cloud.OwnProject(); own != "" && own == server.ProjectID {
+	if own := p.cloud.OwnProject(); own != "" && own == server.ProjectID && plan.Action != ActionHardReboot {
 		return "the credentials are of its own project: their lock would be an owner's, which every member can undo in the middle; sign in to another project (an admin's), or work --offline", nil
 	}
 	if server.TaskState != "" && (plan.Action != ActionHardReboot || !rebooting(*server)) {
@@ -87,15 +87,17 @@ func (p *planner) refuseByService(ctx context.Context, host string, action Actio
 		}
 		p.services[host] = service
 	}
-	instead := "; --no-reboot puts its files back now and leaves the reboot to os-rescue reboot, --offline starts it through libvirt"
+	// A nova-compute that comes back may finish a reboot or a stop that was
+	// interrupted (nova/compute/manager.py, _init_instance): files first.
+	next := "do not start it yet: --no-reboot puts its files back now, then start nova-compute, then os-rescue reboot; or --offline starts it through libvirt"
 	if action == ActionHardReboot {
-		instead = ""
+		next = "start it first"
 	}
 	switch {
 	case !service.Known:
 		return fmt.Sprintf("Nova knows no nova-compute on %s: is that this host's name in Nova? (host in the configuration)", host), nil
 	case !service.Up:
-		return fmt.Sprintf("nova-compute is down on %s, and a hard reboot would hang: start it first (what is lost is held meanwhile only while a run is under way)%s", host, instead), nil
+		return fmt.Sprintf("nova-compute is down on %s, and a hard reboot would hang: %s", host, next), nil
 	}
 	return "", nil
 }

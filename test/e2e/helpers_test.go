@@ -103,26 +103,7 @@ func says(t *testing.T, text string, words ...string) {
 // lets it go on to its end.
 func at(t *testing.T, l *lab.Lab, point string, do func(), args ...string) lab.Result {
 	t.Helper()
-	dir := t.TempDir()
-	script := fmt.Sprintf("#!/bin/sh\ntouch %[1]s/reached\nuntil [ -e %[1]s/go ]; do sleep 0.02; done\n", dir)
-	if err := os.WriteFile(dir+"/wait", []byte(script), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	p := l.StartCommand(t, []string{"OS_RESCUE_FAILPOINT=" + point + "=exec:" + dir + "/wait"}, args...)
-	waitFor(t, "the run at "+point, func() bool {
-		select {
-		case <-p.Done():
-			r := p.Wait(t)
-			t.Fatalf("the run ended before it came to %s:\n%s\n%s", point, r.Stdout, r.Stderr)
-		default:
-		}
-		return exists(dir + "/reached")
-	})
-	do()
-	if err := os.WriteFile(dir+"/go", nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return p.Wait(t)
+	return lab.At(t, point, func(env []string) *lab.Process { return l.StartCommand(t, env, args...) }, do)
 }
 
 func waitFor(t *testing.T, what string, ok func() bool) {

@@ -93,6 +93,41 @@ func StartProcess(t T, dir string, env []string, program string, args ...string)
 	return p
 }
 
+// At starts an os-rescue that knows failpoints, with the environment that start is
+// given, lets it come to a point of its journal, does something there, and lets it
+// go on to its end.
+func At(t T, point string, start func(env []string) *Process, do func()) Result {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "at-")
+	if err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	script := fmt.Sprintf("#!/bin/sh\ntouch %[1]s/reached\nuntil [ -e %[1]s/go ]; do sleep 0.02; done\n", dir)
+	if err := os.WriteFile(filepath.Join(dir, "wait"), []byte(script), 0o700); err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	p := start([]string{"OS_RESCUE_FAILPOINT=" + point + "=exec:" + filepath.Join(dir, "wait")})
+	err = retry(5*time.Minute, func() error {
+		select {
+		case <-p.done:
+			return nil
+		default:
+		}
+		_, err := os.Stat(filepath.Join(dir, "reached"))
+		return err
+	})
+	if _, reached := os.Stat(filepath.Join(dir, "reached")); err != nil || reached != nil {
+		stdout, stderr := p.Output()
+		t.Fatalf("lab: os-rescue did not come to %s:\n%s\n%s", point, stdout, stderr)
+	}
+	do()
+	if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o600); err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	return p.Wait(t)
+}
+
 // PID returns the pid of the process.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 

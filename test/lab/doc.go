@@ -16,5 +16,5 @@
 //	guest.WaitBeat(t, guest.LastBeat()+2)
 //
 // The guests are emulated in software (TCG); /dev/kvm is never used. It needs
-// root and the packages of packages.txt, which install.sh installs.
+// root and the packages of packages.txt, which test/install.sh installs.
 package lab

@@ -18,5 +18,5 @@
 // The instances are guests of package lab, which can tell whether anything of
 // theirs was lost.
 //
-// It needs root and the packages of packages.txt, which install.sh installs.
+// It needs root and the packages of packages.txt, which test/install.sh installs.
 package openstack

@@ -104,6 +104,34 @@ func TestAKilledRunIsFinishedByResume(t *testing.T) {
 	}
 }
 
+// Somebody takes the published disk away again before Nova comes to it: Nova's own
+// words are in the report, and resume goes on when the disk is back.
+func TestAHardRebootThatFailsIsReportedWithNovasFault(t *testing.T) {
+	c := newCloud(t)
+	g := c.boot(t, "demo", openstack.Spec{Name: "web"})[0]
+	c.deleteTree(t)
+	said := g.beat(t)
+	away := g.Disk + ".away"
+	r := c.at(t, "reboot.begin", func() {
+		if err := os.Rename(g.Disk, away); err != nil {
+			t.Fatal(err)
+		}
+	}, "--project", "demo", "--yes")
+	if r.Code != 1 || !strings.Contains(r.Stdout, "No disk at "+g.Disk) {
+		t.Errorf("exit code %d\n%s\n%s", r.Code, r.Stdout, r.Stderr)
+	}
+	if err := c.hasStatus(t, g, "ERROR"); err != nil {
+		t.Error(err)
+	}
+	if err := os.Rename(away, g.Disk); err != nil {
+		t.Fatal(err)
+	}
+	c.run(t, 0, "resume", "--yes")
+	g.isBack(t, 1, said)
+	g.onPublishedFiles(t)
+	c.inService(t, g)
+}
+
 // Offline nothing is asked of anybody, whatever the environment says.
 func TestOfflineNeverContactsTheAPI(t *testing.T) {
 	c := newCloud(t)

@@ -173,25 +173,7 @@ func (c *cloud) scan(t *testing.T) map[string]recover.Instance {
 // lets it go on to its end.
 func (c *cloud) at(t *testing.T, point string, do func(), args ...string) lab.Result {
 	t.Helper()
-	dir := t.TempDir()
-	write(t, dir+"/wait", fmt.Sprintf("#!/bin/sh\ntouch %[1]s/reached\nuntil [ -e %[1]s/go ]; do sleep 0.02; done\n", dir))
-	if err := os.Chmod(dir+"/wait", 0o700); err != nil {
-		t.Fatal(err)
-	}
-	p := c.start(t, []string{"OS_RESCUE_FAILPOINT=" + point + "=exec:" + dir + "/wait"}, args...)
-	waitFor(t, "the run at "+point, func() error {
-		select {
-		case <-p.Done():
-			r := p.Wait(t)
-			t.Fatalf("the run ended before it came to %s:\n%s\n%s", point, r.Stdout, r.Stderr)
-		default:
-		}
-		_, err := os.Stat(dir + "/reached")
-		return err
-	})
-	do()
-	write(t, dir+"/go", "")
-	return p.Wait(t)
+	return lab.At(t, point, func(env []string) *lab.Process { return c.start(t, env, args...) }, do)
 }
 
 // of returns what a report says of one instance.

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Installs what the lab needs on Debian 12, and nothing when all is there.
-# Run as root; prints one line. Go itself must be there already.
+# install.sh lab|openstack: installs the packages of that directory's packages.txt
+# on Debian 12, and nothing when all is there. Run as root; prints one line. Go
+# itself must be there already.
 set -eu
-cd "$(dirname "$0")"
+cd "$(dirname "$0")/$1"
 
 missing=
 while read -r package; do
@@ -12,7 +13,7 @@ while read -r package; do
 done < packages.txt
 
 if [ -z "$missing" ]; then
-	echo "lab: all packages are installed"
+	echo "$1: all packages are installed"
 	exit 0
 fi
 
@@ -24,7 +25,7 @@ clean() {
 	[ -z "$ours" ] || rm -f "$policy"
 }
 trap clean EXIT
-# The lab starts its own libvirtd; the machine needs none.
+# The tests start their own of each service; the machine needs none.
 if [ ! -e "$policy" ]; then
 	ours=yes
 	printf '#!/bin/sh\nexit 101\n' > "$policy"
@@ -35,7 +36,7 @@ export DEBIAN_FRONTEND=noninteractive
 # shellcheck disable=SC2086 # a list of words
 if ! { apt-get update && apt-get install -y --no-install-recommends $missing; } > "$log" 2>&1; then
 	tail -n 30 "$log" >&2
-	echo "lab: could not install:$missing" >&2
+	echo "$1: could not install:$missing" >&2
 	exit 1
 fi
-echo "lab: installed$missing"
+echo "$1: installed$missing"
