@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -81,7 +82,7 @@ func prepareMounts(ctx context.Context) error {
 	if err := addLines("/etc/passwd", labUsers); err != nil {
 		return err
 	}
-	return addLines("/etc/group", append(kvmGroup(), labGroups...))
+	return addLines("/etc/group", slices.Concat(labGroups, kvmGroup()))
 }
 
 // kvmGroup lets the guests' user open /dev/kvm where that is there. Where only
@@ -89,7 +90,8 @@ func prepareMounts(ctx context.Context) error {
 // outdated and probes anew with every call, a second each time. No guest uses it.
 func kvmGroup() []string {
 	var st unix.Stat_t
-	if err := unix.Stat("/dev/kvm", &st); err != nil {
+	const kvm = 107 // labUsers: his own group
+	if err := unix.Stat("/dev/kvm", &st); err != nil || st.Gid == kvm {
 		return nil
 	}
 	return []string{fmt.Sprintf("guests-kvm:x:%d:libvirt-qemu", st.Gid)}
