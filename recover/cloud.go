@@ -38,7 +38,6 @@ const (
 	VMResized   = "resized" // status VERIFY_RESIZE
 	VMError     = "error"
 	VMShelved   = "shelved"
-	VMOffloaded = "shelved_offloaded"
 )
 
 // Server is an instance as Nova sees it.

@@ -105,10 +105,11 @@ func (m *mapper) project(ctx context.Context) error {
 }
 
 func (m *mapper) instances(ctx context.Context) error {
+	all := m.joined().Instances
 	for _, want := range m.options.Selection.Instances {
 		uuid := strings.ToLower(want)
-		if n := slices.IndexFunc(m.joined().Instances, func(i Instance) bool { return i.Domain == want }); n >= 0 {
-			uuid = m.joined().Instances[n].UUID
+		if n := slices.IndexFunc(all, func(i Instance) bool { return i.Domain == want }); n >= 0 {
+			uuid = all[n].UUID
 		}
 		if m.seen[uuid] {
 			continue
