@@ -1,6 +1,7 @@
 package recover
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -85,17 +86,25 @@ func (c *choice) leaveOut() {
 	}
 }
 
+// mode is the run's mode; only a rescue has another than reboot.
+func (c *choice) mode() Mode {
+	if c.command != CommandRescue {
+		return ModeReboot
+	}
+	return cmp.Or(c.options.Mode, ModeReboot)
+}
+
 // plan plans the run for the chosen instances.
 func (c *choice) plan(ctx context.Context, cloud Cloud, resuming bool) (Plan, error) {
 	e := c.e
-	plan := Plan{Command: c.command, Mode: "reboot", Host: e.Settings.Host, Created: time.Now().UTC(), Options: c.options, Instances: []InstancePlan{},
+	plan := Plan{Command: c.command, Mode: string(c.mode()), Host: e.Settings.Host, Created: time.Now().UTC(), Options: c.options, Instances: []InstancePlan{},
 		Elsewhere: c.selected.elsewhere}
 	root, err := beneath.OpenRoot(e.Settings.Root)
 	if err != nil {
 		return plan, fmt.Errorf("%w: %w", ErrUnusable, err)
 	}
 	defer root.Close()
-	p := &planner{settings: e.Settings, root: root, options: c.options, resuming: resuming, cloud: cloud, services: map[string]ComputeService{}, warnings: c.selected.warnings}
+	p := &planner{settings: e.Settings, root: root, options: c.options, resuming: resuming, mirrors: e.Hypervisor, cloud: cloud, services: map[string]ComputeService{}, warnings: c.selected.warnings}
 	if c.command != CommandReboot {
 		if _, err := resolveOwners(e.Settings, root); err != nil {
 			return plan, err

@@ -23,6 +23,7 @@ type fakeHypervisor struct {
 	gone    map[string]*fakeDomain // what it has forgotten, for Define
 	errs    map[string]error       // by method: what it returns instead of doing anything
 	calls   []string
+	support MirrorSupport
 	before  func(method, uuid string) // called without the lock, before a method does its work
 }
 
@@ -348,3 +349,26 @@ func (v *fakeHypervisor) Start(ctx context.Context, uuid string, paused bool) er
 		return nil
 	})
 }
+
+// errNoMirrors: what is claimed of mirrors is shown on QEMU.
+var errNoMirrors = errors.New("the fake hypervisor has no mirrors")
+
+func (v *fakeHypervisor) MirrorSupport(ctx context.Context) (MirrorSupport, error) {
+	return v.support, v.enter(ctx, "MirrorSupport", "")
+}
+
+func (v *fakeHypervisor) Mirror(context.Context, string, MirrorRequest) error { return errNoMirrors }
+
+func (v *fakeHypervisor) MirrorState(context.Context, string, string) (MirrorState, error) {
+	return MirrorState{}, errNoMirrors
+}
+
+func (v *fakeHypervisor) Pivot(context.Context, string, string) error { return errNoMirrors }
+
+func (v *fakeHypervisor) EndMirror(context.Context, string, string) error { return errNoMirrors }
+
+func (v *fakeHypervisor) Export(context.Context, string, []ExportDisk) (string, error) {
+	return "", errNoMirrors
+}
+
+func (v *fakeHypervisor) EndExport(context.Context, string) error { return errNoMirrors }

@@ -49,9 +49,9 @@ func unrebootable(s Server) string {
 	case VMActive, VMStopped, VMPaused, VMSuspended, VMError:
 		return ""
 	case VMRescued:
-		return "it is in rescue mode (RESCUED), from which Nova can't hard reboot it, and leaving rescue mode would destroy it before its files are back: leave it running; os-rescue backup takes a copy of everything it has"
+		return "it is in rescue mode (RESCUED), from which Nova can't hard reboot it, and leaving rescue mode would destroy it before its files are back: --mode live rescues it as it is"
 	case VMResized:
-		return "its resize waits for a confirmation (VERIFY_RESIZE), so Nova can't hard reboot it: confirm the resize (openstack server resize confirm " + s.UUID + ", which does not touch the running guest) and run this again; do not revert it"
+		return "its resize waits for a confirmation (VERIFY_RESIZE), so Nova can't hard reboot it: --mode live rescues it as it is; or confirm the resize (openstack server resize confirm " + s.UUID + ", which does not touch the running guest) and run this again; do not revert it"
 	default:
 		return fmt.Sprintf("Nova has it as %s (%s), and hard reboots only active, stopped, paused, suspended or failed instances", s.VMState, s.Status)
 	}

@@ -24,6 +24,8 @@ const (
 	ActionPutBack Action = "put-back"
 	// ActionReboot: suspend, copy, prove, destroy, publish, start.
 	ActionReboot Action = "reboot"
+	// ActionLive: mirror while the guest runs, move it onto the mirror.
+	ActionLive Action = "live"
 	// ActionPublish: the domain is off; its files come from pins or a backup.
 	ActionPublish Action = "publish"
 	// ActionBackup: suspend, copy, prove, let go on.
@@ -59,6 +61,8 @@ type FilePlan struct {
 	// Stored is the file's place below a backup's directory; SHA256 its digest there.
 	Stored string `json:"stored,omitempty"`
 	SHA256 string `json:"sha256,omitempty"`
+
+	unmirrorable string // why a mirror would lose something of it
 }
 
 // Key names the file's inode among all inodes of the host; empty for made files.
@@ -75,8 +79,11 @@ type InstancePlan struct {
 	Found       DomainState     `json:"found"` // the state to end in
 	Process     ProcessIdentity `json:"process,omitzero"`
 	DACLabel    string          `json:"dac_label,omitempty"`
+	ImageLabel  string          `json:"image_label,omitempty"`
 	Action      Action          `json:"action"`
 	Refusal     string          `json:"refusal,omitempty"`
+	// NotLive says why mode auto does not rescue it live.
+	NotLive string `json:"not_live,omitempty"`
 	// Server is the instance as Nova had it when the plan was made; nil offline.
 	Server *Server `json:"server,omitempty"`
 	// LastReboot is the request ID of the last reboot before this run.

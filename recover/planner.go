@@ -25,6 +25,8 @@ type planner struct {
 	unsettled map[string]string
 	resuming  bool // the plan is made anew by resume
 
+	mirrors  Mirrors                   // nil where nothing is mirrored
+	support  *MirrorSupport            // once asked
 	cloud    Cloud                     // nil offline
 	services map[string]ComputeService // by host
 	warnings []string
@@ -33,7 +35,7 @@ type planner struct {
 // base returns what every plan of an instance begins with.
 func base(i Instance) InstancePlan {
 	return InstancePlan{UUID: i.UUID, Domain: i.Domain, Name: i.Name, ProjectID: i.ProjectID, ProjectName: i.ProjectName,
-		Verdict: i.Verdict, Found: i.State, Process: i.process, DACLabel: i.domain.DACLabel, Server: i.server}
+		Verdict: i.Verdict, Found: i.State, Process: i.process, DACLabel: i.domain.DACLabel, ImageLabel: i.domain.ImageLabel, Server: i.server}
 }
 
 func (p InstancePlan) refuse(format string, args ...any) InstancePlan {
@@ -77,6 +79,19 @@ func (p *planner) rescue(ctx context.Context, i Instance) (InstancePlan, error) 
 	}
 	if reason := handsOff(i.domain); reason != "" {
 		return plan.refuse("%s", reason), nil
+	}
+	if plan.Action == ActionReboot && (p.options.Mode == ModeLive || p.options.Mode == ModeAuto) {
+		why, err := p.notLive(ctx, i, plan)
+		switch {
+		case err != nil:
+			return plan, err
+		case why == "":
+			plan.Action = ActionLive
+		case p.options.Mode == ModeLive:
+			return plan.refuse("it can't be rescued live: %s", why), nil
+		default:
+			plan.NotLive = why
+		}
 	}
 	if err := p.backupFree(i.UUID); err != nil {
 		return plan.refuse("%v", err), nil
@@ -207,9 +222,15 @@ func (p *planner) source(i Instance, f *FilePlan, src copier.Source) error {
 	if f.Format != "qcow2" || f.Size == 0 {
 		return nil
 	}
-	header, err := qcow2.ParseHeader(alignedReader{src.File}, f.Size)
+	header, err := qcow2.ParseHeader(qcow2.Aligned{File: src.File}, f.Size)
 	if err != nil {
 		return fmt.Errorf("libvirt calls %s a qcow2 image, but its header can't be read as one: %w", f.Path, err)
+	}
+	switch {
+	case header.Snapshots > 0:
+		f.unmirrorable = fmt.Sprintf("%s has %d snapshots inside, which a mirror does not keep", f.Path, header.Snapshots)
+	case header.Bitmaps:
+		f.unmirrorable = f.Path + " has dirty bitmaps inside (of incremental backups), which a mirror does not keep"
 	}
 	return checkHeader(i.domain, f.Path, header)
 }
@@ -269,7 +290,7 @@ func (p *planner) steps(plan InstancePlan) (steps []string) {
 	var written []FilePlan
 	for _, f := range plan.Files {
 		switch {
-		case f.Writable || f.Role == RoleConsoleLog && plan.Action != ActionPutBack:
+		case f.Writable || f.Role == RoleConsoleLog && plan.Action != ActionPutBack && plan.Action != ActionLive:
 			written = append(written, f)
 		case f.Content != "":
 			add("make %s from the domain's definition", f.Path)
@@ -280,6 +301,9 @@ func (p *planner) steps(plan InstancePlan) (steps []string) {
 	if p.cloud != nil && plan.Server != nil {
 		steps = append([]string{"lock it in Nova, so that its owner can't reboot or stop it meanwhile"}, steps...)
 		defer func() { steps = append(steps, "unlock it") }()
+	}
+	if plan.Action == ActionLive {
+		return append(steps, p.liveSteps(plan, written)...)
 	}
 	if plan.Action == ActionReboot {
 		if plan.Found == StateRunning {

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover/qcow2"
 )
 
 // planned returns the plan that a run of these options would make for a guest.
@@ -455,7 +457,7 @@ func TestAFileReadWithODirectIsPlannedAndReadSo(t *testing.T) {
 			t.Errorf("%+v %#o", file.Holders, flags)
 		}
 		buf := make([]byte, 10)
-		if _, err := (alignedReader{src.File}).ReadAt(buf, 4093); err != nil || string(buf) != string(payload(1, 64<<10)[4093:4103]) {
+		if _, err := (qcow2.Aligned{File: src.File}).ReadAt(buf, 4093); err != nil || string(buf) != string(payload(1, 64<<10)[4093:4103]) {
 			t.Errorf("an odd read: %v", err)
 		}
 		file.Inode++

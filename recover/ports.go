@@ -14,6 +14,9 @@ var (
 	ErrUnavailable = errors.New("the hypervisor does not answer")
 	// ErrNoAgent: the guest has no agent channel, or its agent does not answer.
 	ErrNoAgent = errors.New("no guest agent answers")
+	// ErrNoMirror: no mirror of that disk is under way (any more): it was ended,
+	// or failed, which leaves the guest on its source.
+	ErrNoMirror = errors.New("no mirror of the disk is under way")
 )
 
 // Hypervisor is what package recover needs of libvirt. It must be safe for
@@ -23,6 +26,8 @@ var (
 // repeated where that is harmless; otherwise the state is read and decides.
 // Domains are named by UUID.
 type Hypervisor interface {
+	Mirrors
+
 	// Version is a line for people: "libvirt 9.0.0, QEMU 7.2.22".
 	Version(ctx context.Context) (string, error)
 
@@ -67,4 +72,39 @@ type Hypervisor interface {
 	// Start boots a domain that is defined and not active, paused before its
 	// first instruction if asked. Active already is success.
 	Start(ctx context.Context, uuid string, paused bool) error
+}
+
+// Mirrors is the part of Hypervisor that mode live needs: a disk of a running
+// domain is mirrored into another file, and the domain moved onto it.
+type Mirrors interface {
+	// MirrorSupport says what the host's hypervisor can do.
+	MirrorSupport(ctx context.Context) (MirrorSupport, error)
+
+	// Mirror begins to mirror a disk's top image into an empty file that exists
+	// already and keeps its inode; the backing files stay those of the source.
+	// After it returned the file may be renamed: QEMU has it open. The job lives
+	// on in the hypervisor when this process ends.
+	Mirror(ctx context.Context, uuid string, m MirrorRequest) error
+
+	// MirrorState says how far a mirror is. ErrNoMirror when there is none.
+	MirrorState(ctx context.Context, uuid, target string) (MirrorState, error)
+
+	// Pivot moves the domain onto a mirror that is ready and ends the job: the
+	// source is closed. When the answer is lost the state decides. ErrNoMirror
+	// when there is no job, which may mean that it had pivoted before.
+	Pivot(ctx context.Context, uuid, target string) error
+
+	// EndMirror ends a mirror, and leaves the domain on its source. No mirror is
+	// success, so is no domain. QEMU has closed the file when it returns.
+	EndMirror(ctx context.Context, uuid, target string) error
+
+	// Export shows disks of an active domain, as they are at this moment, over
+	// NBD, each under its target's name, until EndExport: what the guest writes
+	// later is not seen. Scratch files hold what it overwrites; they do not exist
+	// yet. It returns the path of the Unix socket that QEMU listens at.
+	Export(ctx context.Context, uuid string, disks []ExportDisk) (socket string, err error)
+
+	// EndExport ends an export and has its scratch files removed. No export is
+	// success, so is no domain.
+	EndExport(ctx context.Context, uuid string) error
 }

@@ -22,6 +22,12 @@ type prior struct {
 	stores       []string             // every file that was begun in the backup directory
 	published    map[string]published // by path, from its begin on
 	replanned    *InstancePlan
+	mirrors      map[string]mirrorRecord // by path, of every mirror that was begun
+	pivoting     map[string]bool         // by path: begun
+	pivoted      map[string]bool         // by path: done
+	sealed       []sealRecord            // directories that are closed to all but root
+	exported     bool
+	differs      map[string]bool // by path: the proof failed after the pivot
 }
 
 // priorCopy is a staged copy and how far its proof went.
@@ -44,7 +50,7 @@ func (p *prior) proven(f FilePlan) (stagedRecord, bool) {
 func stageDirs(records []Record) ([]string, error) {
 	var dirs []string
 	for _, r := range records {
-		if r.Point() != stepCopy+".begin" {
+		if r.Point() != stepCopy+".begin" && r.Point() != stepMirror+".begin" {
 			continue
 		}
 		var rec stagedRecord
@@ -89,7 +95,7 @@ func priorsOf(records []Record) (map[string]*prior, error) {
 		}
 		p := priors[r.Instance]
 		if p == nil {
-			p = &prior{copies: map[string]priorCopy{}, published: map[string]published{}}
+			p = newPrior()
 			priors[r.Instance] = p
 		}
 		if err := p.add(r); err != nil {
@@ -97,6 +103,10 @@ func priorsOf(records []Record) (map[string]*prior, error) {
 		}
 	}
 	return priors, nil
+}
+
+func newPrior() *prior {
+	return &prior{copies: map[string]priorCopy{}, published: map[string]published{}, mirrors: map[string]mirrorRecord{}, pivoting: map[string]bool{}, pivoted: map[string]bool{}, differs: map[string]bool{}}
 }
 
 func (p *prior) add(r Record) error {
@@ -113,7 +123,9 @@ func (p *prior) add(r Record) error {
 		if err := r.decode(plan); err != nil {
 			return err
 		}
-		*p = prior{begun: p.begun, copies: map[string]priorCopy{}, staged: p.staged, stores: p.stores, published: p.published, replanned: plan}
+		again := newPrior()
+		again.begun, again.staged, again.stores, again.published, again.replanned = p.begun, p.staged, p.stores, p.published, plan
+		*p = *again
 	case stepFreeze + ".begin":
 		p.freezeBegun = true
 	case stepThaw + ".done":
@@ -139,6 +151,28 @@ func (p *prior) add(r Record) error {
 		if r.Phase == PhaseBegin {
 			p.staged = append(p.staged, rec)
 		}
+	case stepSeal + ".begin":
+		var rec sealRecord
+		err := r.decode(&rec)
+		p.sealed = append(p.sealed, rec)
+		return err
+	case stepUnseal + ".done":
+		p.sealed = nil
+	case stepMirror + ".begin":
+		var rec mirrorRecord
+		err := r.decode(&rec)
+		p.mirrors[r.Path] = rec
+		return err
+	case stepPivot + ".begin":
+		p.pivoting[r.Path] = true
+	case stepPivot + ".done":
+		p.pivoted[r.Path] = true
+	case stepCompare + ".failed":
+		p.differs[r.Path] = p.pivoted[r.Path]
+	case stepExport + ".begin":
+		p.exported = true
+	case stepEndProof + ".done":
+		p.exported = false
 	case stepStore + ".begin":
 		p.stores = append(p.stores, r.Path)
 	case stepCompare + ".done":

@@ -158,7 +158,12 @@ type InstanceReport struct {
 	PauseSeconds    float64 `json:"pause_seconds"`
 	DowntimeSeconds float64 `json:"downtime_seconds"`
 	Bytes           int64   `json:"bytes"` // data read from the sources, holes not counted
-	Error           string  `json:"error,omitempty"`
+	// Mode is how it was rescued: reboot or live; empty when no guest's disk was lost.
+	Mode Mode `json:"mode,omitempty"`
+	// Verified is how a live rescue was proven in the end; VerifyStructure is
+	// *not compared*.
+	Verified Verify `json:"verified,omitempty"`
+	Error    string `json:"error,omitempty"`
 	// Notes are things an operator should know that are no errors.
 	Notes []string `json:"notes,omitempty"`
 }

@@ -169,6 +169,11 @@ func (t *task) resume(ctx context.Context) (Outcome, error) {
 		if t.ip.Action == ActionBackup {
 			return OutcomeFailed, fmt.Errorf("%w: the guest ended before its backup was complete", ErrRefused)
 		}
+		if t.ip.Action == ActionLive {
+			if err := t.endLive(ctx); err != nil {
+				return OutcomeFailed, err
+			}
+		}
 		t.redoPutBack()
 		return OutcomeRescued, t.rescue(ctx)
 	}
@@ -217,6 +222,12 @@ func (t *task) redoPutBack() {
 // undoPrior leaves a guest whose QEMU never ended as the interrupted run found it.
 func (t *task) undoPrior(ctx context.Context, d Domain) error {
 	t.onFailure(stepCleanup, t.removePrior)
+	if t.ip.Action == ActionLive {
+		if err := t.undoLive(ctx); err != nil {
+			return err
+		}
+		defer t.forgetMoves()
+	}
 	if t.prior.freezeBegun {
 		t.onFailure(stepThaw, t.thaw)
 	}
@@ -290,6 +301,11 @@ func (t *task) settle(ctx context.Context, i Instance) error {
 		if n < 0 || !t.s.publishedBefore(f, inode{i.Files[n].Device, i.Files[n].Inode}) {
 			return fmt.Errorf("%w: it runs, but on another %s than the one that this run was restoring: the newest data is in the staged copies (%s) and with the keeper, and both are kept; if you do not need them, end the run by removing %s",
 				ErrConflict, f.Path, t.stagedPlaces(), t.s.state.run(t.s.plan.Run))
+		}
+	}
+	if t.ip.Action == ActionLive {
+		if err := t.settleLive(ctx); err != nil {
+			return err
 		}
 	}
 	if t.prior.rebootBegun && !t.prior.pausedAgain && i.State == StateRunning {

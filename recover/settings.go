@@ -124,11 +124,47 @@ func (s Selection) Validate() error {
 	return nil
 }
 
+// Mode says how a lost disk that the guest writes is brought back.
+type Mode string
+
+// The modes.
+const (
+	// ModeReboot: suspend, copy, prove, destroy, publish, hard reboot.
+	ModeReboot Mode = "reboot"
+	// ModeLive: mirror while the guest runs, and move it onto the mirror.
+	ModeLive Mode = "live"
+	// ModeAuto: live where it can be, else reboot.
+	ModeAuto Mode = "auto"
+)
+
 // Verify says how a copy is proven.
 type Verify string
 
-// VerifyFull compares source and copy in full. It is the only way in mode reboot.
-const VerifyFull Verify = "full"
+// The proofs. Mode reboot knows VerifyFull alone.
+const (
+	// VerifyDefault is VerifyFull in mode reboot. In mode live it is VerifyRunning
+	// where the hypervisor can; else VerifyFull, if that fits LiveOptions.MaxPause;
+	// else VerifyStructure.
+	VerifyDefault Verify = ""
+	// VerifyFull compares source and copy in full, with the guest suspended.
+	VerifyFull Verify = "full"
+	// VerifyRunning compares the two in full as they were when the guest was moved
+	// onto the copy, while it runs on: its pause does not grow with the disk.
+	VerifyRunning Verify = "running"
+	// VerifyStructure checks the copy as an image and compares nothing.
+	VerifyStructure Verify = "structure"
+)
+
+// LiveOptions are an operator's wishes for mode live.
+type LiveOptions struct {
+	// MaxPause is how long a comparison may keep the guest suspended, when nobody
+	// asked for one by name.
+	MaxPause time.Duration `json:"max_pause,omitempty"`
+	// BytesPerSecond limits the mirror of each disk; 0 is no limit.
+	BytesPerSecond uint64 `json:"bytes_per_second,omitempty"`
+	// Timeout gives an instance's mirrors up that are not ready by then; 0 never.
+	Timeout time.Duration `json:"timeout,omitempty"`
+}
 
 // Options are an operator's wishes for a run, a backup or a restore.
 type Options struct {
@@ -147,6 +183,10 @@ type Options struct {
 	// Holders are the PIDs of processes that hold files of instances whose QEMU
 	// has ended.
 	Holders []int `json:"holders,omitempty"`
+	// Mode is how a rescue goes about it; empty is ModeReboot.
+	Mode   Mode        `json:"mode,omitempty"`
+	Verify Verify      `json:"verify,omitempty"`
+	Live   LiveOptions `json:"live,omitzero"`
 	// Reboot is how CommandReboot goes about it.
 	Reboot RebootOptions `json:"reboot,omitzero"`
 }

@@ -79,7 +79,7 @@ func (p *planner) need(rooms map[uint64]*room, ip InstancePlan, f FilePlan, path
 		r.Clones = clones(filepath.Join(p.settings.Root, dir.Path()), space.Magic)
 		rooms[st.Dev] = r
 	}
-	if r.Clones && f.Device == st.Dev {
+	if r.Clones && f.Device == st.Dev && !(ip.Action == ActionLive && f.Writable) { // a mirror is no clone
 		return nil
 	}
 	r.Need += f.Allocated

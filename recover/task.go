@@ -22,8 +22,13 @@ type task struct {
 	prior *prior // what an interrupted run did; nil in a new one
 
 	staged []*stagedFile
-	stored []string // what it has made in the backup directory
-	undos  []undo   // how to leave the guest as it was found, last first
+	stored []string    // what it has made in the backup directory
+	moves  []*mirrored // the disks that are, or were, mirrored
+	proof  Verify      // how a live rescue is to be proven
+	socket string      // of the export of its disks
+	// oldKept: the new disks differ from the old ones, which are on disk too.
+	oldKept bool
+	undos   []undo // how to leave the guest as it was found, last first
 
 	// committed is true from the moment the domain's destruction begins: from
 	// there on the only way is forward.
@@ -81,6 +86,10 @@ func (t *task) do(ctx context.Context) (report InstanceReport, settled bool) {
 	if t.ip.Action == ActionHardReboot {
 		return t.endReboot(err)
 	}
+	if t.oldKept {
+		return t.end(OutcomeFailed, t.fail(errors.Join(err, t.unpin(context.WithoutCancel(ctx))), "It runs on its new disk, and the disk as it was before is in a file beside it",
+			"Compare the two, and tell os-rescue's developers")), true
+	}
 	if t.committed {
 		return t.end(OutcomeFailed, t.fail(err, t.whatIsSafe(ctx), "When the cause is gone: os-rescue resume "+t.s.plan.Run)), false
 	}
@@ -121,6 +130,18 @@ func (t *task) fresh(ctx context.Context) (Outcome, error) {
 		return OutcomeRescued, t.backUp(ctx)
 	case ActionHardReboot:
 		return OutcomeRescued, t.rebootOnly(ctx)
+	case ActionLive:
+		t.report.Mode = ModeLive
+		return OutcomeRescued, t.live(ctx)
+	case ActionReboot:
+		if t.s.plan.Command == CommandRescue {
+			t.report.Mode = ModeReboot
+		}
+		if why := t.ip.NotLive; why != "" {
+			zerolog.Ctx(ctx).Info().Str("reason", why).Msg("not rescued live")
+			t.notef("not rescued live: %s", why)
+		}
+		return OutcomeRescued, t.rescue(ctx)
 	default:
 		return OutcomeRescued, t.rescue(ctx)
 	}
@@ -170,6 +191,11 @@ func (t *task) whatIsSafe(ctx context.Context) string {
 
 // placeOf returns where a proven copy of a file is; "" when there is none.
 func (t *task) placeOf(f FilePlan) string {
+	for _, m := range t.moves {
+		if m.plan.Path == f.Path && m.published {
+			return f.Path
+		}
+	}
 	for _, staged := range t.staged {
 		switch {
 		case staged == nil || staged.plan.Path != f.Path:

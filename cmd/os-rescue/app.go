@@ -82,8 +82,9 @@ type opened struct {
 }
 
 // open checks that this is root, reads the configuration, puts the logger into
-// the context, and makes the engine. The caller calls close.
-func (a *app) open(cmd *cobra.Command, libvirt bool) (context.Context, opened, error) {
+// the context, and makes the engine. What checks say of the configuration comes
+// before anything is connected to. The caller calls close.
+func (a *app) open(cmd *cobra.Command, libvirt bool, checks ...func(config.Config) error) (context.Context, opened, error) {
 	ctx := cmd.Context()
 	if !a.sys.isRoot {
 		return ctx, opened{}, errNotRoot
@@ -93,6 +94,11 @@ func (a *app) open(cmd *cobra.Command, libvirt bool) (context.Context, opened, e
 	})
 	if err != nil {
 		return ctx, opened{}, err
+	}
+	for _, check := range checks {
+		if err := check(c); err != nil {
+			return ctx, opened{}, err
+		}
 	}
 	logger := a.logger(c)
 	ctx = logger.WithContext(ctx)
@@ -107,6 +113,13 @@ func (a *app) open(cmd *cobra.Command, libvirt bool) (context.Context, opened, e
 func flagOf(cmd *cobra.Command) map[string]string {
 	flags := map[string]string{
 		"libvirt.uri": "libvirt-uri", "os_cloud": "os-cloud", "log.level": "log-level", "log.format": "log-format", "parallel": "parallel",
+	}
+	if cmd.Flags().Lookup(maxPause) != nil {
+		for key, flag := range map[string]string{
+			"mode": "mode", "verify": "verify", "live.max_pause": maxPause, "live.bandwidth": "bandwidth", "live.timeout": "timeout",
+		} {
+			flags[key] = flag
+		}
 	}
 	if cmd.Flags().Lookup(maxParallel) != nil {
 		flags["parallel"] = maxParallel

@@ -47,12 +47,20 @@ func agreed(ctx context.Context, in *bufio.Reader) error {
 
 // disturbance names the guests that a plan pauses, destroys, starts or reboots.
 func disturbance(plans []recover.InstancePlan) string {
-	what := "it reboots "
+	what := ""
 	var names []string
 	for _, p := range plans {
-		if p.Action != recover.ActionHardReboot {
-			what = "it pauses, destroys or starts "
+		does := "it pauses, destroys or starts "
+		switch p.Action {
+		case recover.ActionHardReboot:
+			does = "it reboots "
+		case recover.ActionLive:
+			does = "it suspends for a moment "
 		}
+		if what != "" && what != does {
+			does = "it pauses, destroys or starts "
+		}
+		what = does
 		names = append(names, console.Clean(p.Domain))
 	}
 	const most = 10

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/config"
 	"github.com/os-rescue/os-rescue/recover"
 )
 
@@ -18,7 +19,12 @@ func (a *app) execute(cmd *cobra.Command, command recover.Command, f *runFlags) 
 	if err != nil {
 		return err
 	}
-	ctx, e, err := a.open(cmd, !options.Reboot.Remote)
+	ctx, e, err := a.open(cmd, !options.Reboot.Remote, func(c config.Config) error {
+		if command != recover.CommandRescue {
+			return nil
+		}
+		return setMode(&options, c)
+	})
 	if err != nil {
 		return err
 	}

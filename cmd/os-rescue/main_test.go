@@ -174,8 +174,13 @@ func TestBadUsageIsExit2AndTouchesNothing(t *testing.T) {
 		"--all --accept-loss nvram,disk":        `--accept-loss is "disk"`,
 		"--all --holder 0":                      "--holder is 0",
 		"--all --holder qemu":                   "invalid argument",
-		"--all --offline --mode live":           "knows reboot only",
-		"--all --offline --verify structure":    "must be full",
+		"--all --offline --mode lively":         "one of reboot, live, auto",
+		"--all --offline --verify half":         "one of running, full, structure",
+		"--all --offline --verify structure":    "mode reboot compares in full, nothing else",
+		"--all --mode live --no-reboot":         "mode live ends none",
+		"--all --mode live --bandwidth fast":    "a number of bytes",
+		"--all --mode live --timeout 5":         "a time with its unit",
+		"--all --mode live --max-pause 0s":      "from 1s to 1h",
 		"--all --offline --output xml":          "must be text or json",
 		"--all --offline --parallel 0":          "1 to 64",
 		"--all --offline --parallel x":          "invalid argument",
@@ -293,6 +298,12 @@ func TestFlagsBecomeOptions(t *testing.T) {
 		{"--project shop --project-domain acme --host cmp-8 --accept-loss nvram,vtpm --accept-loss vpmem --accept-loss saved-memory --holder 7 --holder 9", recover.CommandRescue,
 			recover.Options{Selection: recover.Selection{Project: "shop", ProjectDomain: "acme", Host: "cmp-8"}, Parallel: 2,
 				AcceptLoss: []string{"nvram", "vtpm", "vpmem", "saved-memory"}, Holders: []int{7, 9}}},
+		{"--all --mode live --verify running --max-pause 10s --bandwidth 100MiB --timeout 2h", recover.CommandRescue,
+			recover.Options{Selection: recover.Selection{All: true}, Parallel: 2, Mode: recover.ModeLive, Verify: recover.VerifyRunning,
+				Live: recover.LiveOptions{MaxPause: 10 * time.Second, BytesPerSecond: 100 << 20, Timeout: 2 * time.Hour}}},
+		{"--all --mode auto --verify structure --no-reboot", recover.CommandRescue,
+			recover.Options{Selection: recover.Selection{All: true}, Parallel: 2, Mode: recover.ModeAuto, Verify: recover.VerifyStructure, NoReboot: true,
+				Live: recover.LiveOptions{MaxPause: 30 * time.Second}}},
 		{"backup --all --to /b/ --keep-paused", recover.CommandBackup, recover.Options{Selection: recover.Selection{All: true}, Parallel: 2, BackupDir: "/b", KeepPaused: true, Offline: true}},
 		{"restore --from /b --offline --accept-older", recover.CommandRestore, recover.Options{Selection: recover.Selection{All: true}, Parallel: 2, BackupDir: "/b", AcceptOlder: true, Offline: true}},
 		{"restore --from /b --instance a", recover.CommandRestore, recover.Options{Selection: recover.Selection{Instances: []string{"a"}}, Parallel: 2, BackupDir: "/b"}},
@@ -304,6 +315,9 @@ func TestFlagsBecomeOptions(t *testing.T) {
 		f := &fake{}
 		if o := do(t, f, call{args: c.args}); o.code != exitOK {
 			t.Errorf("%s: exit %d, %q", c.args, o.code, o.err)
+		}
+		if c.command == recover.CommandRescue && c.want.Mode == "" { // the defaults
+			c.want.Mode, c.want.Live.MaxPause = recover.ModeReboot, 30*time.Second
 		}
 		if f.command != c.command || fmt.Sprintf("%+v", f.options) != fmt.Sprintf("%+v", c.want) {
 			t.Errorf("%s: %s %+v, want %s %+v", c.args, f.command, f.options, c.command, c.want)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/config"
 	"github.com/os-rescue/os-rescue/recover"
 )
 
@@ -17,8 +18,6 @@ type runFlags struct {
 	options recover.Options
 	dryRun  bool
 	yes     bool
-	mode    string
-	verify  string
 
 	allIfNone bool // no selector selects everything
 }
@@ -63,13 +62,28 @@ func (f *runFlags) addPublish(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.options.NoReboot, "no-reboot", false, "put the files back and leave the domains off")
 }
 
-// checkMode accepts what this version can do.
-func (f *runFlags) checkMode() error {
-	if f.mode != "reboot" {
-		return fmt.Errorf("%w: --mode is %q: this version knows reboot only", recover.ErrUsage, f.mode)
-	}
-	if f.verify != string(recover.VerifyFull) {
-		return fmt.Errorf("%w: --verify is %q: it must be full", recover.ErrUsage, f.verify)
+// addMode adds how a rescue goes about it. What they set is a configuration's too.
+func (f *runFlags) addMode(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.String("mode", "reboot", "how a lost disk comes back: reboot; live: while the guest runs on; auto: live where it can be, else reboot")
+	flags.String("verify", "", "how a live rescue is proven: running (compared in full, while the guest runs on), full (compared while it is suspended), structure (checked as an image, not compared) (default: the first of these that the host can do, full only within --max-pause)")
+	flags.String(maxPause, "30s", "the longest suspend for a comparison that nobody asked for with --verify full")
+	flags.String("bandwidth", "0", "the most `bytes` per second that a live rescue copies of each disk, like 100M; 0 is no limit")
+	flags.String("timeout", "0s", "give a live rescue up whose disks are not mirrored by then; 0s never does")
+}
+
+// maxPause is a flag that only a rescue has.
+const maxPause = "max-pause"
+
+// setMode says how a rescue goes about it, as configured. ErrUsage for what
+// contradicts itself.
+func setMode(o *recover.Options, c config.Config) error {
+	o.Mode, o.Verify, o.Live = c.Mode, c.Verify, c.Live
+	switch {
+	case o.Mode == recover.ModeReboot && o.Verify != recover.VerifyDefault && o.Verify != recover.VerifyFull:
+		return fmt.Errorf("%w: --verify is %q: mode reboot compares in full, nothing else", recover.ErrUsage, o.Verify)
+	case o.Mode == recover.ModeLive && o.NoReboot:
+		return fmt.Errorf("%w: --no-reboot leaves domains off, and mode live ends none", recover.ErrUsage)
 	}
 	return nil
 }

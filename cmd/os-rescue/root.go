@@ -27,6 +27,11 @@ holds and compared in full; only then is its domain destroyed, its files put
 back, and the instance hard rebooted through Nova. A guest that lost only files
 which it does not write is not even paused.
 
+With --mode live nobody is rebooted: the guest's disks are mirrored into new files
+while it runs, and it is suspended only for the moment in which it is moved onto
+them. The old disks are compared with the new ones while it runs on. What can't be
+rescued live is said before anything begins; --mode auto reboots those.
+
 Nova says which instances are meant and whose they are. Each one is locked there
 while it is worked on, so that its owner can't reboot or stop it, and unlocked at
 the end. Instances of other hosts are listed with their host: run os-rescue there.
@@ -56,6 +61,7 @@ variables (` + config.EnvPrefix + `LOG_LEVEL for log.level), overridden by flags
 		Example: `  os-rescue scan
   os-rescue --project shop --dry-run
   os-rescue --project shop
+  os-rescue --project shop --mode live
   os-rescue --all --offline
   os-rescue --instance 6f0c1f4e-3d53-4c9c-8a83-0d5b0c1f9a11 --yes --backup-dir /mnt/backup
   os-rescue --instance 6f0c1f4e-3d53-4c9c-8a83-0d5b0c1f9a11 --holder 4711`,
@@ -69,9 +75,6 @@ variables (` + config.EnvPrefix + `LOG_LEVEL for log.level), overridden by flags
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := f.checkMode(); err != nil {
-				return err
-			}
 			return a.execute(cmd, recover.CommandRescue, f)
 		},
 	}
@@ -93,8 +96,7 @@ variables (` + config.EnvPrefix + `LOG_LEVEL for log.level), overridden by flags
 	f.addPublish(cmd)
 	cmd.Flags().IntSliceVar(&f.options.Holders, "holder", nil, "a process, by its `PID`, that holds files of an instance whose QEMU is gone; may be repeated")
 	cmd.Flags().StringVar(&f.options.BackupDir, "backup-dir", "", "also keep a backup of every file in this `directory`, as \"os-rescue backup\" does")
-	cmd.Flags().StringVar(&f.mode, "mode", "reboot", "how: reboot")
-	cmd.Flags().StringVar(&f.verify, "verify", "full", "how copies are proven: full")
+	f.addMode(cmd)
 
 	cmd.AddCommand(newScan(a), newBackup(a), newRestore(a), newReboot(a), newResume(a), newStatus(a), newReport(a), newVersion(a), newMan(a), newKeeper(a))
 	return cmd

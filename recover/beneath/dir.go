@@ -37,6 +37,9 @@ func (d *Dir) Close() error {
 // Info is fstat of the directory itself: Dev and Ino say which one it is.
 func (d *Dir) Info() (unix.Stat_t, error) { return fstat(d.fd, d.path) }
 
+// SetOwner gives the directory itself an owner and a mode, with SetOwner's errors.
+func (d *Dir) SetOwner(o Owner) error { return setOwner(d.fd, d.path, o) }
+
 // Stat returns what fstatat says of the name, which is not followed.
 // fs.ErrNotExist when there is nothing.
 func (d *Dir) Stat(name string) (unix.Stat_t, error) {

@@ -32,9 +32,9 @@ type CheckOptions struct {
 	// UID and GID run qemu-img, and own the file meanwhile; both 0 means nobody
 	// (65534). Best is an account that nothing else runs as.
 	UID, GID uint32
-	// ForceShare looks past QEMU's lock on the image, needed only while a QEMU
-	// has it open.
-	ForceShare bool
+	// InService: a QEMU that is suspended has the image open. Its lock is not asked
+	// for, and the file's owner stays: UID and GID may read it as it is.
+	InService bool
 	// Direct reads the image with O_DIRECT, needed where buffered reads may lie.
 	Direct bool
 	// MemoryBytes limits qemu-img's address space, CPUTime its CPU time;
@@ -71,7 +71,8 @@ func (r CheckResult) Corrupt() bool { return r.Corruptions > 0 || r.CheckErrors 
 // qemu-img opens /proc/self/fd/3 afresh, which needs permission on the inode, so
 // Check makes opt.UID and opt.GID the owner meanwhile and restores the owner
 // before it returns: f must be a private copy with mode 0600, never a file in
-// service. After a crash of this process the copy may still have that owner.
+// service: there InService is for. After a crash of this process the copy may
+// still have that owner.
 //
 // Corruption is a result, not an error. An encrypted image is skipped, as its
 // key is not known here. Errors: ErrNotQcow2, ErrMalformed, ErrExternalData,
@@ -91,10 +92,13 @@ func Check(ctx context.Context, f *os.File, opt CheckOptions) (CheckResult, erro
 	if header.Encryption != EncryptionNone {
 		return CheckResult{Skipped: "the image is encrypted"}, nil
 	}
-	if opt.UID == 0 && opt.GID == 0 {
+	check := checkOwned
+	if opt.InService {
+		check = checkInService
+	} else if opt.UID == 0 && opt.GID == 0 {
 		opt.UID, opt.GID = 65534, 65534
 	}
-	result, err := checkOwned(ctx, f, info, opt)
+	result, err := check(ctx, f, info, opt)
 	if err != nil {
 		return CheckResult{}, fmt.Errorf("check %s: %w", f.Name(), err)
 	}
@@ -111,7 +115,28 @@ func checkOwned(ctx context.Context, f *os.File, info os.FileInfo, opt CheckOpti
 	defer func() {
 		err = errors.Join(err, f.Chown(int(owner.Uid), int(owner.Gid)))
 	}()
-	cmd, err := command(ctx, f, opt)
+	return checkInService(ctx, f, info, opt)
+}
+
+// checkInService runs the check and lends nothing.
+func checkInService(ctx context.Context, f *os.File, _ os.FileInfo, opt CheckOptions) (CheckResult, error) {
+	args := []string{"check", "--output=json"}
+	if opt.Direct {
+		args = append(args, "-T", "none")
+	}
+	node := map[string]any{"driver": "file", "filename": "/proc/self/fd/3"}
+	if opt.InService {
+		node["locking"] = "off"
+	}
+	image, err := json.Marshal(map[string]any{"driver": "qcow2", "file": node, "backing": nil})
+	if err != nil {
+		return CheckResult{}, err
+	}
+	if opt.CPUTime == 0 {
+		opt.CPUTime = 15 * time.Minute
+	}
+	c := confined{uid: opt.UID, gid: opt.GID, memory: opt.MemoryBytes, cpu: opt.CPUTime, files: []*os.File{f}}
+	cmd, err := c.command(ctx, append(args, "json:"+string(image))...)
 	if err != nil {
 		return CheckResult{}, err
 	}
@@ -126,50 +151,6 @@ func checkOwned(ctx context.Context, f *os.File, info os.FileInfo, opt CheckOpti
 		return CheckResult{}, err
 	}
 	return parse(stdout.kept.Bytes(), stderr.kept.String(), runErr)
-}
-
-// command is qemu-img behind setpriv behind prlimit.
-func command(ctx context.Context, f *os.File, opt CheckOptions) (*exec.Cmd, error) {
-	var paths [3]string
-	for i, tool := range []string{"prlimit", "setpriv", "qemu-img"} {
-		path, err := exec.LookPath(tool)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrNoQemuImg, err)
-		}
-		paths[i] = path
-	}
-	if opt.MemoryBytes == 0 {
-		opt.MemoryBytes = 4 << 30
-	}
-	if opt.CPUTime == 0 {
-		opt.CPUTime = 15 * time.Minute
-	}
-	args := []string{
-		fmt.Sprintf("--as=%d", opt.MemoryBytes),
-		fmt.Sprintf("--cpu=%d", max(1, int64(opt.CPUTime.Seconds()))),
-		"--nofile=64", "--core=0", "--fsize=0", "--",
-		paths[1], "--no-new-privs", "--",
-		paths[2], "check", "--output=json",
-	}
-	if opt.ForceShare {
-		args = append(args, "--force-share")
-	}
-	if opt.Direct {
-		args = append(args, "-T", "none")
-	}
-	args = append(args, `json:{"driver":"qcow2","file":{"driver":"file","filename":"/proc/self/fd/3"},"backing":null}`)
-	cmd := exec.CommandContext(ctx, paths[0], args...)
-	cmd.Env = []string{}
-	cmd.Dir = "/"
-	cmd.ExtraFiles = []*os.File{f}
-	cmd.WaitDelay = 10 * time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Credential: &syscall.Credential{Uid: opt.UID, Gid: opt.GID},
-		Setsid:     true,
-		Pdeathsig:  syscall.SIGKILL,
-		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC,
-	}
-	return cmd, nil
 }
 
 // parse reads qemu-img's report. Its exit code is 0 for clean, 2 for corruption,

@@ -45,6 +45,9 @@ type Header struct {
 	Dirty   bool // not closed properly, refcounts may be wrong (lazy refcounts): normal while QEMU has it open
 	Corrupt bool // QEMU found corruption and will not write to it before a repair
 
+	Snapshots uint32 // internal snapshots
+	Bitmaps   bool   // persistent dirty bitmaps, of incremental backups
+
 	IncompatibleFeatures uint64 // all the bits, known or not
 	Length               uint32 // of the header proper, in bytes
 }
@@ -60,6 +63,7 @@ const (
 	extensionEnd           = 0
 	extensionBackingFormat = 0xe2792aca
 	extensionDataFile      = 0x44415441
+	extensionBitmaps       = 0x23852875
 
 	incompatibleDirty    = 1 << 0
 	incompatibleCorrupt  = 1 << 1
@@ -86,6 +90,7 @@ func ParseHeader(r io.ReaderAt, size int64) (Header, error) {
 		ClusterBits: be.Uint32(fixed[20:]),
 		VirtualSize: be.Uint64(fixed[24:]),
 		Encryption:  Encryption(be.Uint32(fixed[32:])),
+		Snapshots:   be.Uint32(fixed[60:]),
 		Length:      lengthV2,
 	}
 	if h.ClusterBits < 9 || h.ClusterBits > 21 {
@@ -141,6 +146,8 @@ func (h *Header) parseExtensions(data []byte) error {
 		switch kind {
 		case extensionBackingFormat:
 			h.BackingFormat = string(data[:length])
+		case extensionBitmaps:
+			h.Bitmaps = true
 		case extensionDataFile:
 			h.DataFile = string(data[:length])
 		}

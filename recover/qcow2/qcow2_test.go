@@ -218,7 +218,7 @@ func TestCheckTellsCleanLeaksAndCorruptionApart(t *testing.T) {
 			if err != nil || !test.check(r) {
 				t.Errorf("%+v, %v", r, err)
 			}
-			direct, err := qcow2.Check(t.Context(), f, qcow2.CheckOptions{Direct: true, ForceShare: true})
+			direct, err := qcow2.Check(t.Context(), f, qcow2.CheckOptions{Direct: true})
 			if err != nil || direct != r {
 				t.Errorf("direct and shared: %+v, %v", direct, err)
 			}

@@ -41,6 +41,9 @@ type Config struct {
 	Owners        recover.OwnerTable
 	Headroom      float64 // percent
 	Parallel      int
+	Mode          recover.Mode
+	Verify        recover.Verify
+	Live          recover.LiveOptions
 	FreezeTimeout time.Duration
 	StartTimeout  time.Duration
 	RebootTimeout time.Duration

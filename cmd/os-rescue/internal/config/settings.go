@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/rs/zerolog"
 
 	"github.com/os-rescue/os-rescue/recover"
@@ -34,6 +36,12 @@ func settings() []setting {
 		{"nova.retry_for", "1m", duration(func(c *Config) *time.Duration { return &c.NovaRetryFor }, time.Second)},
 		{"headroom_percent", number(d.Headroom * 100), percent(func(c *Config) *float64 { return &c.Headroom })},
 		{"parallel", "2", count(func(c *Config) *int { return &c.Parallel })},
+		{"mode", string(recover.ModeReboot), oneOf(func(c *Config) *recover.Mode { return &c.Mode }, recover.ModeReboot, recover.ModeLive, recover.ModeAuto)},
+		{"verify", string(recover.VerifyDefault), oneOf(func(c *Config) *recover.Verify { return &c.Verify },
+			recover.VerifyDefault, recover.VerifyRunning, recover.VerifyFull, recover.VerifyStructure)},
+		{"live.max_pause", short(recover.DefaultMaxPause), duration(func(c *Config) *time.Duration { return &c.Live.MaxPause }, time.Second)},
+		{"live.bandwidth", "0", size(func(c *Config) *uint64 { return &c.Live.BytesPerSecond })},
+		{"live.timeout", "0s", within(func(c *Config) *time.Duration { return &c.Live.Timeout }, 0, 7*24*time.Hour)},
 		{"freeze_timeout", short(d.FreezeTimeout), duration(func(c *Config) *time.Duration { return &c.FreezeTimeout }, 0)},
 		{"start_timeout", short(d.StartTimeout), duration(func(c *Config) *time.Duration { return &c.StartTimeout }, time.Second)},
 		{"reboot_timeout", short(d.RebootTimeout), duration(func(c *Config) *time.Duration { return &c.RebootTimeout }, time.Second)},
@@ -124,15 +132,51 @@ func count(field func(*Config) *int) func(*Config, any) error {
 }
 
 func duration(field func(*Config) *time.Duration, least time.Duration) func(*Config, any) error {
+	return within(field, least, time.Hour)
+}
+
+func within(field func(*Config) *time.Duration, least, most time.Duration) func(*Config, any) error {
 	return func(c *Config, value any) error {
 		d, err := time.ParseDuration(strings.TrimSpace(fmt.Sprint(value)))
 		if err != nil {
 			return errors.New("it must be a time with its unit, like 30s or 1m30s")
 		}
-		if d < least || d > time.Hour {
-			return fmt.Errorf("it must be from %s to 1h", short(least))
+		if d < least || d > most {
+			return fmt.Errorf("it must be from %s to %s", short(least), short(most))
 		}
 		*field(c) = d
+		return nil
+	}
+}
+
+// size takes bytes, with a unit if there is one: 100M, 1GiB.
+func size(field func(*Config) *uint64) func(*Config, any) error {
+	return func(c *Config, value any) error {
+		n, err := humanize.ParseBytes(strings.TrimSpace(fmt.Sprint(value)))
+		if err != nil {
+			return errors.New("it must be a number of bytes, like 100M or 1GiB; 0 is no limit")
+		}
+		*field(c) = n
+		return nil
+	}
+}
+
+func oneOf[T ~string](field func(*Config) *T, choices ...T) func(*Config, any) error {
+	return func(c *Config, value any) error {
+		s, err := str(value)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(choices, T(s)) {
+			var words []string
+			for _, choice := range choices {
+				if choice != "" {
+					words = append(words, string(choice))
+				}
+			}
+			return fmt.Errorf("it must be one of %s", strings.Join(words, ", "))
+		}
+		*field(c) = T(s)
 		return nil
 	}
 }
@@ -172,6 +216,9 @@ func short(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
 	}
 	return s
 }

@@ -73,6 +73,9 @@ func (t Text) planInstance(p *page, plan recover.Plan, i recover.InstancePlan) {
 	if i.Server != nil && i.Server.Fault != "" {
 		p.line("  Nova's last error with it: %s", console.Clean(i.Server.Fault))
 	}
+	if i.NotLive != "" {
+		p.line("  not live: %s", console.Clean(i.NotLive))
+	}
 	for n, step := range i.Steps {
 		p.line("  %3d. %s", n+1, console.Clean(step))
 	}
@@ -127,7 +130,7 @@ func planSum(plan recover.Plan) string {
 	n := make(map[string]int)
 	var order []string
 	for _, a := range []recover.Action{
-		recover.ActionReboot, recover.ActionPublish, recover.ActionHardReboot, recover.ActionBackup,
+		recover.ActionLive, recover.ActionReboot, recover.ActionPublish, recover.ActionHardReboot, recover.ActionBackup,
 		recover.ActionPutBack, recover.ActionRefuse, recover.ActionNone,
 	} {
 		for _, i := range plan.Instances {
@@ -156,6 +159,8 @@ func planSum(plan recover.Plan) string {
 
 func sumText(plan recover.Plan, i recover.InstancePlan) string {
 	switch i.Action {
+	case recover.ActionLive:
+		return "rescued live"
 	case recover.ActionReboot:
 		return listed("paused", "destroyed", comeback(plan, i, "", "started", "hard rebooted"))
 	case recover.ActionPublish:
@@ -179,6 +184,8 @@ func actionText(plan recover.Plan, i recover.InstancePlan) string {
 	switch i.Action {
 	case recover.ActionPutBack:
 		return "put back while it runs, with no pause"
+	case recover.ActionLive:
+		return "live: mirror while it runs, suspend for a moment, move it over"
 	case recover.ActionReboot:
 		return "pause, copy, prove, destroy, put back" + comeback(plan, i, "; it stays off", ", start", ", hard reboot")
 	case recover.ActionPublish:

@@ -54,6 +54,9 @@ func (t Text) runTable(p *page, r recover.RunReport) {
 		if i.Error != "" || len(i.Notes) > 0 {
 			note = "see below"
 		}
+		if proof := proofText(i); proof != "" {
+			note = strings.TrimSuffix(proof+"; "+note, "; ")
+		}
 		row := []any{console.Clean(i.Domain), short(i.Name, 24), t.paint(outcomeColor(i.Outcome), outcomeText(r.Command, i.Outcome))}
 		if reboot {
 			row = append(row, secondsOrDash(rebootSeconds(i)), note)
@@ -67,6 +70,20 @@ func (t Text) runTable(p *page, r recover.RunReport) {
 		return
 	}
 	p.columns("", []any{"instance", "name", "outcome", "paused", "down", "copied", "note"}, rows, right(4), right(5), right(6))
+}
+
+// proofText says how a live rescue was proven.
+func proofText(i recover.InstanceReport) string {
+	switch i.Verified {
+	case recover.VerifyRunning:
+		return "live, compared while it ran"
+	case recover.VerifyFull:
+		return "live, compared"
+	case recover.VerifyStructure:
+		return "live, NOT compared"
+	default:
+		return ""
+	}
 }
 
 // rebootSeconds is how long a hard reboot took, the waiting for it included.

@@ -1,0 +1,167 @@
+package hypervisor
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"libvirt.org/go/libvirt"
+	"libvirt.org/go/libvirtxml"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+const (
+	exportSocket = "os-rescue-export.sock"
+	// masterKey is a file in the domain's private directory, which QEMU is told of
+	// (qemuDomainGetMasterKeyFilePath in libvirt's src/qemu/qemu_domain.c).
+	masterKey = "/master-key.aes"
+)
+
+// Export begins a backup of disks in pull mode (virDomainBackupBegin): QEMU serves
+// them over NBD as they are at this moment, and copies what the guest overwrites
+// to the scratch files first (https://libvirt.org/formatbackup.html). Every other
+// disk is left out. The socket is in the domain's private directory, where QEMU
+// may make one. Errors: recover.ErrNoDomain; ErrState when the domain is not
+// active, has a job, or its private directory can't be found;
+// recover.ErrUnavailable, after which the backup may be under way; libvirt's own.
+func (c *Client) Export(ctx context.Context, uuid string, disks []recover.ExportDisk) (string, error) {
+	socket := ""
+	err := c.apply(ctx, uuid, change{
+		name: "exporting the disks of", call: "virDomainBackupBegin",
+		do: func(dom *libvirt.Domain) error {
+			doc, err := c.backupXML(ctx, dom, disks, &socket)
+			if err != nil {
+				return err
+			}
+			return dom.BackupBegin(doc, "", 0)
+		},
+		reached: func(ctx context.Context, dom *libvirt.Domain, name string, issued bool) (bool, error) {
+			job, err := jobOf(ctx, dom, name)
+			switch {
+			case err != nil || job == "":
+				return false, err
+			case issued && job == backupJob:
+				return true, nil
+			}
+			return false, fmt.Errorf("%w: it has a job under way (%s)", ErrState, job)
+		},
+	})
+	return socket, err
+}
+
+// backupXML describes the backup of disks of a live domain, and says at which
+// socket it can be read.
+func (c *Client) backupXML(ctx context.Context, dom *libvirt.Domain, disks []recover.ExportDisk, socket *string) (string, error) {
+	name, err := dom.GetName()
+	if err != nil {
+		return "", err
+	}
+	dir, err := c.privateDir(name)
+	if err != nil {
+		return "", err
+	}
+	doc, err := xmlOf(ctx, dom, name, 0)
+	if err != nil {
+		return "", err
+	}
+	d, _, err := parseDomain(doc)
+	if err != nil {
+		return "", err
+	}
+	scratch := map[string]string{}
+	for _, e := range disks {
+		scratch[e.Target] = e.Scratch
+	}
+	pull := &libvirtxml.DomainBackupPull{Disks: &libvirtxml.DomainBackupPullDisks{}}
+	for _, disk := range d.Disks {
+		one := libvirtxml.DomainBackupPullDisk{Name: disk.Target, Backup: "no"}
+		if path := scratch[disk.Target]; path != "" {
+			one.Backup, one.ExportName = "yes", disk.Target
+			one.Scratch = &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{File: path}}
+		}
+		pull.Disks.Disks = append(pull.Disks.Disks, one)
+	}
+	*socket = filepath.Join(dir, exportSocket)
+	pull.Server = &libvirtxml.DomainBackupPullServer{UNIX: &libvirtxml.DomainBackupPullServerUNIX{Socket: *socket}}
+	return (&libvirtxml.DomainBackup{Pull: pull}).Marshal()
+}
+
+// privateDir is the directory of an active domain that its QEMU may write in.
+func (c *Client) privateDir(name string) (string, error) {
+	pid := c.pid(name)
+	args, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	if err != nil {
+		return "", fmt.Errorf("%w: its QEMU can't be looked at: %w", ErrState, err)
+	}
+	for arg := range bytes.SplitSeq(args, []byte{0}) {
+		before, _, found := strings.Cut(string(arg), masterKey)
+		if at := strings.LastIndexAny(before, `"=`); found && at >= 0 && filepath.IsAbs(before[at+1:]) {
+			return before[at+1:], nil
+		}
+	}
+	return "", fmt.Errorf("%w: the private directory of its QEMU is not known", ErrState)
+}
+
+// backupJob is what jobName calls a backup.
+const backupJob = "backup"
+
+// jobOf names the domain job under way; empty when there is none.
+func jobOf(ctx context.Context, dom *libvirt.Domain, name string) (string, error) {
+	var info *libvirt.DomainJobInfo
+	err := timed(ctx, "virDomainGetJobStats", name, func() (err error) {
+		info, err = dom.GetJobStats(0)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	return jobName(info), nil
+}
+
+// EndExport ends the backup job that Export began (virDomainAbortJob) and waits
+// until libvirt has removed its scratch files, which it does before it forgets the
+// job (qemuBackupNotifyBlockjobEnd in src/qemu/qemu_backup.c). No job, a domain
+// that is off, and no domain are success. Errors: ErrState when it is another kind
+// of job; recover.ErrUnavailable.
+func (c *Client) EndExport(ctx context.Context, uuid string) error {
+	err := c.apply(ctx, uuid, change{
+		name: "ending the export of the disks of", call: "virDomainAbortJob",
+		do: func(dom *libvirt.Domain) error {
+			if err := dom.AbortJob(); err != nil {
+				return err
+			}
+			for start := time.Now(); time.Since(start) < goneLimit; time.Sleep(gonePoll) {
+				job, err := jobOf(ctx, dom, uuid)
+				if err != nil || job == "" {
+					return err
+				}
+			}
+			return fmt.Errorf("%w: its backup job goes on %s after its end", ErrState, goneLimit)
+		},
+		reached: func(ctx context.Context, dom *libvirt.Domain, name string, _ bool) (bool, error) {
+			s, err := stateOf(ctx, dom, name)
+			if err != nil || !s.active {
+				return err == nil, err
+			}
+			job, err := jobOf(ctx, dom, name)
+			if err != nil || job == "" {
+				return err == nil, err
+			}
+			if job != backupJob {
+				return false, fmt.Errorf("%w: it has another job under way (%s)", ErrState, job)
+			}
+			return false, nil
+		},
+	})
+	if errors.Is(err, recover.ErrNoDomain) {
+		return nil
+	}
+	return err
+}

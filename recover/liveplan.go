@@ -1,0 +1,116 @@
+package recover
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// notLive says why an instance can't be rescued live though mode reboot may;
+// empty when it can.
+func (p *planner) notLive(ctx context.Context, i Instance, plan InstancePlan) (string, error) {
+	if p.support == nil {
+		support, err := p.mirrors.MirrorSupport(ctx)
+		if err != nil {
+			return "", err
+		}
+		p.support = &support
+	}
+	if p.support.Missing != "" {
+		return p.support.Missing + ": --mode reboot", nil
+	}
+	if plan.Verdict == VerdictConflict && !p.options.ReplaceExisting {
+		for _, f := range plan.Files {
+			if f.Writable && f.Occupied {
+				return fmt.Sprintf("something else stands at %s: look at it, then move it away or use --replace-existing; --mode reboot compares it first, and keeps what is identical", f.Path), nil
+			}
+		}
+	}
+	if p.options.BackupDir != "" {
+		return "--backup-dir needs the files to be still while they are copied: --mode reboot, or os-rescue backup first", nil
+	}
+	blockdev, err := startedWithBlockdev(i.PID)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	if !blockdev {
+		return "its QEMU was started by a libvirt before 6.0, which can't mirror onto a renamed file: --mode reboot", nil
+	}
+	for _, f := range plan.Files {
+		if !f.Writable {
+			continue
+		}
+		if f.unmirrorable != "" {
+			return f.unmirrorable + ": --mode reboot keeps them", nil
+		}
+		if why := unmirrored(i.domain, f); why != "" {
+			return why, nil
+		}
+	}
+	return "", nil
+}
+
+// unmirrored says why a lost file can't be mirrored.
+func unmirrored(d Domain, f FilePlan) string {
+	if f.Role == RoleNVRAM {
+		return fmt.Sprintf("its UEFI variable store %s is lost, and no block job reaches it: --mode reboot", f.Path)
+	}
+	_, err := diskOf(d, f)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("the guest writes %s, which is no disk of its definition: --mode reboot", f.Path)
+	case f.Format != "qcow2" && f.Format != "raw":
+		return fmt.Sprintf("%s is a %s image, and only qcow2 and raw are mirrored: --mode reboot", f.Path, f.Format)
+	}
+	return ""
+}
+
+// startedWithBlockdev is true when a QEMU was started in the way that libvirt 6.0
+// and QEMU 4.2 brought, in which a block job's target is a node of its own
+// (QEMU_CAPS_BLOCKDEV in libvirt's src/qemu/qemu_capabilities.c).
+func startedWithBlockdev(pid int) (bool, error) {
+	args, err := os.ReadFile(filepath.Join(procDir, strconv.Itoa(pid), "cmdline"))
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(bytes.Split(args, []byte{0}), func(arg []byte) bool { return string(arg) == "-blockdev" }), nil
+}
+
+// liveSteps says in words what a live rescue will do beside putting read-only
+// files back.
+func (p *planner) liveSteps(plan InstancePlan, written []FilePlan) (steps []string) {
+	add := func(format string, args ...any) { steps = append(steps, fmt.Sprintf(format, args...)) }
+	for _, f := range written {
+		add("mirror %s (%s) while the guest runs", f.Path, amount(f))
+	}
+	moment := "suspend the guest for a moment, check the new images"
+	if plan.Found == StatePaused {
+		moment = "check the new images, with the guest left paused as it was found"
+	}
+	paths := make([]string, len(written))
+	for n, f := range written {
+		paths[n] = filepath.Base(f.Path)
+	}
+	proof := ""
+	switch p.options.Verify {
+	case VerifyFull:
+		proof = ", compare them in full"
+	case VerifyStructure:
+	default:
+		if !p.support.Export {
+			proof = ", compare them in full if that is short enough"
+		}
+	}
+	add("%s%s, and move it onto them (%s) with their owners and modes", moment, proof, strings.Join(paths, ", "))
+	if (p.options.Verify == VerifyDefault || p.options.Verify == VerifyRunning) && p.support.Export {
+		add("compare the old disks in full with the new ones while the guest runs")
+	}
+	return steps
+}

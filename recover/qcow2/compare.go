@@ -1,0 +1,204 @@
+package qcow2
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+var (
+	// ErrDiffers: the two disks are not the same to a guest.
+	ErrDiffers = errors.New("the disks differ")
+	// ErrCompareFailed: qemu-img could not compare them, which says nothing about
+	// them.
+	ErrCompareFailed = errors.New("qemu-img could not compare the disks")
+)
+
+// Member is one image of a chain.
+type Member struct {
+	File   *os.File
+	Format string // qcow2 or raw, never probed
+}
+
+// Side is one of the two disks of a comparison: either a chain of open images,
+// the top one first and the last one without a backing file, or an export over NBD.
+type Side struct {
+	Chain  []Member
+	Socket string // the path of a Unix socket
+	Export string // the name of the export there
+}
+
+// CompareOptions say how qemu-img is run.
+type CompareOptions struct {
+	// UID and GID run qemu-img: an account that may read the images and connect
+	// to the socket, best the one that their QEMU runs as.
+	UID, GID uint32
+	// Direct reads the images with O_DIRECT.
+	Direct bool
+	// Progress, if not nil, is told the share that is done, 0 to 1.
+	Progress func(share float64)
+	// MemoryBytes limits qemu-img's address space, CPUTime its CPU time; 4 GiB
+	// and no limit when 0.
+	MemoryBytes int64
+	CPUTime     time.Duration
+}
+
+// Compare runs `qemu-img compare` on two disks, which are read as a guest sees
+// them, in full but for what both sides know to be zero. Nothing is probed, and no
+// name out of an image is followed: formats and chains are given. QEMU's locks are
+// not asked for, so the images may be open elsewhere, but must be still. The owner
+// of no file is changed. qemu-img is confined as in Check.
+//
+// Errors: ErrDiffers with the offset of the first difference in bytes, or when the
+// sizes differ; ErrNotQcow2, ErrMalformed, ErrExternalData of a member's header;
+// ErrNoQemuImg, ErrCompareFailed (qemu-img's own words; an encrypted image), the
+// context's.
+func Compare(ctx context.Context, a, b Side, opt CompareOptions) error {
+	c := confined{uid: opt.UID, gid: opt.GID, memory: opt.MemoryBytes, cpu: opt.CPUTime}
+	args := []string{"compare", "-p"}
+	if opt.Direct {
+		args = append(args, "-T", "none")
+	}
+	for _, side := range []Side{a, b} {
+		node, err := c.describe(side)
+		if err != nil {
+			return err
+		}
+		args = append(args, "json:"+node)
+	}
+	cmd, err := c.command(ctx, args...)
+	if err != nil {
+		return err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	stderr := &limitedBuffer{limit: 64 << 10}
+	cmd.Stderr = stderr
+	// The kernel sends Pdeathsig when the thread that started the child ends.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("%w: %w", ErrCompareFailed, err)
+	}
+	said := followProgress(out, opt.Progress)
+	runErr := cmd.Wait()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return compared(said, stderr.kept.String(), runErr)
+}
+
+// describe writes a side as qemu-img wants it, and notes the files it needs.
+func (c *confined) describe(side Side) (string, error) {
+	var node any
+	if side.Socket != "" {
+		server := map[string]any{"type": "unix", "path": side.Socket}
+		node = map[string]any{"driver": "raw", "file": map[string]any{"driver": "nbd", "server": server, "export": side.Export}}
+	}
+	for i := len(side.Chain) - 1; i >= 0; i-- {
+		m := side.Chain[i]
+		if m.Format == "qcow2" {
+			if err := followable(m.File); err != nil {
+				return "", fmt.Errorf("compare %s: %w", m.File.Name(), err)
+			}
+		}
+		file := map[string]any{"driver": "file", "locking": "off", "filename": fmt.Sprintf("/proc/self/fd/%d", 3+len(c.files))}
+		c.files = append(c.files, m.File)
+		top := map[string]any{"driver": m.Format, "file": file}
+		if m.Format != "raw" {
+			top["backing"] = node
+		}
+		node = top
+	}
+	data, err := json.Marshal(node)
+	return string(data), err
+}
+
+// followable refuses an image in which qemu-img would look for another file, or
+// for a key.
+func followable(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	header, err := ParseHeader(Aligned{f}, info.Size())
+	switch {
+	case err != nil:
+		return err
+	case header.ExternalData:
+		return fmt.Errorf("%w: %q", ErrExternalData, header.DataFile)
+	case header.Encryption != EncryptionNone:
+		return fmt.Errorf("%w: it is encrypted", ErrCompareFailed)
+	}
+	return nil
+}
+
+// maxLine is more than qemu-img says between two line ends.
+const maxLine = 64 << 10
+
+// followProgress tells the progress as it comes and returns the other lines.
+func followProgress(out io.Reader, tell func(float64)) string {
+	var said strings.Builder
+	lines := bufio.NewScanner(out)
+	lines.Buffer(nil, maxLine)
+	lines.Split(splitLines)
+	for lines.Scan() {
+		line := lines.Text()
+		share, ok := parseProgress(line)
+		switch {
+		case ok && tell != nil:
+			tell(share)
+		case !ok && said.Len() < maxLine:
+			said.WriteString(line + "\n")
+		}
+	}
+	_, _ = io.Copy(io.Discard, out) // or it would wait for a reader
+	return said.String()
+}
+
+// splitLines is bufio.ScanLines for lines that end in a carriage return too.
+func splitLines(data []byte, atEOF bool) (advance int, token []byte, err error) {
+	if i := bytes.IndexAny(data, "\r\n"); i >= 0 {
+		return i + 1, data[:i], nil
+	}
+	if atEOF && len(data) > 0 {
+		return len(data), data, nil
+	}
+	return 0, nil, nil
+}
+
+// parseProgress reads "    (12.34/100%)".
+func parseProgress(line string) (share float64, ok bool) {
+	number, rest, found := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "("), "/100%)")
+	percent, err := strconv.ParseFloat(number, 64)
+	if !found || rest != "" || err != nil || !(percent >= 0 && percent <= 100) {
+		return 0, false
+	}
+	return percent / 100, true
+}
+
+// compared reads qemu-img's words and exit code: 0 for the same, 1 for different,
+// more for a failure (qemu-img(1), "compare"). Of sizes it only warns.
+func compared(stdout, stderr string, runErr error) error {
+	words := strings.Join(strings.Fields(stdout+" "+stderr), " ")
+	var exit *exec.ExitError
+	switch {
+	case runErr == nil && strings.Contains(words, "size mismatch"), errors.As(runErr, &exit) && exit.ExitCode() == 1:
+		return fmt.Errorf("%w: %s", ErrDiffers, words)
+	case runErr != nil:
+		return fmt.Errorf("%w: %s", ErrCompareFailed, reason(words, runErr))
+	}
+	return nil
+}

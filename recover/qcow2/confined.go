@@ -1,0 +1,53 @@
+package qcow2
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+)
+
+// confined is how qemu-img is let loose on bytes that a guest wrote: as an
+// unprivileged user without capabilities, in network and IPC namespaces of its
+// own, with no_new_privs, an empty environment and limits on memory, CPU time and
+// files. It dies with this process and with the context.
+type confined struct {
+	uid, gid uint32
+	memory   int64         // bytes of address space; 4 GiB when 0
+	cpu      time.Duration // no limit when 0
+	files    []*os.File    // its descriptors from 3 on
+}
+
+// command is qemu-img behind setpriv behind prlimit.
+func (c confined) command(ctx context.Context, args ...string) (*exec.Cmd, error) {
+	var paths [3]string
+	for i, tool := range []string{"prlimit", "setpriv", "qemu-img"} {
+		path, err := exec.LookPath(tool)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNoQemuImg, err)
+		}
+		paths[i] = path
+	}
+	if c.memory == 0 {
+		c.memory = 4 << 30
+	}
+	limits := []string{fmt.Sprintf("--as=%d", c.memory), "--nofile=1024", "--core=0", "--fsize=0"}
+	if c.cpu > 0 {
+		limits = append(limits, fmt.Sprintf("--cpu=%d", max(1, int64(c.cpu.Seconds()))))
+	}
+	all := append(limits, "--", paths[1], "--no-new-privs", "--", paths[2])
+	cmd := exec.CommandContext(ctx, paths[0], append(all, args...)...)
+	cmd.Env = []string{}
+	cmd.Dir = "/"
+	cmd.ExtraFiles = c.files
+	cmd.WaitDelay = 10 * time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential: &syscall.Credential{Uid: c.uid, Gid: c.gid},
+		Setsid:     true,
+		Pdeathsig:  syscall.SIGKILL,
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC,
+	}
+	return cmd, nil
+}
