@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -167,7 +169,21 @@ func (t *task) moveOver(ctx context.Context, d Domain) error {
 		t.notef("the new disks were checked as images, and not compared with the old ones")
 	}
 	t.notef("its QEMU reads the old, identical read-only files until its next start, and what it says on its console until then is not in the new console log")
+	t.noteRescueMode()
 	return t.unpin(lasting)
+}
+
+// noteRescueMode says how an instance leaves rescue mode whose definition from
+// before is gone: Nova keeps it in a file that nobody holds
+// (nova/virt/libvirt/driver.py, rescue and unrescue).
+func (t *task) noteRescueMode() {
+	if t.ip.Server == nil || t.ip.Server.VMState != VMRescued {
+		return
+	}
+	path := filepath.Join(t.s.e.Settings.InstancesPath, t.ip.UUID, "unrescue.xml")
+	if _, err := t.s.root.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		t.notef("Nova's unrescue needs %s, which nobody holds and which is gone: to leave rescue mode, openstack server set --state active %s, then os-rescue reboot --instance %[2]s", path, t.ip.UUID)
+	}
 }
 
 // settleOn moves the guest onto the mirrors and makes sure that it is on them.

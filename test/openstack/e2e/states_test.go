@@ -127,8 +127,9 @@ func mustSQL(t *testing.T, database, statement string, args ...any) string {
 	return out
 }
 
-// A real rescue mode: the instance is left alone as well.
-func TestAnInstanceInRescueModeIsLeftAlone(t *testing.T) {
+// A real rescue mode: the instance is left alone as well, but for a live rescue,
+// after which it can leave rescue mode with all it had.
+func TestAnInstanceInRescueModeIsRescuedLiveOnly(t *testing.T) {
 	c := newCloud(t)
 	g := c.boot(t, "demo", openstack.Spec{Name: "web"})[0]
 	if _, err := servers.Rescue(t.Context(), g.owner.Compute, g.UUID, servers.RescueOpts{}).Extract(); err != nil {
@@ -140,12 +141,27 @@ func TestAnInstanceInRescueModeIsLeftAlone(t *testing.T) {
 	c.deleteTree(t)
 	pid := g.QemuPID()
 	ran := c.rescue(t, 1, "--instance", g.UUID)
-	if got := of(t, ran, g); got.Outcome != recover.OutcomeSkipped || !strings.Contains(got.Error, "RESCUED") {
+	if got := of(t, ran, g); got.Outcome != recover.OutcomeSkipped || !strings.Contains(got.Error, "RESCUED") || !strings.Contains(got.Error, "--mode live") {
+		t.Errorf("the report says %s", asJSON(t, ran))
+	}
+	ran = c.rescue(t, 0, "--instance", g.UUID, "--mode", "live")
+	if got := of(t, ran, g); got.Outcome != recover.OutcomeRescued || got.Verified != recover.VerifyRunning {
 		t.Errorf("the report says %s", asJSON(t, ran))
 	}
 	if g.QemuPID() != pid || g.state(t) != "running" {
 		t.Errorf("its domain is %s", g.state(t))
 	}
+	// The definition from before is gone, with a file that nobody held: Nova makes
+	// it anew.
+	if notes := strings.Join(of(t, ran, g).Notes, " "); !strings.Contains(notes, "--state active") {
+		t.Errorf("the notes are %s", notes)
+	}
+	if err := servers.ResetState(t.Context(), c.admin.Compute, g.UUID, servers.StateActive).ExtractErr(); err != nil {
+		t.Fatal(err)
+	}
+	c.rescue(t, 0, "reboot", "--instance", g.UUID)
+	g.isBack(t, 1, 0)
+	g.onPublishedFiles(t)
 }
 
 func TestWithNovaComputeDownNothingIsDestroyed(t *testing.T) {
