@@ -379,6 +379,13 @@ func everyCall(c *Client) map[string]func(context.Context) error {
 		"Thaw":     func(ctx context.Context) error { return c.Thaw(ctx, testUUID, time.Second) },
 		"Destroy":  func(ctx context.Context) error { return c.Destroy(ctx, testUUID) },
 		"Start":    func(ctx context.Context) error { return c.Start(ctx, testUUID, true) },
+		"Mirror":   func(ctx context.Context) error { return c.Mirror(ctx, testUUID, recover.MirrorRequest{Target: "vda"}) },
+		"Pivot":    func(ctx context.Context) error { return c.Pivot(ctx, testUUID, "vda") },
+		"Export":   func(ctx context.Context) error { _, err := c.Export(ctx, testUUID, nil); return err },
+		"MirrorState": func(ctx context.Context) error {
+			_, err := c.MirrorState(ctx, testUUID, "vda")
+			return err
+		},
 	}
 }
 
