@@ -1,13 +1,14 @@
 // Command bench measures os-rescue beside the ordinary tools that do the same
 // work, in the same run on the same file system, and prints a table.
 //
-//	bench [-size MIB] [-runs N] [-dir DIR] [-json FILE]
+//	bench [-size MIB] [-runs N] [-dir DIR] [-json FILE] [-live-small MIB] [-live-large MIB] [-live-runs N]
 //
 // It works in the lab's private namespaces. It makes a file system on a loop device with direct I/O in a temporary
 // directory under -dir, so it needs root and twice to three times the size free
 // there. Each figure runs N times, alternating with its peer, the source's pages
 // dropped from the page cache before each run. The ratio is the peer's median
-// time divided by ours: above 1, os-rescue is faster.
+// time divided by ours: above 1, os-rescue is faster. Then it measures how long
+// guests with little and with much data are suspended by a live rescue.
 package main
 
 import (
@@ -69,45 +70,69 @@ type result struct {
 func main() {
 	lab.Enter()
 	size := flag.Int64("size", 1024, "size of the source in MiB")
-	runs := flag.Int("runs", 5, "runs of each figure")
+	runs := flag.Int("runs", 5, "runs of each figure; 0: none")
 	dir := flag.String("dir", "", "where to work (default: the system's temporary directory)")
+	small := flag.Int64("live-small", 256, "data of the small guest that is rescued live, in MiB")
+	large := flag.Int64("live-large", 8192, "data of the large one, in MiB")
+	liveRuns := flag.Int("live-runs", 3, "live rescues of each guest for each proof; 0: none")
 	out := flag.String("json", "", "also write the figures to this file as JSON")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *dir, *size<<20, *runs, *out); err != nil {
+	f := flags{dir: *dir, bytes: *size << 20, runs: *runs, small: *small << 20, large: *large << 20, liveRuns: *liveRuns, out: *out}
+	if err := run(ctx, f); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, parent string, bytes int64, runs int, out string) error {
+// flags are what the command line says; sizes in bytes.
+type flags struct {
+	dir          string
+	bytes        int64
+	runs         int
+	small, large int64
+	liveRuns     int
+	out          string
+}
+
+func run(ctx context.Context, f flags) error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("this mounts a file system: run it as root")
 	}
-	dir, err := os.MkdirTemp(parent, "os-rescue-bench-*")
+	dir, err := os.MkdirTemp(f.dir, "os-rescue-bench-*")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 
-	var results []result
-	for _, f := range figures() {
-		r, err := measure(ctx, f, &bench{dir: dir, bytes: bytes}, runs)
-		if err != nil {
-			return fmt.Errorf("%s: %w", f.Name, err)
+	results := []result{}
+	if f.runs > 0 {
+		for _, fig := range figures() {
+			r, err := measure(ctx, fig, &bench{dir: dir, bytes: f.bytes}, f.runs)
+			if err != nil {
+				return fmt.Errorf("%s: %w", fig.Name, err)
+			}
+			results = append(results, r)
 		}
-		results = append(results, r)
+		render(results, f.bytes, f.runs)
 	}
-	render(results, bytes, runs)
-	if out == "" {
+	pauses := []pause{}
+	if f.liveRuns > 0 {
+		if pauses, err = measurePauses(ctx, f.small, f.large, f.liveRuns); err != nil {
+			return err
+		}
+		renderPauses(pauses, f.small, f.large, f.liveRuns)
+	}
+	if f.out == "" {
 		return nil
 	}
-	data, err := json.MarshalIndent(map[string]any{"bytes": bytes, "runs": runs, "figures": results}, "", "  ")
+	data, err := json.MarshalIndent(map[string]any{"bytes": f.bytes, "runs": f.runs, "figures": results,
+		"live_small_bytes": f.small, "live_large_bytes": f.large, "live_pauses": pauses}, "", "  ")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(out, append(data, '\n'), 0o644)
+	return os.WriteFile(f.out, append(data, '\n'), 0o644)
 }
 
 func measure(ctx context.Context, f figure, b *bench, runs int) (result, error) {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/test/lab"
@@ -236,7 +237,10 @@ func TestALiveRunThatWasKilledAtAnyPointIsFinishedByResume(t *testing.T) {
 // stayed checks that the guest runs on in the QEMU that it was in.
 func (v *victim) stayed(t *testing.T, pid int) {
 	t.Helper()
-	v.unharmed(t)
+	v.WaitBeat(t, v.LastBeat()+1)
+	if len(v.Boots()) != v.boots {
+		t.Fatal("the guest was rebooted")
+	}
 	if now := v.QemuPID(); now != pid {
 		t.Errorf("its QEMU is process %d, and was %d", now, pid)
 	}
@@ -314,6 +318,30 @@ func TestAMirrorThatIsNotReadyInTimeIsGivenUp(t *testing.T) {
 	})
 }
 
+func TestAGuestThatWritesWithoutAPauseIsRescuedLive(t *testing.T) {
+	l := lab.New(t, withFailpoints)
+	v := boot(t, l, lab.Spec{LogAppend: true})
+	v.Send(t, "write")
+	v.WaitLine(t, "write=10")
+	pid := v.QemuPID()
+	for range 3 {
+		l.DeleteTree(t)
+		got := of(t, live(t, l, 0), v)
+		if got.Verified != recover.VerifyRunning {
+			t.Errorf("the report is %s", asJSON(t, got))
+		}
+		v.neverStopped(t, pid)
+		v.intact(t)
+	}
+	v.Destroy(t) // in the middle of its writing
+	v.Start(t)
+	v.isBack(t, 1)
+	v.Verify(t)
+	if again := v.Boots()[v.boots-1]; again.Writer != "ok" || again.Gaps != 0 {
+		t.Errorf("after its end it found its writes %q, with %d gaps in its beats", again.Writer, again.Gaps)
+	}
+}
+
 func TestALiveRescueOntoAFullFileSystemLeavesTheGuestAsItWas(t *testing.T) {
 	l := lab.New(t, withFailpoints)
 	v := boot(t, l, lab.Spec{LogAppend: true, Swap: "raw"})
@@ -321,7 +349,19 @@ func TestALiveRescueOntoAFullFileSystemLeavesTheGuestAsItWas(t *testing.T) {
 	l.DeleteTree(t)
 	filler := filepath.Join(lab.NovaDir, "filler")
 	r := at(t, l, "mirror.begin", func() {
-		_ = exec.Command("dd", "if=/dev/zero", "of="+filler, "bs=1M", "oflag=direct").Run() // until it is full
+		f, err := os.Create(filler)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		var end int64
+		for chunk := int64(1 << 30); chunk >= 1<<16; {
+			if err := unix.Fallocate(int(f.Fd()), 0, end, chunk); err != nil {
+				chunk /= 2
+				continue
+			}
+			end += chunk
+		}
 	}, rescueArgs("--all", "--mode", "live")...)
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
