@@ -332,7 +332,7 @@ func (v *fakeHypervisor) Start(ctx context.Context, uuid string, paused bool) er
 			}
 		}
 		var err error
-		if d.qemu, err = hold("qemu", []string{"-uuid", uuid}, files, nil); err != nil {
+		if d.qemu, err = hold("qemu", []string{"-uuid", uuid, "-blockdev", "{}"}, files, nil); err != nil {
 			d.qemu = nil
 			return err
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 )
 
@@ -69,7 +71,55 @@ func (t *task) endLive(ctx context.Context) error {
 	t.forgetMoves()
 	t.staged = nil
 	t.ip.Action = ActionReboot
+	for _, f := range slices.Clone(t.ip.Files) {
+		if f.Role != RoleConsoleLog {
+			continue
+		}
+		if err := t.renewLog(ctx, f); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// renewLog removes the console log that was put back while the guest ran, so that
+// its last words come too: they are in the old one only. One that was written to
+// since is the log of a later start, and stays.
+func (t *task) renewLog(ctx context.Context, f FilePlan) error {
+	dir, err := t.s.root.OpenDir(filepath.Dir(f.Path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	log := &stagedFile{plan: f}
+	if log.file, err = dir.Open(filepath.Base(f.Path), os.O_RDONLY); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	defer log.file.Close()
+	if err := log.measure(); err != nil {
+		return err
+	}
+	if log.inode != t.logged && !t.s.publishedBefore(f, log.inode) {
+		return nil
+	}
+	src, err := t.s.source(ctx, f)
+	if err == nil {
+		err = samePrefix(log.file, src.File, log.size)
+	}
+	switch {
+	case err == nil:
+		return dir.Remove(filepath.Base(f.Path))
+	case errors.Is(err, ErrUnproven), errors.Is(err, fs.ErrNotExist):
+		t.ip.Files = slices.DeleteFunc(t.ip.Files, func(other FilePlan) bool { return other.Path == f.Path })
+		return nil
+	}
+	return err
 }
 
 // giveUpEnded is giveUp for a guest whose QEMU is gone. A mirror's file is removed

@@ -105,6 +105,8 @@ func (t *task) putBackOne(ctx context.Context, f FilePlan) error {
 		err = t.publish(ctx, staged)
 		if err != nil {
 			err = errors.Join(err, t.unstage(ctx, staged))
+		} else if f.Role == RoleConsoleLog {
+			t.logged = staged.inode
 		}
 		return err
 	})

@@ -24,6 +24,7 @@ type task struct {
 	staged []*stagedFile
 	stored []string    // what it has made in the backup directory
 	moves  []*mirrored // the disks that are, or were, mirrored
+	logged inode       // the console log that was put back
 	proof  Verify      // how a live rescue is to be proven
 	socket string      // of the export of its disks
 	// oldKept: the new disks differ from the old ones, which are on disk too.

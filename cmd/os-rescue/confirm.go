@@ -55,7 +55,7 @@ func disturbance(plans []recover.InstancePlan) string {
 		case recover.ActionHardReboot:
 			does = "it reboots "
 		case recover.ActionLive:
-			does = "it suspends for a moment "
+			does = "it suspends, for a moment, "
 		}
 		if what != "" && what != does {
 			does = "it pauses, destroys or starts "

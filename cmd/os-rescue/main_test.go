@@ -460,3 +460,21 @@ func TestAnErrorIsOneLineFitForATerminal(t *testing.T) {
 		t.Errorf("exit %d, %q", o.code, o.err)
 	}
 }
+
+func TestWhatNeedsConsentIsSaidAsItIs(t *testing.T) {
+	live, reboot := recover.InstancePlan{Domain: "a", Action: recover.ActionLive}, recover.InstancePlan{Domain: "b", Action: recover.ActionReboot}
+	hard := recover.InstancePlan{Domain: "c", Action: recover.ActionHardReboot}
+	for _, c := range []struct {
+		plans []recover.InstancePlan
+		want  string
+	}{
+		{[]recover.InstancePlan{live}, "it suspends, for a moment, a"},
+		{[]recover.InstancePlan{live, reboot}, "it pauses, destroys or starts a, b"},
+		{[]recover.InstancePlan{reboot, live, live}, "it pauses, destroys or starts b, a, a"},
+		{[]recover.InstancePlan{hard, hard}, "it reboots c, c"},
+	} {
+		if got := disturbance(c.plans); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+}

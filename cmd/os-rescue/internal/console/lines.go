@@ -56,7 +56,9 @@ func ending(who recover.Subject, r recover.InstanceReport) string {
 	if r.Bytes > 0 {
 		line += ", " + Size(r.Bytes)
 	}
-	if r.DowntimeSeconds > 0 {
+	if r.Mode == recover.ModeLive && r.PauseSeconds > 0 {
+		line += ", suspended for " + Seconds(r.PauseSeconds)
+	} else if r.DowntimeSeconds > 0 {
 		line += ", down for " + Seconds(r.DowntimeSeconds)
 	} else if r.PauseSeconds > 0 {
 		line += ", paused for " + Seconds(r.PauseSeconds)

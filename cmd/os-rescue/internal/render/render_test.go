@@ -274,3 +274,26 @@ Next, finish what was interrupted: os-rescue resume
 		t.Errorf("%q", got)
 	}
 }
+
+func TestALiveRescueSaysHowItWillBeAndHowItWasProven(t *testing.T) {
+	plan := recover.Plan{Command: recover.CommandRescue, Mode: "auto", Host: "cmp", Options: recover.Options{Offline: true}, Instances: []recover.InstancePlan{
+		{UUID: "u1", Domain: "instance-00000001", Action: recover.ActionLive, Found: "running", Steps: []string{"mirror /i/disk while the guest runs"}},
+		{UUID: "u2", Domain: "instance-00000002", Action: recover.ActionReboot, Found: "running", NotLive: "/i/disk has 1 snapshots inside"},
+	}}
+	var out strings.Builder
+	if err := (Text{}).Plan(&out, plan); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"mode auto", "live: mirror while it runs, suspend for a moment", "mirror /i/disk", "not live: /i/disk has 1 snapshots inside", "1 instance rescued live, 1 instance paused"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("nothing about %q in\n%s", want, out.String())
+		}
+	}
+	for verified, want := range map[recover.Verify]string{
+		recover.VerifyRunning: "live, compared while it ran", recover.VerifyFull: "live, compared", recover.VerifyStructure: "live, NOT compared", "": "",
+	} {
+		if got := proofText(recover.InstanceReport{Verified: verified}); got != want {
+			t.Errorf("%q is %q, want %q", verified, got, want)
+		}
+	}
+}

@@ -1,0 +1,124 @@
+package recover
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestALivePlanIsMadeWhereItCanBeAndSaysWhyNotBefore(t *testing.T) {
+	everything := MirrorSupport{Synchronous: true, Export: true}
+	for name, c := range map[string]struct {
+		support MirrorSupport
+		prepare func(t *testing.T, h *host, g *guest)
+		change  func(*Options)
+		says    string // in the refusal; empty when it can be rescued live
+	}{
+		"a disk":             {everything, nil, nil, ""},
+		"an old libvirt":     {MirrorSupport{Missing: "libvirt 5.0 can't mirror"}, nil, nil, "libvirt 5.0 can't mirror: --mode reboot"},
+		"a backup directory": {everything, nil, func(o *Options) { o.BackupDir = "/b" }, "--backup-dir needs the files to be still"},
+		"something of the same size at its path": {everything, func(t *testing.T, h *host, g *guest) {
+			must(t, os.MkdirAll(g.dir, 0o755))
+			must(t, os.WriteFile(g.disk, make([]byte, len(g.content[g.disk])), 0o600))
+		}, nil, "something else stands at"},
+		"the same, to be moved aside": {everything, func(t *testing.T, h *host, g *guest) {
+			must(t, os.MkdirAll(g.dir, 0o755))
+			must(t, os.WriteFile(g.disk, []byte("x"), 0o600))
+		}, func(o *Options) { o.ReplaceExisting = true }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			h.hv.support = c.support
+			g := h.add(1, guestOptions{base: "b"})
+			h.purge()
+			if c.prepare != nil {
+				c.prepare(t, h, g)
+			}
+			o := options(g)
+			if c.change != nil {
+				c.change(&o)
+			}
+			o.Mode = ModeLive
+			live := planned(t, h, g, CommandRescue, o)
+			o.Mode = ModeAuto
+			auto := planned(t, h, g, CommandRescue, o)
+			if c.says == "" {
+				text := strings.Join(live.Steps, "\n")
+				if live.Action != ActionLive || auto.Action != ActionLive || !strings.Contains(text, "mirror "+g.disk) ||
+					!strings.Contains(text, "while the guest runs") || strings.Contains(text, "destroy") {
+					t.Fatalf("%s, %s (%s):\n%s", live.Action, auto.Action, live.Refusal, text)
+				}
+				return
+			}
+			if live.Action != ActionRefuse || !strings.Contains(live.Refusal, c.says) {
+				t.Errorf("live: %s: %s", live.Action, live.Refusal)
+			}
+			if auto.Action != ActionReboot || !strings.Contains(auto.NotLive, c.says) {
+				t.Errorf("auto: %s: %s %s", auto.Action, auto.NotLive, auto.Refusal)
+			}
+		})
+	}
+}
+
+func TestWhatNoBlockJobReachesIsNotMirrored(t *testing.T) {
+	d := Domain{Disks: []Disk{{Target: "vda", Chain: []Image{{Source: SourceFile, Path: "/i/disk", Format: "qcow2"}}}}}
+	for name, c := range map[string]struct {
+		file FilePlan
+		says string
+	}{
+		"a disk":                   {FilePlan{Path: "/i/disk", Target: "vda", Format: "qcow2", Role: RoleDisk}, ""},
+		"UEFI variables":           {FilePlan{Path: "/i/vars", Format: "raw", Role: RoleNVRAM}, "UEFI"},
+		"a disk that was moved":    {FilePlan{Path: "/i/other", Target: "vda", Format: "qcow2", Role: RoleDisk}, "no disk of its definition"},
+		"an image of a rarer kind": {FilePlan{Path: "/i/disk", Target: "vda", Format: "vmdk", Role: RoleDisk}, "vmdk"},
+	} {
+		if got := unmirrored(d, c.file); (got == "") != (c.says == "") || !strings.Contains(got, c.says) {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+func TestAQEMUTellsHowItWasStarted(t *testing.T) {
+	for arg, want := range map[string]bool{"-blockdev": true, "-drive": false} {
+		cmd := exec.Command("/bin/sh", "-c", "echo; read x", "qemu", arg)
+		in, err := cmd.StdinPipe()
+		must(t, err)
+		out, err := cmd.StdoutPipe()
+		must(t, err)
+		must(t, cmd.Start())
+		_, err = out.Read(make([]byte, 1)) // it has its own command line by now
+		must(t, err)
+		got, err := startedWithBlockdev(cmd.Process.Pid)
+		if err != nil || got != want {
+			t.Errorf("%s: %v, %v", arg, got, err)
+		}
+		in.Close()
+		cmd.Wait()
+	}
+}
+
+func TestTheProofIsTheBestThatTheHostCanAndTheOperatorAccepts(t *testing.T) {
+	for name, c := range map[string]struct {
+		wish    Verify
+		export  bool
+		seconds int
+		want    Verify
+	}{
+		"by default, while it runs":                 {VerifyDefault, true, 1000, VerifyRunning},
+		"an old libvirt and a small disk":           {VerifyDefault, false, 5, VerifyFull},
+		"an old libvirt and a large disk":           {VerifyDefault, false, 1000, VerifyStructure},
+		"asked for under the suspend, however long": {VerifyFull, true, 1000, VerifyFull},
+		"asked for alone":                           {VerifyStructure, true, 5, VerifyStructure},
+		"asked for what this host can't do":         {VerifyRunning, false, 5, VerifyStructure},
+	} {
+		tk := &task{s: &Session{plan: Plan{Options: Options{Verify: c.wish}}}}
+		tk.chooseProof(MirrorSupport{Export: c.export}, time.Duration(c.seconds)*time.Second)
+		if tk.proof != c.want {
+			t.Errorf("%s: %q, want %q", name, tk.proof, c.want)
+		}
+		if c.want == VerifyStructure && c.wish != VerifyStructure && len(tk.report.Notes) == 0 {
+			t.Errorf("%s: nobody is told", name)
+		}
+	}
+}
