@@ -34,7 +34,7 @@ packages:
 
 .PHONY: test
 test: packages format vet
-	$(GO) test -race -p 2 -timeout 26m ./...
+	$(GO) test -race -p 2 -timeout 38m ./...
 
 .PHONY: openstack-packages
 openstack-packages: packages

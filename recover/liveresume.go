@@ -11,7 +11,7 @@ import (
 
 // undoLive leaves a guest whose live rescue was interrupted as it was found, but
 // for the disks that it was moved onto already: those stay.
-func (t *task) undoLive(ctx context.Context) error {
+func (t *task) undoLive() error {
 	if err := t.findMoves(); err != nil {
 		return err
 	}
@@ -22,7 +22,7 @@ func (t *task) undoLive(ctx context.Context) error {
 		t.onFailure(stepCleanup, func(ctx context.Context) error { return t.giveUp(ctx, m) })
 	}
 	if t.prior.exported {
-		t.onFailure(stepEndProof, func(ctx context.Context) error { return t.s.e.Hypervisor.EndExport(ctx, t.ip.UUID) })
+		t.onFailure(stepEndExport, func(ctx context.Context) error { return t.s.e.Hypervisor.EndExport(ctx, t.ip.UUID) })
 	}
 	return nil
 }
@@ -54,7 +54,7 @@ func (t *task) forgetMoves() {
 // what it had been moved onto is its disk, the others come from the pins.
 func (t *task) endLive(ctx context.Context) error {
 	if t.prior != nil && len(t.moves) == 0 {
-		if err := t.undoLive(ctx); err != nil {
+		if err := t.undoLive(); err != nil {
 			return err
 		}
 	}

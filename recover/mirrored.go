@@ -238,7 +238,7 @@ func (t *task) pivotAll(ctx context.Context) error {
 		m.pivoting = true
 		err := t.step(ctx, stepPivot, m.plan.Path, func() error {
 			err := t.s.e.Hypervisor.Pivot(ctx, t.ip.UUID, m.plan.Target)
-			if err != nil && t.isOn(ctx, m.inode.Inode) && !t.isOnOld(ctx, m.plan) {
+			if err != nil && t.isOn(ctx, m.inode) && !t.isOnOld(ctx, m.plan) {
 				err = nil // its answer was lost
 			}
 			m.pivoted = err == nil
@@ -253,13 +253,13 @@ func (t *task) pivotAll(ctx context.Context) error {
 
 // isOn is true when the instance's QEMU has that inode open for writing; a mirror
 // that is under way has it too.
-func (t *task) isOn(ctx context.Context, ino uint64) bool {
+func (t *task) isOn(ctx context.Context, file inode) bool {
 	held, err := heldBy(ctx, t.ip.Process.PID)
 	if err != nil || !t.sameProcess() {
 		return false
 	}
 	for _, h := range held {
-		if h.Stat.Ino == ino && h.writable() {
+		if h.inode() == file && h.writable() {
 			return true
 		}
 	}
@@ -267,7 +267,9 @@ func (t *task) isOn(ctx context.Context, ino uint64) bool {
 }
 
 // isOnOld is true when QEMU has the lost inode open still.
-func (t *task) isOnOld(ctx context.Context, f FilePlan) bool { return t.isOn(ctx, f.Inode) }
+func (t *task) isOnOld(ctx context.Context, f FilePlan) bool {
+	return t.isOn(ctx, inode{f.Device, f.Inode})
+}
 
 // own gives a disk that the guest is on the owner, mode and label that it should
 // have: at the pivot libvirt takes those of the old source away from whatever
@@ -315,7 +317,7 @@ func (t *task) giveUp(ctx context.Context, m *mirrored) error {
 	switch {
 	case !t.sameProcess():
 		return t.giveUpEnded(ctx, m)
-	case m.file != nil && t.isOn(ctx, m.inode.Inode):
+	case m.file != nil && t.isOn(ctx, m.inode):
 		m.pivoted = true
 		if _, err := t.s.root.Lstat(m.plan.Path); errors.Is(err, fs.ErrNotExist) {
 			if err := t.name(m); err != nil {

@@ -171,7 +171,7 @@ func (p *prior) add(r Record) error {
 		p.differs[r.Path] = p.pivoted[r.Path]
 	case stepExport + ".begin":
 		p.exported = true
-	case stepEndProof + ".done":
+	case stepEndExport + ".done":
 		p.exported = false
 	case stepStore + ".begin":
 		p.stores = append(p.stores, r.Path)

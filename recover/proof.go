@@ -169,7 +169,6 @@ func (t *task) compareSuspended(ctx context.Context) error {
 // exportRecord is what the record before an export says.
 type exportRecord struct {
 	Scratch []string `json:"scratch"`
-	socket  string
 }
 
 // export has QEMU show the new disks as they are at the suspended guest's last
@@ -199,7 +198,7 @@ func (t *task) export(ctx context.Context) bool {
 }
 
 func (t *task) endExport(ctx context.Context) error {
-	return t.step(ctx, stepEndProof, "", func() error { return t.s.e.Hypervisor.EndExport(ctx, t.ip.UUID) })
+	return t.step(ctx, stepEndExport, "", func() error { return t.s.e.Hypervisor.EndExport(ctx, t.ip.UUID) })
 }
 
 // compareRunning compares the old inodes, which nobody writes any more, with the

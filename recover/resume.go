@@ -223,7 +223,7 @@ func (t *task) redoPutBack() {
 func (t *task) undoPrior(ctx context.Context, d Domain) error {
 	t.onFailure(stepCleanup, t.removePrior)
 	if t.ip.Action == ActionLive {
-		if err := t.undoLive(ctx); err != nil {
+		if err := t.undoLive(); err != nil {
 			return err
 		}
 		defer t.forgetMoves()

@@ -79,7 +79,8 @@ func (p *planner) need(rooms map[uint64]*room, ip InstancePlan, f FilePlan, path
 		r.Clones = clones(filepath.Join(p.settings.Root, dir.Path()), space.Magic)
 		rooms[st.Dev] = r
 	}
-	if r.Clones && f.Device == st.Dev && !(ip.Action == ActionLive && f.Writable) { // a mirror is no clone
+	mirrored := ip.Action == ActionLive && f.Writable // which is no clone
+	if r.Clones && f.Device == st.Dev && !mirrored {
 		return nil
 	}
 	r.Need += f.Allocated
