@@ -95,7 +95,7 @@ func (t *task) moveLive(ctx context.Context) error {
 		return err
 	}
 	t.chooseProof(support, time.Since(began))
-	return t.moveOver(ctx, d)
+	return t.moveOver(ctx)
 }
 
 // written are the files that the guest writes.
@@ -126,17 +126,34 @@ func diskOf(d Domain, f FilePlan) (Disk, error) {
 	return Disk{}, fmt.Errorf("%w: the domain has no disk %s at %s any more", ErrRefused, f.Target, f.Path)
 }
 
+// hold suspends a guest that runs. Its mirrors may have taken hours: its owner may
+// have paused it meanwhile, or QEMU for an I/O error.
+func (t *task) hold(ctx context.Context) (DomainState, error) {
+	d, err := t.s.e.Hypervisor.Domain(ctx, t.ip.UUID)
+	switch {
+	case err != nil:
+		return "", err
+	case d.State == StatePaused && d.PauseReason == PauseUser:
+		return d.State, nil
+	case d.State != StateRunning:
+		return d.State, fmt.Errorf("%w: while it was mirrored it has become %s (%s)", ErrRefused, d.State, d.PauseReason)
+	}
+	undos := t.undos
+	if err := t.suspend(ctx); err != nil {
+		return d.State, err
+	}
+	if t.off {
+		t.undos = undos
+		return d.State, errors.New("the guest has ended by itself")
+	}
+	return d.State, nil
+}
+
 // moveOver is the moment in which the guest is suspended.
-func (t *task) moveOver(ctx context.Context, d Domain) error {
-	if d.State == StateRunning {
-		undos := t.undos
-		if err := t.suspend(ctx); err != nil {
-			return err
-		}
-		if t.off {
-			t.undos = undos
-			return errors.New("the guest has ended by itself")
-		}
+func (t *task) moveOver(ctx context.Context) error {
+	found, err := t.hold(ctx)
+	if err != nil {
+		return err
 	}
 	if err := t.mirrorsSettled(ctx); err != nil {
 		return err
@@ -157,7 +174,7 @@ func (t *task) moveOver(ctx context.Context, d Domain) error {
 		return err
 	}
 	exported := t.proof == VerifyRunning && t.export(lasting)
-	if err := t.leaveRunning(lasting, d.State); err != nil {
+	if err := t.leaveRunning(lasting, found); err != nil {
 		return err
 	}
 	if exported {
@@ -255,8 +272,7 @@ func (t *task) isMoved(ctx context.Context, m *mirrored) error {
 // leaveRunning undoes what was only for the move: the guest goes on, and its
 // directory is its owner's again.
 func (t *task) leaveRunning(ctx context.Context, found DomainState) error {
-	undos := t.undos
-	t.undos = slices.DeleteFunc(slices.Clone(undos), func(u undo) bool { return u.step == stepCleanup })
+	t.undos = slices.DeleteFunc(slices.Clone(t.undos), func(u undo) bool { return u.step == stepCleanup })
 	t.committed = true
 	// The guest first: it is the last that was noted.
 	err := t.rollback(ctx)

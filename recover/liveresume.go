@@ -3,10 +3,13 @@ package recover
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/os-rescue/os-rescue/recover/beneath"
 )
 
 // undoLive leaves a guest whose live rescue was interrupted as it was found, but
@@ -38,7 +41,7 @@ func (t *task) findMoves() error {
 		if err != nil {
 			return err
 		}
-		m.pivoting, m.pivoted = t.prior.pivoting[f.Path], t.prior.pivoted[f.Path]
+		m.placing, m.pivoting, m.pivoted = t.prior.placing[f.Path], t.prior.pivoting[f.Path], t.prior.pivoted[f.Path]
 		t.moves = append(t.moves, m)
 	}
 	return nil
@@ -139,28 +142,63 @@ func (t *task) giveUpEnded(ctx context.Context, m *mirrored) error {
 	case placed && (m.pivoted || m.pivoting && !held):
 		m.pivoted = true
 		return t.own(ctx, m)
-	case m.pivoting || !held:
-		t.notef("the mirror of %s, perhaps all that is left of it, stays at %s/%s", m.plan.Path, m.stage.dir.Path(), m.name)
+	case !held || m.pivoting && !placed:
+		at := m.plan.Path
+		if !placed && m.stage != nil {
+			at = m.stage.dir.Path() + "/" + m.name
+		}
+		t.notef("the mirror of %s, perhaps all that is left of it, stays at %s", m.plan.Path, at)
 		return nil
+	case placed && m.placing:
+		if err := t.unused(ctx, m); err != nil {
+			return err
+		}
 	}
 	return t.removeMirror(m)
+}
+
+// unused makes sure that a mirror that had its disk's name when its QEMU ended is
+// no more than the old inode: somebody may have started the guest on it since.
+func (t *task) unused(ctx context.Context, m *mirrored) error {
+	d, err := t.s.e.Hypervisor.Domain(ctx, t.ip.UUID)
+	if err != nil && !errors.Is(err, ErrNoDomain) {
+		return err
+	}
+	if err == nil && d.State != StateShutOff {
+		return fmt.Errorf("%w: somebody has started it on the new %s", ErrConflict, m.plan.Path)
+	}
+	// libvirt has taken the file of the domain that ended away from QEMU's user.
+	if err := beneath.SetOwner(m.file, t.s.owners.File(m.plan, t.ip.DACLabel)); err != nil {
+		return err
+	}
+	// However long it takes: an undo has little time.
+	err = t.compareOne(context.WithoutCancel(ctx), m, "")
+	if errors.Is(err, ErrUnproven) {
+		return fmt.Errorf("%w: the new %s and the old inode, which the keeper holds, have changed apart since the run was interrupted: somebody has started the guest on the new one, or let it go on with the old one, and only they know which is later. Both are kept; if the new one is it, end the run by removing %s: %w",
+			ErrConflict, m.plan.Path, t.s.state.run(t.s.plan.Run), err)
+	}
+	return err
 }
 
 // settleLive ends a live rescue that was interrupted after its guest was on its
 // new disks: they can't be compared with the old ones any more.
 func (t *task) settleLive(ctx context.Context) error {
+	t.report.Mode, t.report.Verified = ModeLive, VerifyStructure
+	var differ error
 	for _, f := range t.written() {
 		if !t.prior.differs[f.Path] {
 			continue
 		}
-		t.notef("the comparison found that the new %s differs from the old one", f.Path)
+		differ = errors.Join(differ, fmt.Errorf("%w: the comparison found that the new %s differs from the old one", ErrUnproven, f.Path))
 		if _, err := t.s.root.Lstat(t.oldPath(f)); errors.Is(err, fs.ErrNotExist) {
 			if err := t.keepOld(ctx, f); err != nil {
 				return err
 			}
 		}
 	}
-	t.report.Mode, t.report.Verified = ModeLive, VerifyStructure
+	if t.oldKept = differ != nil; t.oldKept {
+		return differ
+	}
 	t.notef("the new disks were checked as images; the run was interrupted before they were compared with the old ones")
 	return nil
 }

@@ -23,6 +23,7 @@ type mirrorRecord struct {
 	Name   string `json:"name"` // in there
 	Inode  uint64 `json:"inode"`
 	Source string `json:"source"` // key of the lost inode
+	Disk   Disk   `json:"disk"`
 }
 
 // mirrored is one disk on its way to a new file. The embedded file is staged but
@@ -30,9 +31,10 @@ type mirrorRecord struct {
 // suspend on.
 type mirrored struct {
 	stagedFile
-	disk   Disk // with its chain, as libvirt has it
-	copied int64
-	show   FileProgress
+	disk    Disk // with its chain, as libvirt has it
+	copied  int64
+	show    FileProgress
+	placing bool // it may have its disk's name, and is complete
 	// The pivot was begun, and is known to have happened.
 	pivoting, pivoted bool
 }
@@ -59,7 +61,7 @@ func (t *task) mirror(ctx context.Context, f FilePlan, disk Disk, support Mirror
 	if err := errors.Join(m.measure(), st.dir.Sync()); err != nil {
 		return err
 	}
-	rec := mirrorRecord{Target: f.Target, Dir: st.dir.Path(), Name: name, Inode: m.inode.Inode, Source: f.Key()}
+	rec := mirrorRecord{Target: f.Target, Dir: st.dir.Path(), Name: name, Inode: m.inode.Inode, Source: f.Key(), Disk: disk}
 	return t.stepData(ctx, stepMirror, f.Path, rec, func() (any, error) {
 		if t.s.plan.Options.ReplaceExisting {
 			if err := t.clear(f); err != nil {
@@ -201,7 +203,7 @@ func (t *task) roomLeft() error {
 	return nil
 }
 
-// settled waits, with the guest suspended, until all it wrote is in the mirrors.
+// mirrorsSettled waits, with the guest suspended, until all it wrote is in the mirrors.
 func (t *task) mirrorsSettled(ctx context.Context) error {
 	for end := time.Now().Add(10 * time.Second); ; pause(ctx, 5*time.Millisecond) {
 		quiet := true
@@ -226,6 +228,7 @@ func (t *task) mirrorsSettled(ctx context.Context) error {
 // place gives the mirrors their disks' names; pivotAll moves the guest onto them.
 func (t *task) place(ctx context.Context) error {
 	for _, m := range t.moves {
+		m.placing = true
 		if err := t.step(ctx, stepPlace, m.plan.Path, func() error { return t.name(m) }); err != nil {
 			return err
 		}
@@ -368,7 +371,7 @@ func (t *task) reopened(f FilePlan, rec mirrorRecord) (*mirrored, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	m := &mirrored{stagedFile: stagedFile{plan: f, stage: st, name: rec.Name, inherited: true}}
+	m := &mirrored{stagedFile: stagedFile{plan: f, stage: st, name: rec.Name, inherited: true}, disk: rec.Disk}
 	if st != nil {
 		m.file, err = st.dir.Open(rec.Name, os.O_RDWR)
 	}

@@ -23,6 +23,7 @@ type prior struct {
 	published    map[string]published // by path, from its begin on
 	replanned    *InstancePlan
 	mirrors      map[string]mirrorRecord // by path, of every mirror that was begun
+	placing      map[string]bool         // by path: begun to get its name
 	pivoting     map[string]bool         // by path: begun
 	pivoted      map[string]bool         // by path: done
 	sealed       []sealRecord            // directories that are closed to all but root
@@ -106,7 +107,7 @@ func priorsOf(records []Record) (map[string]*prior, error) {
 }
 
 func newPrior() *prior {
-	return &prior{copies: map[string]priorCopy{}, published: map[string]published{}, mirrors: map[string]mirrorRecord{}, pivoting: map[string]bool{}, pivoted: map[string]bool{}, differs: map[string]bool{}}
+	return &prior{copies: map[string]priorCopy{}, published: map[string]published{}, mirrors: map[string]mirrorRecord{}, placing: map[string]bool{}, pivoting: map[string]bool{}, pivoted: map[string]bool{}, differs: map[string]bool{}}
 }
 
 func (p *prior) add(r Record) error {
@@ -163,6 +164,8 @@ func (p *prior) add(r Record) error {
 		err := r.decode(&rec)
 		p.mirrors[r.Path] = rec
 		return err
+	case stepPlace + ".begin":
+		p.placing[r.Path] = true
 	case stepPivot + ".begin":
 		p.pivoting[r.Path] = true
 	case stepPivot + ".done":

@@ -67,8 +67,12 @@ func (t *task) checkMirrors(ctx context.Context) error {
 }
 
 // qemuUser is who the instance's QEMU runs as: what it may read, whoever parses
-// the same bytes for it may read.
+// the same bytes for it may read. When that has ended it is who checks copies.
 func (t *task) qemuUser() (uid, gid uint32, err error) {
+	if !t.sameProcess() {
+		owner, err := t.s.root.Owner(t.s.e.Settings.CheckUser, t.s.e.Settings.CheckGroup, 0o600)
+		return owner.UID, owner.GID, err
+	}
 	data, err := os.ReadFile(filepath.Join(procDir, strconv.Itoa(t.ip.Process.PID), "status"))
 	if err != nil {
 		return 0, 0, err

@@ -241,6 +241,8 @@ func (s *Session) Execute(ctx context.Context) (RunReport, error) {
 	if err := s.openBackup(); err != nil {
 		return s.report(ctx), err
 	}
+	watching := s.witness(ctx)
+	defer watching.end()
 	err := s.lockAll(ctx)
 	if err == nil {
 		err = s.work(ctx)

@@ -70,6 +70,11 @@ type Settings struct {
 	CheckUser  string // the unprivileged user that qemu-img check runs as
 	CheckGroup string
 
+	// UndoCommand starts the process that undoes a live run that is killed: this
+	// program and the arguments that make it call Outlived and Undo. The run's name
+	// is added. Empty: a killed run waits for resume as it is.
+	UndoCommand []string
+
 	// KeeperCommand starts a keeper: this program and the arguments that make it one.
 	KeeperCommand []string
 }

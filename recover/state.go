@@ -123,16 +123,9 @@ func (s stateDir) lock(info lockInfo) (*os.File, error) {
 		return nil, fmt.Errorf("%w: %s %s, process %d, since %s; follow it with: os-rescue status %s",
 			ErrBusy, other.Command, other.Run, other.PID, other.Since.Local().Format(time.DateTime), other.Run)
 	}
-	data, err := json.Marshal(info)
-	if err == nil {
-		err = f.Truncate(0)
-	}
-	if err == nil {
-		_, err = f.WriteAt(append(data, '\n'), 0)
-	}
-	if err != nil {
+	if err := writeLock(f, info); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("%w: the lock of the host's runs: %w", ErrUnusable, err)
+		return nil, err
 	}
 	return f, nil
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // RunState is where a run stands.
@@ -15,6 +17,7 @@ const (
 	RunRunning     RunState = "running"
 	RunFinished    RunState = "finished"
 	RunInterrupted RunState = "interrupted" // resume finishes it
+	RunUndoing     RunState = "undoing"     // it was killed: its guests are left as they were found, which takes a moment
 )
 
 // StepStatus is one step of an instance in a journal.
@@ -94,6 +97,10 @@ func (e *Engine) status(id string) (RunStatus, error) {
 	}
 	if running && busy.Run == id && run.State != RunFinished {
 		run.State, run.PID = RunRunning, busy.PID
+		// Of a killed run the lock lives on in its witness.
+		if busy.Command == commandUndo || errors.Is(unix.Kill(busy.PID, 0), unix.ESRCH) {
+			run.State = RunUndoing
+		}
 	}
 	return run, nil
 }

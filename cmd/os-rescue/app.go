@@ -102,11 +102,22 @@ func (a *app) open(cmd *cobra.Command, libvirt bool, checks ...func(config.Confi
 	}
 	logger := a.logger(c)
 	ctx = logger.WithContext(ctx)
-	e, done, err := a.sys.connect(ctx, connection{config: c, env: a.sys.env, libvirt: libvirt, logger: logger, progress: a.progress()})
+	e, done, err := a.sys.connect(ctx, connection{config: c, env: a.sys.env, libvirt: libvirt, global: globalFlags(cmd), logger: logger, progress: a.progress()})
 	if err != nil {
 		return ctx, opened{}, err
 	}
 	return ctx, opened{engine: e, config: c, close: done}, nil
+}
+
+// globalFlags are the flags given that say where things are.
+func globalFlags(cmd *cobra.Command) []string {
+	var given []string
+	for _, name := range []string{"config", "libvirt-uri"} {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed {
+			given = append(given, "--"+name+"="+f.Value.String())
+		}
+	}
+	return given
 }
 
 // flagOf names the flag of a command that sets a key of the configuration.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 
 	"github.com/rs/zerolog"
 
@@ -17,6 +18,7 @@ type engine interface {
 	PrepareResume(ctx context.Context, run string, offline bool) (session, error)
 	Runs(ctx context.Context) ([]recover.RunStatus, error)
 	Run(ctx context.Context, id string) (recover.RunStatus, error)
+	Undo(ctx context.Context, run string, lock *os.File) error
 	RunReport(ctx context.Context, id string) (recover.RunReport, error)
 	Keeper(ctx context.Context) (recover.KeeperStatus, error)
 }
@@ -39,6 +41,7 @@ type connection struct {
 	config   config.Config
 	env      map[string]string
 	libvirt  bool
+	global   []string       // the flags that another os-rescue needs to be configured alike
 	logger   zerolog.Logger // for what outlives ctx
 	progress recover.Progress
 }

@@ -23,3 +23,12 @@ func failpoints(ctx context.Context, env map[string]string) (func(point string),
 	}
 	return func(point string) { set.Hit(ctx, point) }, nil
 }
+
+// undoCommand is none where OS_RESCUE_WITNESS says so: a test kills a run together
+// with the process that would undo it.
+func undoCommand(env map[string]string, command []string) []string {
+	if env["OS_RESCUE_WITNESS"] == "none" {
+		return nil
+	}
+	return command
+}

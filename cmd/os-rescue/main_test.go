@@ -77,6 +77,8 @@ func (f *fake) Run(_ context.Context, id string) (recover.RunStatus, error) {
 	return recover.RunStatus{Run: id, State: recover.RunFinished, Options: f.began}, f.err
 }
 
+func (f *fake) Undo(context.Context, string, *os.File) error { return nil }
+
 func (f *fake) RunReport(_ context.Context, id string) (recover.RunReport, error) {
 	return recover.RunReport{Run: id}, f.err
 }

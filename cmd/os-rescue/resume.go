@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -74,6 +75,9 @@ RUN is what "os-rescue status" shows, or its beginning.`,
 // unfinished returns the runs that are meant, the oldest first: the named one,
 // whatever its state, or all that were interrupted.
 func unfinished(ctx context.Context, e opened, args []string) ([]recover.RunStatus, error) {
+	if err := awaitUndo(ctx, e); err != nil {
+		return nil, err
+	}
 	if len(args) > 0 {
 		run, err := e.Run(ctx, args[0])
 		return []recover.RunStatus{run}, err
@@ -86,6 +90,21 @@ func unfinished(ctx context.Context, e opened, args []string) ([]recover.RunStat
 		}
 	}
 	return runs, err
+}
+
+// awaitUndo waits for the moment that a killed live run takes to be undone.
+func awaitUndo(ctx context.Context, e opened) error {
+	for {
+		all, err := e.Runs(ctx)
+		if err != nil || !slices.ContainsFunc(all, func(r recover.RunStatus) bool { return r.State == recover.RunUndoing }) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 func (a *app) prepareResume(ctx context.Context, e opened, run string, f resumeFlags) (session, error) {

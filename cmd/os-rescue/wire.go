@@ -26,6 +26,7 @@ func connect(ctx context.Context, c connection) (engine, func(), error) {
 	}
 	e := &recover.Engine{Settings: c.config.Settings(), Progress: c.progress, Failpoint: failpoint}
 	e.Settings.KeeperCommand = []string{self, "keeper", "--dir", c.config.StateDir}
+	e.Settings.UndoCommand = undoCommand(c.env, append([]string{self, "undo"}, c.global...))
 	e.SignIn = func(ctx context.Context) (recover.Cloud, error) {
 		info, _ := debug.ReadBuildInfo()
 		version := describe(info, libvirt.VERSION_NUMBER).Version

@@ -145,6 +145,17 @@ func TestARunBringsAGuestsFilesBackWhileItRunsOn(t *testing.T) {
 		v.intact(t)
 		l.Virsh(t, "resume", v.Name)
 		v.unharmed(t)
+
+		l.DeleteTree(t)
+		r := at(t, l, "ready.begin", func() { l.Virsh(t, "suspend", v.Name) }, rescueArgs("--all", "--mode", "live")...)
+		if got := of(t, report(t, r), v); r.Code != 0 || got.Outcome != recover.OutcomeRescued {
+			t.Errorf("paused in the middle: exit code %d, %s", r.Code, asJSON(t, got))
+		}
+		if state := v.State(t); state != "paused" {
+			t.Errorf("paused in the middle, it is %s", state)
+		}
+		l.Virsh(t, "resume", v.Name)
+		v.unharmed(t)
 	})
 }
 
@@ -191,6 +202,10 @@ func TestALiveRunThatWasKilledAtAnyPointIsFinishedByResume(t *testing.T) {
 		t.Run("killed at "+point, func(t *testing.T) {
 			l.DeleteTree(t)
 			runEnv(t, l, []string{"OS_RESCUE_FAILPOINT=" + point + "=kill"}, 128+9, "--all", "--offline", "--mode", "live", "--yes")
+			// Nobody has to come for that.
+			waitFor(t, "its mirrors to be ended, and the guest to go on", func() bool {
+				return v.State(t) == "running" && !strings.Contains(l.Virsh(t, "dumpxml", v.Name), "<mirror") && strings.Contains(l.Virsh(t, "domjobinfo", v.Name), "None")
+			})
 			run(t, l, 0, "resume", "--yes")
 			v.stayed(t, pid)
 			v.intact(t)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -14,10 +13,11 @@ import (
 	"github.com/os-rescue/os-rescue/test/lab"
 )
 
-// killedLive lets a live rescue of all instances kill itself at a point.
+// killedLive lets a live rescue of all instances kill itself at a point, together
+// with the witness that would undo it.
 func killedLive(t *testing.T, l *lab.Lab, point string, more ...string) {
 	t.Helper()
-	runEnv(t, l, []string{"OS_RESCUE_FAILPOINT=" + point + "=kill"}, 128+9, rescueArgs(append(more, "--all", "--mode", "live")...)...)
+	runEnv(t, l, []string{"OS_RESCUE_WITNESS=none", "OS_RESCUE_FAILPOINT=" + point + "=kill"}, 128+9, rescueArgs(append(more, "--all", "--mode", "live")...)...)
 }
 
 // isWhole boots a guest that is off, and checks that it has lost nothing since
@@ -102,10 +102,7 @@ func TestALiveRunThatWasKilledBetweenTwoDisksIsFinishedByResume(t *testing.T) {
 func TestNoByteIsLostWhenTheGuestEndsInTheMiddleOfALiveRescue(t *testing.T) {
 	l := lab.New(t, withFailpoints)
 	v := boot(t, l, lab.Spec{LogAppend: true, Swap: "raw"})
-	for _, point := range []string{
-		"mirror.begin", "mirror.begin#2", "ready.begin", "suspend.begin", "place.begin", "pivot.begin",
-		"pivot.done", "pivot.done#2", "confirm.begin", "export.done", "continue.done", "end-export.begin",
-	} {
+	for _, point := range []string{"mirror.begin#2", "ready.begin", "place.done#2", "pivot.done", "continue.done"} {
 		t.Run("ends at "+point, func(t *testing.T) {
 			l.DeleteTree(t)
 			said := 0
@@ -127,20 +124,26 @@ func TestNoByteIsLostWhenTheGuestEndsInTheMiddleOfALiveRescue(t *testing.T) {
 	}
 }
 
+// An admin starts the domain from a file that had just got its name: where nobody
+// can tell which of the two is later, both are kept and named.
 func TestWhatAnAdminStartedAfterAKillIsNotTakenAway(t *testing.T) {
 	l := lab.New(t, withFailpoints)
 	v := boot(t, l, lab.Spec{LogAppend: true})
-	for _, point := range []string{"place.done", "pivot.begin", "pivot.done", "confirm.done"} {
+	for point, code := range map[string]int{"place.done": 1, "pivot.begin": 1, "confirm.done": 0} {
 		t.Run("killed at "+point, func(t *testing.T) {
 			l.DeleteTree(t)
 			killedLive(t, l, point)
 			v.Destroy(t)
 			v.Start(t)
 			v.isBack(t, 1)
-			v.WaitBeat(t, v.LastBeat()+1)
 			said := v.end(t)
-			r := l.Run(t, nil, "resume", "--yes")
-			t.Logf("exit code %d\n%s\n%s", r.Code, r.Stdout, r.Stderr)
+			r := run(t, l, code, "resume", "--yes")
+			if code == 1 {
+				says(t, r.Stdout, "Both are kept", "end the run by removing")
+				if err := os.RemoveAll(filepath.Join(stateDir, "runs")); err != nil {
+					t.Fatal(err)
+				}
+			}
 			v.isWhole(t, said)
 		})
 	}
@@ -198,7 +201,7 @@ func TestAProofThatIsInterruptedIsReportedAsNone(t *testing.T) {
 func (v *victim) spoiling(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "spoil")
-	script := "#!/bin/sh\nprintf 'not what the guest wrote' | dd of=\"$(echo " + lab.InstancesDir + "/.os-rescue-*/" + v.UUID + ".disk.*)\" " +
+	script := "#!/bin/sh\ndate +%N | dd of=\"$(echo " + lab.InstancesDir + "/.os-rescue-*/" + v.UUID + ".disk.*)\" " +
 		fmt.Sprintf("bs=512 seek=%d conv=notrunc,fsync\n", size(t, v.held(t, v.Disk))/512-1)
 	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
@@ -234,7 +237,7 @@ func TestADiskThatDiffersIsNotForgottenByAKill(t *testing.T) {
 		t.Run("killed at "+point, func(t *testing.T) {
 			remove(t, v.Disk)
 			pid = v.QemuPID()
-			env := []string{"OS_RESCUE_FAILPOINT=place.begin=exec:" + v.spoiling(t) + "," + point + "=kill"}
+			env := []string{"OS_RESCUE_WITNESS=none", "OS_RESCUE_FAILPOINT=place.begin=exec:" + v.spoiling(t) + "," + point + "=kill"}
 			r := runEnv(t, l, env, 128+9, rescueArgs("--all", "--mode", "live")...)
 			t.Log(r.Stderr)
 			r = l.Run(t, nil, "resume", "--yes", "--output", "json")
@@ -269,5 +272,3 @@ func TestALiveRescueGoesOnAfterARestartOfLibvirtd(t *testing.T) {
 		})
 	}
 }
-
-var _ = slices.Contains[[]string]
