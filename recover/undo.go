@@ -40,7 +40,8 @@ func (s *Session) witness(ctx context.Context) *witness {
 	theirs, ours, err := os.Pipe()
 	if err == nil {
 		defer theirs.Close()
-		w := &witness{cmd: exec.Command(command[0], append(slices.Clone(command[1:]), s.plan.Run)...), pipe: ours}
+		lasting := context.WithoutCancel(ctx) // an interrupted run has things to undo itself
+		w := &witness{cmd: exec.CommandContext(lasting, command[0], append(slices.Clone(command[1:]), s.plan.Run)...), pipe: ours}
 		w.cmd.ExtraFiles = []*os.File{theirs, s.lock} // UndoRunFD, UndoLockFD
 		w.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err = w.cmd.Start(); err == nil {
@@ -74,15 +75,14 @@ func Outlived(run *os.File) bool {
 // removed, a suspended guest goes on. lock is the killed run's own, still held,
 // and is let go of. The run stays unfinished: resume does the rest. Errors: those
 // of PrepareResume but ErrBusy, and what could not be undone.
-func (e *Engine) Undo(ctx context.Context, run string, lock *os.File) error {
+func (e *Engine) Undo(ctx context.Context, run string, lock *os.File) (err error) {
 	s := e.newSession()
 	s.lock = lock
-	defer s.Close()
+	defer func() { err = errors.Join(err, s.Close()) }()
 	if err := writeLock(lock, lockInfo{Run: run, Command: commandUndo, PID: os.Getpid(), Since: s.started}); err != nil {
 		return err
 	}
 	var records []Record
-	var err error
 	if s.journal, records, err = openJournal(s.state.run(run), nil); err != nil {
 		return err
 	}

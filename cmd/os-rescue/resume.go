@@ -92,11 +92,15 @@ func unfinished(ctx context.Context, e opened, args []string) ([]recover.RunStat
 	return runs, err
 }
 
+// undoLimit is more than a killed live run takes to be undone.
+const undoLimit = time.Minute
+
 // awaitUndo waits for the moment that a killed live run takes to be undone.
 func awaitUndo(ctx context.Context, e opened) error {
-	for {
+	for end := time.Now().Add(undoLimit); ; {
 		all, err := e.Runs(ctx)
-		if err != nil || !slices.ContainsFunc(all, func(r recover.RunStatus) bool { return r.State == recover.RunUndoing }) {
+		undoing := slices.ContainsFunc(all, func(r recover.RunStatus) bool { return r.State == recover.RunUndoing })
+		if err != nil || !undoing || time.Now().After(end) {
 			return err
 		}
 		select {
