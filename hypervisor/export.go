@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,7 +30,7 @@ const (
 // to the scratch files first (https://libvirt.org/formatbackup.html). Every other
 // disk is left out. The socket is in the domain's private directory, where QEMU
 // may make one. Errors: recover.ErrNoDomain; ErrState when the domain is not
-// active, has a job, or its private directory can't be found;
+// active, has a job, lacks one of the disks, or its private directory can't be found;
 // recover.ErrUnavailable, after which the backup may be under way; libvirt's own.
 func (c *Client) Export(ctx context.Context, uuid string, disks []recover.ExportDisk) (string, error) {
 	socket := ""
@@ -43,6 +44,13 @@ func (c *Client) Export(ctx context.Context, uuid string, disks []recover.Export
 			return dom.BackupBegin(doc, "", 0)
 		},
 		reached: func(ctx context.Context, dom *libvirt.Domain, name string, issued bool) (bool, error) {
+			s, err := stateOf(ctx, dom, name)
+			switch {
+			case err != nil:
+				return false, err
+			case !s.active:
+				return false, fmt.Errorf("%w: it is %s", ErrState, s.state)
+			}
 			job, err := jobOf(ctx, dom, name)
 			switch {
 			case err != nil || job == "":
@@ -77,6 +85,9 @@ func (c *Client) backupXML(ctx context.Context, dom *libvirt.Domain, disks []rec
 	}
 	scratch := map[string]string{}
 	for _, e := range disks {
+		if !slices.ContainsFunc(d.Disks, func(disk recover.Disk) bool { return disk.Target == e.Target }) {
+			return "", fmt.Errorf("%w: it has no disk %s", ErrState, e.Target)
+		}
 		scratch[e.Target] = e.Scratch
 	}
 	pull := &libvirtxml.DomainBackupPull{Disks: &libvirtxml.DomainBackupPullDisks{}}

@@ -34,11 +34,7 @@ func jobs(ctx context.Context, dom *libvirt.Domain, d *recover.Domain) error {
 		if disk.Chain[0].Source == recover.SourceNone {
 			continue
 		}
-		var job *libvirt.DomainBlockJobInfo
-		err := timed(ctx, "virDomainGetBlockJobInfo", d.Name, func() (err error) {
-			job, err = dom.GetBlockJobInfo(disk.Target, 0)
-			return err
-		})
+		job, err := blockJobOf(ctx, dom, d.Name, disk.Target)
 		kind := jobUnknown
 		switch {
 		case err == nil:
@@ -54,6 +50,16 @@ func jobs(ctx context.Context, dom *libvirt.Domain, d *recover.Domain) error {
 		}
 	}
 	return nil
+}
+
+// blockJobOf returns the block job of a disk.
+func blockJobOf(ctx context.Context, dom *libvirt.Domain, name, target string) (*libvirt.DomainBlockJobInfo, error) {
+	var job *libvirt.DomainBlockJobInfo
+	err := timed(ctx, "virDomainGetBlockJobInfo", name, func() (err error) {
+		job, err = dom.GetBlockJobInfo(target, 0)
+		return err
+	})
+	return job, err
 }
 
 // fatal tells an error of the connection, or a domain that is gone, from a

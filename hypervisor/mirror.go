@@ -19,8 +19,9 @@ const (
 	mirrorLibvirt, mirrorQEMU = 6_000_000, 4_002_000
 	// VIR_DOMAIN_BLOCK_COPY_SYNCHRONOUS_WRITES (libvirt's NEWS of 8.0).
 	synchronousLibvirt = 8_000_000
-	// Backups in pull mode are on by default since libvirt 7.2 with QEMU 5.2
-	// (libvirt's NEWS of 7.2, QEMU_CAPS_INCREMENTAL_BACKUP).
+	// A full backup, without a checkpoint, needs nothing that must be enabled since
+	// libvirt 7.2 (its NEWS of 7.2; the incremental ones came with 7.6). It asks for
+	// QEMU's blockdev-backup job alone; 5.2 keeps to the QEMUs of that time.
 	exportLibvirt, exportQEMU = 7_002_000, 5_002_000
 )
 
@@ -57,35 +58,57 @@ func mirrorSupport(lv, hv uint32) recover.MirrorSupport {
 	return recover.MirrorSupport{Synchronous: lv >= synchronousLibvirt, Export: lv >= exportLibvirt && hv >= exportQEMU}
 }
 
-// mirrorOf returns the block job that mirrors a disk of a live domain, and whether
-// there is one: a copy, and for Pivot and EndMirror nothing else. ErrState when it
-// is another kind of job.
-func mirrorOf(ctx context.Context, dom *libvirt.Domain, name, target string) (*libvirtxml.DomainDiskMirror, error) {
+// liveDisk returns a disk as the domain's current XML has it, nil when there is
+// none, and the domain's id: that of one life of it, -1 when it is not active.
+func liveDisk(ctx context.Context, dom *libvirt.Domain, name, target string) (id int, disk *libvirtxml.DomainDisk, err error) {
+	const off = -1
 	doc, err := xmlOf(ctx, dom, name, 0)
 	if err != nil {
-		return nil, err
+		return off, nil, err
 	}
 	if err := bounded(doc); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrXML, err)
+		return off, nil, fmt.Errorf("%w: %w", ErrXML, err)
 	}
 	var def libvirtxml.Domain
 	if err := def.Unmarshal(doc); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrXML, err)
+		return off, nil, fmt.Errorf("%w: %w", ErrXML, err)
+	}
+	id = off
+	if def.ID != nil {
+		id = *def.ID
 	}
 	if def.Devices == nil {
-		return nil, nil
+		return id, nil, nil
 	}
 	for i := range def.Devices.Disks {
 		disk := &def.Devices.Disks[i]
-		if disk.Target == nil || disk.Target.Dev != target || disk.Mirror == nil {
-			continue
+		if disk.Target != nil && disk.Target.Dev == target {
+			return id, disk, nil
 		}
-		if job := disk.Mirror.Job; job != "copy" && job != "" {
-			return nil, fmt.Errorf("%w: disk %s has another block job (%s)", ErrState, target, job)
-		}
-		return disk.Mirror, nil
 	}
-	return nil, nil
+	return id, nil, nil
+}
+
+// copying returns the block job that mirrors a disk, nil when there is none.
+// ErrState when it is another kind of job.
+func copying(disk *libvirtxml.DomainDisk) (*libvirtxml.DomainDiskMirror, error) {
+	if disk == nil || disk.Mirror == nil {
+		return nil, nil
+	}
+	if job := disk.Mirror.Job; job != "copy" && job != "" {
+		return nil, fmt.Errorf("%w: disk %s has another block job (%s)", ErrState, disk.Target.Dev, job)
+	}
+	return disk.Mirror, nil
+}
+
+// mirrorOf returns the block job that mirrors a disk; nil when there is none.
+// ErrState when it is another kind of job.
+func mirrorOf(ctx context.Context, dom *libvirt.Domain, name, target string) (*libvirtxml.DomainDiskMirror, error) {
+	_, disk, err := liveDisk(ctx, dom, name, target)
+	if err != nil {
+		return nil, err
+	}
+	return copying(disk)
 }
 
 // mirrorXML is the destination of a mirror. Cache mode, discard and the like are
@@ -101,10 +124,12 @@ func mirrorXML(m recover.MirrorRequest) (string, error) {
 
 // Mirror begins a shallow, transient block copy (virDomainBlockCopy). libvirt takes
 // an empty file that exists, formats it with the source's size, cluster size and
-// backing file, and gives it to QEMU's user; measured with 9.0. Only the chain
-// above the deleted source is looked at, the backing files stay open as they are.
-// Errors: recover.ErrNoDomain; ErrState when the disk has a block job already;
-// recover.ErrUnavailable, after which the mirror may be under way; libvirt's own.
+// backing file, and gives it to QEMU's user. Neither the source nor its backing
+// files need be on disk: QEMU has them open. A paused domain is mirrored too.
+// Measured with 9.0. Errors: recover.ErrNoDomain; ErrState when the domain is not
+// active or the disk has a block job already; recover.ErrUnavailable, after which
+// the mirror may be under way; libvirt's own, also when the file is no longer empty
+// because a daemon died between its format and its mirror.
 func (c *Client) Mirror(ctx context.Context, uuid string, m recover.MirrorRequest) error {
 	doc, err := mirrorXML(m)
 	if err != nil {
@@ -121,14 +146,38 @@ func (c *Client) Mirror(ctx context.Context, uuid string, m recover.MirrorReques
 		reached: func(ctx context.Context, dom *libvirt.Domain, name string, issued bool) (bool, error) {
 			mirror, err := mirrorOf(ctx, dom, name, m.Target)
 			switch {
-			case err != nil || mirror == nil:
+			case err != nil:
 				return false, err
+			case mirror == nil && issued:
+				return false, nil
+			case mirror == nil:
+				return false, idle(ctx, dom, name, m.Target)
 			case issued && mirror.Source != nil && mirror.Source.File != nil && mirror.Source.File.File == m.Path:
 				return true, nil
 			}
 			return false, fmt.Errorf("%w: disk %s has a mirror already", ErrState, m.Target)
 		},
 	})
+}
+
+// idle is ErrState when a domain is not active, or its disk has a block job, also
+// one that the XML does not show (pull, commit, backup).
+func idle(ctx context.Context, dom *libvirt.Domain, name, target string) error {
+	s, err := stateOf(ctx, dom, name)
+	if err != nil {
+		return err
+	}
+	if !s.active {
+		return fmt.Errorf("%w: it is %s", ErrState, s.state)
+	}
+	job, err := blockJobOf(ctx, dom, name, target)
+	if err != nil {
+		return err
+	}
+	if kind := blockJobName(job.Type); kind != "" {
+		return fmt.Errorf("%w: disk %s has another block job (%s)", ErrState, target, kind)
+	}
+	return nil
 }
 
 // MirrorState says how far a mirror is, by its block job
@@ -150,11 +199,7 @@ func (c *Client) MirrorState(ctx context.Context, uuid, target string) (recover.
 		if mirror == nil {
 			return recover.MirrorState{}, recover.ErrNoMirror
 		}
-		var info *libvirt.DomainBlockJobInfo
-		err = timed(ctx, "virDomainGetBlockJobInfo", uuid, func() (err error) {
-			info, err = dom.GetBlockJobInfo(target, 0)
-			return err
-		})
+		info, err := blockJobOf(ctx, dom, uuid, target)
 		if err != nil {
 			return recover.MirrorState{}, err
 		}
@@ -170,28 +215,46 @@ func (c *Client) MirrorState(ctx context.Context, uuid, target string) (recover.
 }
 
 // Pivot moves the domain onto a mirror (virDomainBlockJobAbort with PIVOT, which
-// returns when QEMU has closed the source). Errors: recover.ErrNoMirror when there
-// was none before; recover.ErrNoDomain; recover.ErrUnavailable, after which it may
-// have happened; libvirt's own when QEMU fails, and the mirror may have ended then.
+// returns when QEMU has closed the source). When the answer is lost or the call
+// fails, a mirror that is gone may as well have failed, and both files may have the
+// same path: whether the domain moved is told by the index of the disk's source, a
+// number of its own that libvirt gives every image it opens for a running domain
+// (https://libvirt.org/formatdomain.html, source); measured with 9.0, also over a
+// restart of the daemon. Errors: recover.ErrNoMirror when there was none, or when it
+// ended without the domain having moved; recover.ErrNoDomain;
+// recover.ErrUnavailable, after which it may have happened; libvirt's own while the
+// mirror goes on, as when it is not ready.
 func (c *Client) Pivot(ctx context.Context, uuid, target string) error {
-	var failed error
+	var life int    // the domain's id before the call
+	var source uint // the index of the disk's source before it
 	return c.apply(ctx, uuid, change{
 		name: "moving onto the mirror of disk " + target + " of", call: "virDomainBlockJobAbort",
 		do: func(dom *libvirt.Domain) error {
-			failed = dom.BlockJobAbort(target, libvirt.DOMAIN_BLOCK_JOB_ABORT_PIVOT)
-			return failed
+			return dom.BlockJobAbort(target, libvirt.DOMAIN_BLOCK_JOB_ABORT_PIVOT)
 		},
 		reached: func(ctx context.Context, dom *libvirt.Domain, name string, issued bool) (bool, error) {
-			mirror, err := mirrorOf(ctx, dom, name, target)
-			switch {
-			case err != nil || mirror != nil:
+			id, disk, err := liveDisk(ctx, dom, name, target)
+			if err != nil {
 				return false, err
-			case !issued:
-				return false, recover.ErrNoMirror
-			case errors.Is(failed, libvirt.ERR_OPERATION_FAILED):
-				return false, failed // it ended, and not as it was asked to
 			}
-			return true, nil
+			mirror, err := copying(disk)
+			if err != nil {
+				return false, err
+			}
+			var index uint
+			if disk != nil && disk.Source != nil {
+				index = disk.Source.Index
+			}
+			switch {
+			case mirror != nil:
+				if !issued {
+					life, source = id, index
+				}
+				return false, nil
+			case issued && id == life && index != 0 && source != 0 && index != source:
+				return true, nil
+			}
+			return false, recover.ErrNoMirror
 		},
 	})
 }

@@ -1,8 +1,10 @@
 package hypervisor
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -281,4 +283,310 @@ func TestADaemonThatDiesUnderAPivotIsAskedAgain(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAPivotOfAMirrorThatEndedMeanwhileIsErrNoMirror(t *testing.T) {
+	for _, how := range []string{"it ends", "it ends and the daemon dies"} {
+		t.Run(how, func(t *testing.T) {
+			libvirtd := startLibvirt(t)
+			g := newGuest(t)
+			issued := 0
+			c, ctx := open(t, func(made string) {
+				if made != "virDomainBlockJobAbort" {
+					return
+				}
+				if issued++; issued > 1 {
+					return
+				}
+				virsh(t, "blockjob", g.name, "vda", "--abort")
+				if how != "it ends" {
+					libvirtd.kill()
+					libvirtd.start(t)
+				}
+			})
+			running(ctx, t, c, g)
+			source := inode(t, g.file("disk"))
+			if err := os.Rename(g.file("disk"), g.file("lost")); err != nil {
+				t.Fatal(err)
+			}
+			// The same path: nothing but libvirt's index tells the two files apart.
+			empty(t, g.file("disk"))
+			if err := c.Mirror(ctx, g.uuid, recover.MirrorRequest{Target: "vda", Path: g.file("disk"), Format: "qcow2"}); err != nil {
+				t.Fatal(err)
+			}
+			ready(ctx, t, c, g, "vda")
+			if err := c.Pivot(ctx, g.uuid, "vda"); !errors.Is(err, recover.ErrNoMirror) {
+				t.Errorf("error %v, want ErrNoMirror", err)
+			}
+			if _, on := descriptors(t)[source]; !on {
+				t.Error("the guest is no longer on its source")
+			}
+		})
+	}
+}
+
+func TestAPivotWhoseAnswerWasLostIsSeenInTheDomain(t *testing.T) {
+	libvirtd := startLibvirt(t)
+	g := newGuest(t)
+	issued := 0
+	c, ctx := open(t, func(made string) {
+		if made != "virDomainBlockJobAbort" {
+			return
+		}
+		issued++
+		virsh(t, "blockjob", g.name, "vda", "--pivot")
+		libvirtd.kill()
+		libvirtd.start(t)
+	})
+	running(ctx, t, c, g)
+	made := empty(t, g.file("mirror"))
+	if err := c.Mirror(ctx, g.uuid, recover.MirrorRequest{Target: "vda", Path: g.file("mirror"), Format: "qcow2"}); err != nil {
+		t.Fatal(err)
+	}
+	ready(ctx, t, c, g, "vda")
+	if err := c.Pivot(ctx, g.uuid, "vda"); err != nil {
+		t.Error(err)
+	}
+	if _, on := descriptors(t)[made]; !on || issued != 1 {
+		t.Errorf("on the mirror: %v; %d calls", on, issued)
+	}
+}
+
+func TestAMirrorHasItsSourcesCacheModeAndAnyPath(t *testing.T) {
+	startLibvirt(t)
+	g := newGuest(t)
+	c, ctx := open(t, nil)
+	virsh(t, "define", writeXML(t, strings.ReplaceAll(g.xml(), "name='qemu' type=", "name='qemu' cache='none' type=")))
+	if err := c.Start(ctx, g.uuid, true); err != nil { // a paused guest is mirrored too
+		t.Fatal(err)
+	}
+	for target, format := range map[string]string{"vda": "qcow2", "vdb": "raw"} {
+		path := g.file(`<a> & 'b', "` + target + `"`)
+		made := empty(t, path)
+		if err := c.Mirror(ctx, g.uuid, recover.MirrorRequest{Target: target, Path: path, Format: format, Synchronous: true}); err != nil {
+			t.Fatal(err)
+		}
+		ready(ctx, t, c, g, target)
+		if err := c.Pivot(ctx, g.uuid, target); err != nil {
+			t.Fatal(err)
+		}
+		if inode(t, path) != made {
+			t.Errorf("%s: another file than the one that was made", target)
+		}
+		if flags, open := descriptors(t)[made]; !open || flags&syscall.O_DIRECT == 0 {
+			t.Errorf("%s: open %v, flags %o without O_DIRECT", target, open, flags)
+		}
+	}
+	if d := domain(ctx, t, c, g); d.State != recover.StatePaused || d.PauseReason != recover.PauseUser {
+		t.Errorf("it is %s for %s now", d.State, d.PauseReason)
+	}
+}
+
+func TestAFullFileSystemEndsTheMirrorAndTheGuestRunsOn(t *testing.T) {
+	startLibvirt(t)
+	g := newGuest(t)
+	c, ctx := open(t, nil)
+	full := g.file("full")
+	if err := os.Mkdir(full, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", full, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(full, syscall.MNT_DETACH) })
+	fill(t, g, 1<<20)
+	running(ctx, t, c, g)
+	source := inode(t, g.file("data"))
+	path := filepath.Join(full, "data")
+	made := empty(t, path)
+	err := c.Mirror(ctx, g.uuid, recover.MirrorRequest{Target: "vdb", Path: path, Format: "raw", Synchronous: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the mirror to fail", func() bool {
+		_, err = c.MirrorState(ctx, g.uuid, "vdb")
+		return err != nil
+	})
+	if !errors.Is(err, recover.ErrNoMirror) {
+		t.Errorf("error %v, want ErrNoMirror", err)
+	}
+	if err := c.EndMirror(ctx, g.uuid, "vdb"); err != nil {
+		t.Error(err)
+	}
+	held := descriptors(t)
+	if _, on := held[source]; !on {
+		t.Error("the guest is no longer on its source")
+	}
+	if _, on := held[made]; on {
+		t.Error("QEMU has the mirror's file open still")
+	}
+	if d := domain(ctx, t, c, g); d.State != recover.StateRunning || len(d.BlockJobs) != 0 {
+		t.Errorf("it is %s, jobs %v", d.State, d.BlockJobs)
+	}
+}
+
+func TestAMirrorOutlivesTheDaemonInTheMiddleOfItsCopy(t *testing.T) {
+	libvirtd := startLibvirt(t)
+	g := newGuest(t)
+	killed := false
+	c, ctx := open(t, func(made string) {
+		if made == "virDomainGetBlockJobInfo" && killed {
+			killed = false
+			libvirtd.kill()
+			libvirtd.start(t)
+		}
+	})
+	fill(t, g, 24<<20)
+	running(ctx, t, c, g)
+	made := empty(t, g.file("mirror"))
+	m := recover.MirrorRequest{Target: "vdb", Path: g.file("mirror"), Format: "raw", BytesPerSecond: 1 << 20, Synchronous: true}
+	if err := c.Mirror(ctx, g.uuid, m); err != nil {
+		t.Fatal(err)
+	}
+	var before recover.MirrorState
+	waitFor(t, "the copy to begin", func() (begun bool) {
+		var err error
+		if before, err = c.MirrorState(ctx, g.uuid, "vdb"); err != nil {
+			t.Fatal(err)
+		}
+		return before.Copied > 0
+	})
+	killed = true
+	after, err := c.MirrorState(ctx, g.uuid, "vdb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if killed || before.Ready || after.Ready || after.Copied < before.Copied || after.Copied >= after.Total {
+		t.Errorf("killed %v; before %+v, after %+v: not the middle of a copy", !killed, before, after)
+	}
+	// Ended before it is ready, it lets go of its file all the same.
+	if err := c.EndMirror(ctx, g.uuid, "vdb"); err != nil {
+		t.Fatal(err)
+	}
+	if _, open := descriptors(t)[made]; open {
+		t.Error("QEMU has the mirror's file open still")
+	}
+}
+
+func TestAnExportStandsStillWhileTheGuestWrites(t *testing.T) {
+	startLibvirt(t)
+	g := newGuest(t)
+	c, ctx := open(t, nil)
+	virsh(t, "define", writeXML(t, g.xml()))
+	if err := c.Start(ctx, g.uuid, true); err != nil { // it writes when it may run
+		t.Fatal(err)
+	}
+	socket, err := c.Export(ctx, g.uuid, []recover.ExportDisk{{Target: "vda", Scratch: g.file("scratch-vda")}, {Target: "vdb", Scratch: g.file("scratch-vdb")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := func(target string) string {
+		copied := g.file("copy-" + target)
+		run(t, "qemu-img", "convert", "-f", "raw", "-O", "raw", "nbd+unix:///"+target+"?socket="+socket, copied)
+		return run(t, "sha256sum", copied)
+	}
+	before := map[string]string{"vda": shown("vda"), "vdb": shown("vdb")}
+	if err := c.Resume(ctx, g.uuid); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the guest's writes", func() bool {
+		got, err := c.Counters(ctx, g.uuid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got["vda"].WriteRequests == 1 && got["vdb"].WriteRequests == 1
+	})
+	for target, want := range before {
+		if got := shown(target); got != want {
+			t.Errorf("%s: the export shows what the guest wrote later", target)
+		}
+	}
+	if err := c.EndExport(ctx, g.uuid); err != nil {
+		t.Fatal(err)
+	}
+	// The same look at what the guest has now: it can tell the two apart.
+	socket, err = c.Export(ctx, g.uuid, []recover.ExportDisk{{Target: "vda", Scratch: g.file("scratch-vda")}, {Target: "vdb", Scratch: g.file("scratch-vdb")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for target, was := range before {
+		if shown(target) == was {
+			t.Errorf("%s: the guest's writes are not seen in a later export", target)
+		}
+	}
+	if err := c.EndExport(ctx, g.uuid); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWhatCantBeMirroredOrExportedIsErrState(t *testing.T) {
+	startLibvirt(t)
+	g := newGuest(t)
+	c, ctx := open(t, nil)
+	m := recover.MirrorRequest{Target: "vda", Path: g.file("mirror"), Format: "qcow2"}
+	empty(t, m.Path)
+	want := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, ErrState) {
+			t.Errorf("%s: error %v, want ErrState", what, err)
+		}
+	}
+	export := func(target string) error {
+		_, err := c.Export(ctx, g.uuid, []recover.ExportDisk{{Target: "vda", Scratch: g.file("s1")}, {Target: target, Scratch: g.file("s2")}})
+		return err
+	}
+	virsh(t, "define", writeXML(t, g.xml()))
+	want("a mirror of a domain that is off", c.Mirror(ctx, g.uuid, m))
+	want("an export of a domain that is off", export("vdb"))
+	virsh(t, "start", g.name)
+	want("an export of a disk that is not there", export("vdz"))
+	if job := domain(ctx, t, c, g).Job; job != "" {
+		t.Errorf("it left the job %s behind", job)
+	}
+	virsh(t, "blockpull", g.name, "vda", "--bandwidth", "1")
+	want("a mirror during a pull", c.Mirror(ctx, g.uuid, m))
+	if st, err := os.Stat(m.Path); err != nil || st.Size() != 0 {
+		t.Errorf("the file was written: %v, error %v", st, err)
+	}
+}
+
+// fill puts bytes into the data disk, which is all holes otherwise.
+func fill(t *testing.T, g guest, size int) {
+	t.Helper()
+	f, err := os.OpenFile(g.file("data"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(bytes.Repeat([]byte{7}, size)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// descriptors are the flags of the regular files that the only guest has open, by
+// inode.
+func descriptors(t *testing.T) map[uint64]int {
+	t.Helper()
+	proc := filepath.Join("/proc", virshPID(t))
+	fds, err := os.ReadDir(filepath.Join(proc, "fd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := map[uint64]int{}
+	for _, fd := range fds {
+		var st syscall.Stat_t
+		if syscall.Stat(filepath.Join(proc, "fd", fd.Name()), &st) != nil || st.Mode&syscall.S_IFMT != syscall.S_IFREG {
+			continue
+		}
+		info, err := os.ReadFile(filepath.Join(proc, "fdinfo", fd.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var pos, flags int
+		if _, err := fmt.Sscanf(string(info), "pos:\t%d\nflags:\t%o\n", &pos, &flags); err != nil {
+			t.Fatal(err)
+		}
+		open[st.Ino] = flags
+	}
+	return open
 }
