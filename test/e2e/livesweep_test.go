@@ -102,7 +102,7 @@ func TestALiveRunThatWasKilledBetweenTwoDisksIsFinishedByResume(t *testing.T) {
 func TestNoByteIsLostWhenTheGuestEndsInTheMiddleOfALiveRescue(t *testing.T) {
 	l := lab.New(t, withFailpoints)
 	v := boot(t, l, lab.Spec{LogAppend: true, Swap: "raw"})
-	for _, point := range []string{"mirror.begin#2", "ready.begin", "place.done#2", "pivot.done", "continue.done"} {
+	for _, point := range []string{"mirror.begin#2", "ready.begin", "place.done#2", "pivot.done"} {
 		t.Run("ends at "+point, func(t *testing.T) {
 			l.DeleteTree(t)
 			said := 0
