@@ -39,8 +39,9 @@ const (
 
 // The flavors, by ID and name.
 const (
-	FlavorTiny = "tiny" // a disk
-	FlavorFull = "full" // a disk, an ephemeral disk and swap
+	FlavorTiny  = "tiny"  // a disk
+	FlavorFull  = "full"  // a disk, an ephemeral disk and swap
+	FlavorLarge = "large" // a disk, and more memory: what a tiny one is resized to
 )
 
 // guestMemory is the memory of a guest, in MiB.
@@ -205,6 +206,7 @@ func (b *Bed) makeFlavors(ctx context.Context) error {
 	for _, f := range []flavors.CreateOpts{
 		{Name: FlavorTiny, ID: FlavorTiny, RAM: guestMemory, VCPUs: 1, Disk: size(1)},
 		{Name: FlavorFull, ID: FlavorFull, RAM: guestMemory, VCPUs: 1, Disk: size(1), Ephemeral: size(1), Swap: size(64)},
+		{Name: FlavorLarge, ID: FlavorLarge, RAM: guestMemory + 32, VCPUs: 1, Disk: size(1)},
 	} {
 		_, err := flavors.Create(ctx, admin.Compute, f).Extract()
 		if err != nil && !gophercloud.ResponseCodeIs(err, http.StatusConflict) {

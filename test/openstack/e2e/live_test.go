@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"net/http"
 	"os/exec"
 	"os/user"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/gophercloud/gophercloud/v2"
+	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
@@ -57,6 +59,18 @@ func ownedAs(t *testing.T, path, owner, group string, mode uint32) {
 	}
 }
 
+// seenRunning checks that Nova does not take the short suspend for a pause. It
+// looks some time after libvirt told it (nova/virt/libvirt/host.py).
+func (c *cloud) seenRunning(t *testing.T, g *guest) {
+	t.Helper()
+	waitFor(t, "Nova to see that "+g.Name+" runs", func() error {
+		if server := c.server(t, g); server.Status != "ACTIVE" || server.PowerState != servers.RUNNING {
+			return fmt.Errorf("it is %s, power state %s", server.Status, server.PowerState)
+		}
+		return nil
+	})
+}
+
 // The incident with nobody rebooted.
 func TestAProjectIsRescuedLive(t *testing.T) {
 	c := newCloud(t)
@@ -89,6 +103,7 @@ func TestAProjectIsRescuedLive(t *testing.T) {
 		t.Logf("%s was suspended for %.0f ms", g.Name, got.PauseSeconds*1000)
 		g.unharmed(t)
 		c.inService(t, g)
+		c.seenRunning(t, g)
 		if g.QemuPID() != pids[g] {
 			t.Errorf("%s has another QEMU", g.Name)
 		}
@@ -118,4 +133,98 @@ func TestAProjectIsRescuedLive(t *testing.T) {
 		g.onPublishedFiles(t)
 		c.inService(t, g)
 	}
+}
+
+// A resize that waits for its confirmation: no hard reboot is possible, a live
+// rescue is, and the confirmation after it.
+func TestAnInstanceWhoseResizeIsNotConfirmedIsRescuedLive(t *testing.T) {
+	c := newCloud(t)
+	g := c.boot(t, "demo", openstack.Spec{Name: "web"})[0]
+	said := g.beat(t)
+	if err := servers.Resize(t.Context(), g.owner.Compute, g.UUID, servers.ResizeOpts{FlavorRef: openstack.FlavorLarge}).ExtractErr(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.admin.AwaitStatus(t.Context(), g.UUID, "VERIFY_RESIZE"); err != nil {
+		t.Fatal(err)
+	}
+	g.isBack(t, 1, said)
+	c.deleteTree(t)
+	pid := g.QemuPID()
+	if got := of(t, c.rescue(t, 0, "--instance", g.UUID, "--mode", "auto"), g); got.Outcome != recover.OutcomeRescued || got.Mode != recover.ModeLive {
+		t.Errorf("the report says %s", asJSON(t, got))
+	}
+	if err := c.hasStatus(t, g, "VERIFY_RESIZE"); err != nil {
+		t.Error(err)
+	}
+	if err := servers.ConfirmResize(t.Context(), g.owner.Compute, g.UUID).ExtractErr(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the confirmation", func() error { return c.hasStatus(t, g, "ACTIVE") })
+	g.unharmed(t)
+	if g.QemuPID() != pid {
+		t.Error("it has another QEMU")
+	}
+	said = g.beat(t)
+	if err := g.hardReboot(t); err != nil {
+		t.Fatal(err)
+	}
+	g.isBack(t, 1, said)
+	g.onPublishedFiles(t)
+	c.inService(t, g)
+}
+
+// Where a live rescue would lose something, mode live refuses and says what works,
+// and mode auto does that.
+func TestModeAutoRebootsWhatCantBeRescuedLive(t *testing.T) {
+	c := newCloud(t)
+	guests := c.boot(t, "demo", openstack.Spec{Name: "kept"}, openstack.Spec{Name: "web"})
+	kept, web := guests[0], guests[1]
+	if err := servers.Stop(t.Context(), kept.owner.Compute, kept.UUID).ExtractErr(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.admin.AwaitStatus(t.Context(), kept.UUID, "SHUTOFF"); err != nil {
+		t.Fatal(err)
+	}
+	qemuImg(t, "snapshot", "-c", "kept", kept.Disk)
+	if err := servers.Start(t.Context(), kept.owner.Compute, kept.UUID).ExtractErr(); err != nil {
+		t.Fatal(err)
+	}
+	kept.isBack(t, 1, 0)
+	waitFor(t, "the start to end", func() error { return c.hasStatus(t, kept, "ACTIVE") })
+	c.deleteTree(t)
+	said, pids := kept.beat(t), [2]int{kept.QemuPID(), web.QemuPID()}
+
+	refused := c.rescue(t, 1, "--instance", kept.UUID, "--mode", "live")
+	if got := of(t, refused, kept); got.Outcome != recover.OutcomeSkipped || !strings.Contains(got.Error, "1 snapshots inside") || !strings.Contains(got.Error, "--mode reboot") {
+		t.Errorf("mode live says %s", asJSON(t, got))
+	}
+	if *c.server(t, kept).Locked || kept.QemuPID() != pids[0] {
+		t.Error("it was not left alone")
+	}
+
+	ran := c.rescue(t, 0, "--project", "demo", "--mode", "auto")
+	if got := of(t, ran, kept); got.Outcome != recover.OutcomeRescued || got.Mode != recover.ModeReboot || !strings.Contains(strings.Join(got.Notes, " "), "snapshots inside") {
+		t.Errorf("of the one with a snapshot mode auto says %s", asJSON(t, got))
+	}
+	kept.isBack(t, 1, said)
+	kept.onPublishedFiles(t)
+	c.inService(t, kept)
+	if list := qemuImg(t, "snapshot", "-U", "-l", kept.Disk); !strings.Contains(list, "kept") {
+		t.Errorf("its snapshot is lost:\n%s", list)
+	}
+	if got := of(t, ran, web); got.Outcome != recover.OutcomeRescued || got.Mode != recover.ModeLive || web.QemuPID() != pids[1] {
+		t.Errorf("of the other one mode auto says %s", asJSON(t, got))
+	}
+	web.unharmed(t)
+	c.inService(t, web)
+}
+
+// qemuImg runs qemu-img and returns what it says.
+func qemuImg(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "qemu-img", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("qemu-img %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
 }
