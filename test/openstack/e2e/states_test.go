@@ -132,10 +132,14 @@ func mustSQL(t *testing.T, database, statement string, args ...any) string {
 func TestAnInstanceInRescueModeIsRescuedLiveOnly(t *testing.T) {
 	c := newCloud(t)
 	g := c.boot(t, "demo", openstack.Spec{Name: "web"})[0]
+	said := g.beat(t)
 	if _, err := servers.Rescue(t.Context(), g.owner.Compute, g.UUID, servers.RescueOpts{}).Extract(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.admin.AwaitStatus(t.Context(), g.UUID, "RESCUE"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.AwaitBoot(t.Context(), 1); err != nil { // of the disk that Nova made for it
 		t.Fatal(err)
 	}
 	c.deleteTree(t)
@@ -151,6 +155,16 @@ func TestAnInstanceInRescueModeIsRescuedLiveOnly(t *testing.T) {
 	if g.QemuPID() != pid || g.state(t) != "running" {
 		t.Errorf("its domain is %s", g.state(t))
 	}
+	open, err := g.OpenFiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{g.Disk, g.Disk + ".rescue"} {
+		if f, ok := open[path]; !ok || f.Nlink == 0 {
+			t.Errorf("QEMU holds %s as %+v", path, f)
+		}
+	}
+	g.unharmed(t)
 	// The definition from before is gone, with a file that nobody held: Nova makes
 	// it anew.
 	if notes := strings.Join(of(t, ran, g).Notes, " "); !strings.Contains(notes, "--state active") {
@@ -160,7 +174,7 @@ func TestAnInstanceInRescueModeIsRescuedLiveOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.rescue(t, 0, "reboot", "--instance", g.UUID)
-	g.isBack(t, 1, 0)
+	g.isBack(t, 1, said)
 	g.onPublishedFiles(t)
 }
 
