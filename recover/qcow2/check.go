@@ -29,8 +29,8 @@ var (
 
 // CheckOptions say how qemu-img is run. The zero value is good.
 type CheckOptions struct {
-	// UID and GID run qemu-img, and own the file meanwhile; both 0 means nobody
-	// (65534). Best is an account that nothing else runs as.
+	// UID and GID run qemu-img, and own the file meanwhile. Best is an account that
+	// nothing else runs as. Both 0 means nobody (65534), but root with InService.
 	UID, GID uint32
 	// InService: a QEMU that is suspended has the image open. Its lock is not asked
 	// for, and the file's owner stays: UID and GID may read it as it is.
@@ -82,7 +82,7 @@ func Check(ctx context.Context, f *os.File, opt CheckOptions) (CheckResult, erro
 	if err != nil {
 		return CheckResult{}, err
 	}
-	header, err := ParseHeader(f, info.Size())
+	header, err := ParseHeader(Aligned{f}, info.Size())
 	if err != nil {
 		return CheckResult{}, fmt.Errorf("check %s: %w", f.Name(), err)
 	}

@@ -78,14 +78,69 @@ func TestCompareTellsWhetherAGuestWouldSeeADifference(t *testing.T) {
 			}
 		})
 	}
+	t.Run("where", func(t *testing.T) {
+		err := qcow2.Compare(t.Context(), alone(nil, "write -P 7 1M 64k"), alone(nil, "write -P 7 1M 60k", "write -P 8 1110016 4k"), qcow2.CompareOptions{UID: nobody, GID: nobody})
+		if !errors.Is(err, qcow2.ErrDiffers) || !strings.Contains(err.Error(), "offset 1110016") {
+			t.Errorf("error %v", err)
+		}
+	})
 	t.Run("sizes", func(t *testing.T) {
 		larger := filepath.Join(t.TempDir(), "larger")
 		run(t, "qemu-img", "create", "-q", "-f", "qcow2", larger, "65M")
 		err := qcow2.Compare(t.Context(), alone(nil), qcow2.Side{Chain: []qcow2.Member{member(t, larger, "qcow2")}}, qcow2.CompareOptions{UID: nobody, GID: nobody})
-		if !errors.Is(err, qcow2.ErrDiffers) {
+		if !errors.Is(err, qcow2.ErrDiffers) || !strings.Contains(err.Error(), "68157440") {
 			t.Errorf("a larger disk of zeroes: %v", err)
 		}
 	})
+	// A size in a header or of a file need not be a multiple of a sector.
+	t.Run("sizes that a guest sees as the same", func(t *testing.T) {
+		odd := written(t, nil)
+		f, err := os.OpenFile(odd, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, f, 24, 0, 0, 0, 0, 0, 0, 1024>>8, 100) // 1124 bytes, of which QEMU shows 1024
+		put(t, f, 36, 0, 0, 0, 1)                     // that need one entry in the L1 table
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		raw := filepath.Join(t.TempDir(), "raw")
+		if err := os.WriteFile(raw, make([]byte, 1000), 0o644); err != nil { // QEMU shows 1024
+			t.Fatal(err)
+		}
+		a, b := qcow2.Side{Chain: []qcow2.Member{member(t, odd, "qcow2")}}, qcow2.Side{Chain: []qcow2.Member{member(t, raw, "raw")}}
+		if err := qcow2.Compare(t.Context(), a, b, qcow2.CompareOptions{UID: nobody, GID: nobody}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestCompareReadsABackingFileThatIsADevice(t *testing.T) {
+	base := filepath.Join(t.TempDir(), "base")
+	if err := os.WriteFile(base, []byte(strings.Repeat("a backing file. ", 1<<18)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("losetup", "--find", "--show", "--read-only", base).Output()
+	if err != nil {
+		t.Skipf("no loop device: %v", err)
+	}
+	device := strings.TrimSpace(string(out))
+	t.Cleanup(func() { run(t, "losetup", "--detach", device) })
+	f, err := os.Open(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	top := member(t, written(t, []string{"-b", base, "-F", "raw"}, "write -P 7 1M 128k"), "qcow2")
+	for name, chain := range map[string][2][]qcow2.Member{
+		"below an overlay": {{top, {File: f, Format: "raw"}}, {top, member(t, base, "raw")}},
+		"alone":            {{{File: f, Format: "raw"}}, {member(t, base, "raw")}},
+	} {
+		// Root, as the device is root's; that goes without capabilities.
+		if err := qcow2.Compare(t.Context(), qcow2.Side{Chain: chain[0]}, qcow2.Side{Chain: chain[1]}, qcow2.CompareOptions{}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // A suspended QEMU has the images open and locked, and serves one over NBD.
@@ -138,6 +193,12 @@ func TestCompareAndCheckReadWhatAQEMUHasOpen(t *testing.T) {
 	if err := qcow2.Compare(t.Context(), qcow2.Side{Chain: []qcow2.Member{other}}, qcow2.Side{Socket: socket, Export: "vdz"}, opt); !errors.Is(err, qcow2.ErrCompareFailed) {
 		t.Errorf("no such export: %v", err)
 	}
+	larger := filepath.Join(t.TempDir(), "larger")
+	run(t, "qemu-img", "create", "-q", "-f", "qcow2", larger, "65M")
+	run(t, "qemu-io", "-f", "qcow2", "-c", "write -P 7 0 8M", larger)
+	if err := qcow2.Compare(t.Context(), qcow2.Side{Chain: []qcow2.Member{member(t, larger, "qcow2")}}, export, opt); !errors.Is(err, qcow2.ErrDiffers) {
+		t.Errorf("an export of a smaller disk: %v", err)
+	}
 	if r, err := qcow2.Check(t.Context(), locked.File, qcow2.CheckOptions{UID: nobody, GID: nobody, InService: true}); err != nil || r.Corrupt() || r.ImageEnd == 0 {
 		t.Errorf("check of a locked image: %+v, %v", r, err)
 	}
@@ -149,12 +210,23 @@ func TestAComparisonThatCantBeMadeIsAnErrorAndNoVerdict(t *testing.T) {
 	opt := qcow2.CompareOptions{UID: nobody, GID: nobody}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := qcow2.Compare(ctx, side, side, opt); !errors.Is(err, context.Canceled) {
+	if err := qcow2.Compare(ctx, side, side, opt); !errors.Is(err, context.Canceled) || errors.Is(err, qcow2.ErrCompareFailed) {
 		t.Errorf("cancelled: %v", err)
 	}
 	data := filepath.Join(t.TempDir(), "data")
 	if err := qcow2.Compare(t.Context(), side, qcow2.Side{Chain: []qcow2.Member{{File: image(t, "-o", "data_file="+data), Format: "qcow2"}}}, opt); !errors.Is(err, qcow2.ErrExternalData) {
 		t.Errorf("an external data file: %v", err)
+	}
+	if err := qcow2.Compare(t.Context(), side, qcow2.Side{Chain: []qcow2.Member{{File: encrypted(t), Format: "qcow2"}}}, opt); !errors.Is(err, qcow2.ErrCompareFailed) || !strings.Contains(err.Error(), "encrypted") {
+		t.Errorf("an encrypted image: %v", err)
+	}
+	if err := qcow2.Compare(t.Context(), side, qcow2.Side{Chain: []qcow2.Member{{File: side.Chain[0].File, Format: "vmdk"}}}, opt); !errors.Is(err, qcow2.ErrCompareFailed) || !strings.Contains(err.Error(), `the format "vmdk"`) {
+		t.Errorf("a format that names other files: %v", err)
+	}
+	for _, wrong := range []qcow2.Side{{}, {Chain: side.Chain, Socket: "/s"}} {
+		if err := qcow2.Compare(t.Context(), side, wrong, opt); !errors.Is(err, qcow2.ErrCompareFailed) || !strings.Contains(err.Error(), "a chain or an export") {
+			t.Errorf("neither a chain nor an export: %v", err)
+		}
 	}
 	if err := os.Chmod(a, 0o600); err != nil {
 		t.Fatal(err)
@@ -165,6 +237,88 @@ func TestAComparisonThatCantBeMadeIsAnErrorAndNoVerdict(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	if err := qcow2.Compare(t.Context(), side, side, opt); !errors.Is(err, qcow2.ErrNoQemuImg) {
 		t.Errorf("nothing installed: %v", err)
+	}
+}
+
+func TestTheContextEndsAComparisonThatHangs(t *testing.T) {
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	socket := filepath.Join(dir, "s")
+	mute, err := net.Listen("unix", socket) // says nothing to whoever connects
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	if err := os.Chmod(socket, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		if c, err := mute.Accept(); err == nil {
+			defer c.Close()
+			cancel()
+			_, _ = c.Read(make([]byte, 1)) // until qemu-img is gone
+		}
+	}()
+	side := qcow2.Side{Chain: []qcow2.Member{member(t, written(t, nil, "write -P 7 0 1M"), "qcow2")}}
+	err = qcow2.Compare(ctx, side, qcow2.Side{Socket: socket, Export: "vda"}, qcow2.CompareOptions{UID: nobody, GID: nobody})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// stubbed has this script run instead of one of the tools.
+func stubbed(t *testing.T, tool, script string) {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, tool), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+}
+
+// qemu-img says with 1 that the disks differ; the tools around it end so too.
+func TestAnExitCodeAloneIsNoVerdict(t *testing.T) {
+	side := qcow2.Side{Chain: []qcow2.Member{member(t, written(t, nil), "qcow2")}}
+	for name, stub := range map[string][2]string{
+		"a limit that can't be set": {"prlimit", "echo prlimit: failed to set the AS resource limit: Operation not permitted >&2; exit 1"},
+		"setpriv":                   {"setpriv", "exit 1"},
+		"silence":                   {"qemu-img", "exit 0"},
+		"killed":                    {"qemu-img", "echo Warning: Image size mismatch!; kill -9 $$"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			stubbed(t, stub[0], stub[1])
+			err := qcow2.Compare(t.Context(), side, side, qcow2.CompareOptions{UID: nobody, GID: nobody})
+			if !errors.Is(err, qcow2.ErrCompareFailed) || errors.Is(err, qcow2.ErrDiffers) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+func TestQemuImgHasNoCapabilitiesWhoeverItRunsAs(t *testing.T) {
+	side := qcow2.Side{Chain: []qcow2.Member{member(t, written(t, nil), "qcow2")}}
+	stubbed(t, "qemu-img", "while read -r key value; do case $key in Uid:|Cap*|NoNewPrivs:) echo $key $value;; esac; done < /proc/self/status >&2; exit 2")
+	for uid, said := range map[uint32]string{0: "Uid: 0 0 0 0", nobody: "Uid: 65534 65534 65534 65534"} {
+		err := qcow2.Compare(t.Context(), side, side, qcow2.CompareOptions{UID: uid, GID: uid})
+		if err == nil {
+			t.Fatal("the stand-in did not run")
+		}
+		for _, want := range []string{said, "CapEff: 0000000000000000", "CapPrm: 0000000000000000", "CapInh: 0000000000000000", "CapAmb: 0000000000000000", "NoNewPrivs: 1"} {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%d: %q is missing in %v", uid, want, err)
+			}
+		}
 	}
 }
 

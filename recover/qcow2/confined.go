@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// confined is how qemu-img is let loose on bytes that a guest wrote: as an
-// unprivileged user without capabilities, in network and IPC namespaces of its
+// confined is how qemu-img is let loose on bytes that a guest wrote: as another
+// user (root only where QEMU runs as root) without capabilities, in network and IPC namespaces of its
 // own, with no_new_privs, an empty environment and limits on memory, CPU time and
 // files. It dies with this process and with the context.
 type confined struct {
@@ -37,7 +37,13 @@ func (c confined) command(ctx context.Context, args ...string) (*exec.Cmd, error
 	if c.cpu > 0 {
 		limits = append(limits, fmt.Sprintf("--cpu=%d", max(1, int64(c.cpu.Seconds()))))
 	}
-	all := append(limits, "--", paths[1], "--no-new-privs", "--", paths[2])
+	all := append(limits, "--", paths[1], "--no-new-privs")
+	if c.uid == 0 {
+		// Root would get all capabilities back when it starts qemu-img. libvirt
+		// takes them from its QEMU too.
+		all = append(all, "--securebits=+noroot,+noroot_locked")
+	}
+	all = append(all, "--", paths[2])
 	cmd := exec.CommandContext(ctx, paths[0], append(all, args...)...)
 	cmd.Env = []string{}
 	cmd.Dir = "/"

@@ -98,7 +98,6 @@ func leak(t *testing.T, f *os.File) {
 }
 
 func TestTheHeaderSaysWhatQemuImgWroteThere(t *testing.T) {
-	secret := []string{"--object", "secret,id=s,data=x", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"}
 	tests := map[string]struct {
 		args []string
 		want qcow2.Header
@@ -111,7 +110,6 @@ func TestTheHeaderSaysWhatQemuImgWroteThere(t *testing.T) {
 			qcow2.Header{Version: 3, Length: 112, BackingFile: "/nowhere/_base/f00", BackingFormat: "raw"}},
 		"version 2 with backing file": {[]string{"-u", "-b", "base", "-F", "qcow2", "-o", "compat=0.10"},
 			qcow2.Header{Version: 2, Length: 72, BackingFile: "base", BackingFormat: "qcow2"}},
-		"encrypted": {secret, qcow2.Header{Version: 3, Length: 112, Encryption: qcow2.EncryptionLUKS}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -130,6 +128,14 @@ func TestTheHeaderSaysWhatQemuImgWroteThere(t *testing.T) {
 		})
 	}
 
+	t.Run("encrypted", func(t *testing.T) {
+		f := encrypted(t)
+		got, err := qcow2.ParseHeader(f, size(t, f))
+		want := qcow2.Header{Version: 3, Length: 112, ClusterBits: 16, VirtualSize: 64 << 20, Encryption: qcow2.EncryptionLUKS}
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("%v %s", err, diff)
+		}
+	})
 	t.Run("external data file", func(t *testing.T) {
 		data := filepath.Join(t.TempDir(), "data")
 		f := image(t, "-o", "data_file="+data)
@@ -233,6 +239,22 @@ func TestCheckTellsCleanLeaksAndCorruptionApart(t *testing.T) {
 	}
 }
 
+func TestCheckTakesADescriptorThatWasOpenedForDirectReads(t *testing.T) {
+	f := image(t)
+	fill(t, f)
+	direct, err := os.OpenFile(f.Name(), os.O_RDONLY|syscall.O_DIRECT, 0)
+	if errors.Is(err, syscall.EINVAL) {
+		t.Skip("the file system of temporary files has no O_DIRECT")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer direct.Close()
+	if r, err := qcow2.Check(t.Context(), direct, qcow2.CheckOptions{Direct: true}); err != nil || r.Corrupt() || r.ImageEnd == 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 // encrypted is an encrypted image. qemu-img measures how fast the CPU is, and gives
 // up where the kernel has counted no time for it yet.
 func encrypted(t *testing.T) *os.File {
@@ -314,6 +336,12 @@ func FuzzParseHeader(f *testing.F) {
 	copy(v3[104:], "\x44\x41\x54\x41\x00\x00\x00\x04/etc")
 	v3[14], v3[19] = 1, 4
 	f.Add(v3)
+	bitmaps := append([]byte("QFI\xfb\x00\x00\x00\x03"), make([]byte, 4096)...)
+	bitmaps[23], bitmaps[63], bitmaps[103] = 12, 2, 104
+	copy(bitmaps[104:], "\x23\x85\x28\x75\x00\x00\x00\x18")
+	copy(bitmaps[136:], "\xe2\x79\x2a\xca\x00\x00\x00\x03raw")
+	f.Add(bitmaps)
+	f.Add(bitmaps[:140])
 	f.Fuzz(func(t *testing.T, data []byte) {
 		h, err := qcow2.ParseHeader(bytes.NewReader(data), int64(len(data)))
 		if err != nil && !errors.Is(err, qcow2.ErrMalformed) && !errors.Is(err, qcow2.ErrNotQcow2) {
