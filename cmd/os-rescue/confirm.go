@@ -45,27 +45,31 @@ func agreed(ctx context.Context, in *bufio.Reader) error {
 	}
 }
 
-// disturbance names the guests that a plan pauses, destroys, starts or reboots.
+// disturbance names what a plan does to which guests: to suspend one for a moment
+// is less than to destroy it.
 func disturbance(plans []recover.InstancePlan) string {
-	what := ""
-	var names []string
+	const suspends, disrupts, reboots = "it suspends, for a moment, ", "it pauses, destroys or starts ", "it reboots "
+	names := map[string][]string{}
 	for _, p := range plans {
-		does := "it pauses, destroys or starts "
+		does := disrupts
 		switch p.Action {
 		case recover.ActionHardReboot:
-			does = "it reboots "
+			does = reboots
 		case recover.ActionLive:
-			does = "it suspends, for a moment, "
+			does = suspends
 		}
-		if what != "" && what != does {
-			does = "it pauses, destroys or starts "
-		}
-		what = does
-		names = append(names, console.Clean(p.Domain))
+		names[does] = append(names[does], console.Clean(p.Domain))
 	}
 	const most = 10
-	if more := len(names) - most; more > 0 {
-		names = append(names[:most], fmt.Sprintf("%d more", more))
+	var parts []string
+	for _, does := range []string{disrupts, reboots, suspends} {
+		who := names[does]
+		if more := len(who) - most; more > 0 {
+			who = append(who[:most:most], fmt.Sprintf("%d more", more))
+		}
+		if len(who) > 0 {
+			parts = append(parts, does+strings.Join(who, ", "))
+		}
 	}
-	return what + strings.Join(names, ", ")
+	return strings.Join(parts, "; ")
 }

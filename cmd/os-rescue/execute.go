@@ -65,7 +65,7 @@ func (a *app) carryOut(ctx context.Context, cmd *cobra.Command, s session, yes b
 	}
 	report, err := s.Execute(ctx)
 	a.stderr.Flush(time.Second) // where both are one terminal, the result comes last
-	written := a.result(report, func(w io.Writer) error { return a.text(cmd, w).Run(w, report, plan.Options.Selection) })
+	written := a.result(report, func(w io.Writer) error { return a.text(cmd, w).Run(w, report, plan.Options) })
 	switch {
 	case report.Interrupted:
 		err = joined(errInterrupted, err)

@@ -179,7 +179,14 @@ func TestBadUsageIsExit2AndTouchesNothing(t *testing.T) {
 		"--all --offline --mode lively":         "one of reboot, live, auto",
 		"--all --offline --verify half":         "one of running, full, structure",
 		"--all --offline --verify structure":    "mode reboot compares in full, nothing else",
+		"--all --verify running --mode reboot":  "mode reboot compares in full",
 		"--all --mode live --no-reboot":         "mode live ends none",
+		"--all --mode live --bandwidth -1":      "a number of bytes",
+		"--all --mode live --timeout -1s":       "from 0s to 168h",
+		"backup --all --to /b --mode live":      "unknown flag",
+		"restore --from /b --verify full":       "unknown flag",
+		"reboot --all --mode live":              "unknown flag",
+		"resume --mode live":                    "unknown flag",
 		"--all --mode live --bandwidth fast":    "a number of bytes",
 		"--all --mode live --timeout 5":         "a time with its unit",
 		"--all --mode live --max-pause 0s":      "from 1s to 1h",
@@ -460,23 +467,5 @@ func TestAnErrorIsOneLineFitForATerminal(t *testing.T) {
 	o := do(t, &fake{err: fmt.Errorf("%w: evil\x1b[2J\n\tsecond line", recover.ErrRefused)}, call{args: "scan"})
 	if o.err != "os-rescue: refused: evil?[2J; second line\n" || o.code != exitUnrescued {
 		t.Errorf("exit %d, %q", o.code, o.err)
-	}
-}
-
-func TestWhatNeedsConsentIsSaidAsItIs(t *testing.T) {
-	live, reboot := recover.InstancePlan{Domain: "a", Action: recover.ActionLive}, recover.InstancePlan{Domain: "b", Action: recover.ActionReboot}
-	hard := recover.InstancePlan{Domain: "c", Action: recover.ActionHardReboot}
-	for _, c := range []struct {
-		plans []recover.InstancePlan
-		want  string
-	}{
-		{[]recover.InstancePlan{live}, "it suspends, for a moment, a"},
-		{[]recover.InstancePlan{live, reboot}, "it pauses, destroys or starts a, b"},
-		{[]recover.InstancePlan{reboot, live, live}, "it pauses, destroys or starts b, a, a"},
-		{[]recover.InstancePlan{hard, hard}, "it reboots c, c"},
-	} {
-		if got := disturbance(c.plans); got != c.want {
-			t.Errorf("%q, want %q", got, c.want)
-		}
 	}
 }

@@ -81,9 +81,9 @@ func setMode(o *recover.Options, c config.Config) error {
 	o.Mode, o.Verify, o.Live = c.Mode, c.Verify, c.Live
 	switch {
 	case o.Mode == recover.ModeReboot && o.Verify != recover.VerifyDefault && o.Verify != recover.VerifyFull:
-		return fmt.Errorf("%w: --verify is %q: mode reboot compares in full, nothing else", recover.ErrUsage, o.Verify)
+		return fmt.Errorf("%w: verify is %q, and mode reboot compares in full, nothing else: --verify full", recover.ErrUsage, o.Verify)
 	case o.Mode == recover.ModeLive && o.NoReboot:
-		return fmt.Errorf("%w: --no-reboot leaves domains off, and mode live ends none", recover.ErrUsage)
+		return fmt.Errorf("%w: --no-reboot leaves domains off, and mode live ends none: --mode auto or --mode reboot", recover.ErrUsage)
 	}
 	return nil
 }

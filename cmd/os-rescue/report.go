@@ -31,7 +31,7 @@ RUN is what "os-rescue status" shows, or its beginning. libvirt is not needed.`,
 			if err != nil {
 				return err
 			}
-			return a.result(report, func(w io.Writer) error { return a.text(cmd, w).Run(w, report, run.Options.Selection) })
+			return a.result(report, func(w io.Writer) error { return a.text(cmd, w).Run(w, report, run.Options) })
 		},
 	}
 }

@@ -95,6 +95,11 @@ func TestWhatMakesNoSenseIsAnErrorThatNamesIt(t *testing.T) {
 		{"from the environment", "", map[string]string{"OS_RESCUE_PARALLEL": "many"}, nil, []string{`parallel is "many" in OS_RESCUE_PARALLEL of the environment`}},
 		{"from a flag", "", nil, []string{"--log-level=loud"}, []string{`log.level is "loud" in the flag --log-level`, "debug"}},
 		{"parallel", "parallel: 0\n", nil, nil, []string{"parallel", "1 to 64"}},
+		{"mode", "mode: lively\n", nil, nil, []string{`mode is "lively"`, "reboot, live, auto"}},
+		{"verify", "verify: half\n", nil, nil, []string{`verify is "half"`, "one of running, full, structure"}},
+		{"bandwidth", "live: {bandwidth: fast}\n", nil, nil, []string{`live.bandwidth is "fast"`, "100M or 1GiB"}},
+		{"live timeout", "live: {timeout: 200h}\n", nil, nil, []string{"live.timeout", "from 0s to 168h"}},
+		{"max pause", "live: {max_pause: 0s}\n", nil, nil, []string{"live.max_pause", "from 1s to 1h"}},
 		{"log format", "log: {format: xml}\n", nil, nil, []string{"log.format", "pretty"}},
 		{"profile", "owners: {profile: suse}\n", nil, nil, []string{"owners.profile", "redhat"}},
 		{"mode not in quotes", "owners: {disk: {mode: 0644}}\n", nil, nil, []string{"owners.disk.mode", `"0644"`}},
@@ -190,6 +195,15 @@ func TestSettingsTakeEveryValue(t *testing.T) {
 	if s.Headroom != 0.125 || s.FreezeTimeout != 0 || s.StartTimeout != 90*time.Second || s.Watch != 0 ||
 		s.CheckUser != "qi" || s.CheckGroup != "qg" || s.StateDir != "/s" {
 		t.Errorf("got %+v", s)
+	}
+}
+
+func TestABandwidthIsBytesWithOrWithoutAUnit(t *testing.T) {
+	for text, want := range map[string]uint64{"0": 0, "4096": 4096, "100M": 100_000_000, "100MB": 100_000_000, "1GiB": 1 << 30, "1.5 GiB": 3 << 29} {
+		got, err := load(t, "live: {bandwidth: "+text+"}\n", nil)
+		if err != nil || got.Live.BytesPerSecond != want {
+			t.Errorf("%s: %d, %v", text, got.Live.BytesPerSecond, err)
+		}
 	}
 }
 

@@ -48,6 +48,7 @@ type fileBar struct {
 	total   int64
 	current atomic.Int64
 	sum     *atomic.Int64 // the run's bytes; nil when the phase does not count to them
+	summed  atomic.Int64  // how many of total count to them by now
 	over    atomic.Bool
 	bar     *mpb.Bar // the drawer's alone
 }
@@ -80,7 +81,7 @@ func (b *Bars) Step(who recover.Subject, step string) {
 // File shows a bar for one phase of a file. Bytes copied count to the total.
 func (b *Bars) File(who recover.Subject, path, phase string, total int64) recover.FileProgress {
 	f := &fileBar{title: subject(who) + " " + phase + " " + Clean(filepath.Base(path)), total: total}
-	if phase == "copy" {
+	if phase == "copy" || phase == "mirror" {
 		f.sum = &b.done
 	}
 	b.mu.Lock()
@@ -112,11 +113,23 @@ func (b *Bars) End() {
 	}
 }
 
-// Add counts bytes.
+// Add counts bytes. A mirror may have more of them than were foreseen, by what
+// its guest writes meanwhile: those do not count to the run's.
 func (f *fileBar) Add(bytes int64) {
 	f.current.Add(bytes)
-	if f.sum != nil {
-		f.sum.Add(bytes)
+	if f.sum == nil {
+		return
+	}
+	for {
+		before := f.summed.Load()
+		after := min(before+bytes, f.total)
+		if after <= before {
+			return
+		}
+		if f.summed.CompareAndSwap(before, after) {
+			f.sum.Add(after - before)
+			return
+		}
 	}
 }
 
@@ -210,7 +223,9 @@ func (l *instanceLine) draw(p *mpb.Progress) {
 func (f *fileBar) draw(p *mpb.Progress) {
 	over := f.over.Load()
 	if f.bar == nil && !over {
-		f.bar = p.New(f.total, barStyle(), mpb.BarRemoveOnComplete(),
+		// With no total at first mpb lets it grow, and never takes the bar for
+		// complete: Done takes it away.
+		f.bar = p.New(0, barStyle(),
 			mpb.PrependDecorators(decor.Name("  "+f.title+" ")),
 			mpb.AppendDecorators(
 				decor.CountersKibiByte("% .1f of % .1f "),
@@ -220,7 +235,9 @@ func (f *fileBar) draw(p *mpb.Progress) {
 	if f.bar == nil {
 		return
 	}
-	f.bar.SetCurrent(f.current.Load())
+	current := f.current.Load()
+	f.bar.SetTotal(max(f.total, current), false)
+	f.bar.SetCurrent(current)
 	if over {
 		f.bar.Abort(true)
 	}

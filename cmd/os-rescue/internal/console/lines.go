@@ -58,6 +58,9 @@ func ending(who recover.Subject, r recover.InstanceReport) string {
 	}
 	if r.Mode == recover.ModeLive && r.PauseSeconds > 0 {
 		line += ", suspended for " + Seconds(r.PauseSeconds)
+		if r.Verified == recover.VerifyStructure {
+			line += ", NOT compared"
+		}
 	} else if r.DowntimeSeconds > 0 {
 		line += ", down for " + Seconds(r.DowntimeSeconds)
 	} else if r.PauseSeconds > 0 {

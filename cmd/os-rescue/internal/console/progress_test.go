@@ -114,6 +114,50 @@ func TestATerminalShowsBarsAndLogsAboveThem(t *testing.T) {
 	<-b.stopped
 }
 
+func TestAMirrorCountsAsCopiedAndItsBarStaysWhileItsGuestWritesOn(t *testing.T) {
+	terminal, other := pty(t)
+	stderr := NewStderr(terminal)
+	defer stderr.Close()
+	b := NewBars(stderr, terminal)
+	who, report := subjects()
+	b.Begin(1, 8<<20)
+	b.Step(who, "ready")
+	f := b.File(who, "/i/u/disk", "mirror", 4<<20)
+	f.Add(3 << 20)
+	f.Add(3 << 20) // two of them are new since
+	var seen strings.Builder
+	until(t, &seen, other, "mirror disk", "6.0 MiB of 6.0 MiB", "4.0 MiB of 8.0 MiB")
+	f.Add(1 << 20)
+	until(t, &seen, other, "7.0 MiB of 7.0 MiB")
+	f.Done()
+	c := b.File(who, "/i/u/disk", "compare", 4<<20)
+	c.Add(1 << 20)
+	until(t, &seen, other, "compare disk", "1.0 MiB of 4.0 MiB")
+	if got := b.done.Load(); got != 4<<20 {
+		t.Errorf("%d bytes count as copied", got)
+	}
+	report.Mode, report.PauseSeconds, report.DowntimeSeconds = recover.ModeLive, 0.0441, 0.0441
+	b.Done(who, report)
+	until(t, &seen, other, "done, 5.0 MiB, suspended for 44 ms")
+	go b.End()
+	<-b.stopped
+}
+
+func TestALiveRescueThatWasNotComparedSaysSoInItsOneLine(t *testing.T) {
+	who, report := subjects()
+	report.Mode, report.PauseSeconds, report.DowntimeSeconds = recover.ModeLive, 0.0441, 0.0441
+	for verified, want := range map[recover.Verify]string{
+		recover.VerifyRunning:   "done, 5.0 MiB, suspended for 44 ms",
+		recover.VerifyFull:      "done, 5.0 MiB, suspended for 44 ms",
+		recover.VerifyStructure: "done, 5.0 MiB, suspended for 44 ms, NOT compared",
+	} {
+		report.Verified = verified
+		if got := ending(who, report); got != "instance-0000002a (web?[2J): "+want {
+			t.Errorf("%s: %q", verified, got)
+		}
+	}
+}
+
 func TestProgressOfARebootSpeaksOfNoCopies(t *testing.T) {
 	who, report := subjects()
 	report.Bytes = 0
@@ -184,7 +228,7 @@ func TestWhatOthersChoseCannotRepaintTheTerminal(t *testing.T) {
 }
 
 func TestSeconds(t *testing.T) {
-	for s, want := range map[float64]string{0: "0.0 s", 0.44: "0.4 s", 9.4: "9.4 s", 14.4: "14 s", 59.6: "1 min 0 s", 200: "3 min 20 s", 7300: "2 h 1 min"} {
+	for s, want := range map[float64]string{0: "0.0 s", 0.0002: "1 ms", 0.0441: "44 ms", 0.44: "440 ms", 0.9996: "1.0 s", 1.44: "1.4 s", 9.4: "9.4 s", 14.4: "14 s", 59.6: "1 min 0 s", 200: "3 min 20 s", 7300: "2 h 1 min"} {
 		if got := Seconds(s); got != want {
 			t.Errorf("Seconds(%v) = %q, want %q", s, got, want)
 		}

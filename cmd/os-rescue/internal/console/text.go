@@ -10,9 +10,11 @@ import (
 // Size writes bytes as a person reads them: 4.2 GiB.
 func Size(bytes int64) string { return humanize.IBytes(uint64(max(bytes, 0))) }
 
-// Seconds writes a length of time as a person reads it: 0.4 s, 14 s, 3 min 20 s.
+// Seconds writes a length of time as a person reads it: 44 ms, 1.4 s, 14 s, 3 min 20 s.
 func Seconds(s float64) string {
 	switch n := int64(s + 0.5); {
+	case s > 0 && s < 0.9995:
+		return fmt.Sprintf("%.0f ms", max(s*1000, 1))
 	case s < 10:
 		return fmt.Sprintf("%.1f s", s)
 	case n < 60:

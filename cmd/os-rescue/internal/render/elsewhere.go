@@ -14,8 +14,8 @@ import (
 const mostElsewhere = 20
 
 // elsewhere lists the selected instances that are not this host's, and says what
-// to run where.
-func (t Text) elsewhere(p *page, all []recover.Elsewhere, command recover.Command, selection recover.Selection) {
+// to run where. The options are those of the run here.
+func (t Text) elsewhere(p *page, all []recover.Elsewhere, command recover.Command, o recover.Options) {
 	all = slices.Clone(all)
 	slices.SortStableFunc(all, func(a, b recover.Elsewhere) int {
 		return cmp.Or(cmp.Compare(where(a), where(b)), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UUID, b.UUID))
@@ -46,7 +46,7 @@ func (t Text) elsewhere(p *page, all []recover.Elsewhere, command recover.Comman
 		hosts[e.Host] = append(hosts[e.Host], e.UUID)
 	}
 	for _, host := range order {
-		p.line("On %s: %s", console.Clean(host), t.paint(bold, there(command, selection, hosts[host])))
+		p.line("On %s: %s", console.Clean(host), t.paint(bold, there(command, o, hosts[host])))
 	}
 	if unknown {
 		p.line("Not known: the cell of the instance does not answer, so it may be on any host, also on this one. Run it again when the cell is back.")
@@ -65,7 +65,8 @@ func where(e recover.Elsewhere) string {
 }
 
 // there is the command for the same instances on their own host.
-func there(command recover.Command, s recover.Selection, uuids []string) string {
+func there(command recover.Command, o recover.Options, uuids []string) string {
+	s := o.Selection
 	words := []string{"os-rescue"}
 	if command == recover.CommandReboot {
 		words = append(words, string(command))
@@ -82,6 +83,9 @@ func there(command recover.Command, s recover.Selection, uuids []string) string 
 		for _, uuid := range uuids {
 			words = append(words, "--instance", Quote(uuid))
 		}
+	}
+	if command == recover.CommandRescue && o.Mode != "" && o.Mode != recover.ModeReboot {
+		words = append(words, "--mode", Quote(string(o.Mode)))
 	}
 	return strings.Join(words, " ")
 }

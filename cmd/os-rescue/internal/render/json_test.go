@@ -66,6 +66,22 @@ func TestTheJSONOfARunHasWhatScriptsDependOn(t *testing.T) {
 	has(t, "a step", first(t, i, "steps"), "name", "started", "seconds")
 }
 
+func TestTheJSONSaysHowAnInstanceIsRescuedLiveAndHowItWasProven(t *testing.T) {
+	run := recover.RunReport{Instances: []recover.InstanceReport{{Mode: recover.ModeLive, Verified: recover.VerifyStructure}}}
+	i := has(t, "an instance", first(t, decoded(t, run), "instances"), "mode", "verified")
+	if i["mode"] != "live" || i["verified"] != "structure" {
+		t.Errorf("mode %v, verified %v", i["mode"], i["verified"])
+	}
+	plan := recover.Plan{Instances: []recover.InstancePlan{{Action: recover.ActionReboot, NotLive: "it has snapshots"}, {Action: recover.ActionLive}}}
+	list := decoded(t, plan)["instances"].([]any)
+	if i = has(t, "an instance", list[0], "action", "not_live"); i["not_live"] != "it has snapshots" {
+		t.Errorf("not_live %v", i["not_live"])
+	}
+	if i = has(t, "an instance", list[1], "action"); i["action"] != "live" || i["not_live"] != nil {
+		t.Errorf("action %v, not_live %v", i["action"], i["not_live"])
+	}
+}
+
 func TestTheWordsOfTheJSONAreTheOnesScriptsKnow(t *testing.T) {
 	var got []string
 	for _, w := range []any{

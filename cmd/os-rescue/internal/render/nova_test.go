@@ -120,18 +120,22 @@ func TestWhatNovaSaysIsInFewWords(t *testing.T) {
 }
 
 func TestWhatToRunOnAnotherHostIsTheSameCommandThere(t *testing.T) {
+	demo := recover.Selection{Project: "demo"}
 	for _, c := range []struct {
-		command   recover.Command
-		selection recover.Selection
-		want      string
+		command recover.Command
+		options recover.Options
+		want    string
 	}{
-		{recover.CommandRescue, recover.Selection{Project: "demo"}, "os-rescue --project demo"},
-		{recover.CommandRescue, recover.Selection{Project: "it's", ProjectDomain: "d"}, `os-rescue --project 'it'\''s' --project-domain d`},
-		{recover.CommandRescue, recover.Selection{All: true}, "os-rescue --all"},
-		{recover.CommandRescue, recover.Selection{Instances: []string{"a", "b", "c"}}, "os-rescue --instance b --instance c"},
-		{recover.CommandReboot, recover.Selection{Project: "demo", Host: "x"}, "os-rescue reboot --project demo"},
+		{recover.CommandRescue, recover.Options{Selection: demo}, "os-rescue --project demo"},
+		{recover.CommandRescue, recover.Options{Selection: demo, Mode: recover.ModeReboot}, "os-rescue --project demo"},
+		{recover.CommandRescue, recover.Options{Selection: demo, Mode: recover.ModeLive}, "os-rescue --project demo --mode live"},
+		{recover.CommandRescue, recover.Options{Selection: demo, Mode: recover.ModeAuto}, "os-rescue --project demo --mode auto"},
+		{recover.CommandRescue, recover.Options{Selection: recover.Selection{Project: "it's", ProjectDomain: "d"}}, `os-rescue --project 'it'\''s' --project-domain d`},
+		{recover.CommandRescue, everything(), "os-rescue --all"},
+		{recover.CommandRescue, recover.Options{Selection: recover.Selection{Instances: []string{"a", "b", "c"}}}, "os-rescue --instance b --instance c"},
+		{recover.CommandReboot, recover.Options{Selection: recover.Selection{Project: "demo", Host: "x"}}, "os-rescue reboot --project demo"},
 	} {
-		if got := there(c.command, c.selection, []string{"b", "c"}); got != c.want {
+		if got := there(c.command, c.options, []string{"b", "c"}); got != c.want {
 			t.Errorf("%q, want %q", got, c.want)
 		}
 	}
@@ -156,7 +160,9 @@ func TestAThousandInstancesElsewhereAreNotAThousandLines(t *testing.T) {
 func TestTheResultSaysWhatIsLeftToOtherHosts(t *testing.T) {
 	r := ran()
 	r.Elsewhere, r.Warnings = spread()[1:2], []string{"nova-compute is down here"}
-	got := written(t, func(b *bytes.Buffer) error { return plain().Run(b, r, recover.Selection{Project: "shop"}) })
+	got := written(t, func(b *bytes.Buffer) error {
+		return plain().Run(b, r, recover.Options{Selection: recover.Selection{Project: "shop"}})
+	})
 	if want := `Run it again later
 
 Elsewhere, and left alone: 1 instance
@@ -170,7 +176,7 @@ Warning: nova-compute is down here
 		t.Errorf("%s\ndoes not have\n%s", got, want)
 	}
 	empty := recover.RunReport{Command: "rescue", Elsewhere: r.Elsewhere}
-	if got := written(t, func(b *bytes.Buffer) error { return plain().Run(b, empty, recover.Selection{All: true}) }); !strings.HasSuffix(got, "\n\nThe selected instances are all elsewhere: nothing to do here.\n") {
+	if got := written(t, func(b *bytes.Buffer) error { return plain().Run(b, empty, everything()) }); !strings.HasSuffix(got, "\n\nThe selected instances are all elsewhere: nothing to do here.\n") {
 		t.Errorf("with nothing here: %q", got)
 	}
 }
@@ -199,7 +205,7 @@ In sum: 1 instance hard rebooted, 1 instance left alone.
 			{UUID: "u1", Domain: "instance-00000001", Name: "web", Outcome: recover.OutcomeRescued, Steps: []recover.StepReport{{Name: "lock", Seconds: 1}, {Name: "reboot", Seconds: 6.2}}},
 			{UUID: "u2", Domain: "instance-00000002", Outcome: recover.OutcomeSkipped, Error: "it has lost files"},
 		}}
-	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Run(b, report, recover.Selection{All: true}) }), `
+	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Run(b, report, everything()) }), `
 INSTANCE           NAME  OUTCOME    TOOK  NOTE
 instance-00000001  web   rebooted  6.2 s
 instance-00000002  -     skipped       -  see below

@@ -30,7 +30,7 @@ func (t Text) Plan(w io.Writer, plan recover.Plan) error {
 	t.planSpace(&p, plan)
 	p.line("")
 	if len(plan.Elsewhere) > 0 {
-		t.elsewhere(&p, plan.Elsewhere, plan.Command, plan.Options.Selection)
+		t.elsewhere(&p, plan.Elsewhere, plan.Command, plan.Options)
 		p.line("")
 	}
 	if len(plan.Warnings) > 0 {
@@ -160,7 +160,7 @@ func planSum(plan recover.Plan) string {
 func sumText(plan recover.Plan, i recover.InstancePlan) string {
 	switch i.Action {
 	case recover.ActionLive:
-		return "rescued live"
+		return "rescued live" + whileRunning(i, " (suspended for a moment)", "")
 	case recover.ActionReboot:
 		return listed("paused", "destroyed", comeback(plan, i, "", "started", "hard rebooted"))
 	case recover.ActionPublish:
@@ -185,7 +185,7 @@ func actionText(plan recover.Plan, i recover.InstancePlan) string {
 	case recover.ActionPutBack:
 		return "put back while it runs, with no pause"
 	case recover.ActionLive:
-		return "live: mirror while it runs, suspend for a moment, move it over"
+		return "live, no reboot: " + whileRunning(i, "mirror while it runs, suspend for a moment, move it over", "mirror it, move it over, leave it paused")
 	case recover.ActionReboot:
 		return "pause, copy, prove, destroy, put back" + comeback(plan, i, "; it stays off", ", start", ", hard reboot")
 	case recover.ActionPublish:
@@ -197,6 +197,14 @@ func actionText(plan recover.Plan, i recover.InstancePlan) string {
 	default:
 		return string(i.Action)
 	}
+}
+
+// whileRunning chooses by whether an instance that is rescued live runs.
+func whileRunning(i recover.InstancePlan, running, paused string) string {
+	if i.Found == recover.StatePaused {
+		return paused
+	}
+	return running
 }
 
 // comeback chooses by how an instance whose files are back gets into service:

@@ -17,6 +17,9 @@ const gib = 1 << 30
 
 func plain() Text { return Text{Again: "os-rescue"} }
 
+// everything are the options of a run with --all.
+func everything() recover.Options { return recover.Options{Selection: recover.Selection{All: true}} }
+
 // written returns what write writes.
 func written(t *testing.T, write func(*bytes.Buffer) error) string {
 	t.Helper()
@@ -115,7 +118,7 @@ func TestColoursAreOnlyThereWhenAskedFor(t *testing.T) {
 	for _, color := range []bool{false, true} {
 		s := Text{Color: color, Again: "os-rescue"}
 		all := written(t, func(b *bytes.Buffer) error {
-			return errors.Join(s.Scan(b, scanned()), s.Plan(b, planned()), s.Run(b, ran(), recover.Selection{All: true}), s.Status(b, stood()), s.Overview(b, Overview{Runs: []recover.RunStatus{stood()}}))
+			return errors.Join(s.Scan(b, scanned()), s.Plan(b, planned()), s.Run(b, ran(), everything()), s.Status(b, stood()), s.Overview(b, Overview{Runs: []recover.RunStatus{stood()}}))
 		})
 		if got := strings.Contains(all, "\x1b["); got != color {
 			t.Errorf("with Color %v: escape sequences are there: %v", color, got)
@@ -188,7 +191,7 @@ func ran() recover.RunReport {
 }
 
 func TestTheResultOfARunIsATableThenEveryErrorInFullThenTheSum(t *testing.T) {
-	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Run(b, ran(), recover.Selection{All: true}) }), `
+	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Run(b, ran(), everything()) }), `
 INSTANCE           NAME  OUTCOME  PAUSED  DOWN   COPIED  NOTE
 instance-00000001  -     intact        -     -        -
 instance-00000002  web   rescued   3.4 s  14 s  3.0 GiB  see below
@@ -218,7 +221,7 @@ func TestASumNamesWhatTheCommandDid(t *testing.T) {
 func TestAnInterruptedRunSaysWhereToLook(t *testing.T) {
 	r := ran()
 	r.Interrupted = true
-	got := written(t, func(b *bytes.Buffer) error { return plain().Run(b, r, recover.Selection{All: true}) })
+	got := written(t, func(b *bytes.Buffer) error { return plain().Run(b, r, everything()) })
 	if !strings.Contains(got, "interrupted") || !strings.Contains(got, "os-rescue status 20261122-180400-ab12") {
 		t.Error(got)
 	}
@@ -242,9 +245,9 @@ func TestTheStatusOfARunIsItsInstancesAndTheirSteps(t *testing.T) {
 r1  rescue on cmp-7, started %[1]s, interrupted
 
 instance-00000001  web  u1  rescued
-  STEP   BEGAN                 TOOK  STATE   FILE
-  copy   %[1]s  2.5 s  done    /i/1/disk
-  check  %[1]s  0.5 s  failed  /i/1/disk
+  STEP   BEGAN                  TOOK  STATE   FILE
+  copy   %[1]s   2.5 s  done    /i/1/disk
+  check  %[1]s  500 ms  failed  /i/1/disk
   check: leaks
 
 instance-00000002  u2  not finished
@@ -275,25 +278,66 @@ Next, finish what was interrupted: os-rescue resume
 	}
 }
 
-func TestALiveRescueSaysHowItWillBeAndHowItWasProven(t *testing.T) {
-	plan := recover.Plan{Command: recover.CommandRescue, Mode: "auto", Host: "cmp", Options: recover.Options{Offline: true}, Instances: []recover.InstancePlan{
-		{UUID: "u1", Domain: "instance-00000001", Action: recover.ActionLive, Found: "running", Steps: []string{"mirror /i/disk while the guest runs"}},
-		{UUID: "u2", Domain: "instance-00000002", Action: recover.ActionReboot, Found: "running", NotLive: "/i/disk has 1 snapshots inside"},
-	}}
-	var out strings.Builder
-	if err := (Text{}).Plan(&out, plan); err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"mode auto", "live: mirror while it runs, suspend for a moment", "mirror /i/disk", "not live: /i/disk has 1 snapshots inside", "1 instance rescued live, 1 instance paused"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("nothing about %q in\n%s", want, out.String())
-		}
-	}
-	for verified, want := range map[recover.Verify]string{
-		recover.VerifyRunning: "live, compared while it ran", recover.VerifyFull: "live, compared", recover.VerifyStructure: "live, NOT compared", "": "",
+func TestAPlanOfModeAutoSaysWhoIsRescuedLiveAndWhyTheOthersAreNot(t *testing.T) {
+	plan := recover.Plan{Command: recover.CommandRescue, Mode: "auto", Host: "cmp-7", Options: recover.Options{Mode: recover.ModeAuto, Selection: recover.Selection{Project: "shop"}},
+		Elsewhere: []recover.Elsewhere{{UUID: "e1", Name: "db", Host: "cmp-8", Status: "ACTIVE"}},
+		Instances: []recover.InstancePlan{
+			{UUID: "u1", Domain: "instance-00000001", Name: "web", Action: recover.ActionLive, Found: recover.StateRunning, Server: &recover.Server{Status: "ACTIVE"},
+				Steps: []string{"lock it in Nova", "mirror /i/1/disk (3.0 GiB of 20 GiB) while the guest runs", "unlock it"},
+				Files: []recover.FilePlan{{Path: "/i/1/disk", Role: recover.RoleDisk, Size: 20 * gib, Allocated: 3 * gib, Writable: true}}},
+			{UUID: "u2", Domain: "instance-00000002", Action: recover.ActionLive, Found: recover.StatePaused, Server: &recover.Server{Status: "PAUSED"}},
+			{UUID: "u3", Domain: "instance-00000003", Action: recover.ActionReboot, Found: recover.StateRunning, Server: &recover.Server{Status: "ACTIVE"},
+				NotLive: "/i/3/disk has 1 snapshots inside\x1b[2J: --mode reboot keeps them", Steps: []string{"destroy the domain"}},
+		}}
+	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Plan(b, plan) }), `
+Plan of a rescue on cmp-7, mode auto
+
+instance-00000001  web  u1
+  live, no reboot: mirror while it runs, suspend for a moment, move it over (found running, ACTIVE in Nova); 3.0 GiB to copy
+    1. lock it in Nova
+    2. mirror /i/1/disk (3.0 GiB of 20 GiB) while the guest runs
+    3. unlock it
+  FILE       ROLE               SIZE
+  /i/1/disk  disk  3.0 GiB of 20 GiB
+
+instance-00000002  u2
+  live, no reboot: mirror it, move it over, leave it paused (found paused, PAUSED in Nova); 0 B to copy
+
+instance-00000003  u3
+  pause, copy, prove, destroy, put back, hard reboot (found running, ACTIVE in Nova); 0 B to copy
+  not live: /i/3/disk has 1 snapshots inside?[2J: --mode reboot keeps them
+    1. destroy the domain
+
+Elsewhere, and left alone: 1 instance
+  HOST   NAME  STATUS  INSTANCE
+  cmp-8  db    ACTIVE  e1
+On cmp-8: os-rescue --project shop --mode auto
+
+In sum: 1 instance rescued live (suspended for a moment), 1 instance rescued live, 1 instance paused, destroyed and hard rebooted.
+`)
+}
+
+func TestTheResultOfALiveRunSaysHowShortTheSuspendWasAndHowItWasProven(t *testing.T) {
+	r := recover.RunReport{Run: "r7", Command: "rescue", Mode: "auto", Host: "cmp-7"}
+	for n, i := range []recover.InstanceReport{
+		{Mode: recover.ModeLive, Verified: recover.VerifyRunning, PauseSeconds: 0.0441, DowntimeSeconds: 0.0441, Bytes: 3 * gib},
+		{Mode: recover.ModeLive, Verified: recover.VerifyFull, PauseSeconds: 12.2, DowntimeSeconds: 12.2, Bytes: gib},
+		{Mode: recover.ModeLive, Verified: recover.VerifyStructure, PauseSeconds: 0.0629, DowntimeSeconds: 0.0629, Bytes: gib, Notes: []string{"the new disks were checked as images"}},
+		{Mode: recover.ModeReboot, PauseSeconds: 3.44, DowntimeSeconds: 14.2, Bytes: gib},
 	} {
-		if got := proofText(recover.InstanceReport{Verified: verified}); got != want {
-			t.Errorf("%q is %q, want %q", verified, got, want)
-		}
+		i.UUID, i.Domain, i.Outcome = fmt.Sprintf("u%d", n+1), fmt.Sprintf("instance-0000000%d", n+1), recover.OutcomeRescued
+		r.Instances = append(r.Instances, i)
 	}
+	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Run(b, r, everything()) }), `
+INSTANCE           NAME  OUTCOME  PAUSED   DOWN   COPIED  NOTE
+instance-00000001  -     rescued   44 ms  44 ms  3.0 GiB  live, compared in full while it ran
+instance-00000002  -     rescued    12 s   12 s  1.0 GiB  live, compared in full under the suspend
+instance-00000003  -     rescued   63 ms  63 ms  1.0 GiB  live, NOT compared: structure checked only; see below
+instance-00000004  -     rescued   3.4 s   14 s  1.0 GiB
+
+instance-00000003  u3
+  Note: the new disks were checked as images
+
+4 rescued. Run r7.
+`)
 }

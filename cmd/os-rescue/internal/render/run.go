@@ -11,8 +11,8 @@ import (
 )
 
 // Run writes how each instance fared, what went wrong in full, what is to be done
-// on other hosts, and the sum. The selection is the one that the run was made with.
-func (t Text) Run(w io.Writer, r recover.RunReport, selection recover.Selection) error {
+// on other hosts, and the sum. The options are those that the run was made with.
+func (t Text) Run(w io.Writer, r recover.RunReport, o recover.Options) error {
 	var p page
 	if len(r.Instances) > 0 {
 		t.runTable(&p, r)
@@ -32,7 +32,7 @@ func (t Text) Run(w io.Writer, r recover.RunReport, selection recover.Selection)
 		p.line("")
 	}
 	if len(r.Elsewhere) > 0 {
-		t.elsewhere(&p, r.Elsewhere, recover.Command(r.Command), selection)
+		t.elsewhere(&p, r.Elsewhere, recover.Command(r.Command), o)
 		p.line("")
 	}
 	if len(r.Warnings) > 0 {
@@ -76,11 +76,11 @@ func (t Text) runTable(p *page, r recover.RunReport) {
 func proofText(i recover.InstanceReport) string {
 	switch i.Verified {
 	case recover.VerifyRunning:
-		return "live, compared while it ran"
+		return "live, compared in full while it ran"
 	case recover.VerifyFull:
-		return "live, compared"
+		return "live, compared in full under the suspend"
 	case recover.VerifyStructure:
-		return "live, NOT compared"
+		return "live, NOT compared: structure checked only"
 	default:
 		return ""
 	}
