@@ -19,24 +19,30 @@ import (
 // daemon says: its own version, and that of the QEMU it would start.
 func (c *Client) Version(ctx context.Context) (string, error) {
 	line, err := read(ctx, c, func(conn *libvirt.Connect) (string, error) {
-		var lv, hv uint32
-		err := timed(ctx, "virConnectGetLibVersion", "", func() (err error) {
-			lv, err = conn.GetLibVersion()
-			return err
-		})
-		if err != nil {
-			return "", err
-		}
-		err = timed(ctx, "virConnectGetVersion", "", func() (err error) {
-			hv, err = conn.GetVersion()
-			return err
-		})
+		lv, hv, err := versions(ctx, conn)
 		return fmt.Sprintf("libvirt %s, QEMU %s", dotted(lv), dotted(hv)), err
 	})
 	if err != nil {
 		return "", fmt.Errorf("asking for libvirt's version: %w", err)
 	}
 	return line, nil
+}
+
+// versions are the daemon's own and that of the QEMU it would start, as libvirt
+// numbers them.
+func versions(ctx context.Context, conn *libvirt.Connect) (lv, hv uint32, err error) {
+	err = timed(ctx, "virConnectGetLibVersion", "", func() (err error) {
+		lv, err = conn.GetLibVersion()
+		return err
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	err = timed(ctx, "virConnectGetVersion", "", func() (err error) {
+		hv, err = conn.GetVersion()
+		return err
+	})
+	return lv, hv, err
 }
 
 // dotted decodes libvirt's version numbers: 9000000 is 9.0.0.

@@ -26,12 +26,9 @@ const (
 // the XML of an active domain. The error wraps ErrXML.
 // The format is libvirt's: https://libvirt.org/formatdomain.html
 func parseDomain(doc string) (d recover.Domain, live bool, err error) {
-	if err := bounded(doc); err != nil {
-		return recover.Domain{}, false, fmt.Errorf("%w: %w", ErrXML, err)
-	}
-	var def libvirtxml.Domain
-	if err := def.Unmarshal(doc); err != nil {
-		return recover.Domain{}, false, fmt.Errorf("%w: %w", ErrXML, err)
+	def, err := definition(doc)
+	if err != nil {
+		return recover.Domain{}, false, err
 	}
 	d = recover.Domain{UUID: strings.ToLower(strings.TrimSpace(def.UUID)), Name: def.Name}
 	if d.Nova, err = novaMetadata(doc); err != nil {
@@ -55,7 +52,7 @@ func parseDomain(doc string) (d recover.Domain, live bool, err error) {
 		d.ConsoleLogs = consoleLogs(def.Devices)
 	}
 	d.NVRAM, d.NVRAMFormat = nvram(def.OS)
-	d.Losses = losses(&def)
+	d.Losses = losses(def)
 	for _, l := range def.SecLabel {
 		switch l.Model {
 		case "selinux":
@@ -68,6 +65,18 @@ func parseDomain(doc string) (d recover.Domain, live bool, err error) {
 		}
 	}
 	return d, def.ID != nil, nil
+}
+
+// definition reads a domain's XML of any origin. The error wraps ErrXML.
+func definition(doc string) (*libvirtxml.Domain, error) {
+	if err := bounded(doc); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrXML, err)
+	}
+	var def libvirtxml.Domain
+	if err := def.Unmarshal(doc); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrXML, err)
+	}
+	return &def, nil
 }
 
 // bounded refuses a document too large or too deep, or not XML at all.

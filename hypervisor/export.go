@@ -123,19 +123,6 @@ func (c *Client) privateDir(name string) (string, error) {
 // backupJob is what jobName calls a backup.
 const backupJob = "backup"
 
-// jobOf names the domain job under way; empty when there is none.
-func jobOf(ctx context.Context, dom *libvirt.Domain, name string) (string, error) {
-	var info *libvirt.DomainJobInfo
-	err := timed(ctx, "virDomainGetJobStats", name, func() (err error) {
-		info, err = dom.GetJobStats(0)
-		return err
-	})
-	if err != nil {
-		return "", err
-	}
-	return jobName(info), nil
-}
-
 // EndExport ends the backup job that Export began (virDomainAbortJob) and waits
 // until libvirt has removed its scratch files, which it does before it forgets the
 // job (qemuBackupNotifyBlockjobEnd in src/qemu/qemu_backup.c). No job, a domain

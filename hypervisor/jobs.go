@@ -17,14 +17,10 @@ const jobUnknown = "unknown"
 // The XML's <mirror> has named some already; libvirt's own list adds those that
 // have no mirror (pull, commit, backup).
 func jobs(ctx context.Context, dom *libvirt.Domain, d *recover.Domain) error {
-	var info *libvirt.DomainJobInfo
-	err := timed(ctx, "virDomainGetJobStats", d.Name, func() (err error) {
-		info, err = dom.GetJobStats(0)
-		return err
-	})
+	job, err := jobOf(ctx, dom, d.Name)
 	switch {
 	case err == nil:
-		d.Job = jobName(info)
+		d.Job = job
 	case fatal(err):
 		return err
 	default:
@@ -50,6 +46,19 @@ func jobs(ctx context.Context, dom *libvirt.Domain, d *recover.Domain) error {
 		}
 	}
 	return nil
+}
+
+// jobOf names the domain job under way; empty when there is none.
+func jobOf(ctx context.Context, dom *libvirt.Domain, name string) (string, error) {
+	var info *libvirt.DomainJobInfo
+	err := timed(ctx, "virDomainGetJobStats", name, func() (err error) {
+		info, err = dom.GetJobStats(0)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	return jobName(info), nil
 }
 
 // blockJobOf returns the block job of a disk.

@@ -30,18 +30,7 @@ const (
 // the same.
 func (c *Client) MirrorSupport(ctx context.Context) (recover.MirrorSupport, error) {
 	support, err := read(ctx, c, func(conn *libvirt.Connect) (recover.MirrorSupport, error) {
-		var lv, hv uint32
-		err := timed(ctx, "virConnectGetLibVersion", "", func() (err error) {
-			lv, err = conn.GetLibVersion()
-			return err
-		})
-		if err != nil {
-			return recover.MirrorSupport{}, err
-		}
-		err = timed(ctx, "virConnectGetVersion", "", func() (err error) {
-			hv, err = conn.GetVersion()
-			return err
-		})
+		lv, hv, err := versions(ctx, conn)
 		return mirrorSupport(lv, hv), err
 	})
 	if err != nil {
@@ -66,12 +55,9 @@ func liveDisk(ctx context.Context, dom *libvirt.Domain, name, target string) (id
 	if err != nil {
 		return off, nil, err
 	}
-	if err := bounded(doc); err != nil {
-		return off, nil, fmt.Errorf("%w: %w", ErrXML, err)
-	}
-	var def libvirtxml.Domain
-	if err := def.Unmarshal(doc); err != nil {
-		return off, nil, fmt.Errorf("%w: %w", ErrXML, err)
+	def, err := definition(doc)
+	if err != nil {
+		return off, nil, err
 	}
 	id = off
 	if def.ID != nil {

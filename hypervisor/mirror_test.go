@@ -151,19 +151,11 @@ func TestADomainMovesOntoMirrorsThatAreRenamedMeanwhile(t *testing.T) {
 	if diff := cmp.Diff(before, after); diff != "" {
 		t.Errorf("the definition (-before +after):\n%s", diff)
 	}
-	held := map[uint64]bool{}
-	fds, err := os.ReadDir(filepath.Join("/proc", virshPID(t), "fd"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, fd := range fds {
-		var st syscall.Stat_t
-		if syscall.Stat(filepath.Join("/proc", virshPID(t), "fd", fd.Name()), &st) == nil && st.Mode&syscall.S_IFMT == syscall.S_IFREG {
-			held[st.Ino] = true
+	held := descriptors(t)
+	for _, target := range []string{"vda", "vdb"} {
+		if _, open := held[inodes[target]]; !open {
+			t.Errorf("QEMU does not have the new file of %s open: %v", target, held)
 		}
-	}
-	if !held[inodes["vda"]] || !held[inodes["vdb"]] {
-		t.Errorf("QEMU does not have the new files open: %v", held)
 	}
 
 	// What it is now can be read, whatever it writes later.

@@ -86,18 +86,18 @@ func (c *choice) leaveOut() {
 	}
 }
 
-// mode is the run's mode; only a rescue has another than reboot.
-func (c *choice) mode() Mode {
-	if c.command != CommandRescue {
+// modeOf is a run's mode; only a rescue has another than reboot.
+func modeOf(command Command, o Options) Mode {
+	if command != CommandRescue {
 		return ModeReboot
 	}
-	return cmp.Or(c.options.Mode, ModeReboot)
+	return cmp.Or(o.Mode, ModeReboot)
 }
 
 // plan plans the run for the chosen instances.
 func (c *choice) plan(ctx context.Context, cloud Cloud, resuming bool) (Plan, error) {
 	e := c.e
-	plan := Plan{Command: c.command, Mode: string(c.mode()), Host: e.Settings.Host, Created: time.Now().UTC(), Options: c.options, Instances: []InstancePlan{},
+	plan := Plan{Command: c.command, Mode: string(modeOf(c.command, c.options)), Host: e.Settings.Host, Created: time.Now().UTC(), Options: c.options, Instances: []InstancePlan{},
 		Elsewhere: c.selected.elsewhere}
 	root, err := beneath.OpenRoot(e.Settings.Root)
 	if err != nil {

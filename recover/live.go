@@ -75,7 +75,7 @@ func (t *task) moveLive(ctx context.Context) error {
 	if err := t.seal(ctx, t.written()); err != nil {
 		return err
 	}
-	if err := t.putBackAround(ctx); err != nil {
+	if err := t.putBack(ctx); err != nil {
 		return err
 	}
 	if err := t.saveXML(ctx); err != nil {
@@ -101,19 +101,6 @@ func (t *task) moveLive(ctx context.Context) error {
 // written are the files that the guest writes.
 func (t *task) written() []FilePlan {
 	return slices.DeleteFunc(slices.Clone(t.ip.Files), func(f FilePlan) bool { return !f.Writable })
-}
-
-// putBackAround restores what is not mirrored.
-func (t *task) putBackAround(ctx context.Context) error {
-	for _, f := range t.ip.Files {
-		if f.Writable {
-			continue
-		}
-		if err := t.putBackOne(ctx, f); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // diskOf returns the disk of a domain that a file is the top image of.
@@ -218,8 +205,12 @@ func (t *task) settleOn(ctx context.Context) error {
 		t.staged = append(t.staged, &m.stagedFile)
 	}
 	return t.step(ctx, stepConfirm, "", func() error {
+		held, err := heldBy(ctx, t.ip.Process.PID)
+		if err != nil {
+			return err
+		}
 		for _, m := range t.moves {
-			if err := t.isMoved(ctx, m); err != nil {
+			if err := t.isMoved(m, held); err != nil {
 				return err
 			}
 		}
@@ -229,11 +220,7 @@ func (t *task) settleOn(ctx context.Context) error {
 
 // isMoved is an error unless QEMU has the new inode open as it had the old one,
 // and the chain on disk is whole.
-func (t *task) isMoved(ctx context.Context, m *mirrored) error {
-	held, err := heldBy(ctx, t.ip.Process.PID)
-	if err != nil {
-		return err
-	}
+func (t *task) isMoved(m *mirrored, held []heldFile) error {
 	on := false
 	for _, h := range held {
 		if h.Stat.Ino == m.plan.Inode && h.Stat.Dev == m.plan.Device {

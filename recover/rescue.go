@@ -81,7 +81,7 @@ func (t *task) putBack(ctx context.Context) error {
 			return err
 		}
 	}
-	if t.ip.Action != ActionPutBack {
+	if t.ip.Action != ActionPutBack && t.ip.Action != ActionLive {
 		return nil
 	}
 	for _, f := range t.ip.Files {

@@ -46,23 +46,7 @@ func (s *Session) prepareResume(ctx context.Context, run string, offline bool) e
 	if status.State == RunFinished {
 		return fmt.Errorf("%w: %s is finished: nothing is left to be done", ErrNoRun, id)
 	}
-	if err := s.open(status.Command); err != nil {
-		return err
-	}
-	if err := s.connectKeeper(ctx); err != nil {
-		return err
-	}
-	s.resuming = true
-	if s.sameBoot, err = sameBoot(records); err != nil {
-		return err
-	}
-	if s.priors, err = priorsOf(records); err != nil {
-		return err
-	}
-	if s.locks, err = locksOf(records); err != nil {
-		return err
-	}
-	if err := s.reopenStages(records); err != nil {
+	if err := s.takeUp(ctx, status.Command, records); err != nil {
 		return err
 	}
 	plan, ok, err := planOf(records)
@@ -87,6 +71,27 @@ func (s *Session) prepareResume(ctx context.Context, run string, offline bool) e
 		}
 	}
 	return nil
+}
+
+// takeUp fills the session in with what an interrupted run had done and held.
+func (s *Session) takeUp(ctx context.Context, command Command, records []Record) (err error) {
+	if err := s.open(command); err != nil {
+		return err
+	}
+	if err := s.connectKeeper(ctx); err != nil {
+		return err
+	}
+	s.resuming = true
+	if s.sameBoot, err = sameBoot(records); err != nil {
+		return err
+	}
+	if s.priors, err = priorsOf(records); err != nil {
+		return err
+	}
+	if s.locks, err = locksOf(records); err != nil {
+		return err
+	}
+	return s.reopenStages(records)
 }
 
 // reopenStages opens the staging directories of the interrupted run, to be

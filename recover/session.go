@@ -84,8 +84,7 @@ func (s *Session) prepare(ctx context.Context, command Command, o Options) error
 	if err := s.open(command); err != nil {
 		return err
 	}
-	mode := (&choice{command: command, options: o}).mode()
-	head := runHeader{Command: command, Mode: string(mode), Host: s.e.Settings.Host, PID: os.Getpid(), Options: o}
+	head := runHeader{Command: command, Mode: string(modeOf(command, o)), Host: s.e.Settings.Host, PID: os.Getpid(), Options: o}
 	var err error
 	if head.BootID, err = bootID(procDir); err != nil {
 		return err

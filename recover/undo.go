@@ -91,14 +91,7 @@ func (e *Engine) Undo(ctx context.Context, run string, lock *os.File) (err error
 		return err
 	}
 	s.plan = plan
-	if err := s.open(plan.Command); err != nil {
-		return err
-	}
-	s.resuming, s.sameBoot = true, true
-	if s.priors, err = priorsOf(records); err != nil {
-		return err
-	}
-	if err := errors.Join(s.connectKeeper(ctx), s.reopenStages(records)); err != nil {
+	if err := s.takeUp(ctx, plan.Command, records); err != nil {
 		return err
 	}
 	var errs error

@@ -272,8 +272,8 @@ func TestTheContextEndsAComparisonThatHangs(t *testing.T) {
 	}
 }
 
-// stubbed has this script run instead of one of the tools.
-func stubbed(t *testing.T, tool, script string) {
+// standIn has this script run instead of one of the tools.
+func standIn(t *testing.T, tool, script string) {
 	t.Helper()
 	dir := t.TempDir()
 	for _, d := range []string{dir, filepath.Dir(dir)} {
@@ -290,14 +290,14 @@ func stubbed(t *testing.T, tool, script string) {
 // qemu-img says with 1 that the disks differ; the tools around it end so too.
 func TestAnExitCodeAloneIsNoVerdict(t *testing.T) {
 	side := qcow2.Side{Chain: []qcow2.Member{member(t, written(t, nil), "qcow2")}}
-	for name, stub := range map[string][2]string{
+	for name, tool := range map[string][2]string{
 		"a limit that can't be set": {"prlimit", "echo prlimit: failed to set the AS resource limit: Operation not permitted >&2; exit 1"},
 		"setpriv":                   {"setpriv", "exit 1"},
 		"silence":                   {"qemu-img", "exit 0"},
 		"killed":                    {"qemu-img", "echo Warning: Image size mismatch!; kill -9 $$"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			stubbed(t, stub[0], stub[1])
+			standIn(t, tool[0], tool[1])
 			err := qcow2.Compare(t.Context(), side, side, qcow2.CompareOptions{UID: nobody, GID: nobody})
 			if !errors.Is(err, qcow2.ErrCompareFailed) || errors.Is(err, qcow2.ErrDiffers) {
 				t.Errorf("error %v", err)
@@ -308,7 +308,7 @@ func TestAnExitCodeAloneIsNoVerdict(t *testing.T) {
 
 func TestQemuImgHasNoCapabilitiesWhoeverItRunsAs(t *testing.T) {
 	side := qcow2.Side{Chain: []qcow2.Member{member(t, written(t, nil), "qcow2")}}
-	stubbed(t, "qemu-img", "while read -r key value; do case $key in Uid:|Cap*|NoNewPrivs:) echo $key $value;; esac; done < /proc/self/status >&2; exit 2")
+	standIn(t, "qemu-img", "while read -r key value; do case $key in Uid:|Cap*|NoNewPrivs:) echo $key $value;; esac; done < /proc/self/status >&2; exit 2")
 	for uid, said := range map[uint32]string{0: "Uid: 0 0 0 0", nobody: "Uid: 65534 65534 65534 65534"} {
 		err := qcow2.Compare(t.Context(), side, side, qcow2.CompareOptions{UID: uid, GID: uid})
 		if err == nil {

@@ -10,9 +10,9 @@ import (
 )
 
 // confined is how qemu-img is let loose on bytes that a guest wrote: as another
-// user (root only where QEMU runs as root) without capabilities, in network and IPC namespaces of its
-// own, with no_new_privs, an empty environment and limits on memory, CPU time and
-// files. It dies with this process and with the context.
+// user (root only where QEMU runs as root) without capabilities, in network and
+// IPC namespaces of its own, with no_new_privs, an empty environment and limits on
+// memory, CPU time and files. It dies with this process and with the context.
 type confined struct {
 	uid, gid uint32
 	memory   int64         // bytes of address space; 4 GiB when 0

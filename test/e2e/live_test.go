@@ -61,9 +61,7 @@ func (v *victim) jobless(t *testing.T) {
 	if got := scan(t, v.l)[v.UUID]; len(got.Reasons) > 0 {
 		t.Errorf("scan says %v", got.Reasons)
 	}
-	if xml := v.l.Virsh(t, "dumpxml", v.Name); strings.Contains(xml, "<mirror") {
-		t.Error("a mirror is left")
-	}
+	v.mirrorless(t)
 	if job := v.l.Virsh(t, "domjobinfo", v.Name); !strings.Contains(job, "None") {
 		t.Errorf("a job is left: %s", job)
 	}
@@ -302,7 +300,7 @@ func TestAMirrorThatIsNotReadyInTimeIsGivenUp(t *testing.T) {
 	got := of(t, live(t, l, 1, append(slowly, "--timeout", "2s")...), v)
 	says(t, got.Error, "--timeout", "as it was found")
 	v.stayed(t, pid)
-	v.jobless130(t)
+	v.mirrorless(t)
 	t.Run("libvirtd may be restarted in the middle", func(t *testing.T) {
 		r := at(t, l, "ready.begin", func() { l.RestartLibvirtd(t) }, rescueArgs("--all", "--mode", "live")...)
 		if r.Code != 0 {
@@ -386,15 +384,15 @@ func TestALiveRescueOntoAFullFileSystemLeavesTheGuestAsItWas(t *testing.T) {
 	}
 	says(t, of(t, report(t, r), v).Error, "space", "as it was found")
 	v.stayed(t, pid)
-	v.jobless130(t)
+	v.mirrorless(t)
 	v.nothingStaged(t)
 	live(t, l, 0)
 	v.stayed(t, pid)
 	v.intact(t)
 }
 
-// jobless130 checks that no mirror is left on a domain whose files are still lost.
-func (v *victim) jobless130(t *testing.T) {
+// mirrorless checks that no mirror is left on a domain whose files are still lost.
+func (v *victim) mirrorless(t *testing.T) {
 	t.Helper()
 	if xml := v.l.Virsh(t, "dumpxml", v.Name); strings.Contains(xml, "<mirror") {
 		t.Error("a mirror is left")
