@@ -41,14 +41,14 @@ type Client struct {
 
 // Connect connects to the keeper of a state directory. ErrNoKeeper when none runs.
 func Connect(ctx context.Context, dir string) (*Client, error) {
-	c, err := connect(ctx, dir)
+	c, err := connect(ctx, dir, socketName)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the keeper in %s: %w", dir, err)
 	}
 	return c, nil
 }
 
-func connect(ctx context.Context, path string) (*Client, error) {
+func connect(ctx context.Context, path, socket string) (*Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	dir, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY, 0)
@@ -57,7 +57,7 @@ func connect(ctx context.Context, path string) (*Client, error) {
 	}
 	defer dir.Close()
 	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "unixpacket", within(dir, socketName))
+	conn, err := dialer.DialContext(ctx, "unixpacket", within(dir, socket))
 	if err != nil {
 		return nil, orNoKeeper(err)
 	}
@@ -112,7 +112,7 @@ func Start(ctx context.Context, o Options) (*Client, error) {
 	var child <-chan error // nil when none of ours is running
 	var ended error
 	for {
-		c, err := connect(ctx, o.Dir)
+		c, err := connect(ctx, o.Dir, socketName)
 		if err == nil {
 			return c, nil
 		}
@@ -208,11 +208,29 @@ func (c *Client) Hold(ctx context.Context, owner, key string, meta json.RawMessa
 
 // List returns everything the keeper holds, the oldest first.
 func (c *Client) List(ctx context.Context) ([]Hold, error) {
+	var list []Hold
+	err := c.stream(ctx, opList, func(r reply) {
+		if r.Hold != nil {
+			list = append(list, *r.Hold)
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("ask the keeper what it holds: %w", err)
+	}
+	return list, nil
+}
+
+// stream asks for what is answered by several replies.
+func (c *Client) stream(ctx context.Context, op string, take func(reply)) error {
+	data, err := encode(request{Op: op})
+	if err != nil {
+		return err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var list []Hold
-	err := c.exclusively(ctx, func(conn *net.UnixConn) error {
-		if err := send(conn, []byte(`{"op":"list"}`), nil); err != nil {
+	var refused error
+	err = c.exclusively(ctx, func(conn *net.UnixConn) error {
+		if err := send(conn, data, nil); err != nil {
 			return err
 		}
 		for {
@@ -223,18 +241,13 @@ func (c *Client) List(ctx context.Context) ([]Hold, error) {
 			if err != nil || r.End {
 				return err
 			}
-			if err := r.err(); err != nil {
-				return err
+			if refused = r.err(); refused != nil {
+				return nil
 			}
-			if r.Hold != nil {
-				list = append(list, *r.Hold)
-			}
+			take(r)
 		}
 	})
-	if err != nil {
-		return nil, fmt.Errorf("ask the keeper what it holds: %w", err)
-	}
-	return list, nil
+	return errors.Join(err, refused)
 }
 
 // Open returns a descriptor of a file that the keeper holds; fs.ErrNotExist when
@@ -264,10 +277,15 @@ func (c *Client) Open(ctx context.Context, key string) (*os.File, error) {
 // A file without an owner left is closed, which frees its space if nobody else
 // has it open. What the owner does not own is passed over.
 func (c *Client) Release(ctx context.Context, owner string, keys ...string) error {
+	return c.ReleaseFor(ctx, "", owner, keys...)
+}
+
+// ReleaseFor is Release with a reason, which a guard counts by.
+func (c *Client) ReleaseFor(ctx context.Context, reason, owner string, keys ...string) error {
 	for first := true; first || len(keys) > 0; first = false {
 		part := keys[:min(len(keys), keysPerMessage)]
 		keys = keys[len(part):]
-		if _, err := c.ask(ctx, request{Op: opRelease, Owner: owner, Keys: part}); err != nil {
+		if _, err := c.ask(ctx, request{Op: opRelease, Owner: owner, Keys: part, Reason: reason}); err != nil {
 			return fmt.Errorf("release what the keeper holds for %s: %w", owner, err)
 		}
 	}

@@ -547,7 +547,7 @@ func TestWhoComesWhileTheKeeperEndsIsToldThereIsNone(t *testing.T) {
 	dir, err := openStateDir(path)
 	must(t, err)
 	defer dir.Close()
-	l, err := listen(dir)
+	l, err := listen(dir, socketName)
 	must(t, err)
 	k := &keeper{holds: newHolds(), log: zerolog.Nop()}
 	if !k.holds.join() || k.holds.end() {

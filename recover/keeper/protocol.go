@@ -92,6 +92,7 @@ const (
 	opList    = "list" // answered by a reply for each hold, and one with End
 	opOpen    = "open" // answered with one descriptor
 	opRelease = "release"
+	opStatus  = "status" // answered like list, by replies with Status
 )
 
 type request struct {
@@ -101,6 +102,7 @@ type request struct {
 	Key      string          `json:"key,omitempty"`
 	Keys     []string        `json:"keys,omitempty"`
 	Meta     json.RawMessage `json:"meta,omitempty"`
+	Reason   string          `json:"reason,omitempty"` // of a release
 }
 
 type reply struct {
@@ -109,6 +111,8 @@ type reply struct {
 	Protocol int    `json:"protocol,omitempty"`
 	Hold     *Hold  `json:"hold,omitempty"`
 	End      bool   `json:"end,omitempty"`
+
+	Status json.RawMessage `json:"status,omitempty"`
 }
 
 func (r reply) err() error {
@@ -133,7 +137,7 @@ func parseRequest(data []byte) (request, error) {
 			errs = append(errs, errors.New(what))
 		}
 	}
-	want(r.Op == opHello || r.Op == opHold || r.Op == opList || r.Op == opOpen || r.Op == opRelease, "unknown operation "+strconv.Quote(r.Op))
+	want(r.Op == opHello || r.Op == opHold || r.Op == opList || r.Op == opOpen || r.Op == opRelease || r.Op == opStatus, "unknown operation "+strconv.Quote(r.Op))
 	if r.Op == opHold || r.Op == opRelease {
 		want(r.Owner != "" && len(r.Owner) <= maxOwner && !strings.ContainsFunc(r.Owner, func(c rune) bool { return c < ' ' }), "no usable owner")
 	}
@@ -143,6 +147,7 @@ func parseRequest(data []byte) (request, error) {
 	for _, key := range r.Keys {
 		want(validKey(key), "bad key "+strconv.Quote(key))
 	}
+	want(len(r.Reason) <= maxOwner, "too long a reason")
 	want(len(r.Meta) <= maxMeta, fmt.Sprintf("more than %d bytes of meta data", maxMeta))
 	return r, errors.Join(errs...)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -14,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 )
 
@@ -53,7 +51,7 @@ func Serve(ctx context.Context, o Options) error {
 		return fmt.Errorf("start the keeper: %w", err)
 	}
 	defer dir.Close()
-	lock, err := lockDir(dir)
+	lock, err := lockDir(dir, lockName)
 	if err != nil {
 		return fmt.Errorf("start the keeper in %s: %w", o.Dir, err)
 	}
@@ -65,12 +63,13 @@ func Serve(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("start the keeper in %s: %w", o.Dir, err)
 	}
-	listener, err := listen(dir)
+	listener, err := listen(dir, socketName)
 	if err != nil {
 		log.Error().Err(err).Msg("can't listen")
 		return fmt.Errorf("start the keeper in %s: %w", o.Dir, err)
 	}
-	k := &keeper{holds: newHolds(), log: log}
+	holds := newHolds()
+	k := &server{holdings: holds, log: log, join: holds.join, leave: holds.leave}
 	log.Info().Int("pid", os.Getpid()).Msg("keeper started")
 
 	var clients sync.WaitGroup
@@ -81,10 +80,10 @@ func Serve(ctx context.Context, o Options) error {
 	if idle == 0 {
 		idle = defaultIdle
 	}
-	k.waitIdle(ctx, idle)
+	holds.waitIdle(ctx, idle)
 	// Who is connected but not accepted yet is cut off by this and told ErrNoKeeper.
 	err = errors.Join(unix.Unlinkat(int(dir.Fd()), socketName, 0), listener.Close())
-	if n := k.holds.count(); n > 0 {
+	if n := holds.count(); n > 0 {
 		log.Warn().Int("files", n).Msg("keeper ends on request and lets go of what it holds")
 	} else {
 		log.Info().Msg("keeper ends: nothing to hold")
@@ -131,8 +130,8 @@ func openIn(dir *os.File, name string, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), filepath.Join(dir.Name(), name)), nil
 }
 
-func lockDir(dir *os.File) (*os.File, error) {
-	lock, err := openIn(dir, lockName, unix.O_RDWR)
+func lockDir(dir *os.File, name string) (*os.File, error) {
+	lock, err := openIn(dir, name, unix.O_RDWR)
 	if err != nil {
 		return nil, err
 	}
@@ -155,159 +154,18 @@ func lockDir(dir *os.File) (*os.File, error) {
 
 // listen makes the socket. A file of that name is a dead keeper's: whoever holds
 // the lock is the only one to make or remove it.
-func listen(dir *os.File) (*net.UnixListener, error) {
-	if err := unix.Unlinkat(int(dir.Fd()), socketName, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+func listen(dir *os.File, name string) (*net.UnixListener, error) {
+	if err := unix.Unlinkat(int(dir.Fd()), name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return nil, fmt.Errorf("remove the socket of a keeper that is gone: %w", err)
 	}
-	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: within(dir, socketName), Net: "unixpacket"})
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: within(dir, name), Net: "unixpacket"})
 	if err != nil {
 		return nil, err
 	}
 	l.SetUnlinkOnClose(false)
-	if err := unix.Fchmodat(int(dir.Fd()), socketName, 0o600, 0); err != nil {
+	if err := unix.Fchmodat(int(dir.Fd()), name, 0o600, 0); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("close the socket to others: %w", err)
 	}
 	return l, nil
-}
-
-type keeper struct {
-	holds *holds
-	log   zerolog.Logger
-}
-
-// waitIdle returns when nothing is held and nobody is connected: at once after
-// the last release, and after the time given in a keeper that never held
-// anything, whose first client may still be on its way. It returns too when the
-// context has ended. From then on nobody can join.
-func (k *keeper) waitIdle(ctx context.Context, idle time.Duration) {
-	timer := time.NewTimer(idle)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-k.holds.changed:
-			if k.holds.done() {
-				return
-			}
-			timer.Reset(idle)
-		case <-timer.C:
-			if k.holds.end() {
-				return
-			}
-			// Busy: the next change starts the timer again.
-		}
-	}
-}
-
-func (k *keeper) accept(ctx context.Context, l *net.UnixListener, clients *sync.WaitGroup) {
-	for {
-		conn, err := l.AcceptUnix()
-		if err != nil {
-			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-				return
-			}
-			k.log.Error().Err(err).Msg("can't accept a client")
-			select { // out of descriptors: those held matter more than the next client
-			case <-ctx.Done():
-				return
-			case <-time.After(100 * time.Millisecond):
-			}
-			continue
-		}
-		if !k.holds.join() {
-			conn.Close()
-			continue
-		}
-		clients.Go(func() {
-			defer k.holds.leave()
-			defer conn.Close()
-			defer context.AfterFunc(ctx, func() { conn.Close() })()
-			k.talk(ctx, conn)
-		})
-	}
-}
-
-// talk serves one client until it goes.
-func (k *keeper) talk(ctx context.Context, conn *net.UnixConn) {
-	cred, err := peer(conn)
-	if err != nil || cred.Uid != 0 {
-		k.log.Error().Err(err).Any("peer", cred).Msg("refused a client that is not root")
-		return
-	}
-	buf := make([]byte, maxMessage)
-	for {
-		data, f, err := receive(conn, buf)
-		var bad *messageError
-		var r request
-		if errors.As(err, &bad) {
-			err = respond(conn, reply{Error: bad.Error()}, nil)
-		} else if err == nil {
-			if r, err = parseRequest(data); err != nil {
-				if f != nil {
-					f.Close()
-				}
-				err = respond(conn, reply{Error: err.Error()}, nil)
-			} else {
-				err = k.answer(conn, r, f)
-			}
-		}
-		if err != nil {
-			if !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) && ctx.Err() == nil {
-				k.log.Error().Err(err).Msg("lost a client")
-			}
-			return
-		}
-	}
-}
-
-// answer does what is asked. Only a broken connection is an error.
-func (k *keeper) answer(conn *net.UnixConn, r request, f *os.File) error {
-	if f != nil && r.Op != opHold {
-		f.Close()
-		return respond(conn, reply{Error: "a descriptor where none is due"}, nil)
-	}
-	var err error
-	switch r.Op {
-	case opHello:
-		return respond(conn, reply{Protocol: protocolVersion}, nil)
-	case opHold:
-		if f == nil {
-			err = errors.New("no descriptor came with it")
-			break
-		}
-		err = k.holds.hold(r.Owner, r.Key, r.Meta, f)
-	case opList:
-		for _, hold := range k.holds.list() {
-			if err := respond(conn, reply{Hold: &hold}, nil); err != nil {
-				return err
-			}
-		}
-		return respond(conn, reply{End: true}, nil)
-	case opOpen:
-		var held *os.File
-		if held, err = k.holds.open(r.Key); err == nil {
-			err = respond(conn, reply{}, held)
-			if errors.Is(err, os.ErrClosed) { // released meanwhile
-				err = fmt.Errorf("the file %s is not held: %w", r.Key, fs.ErrNotExist)
-				break
-			}
-			return err
-		}
-	case opRelease:
-		err = k.holds.release(r.Owner, r.Keys)
-	}
-	if err != nil {
-		return respond(conn, reply{Error: err.Error(), Missing: errors.Is(err, fs.ErrNotExist)}, nil)
-	}
-	return respond(conn, reply{}, nil)
-}
-
-func respond(conn *net.UnixConn, r reply, f *os.File) error {
-	data, err := encode(r)
-	if err != nil {
-		return err
-	}
-	return send(conn, data, f)
 }

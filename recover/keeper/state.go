@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -78,14 +79,39 @@ func (h *holds) done() bool {
 	return h.ending
 }
 
+// waitIdle returns when nothing is held and nobody is connected: at once after
+// the last release, and after the time given in a keeper that never held
+// anything, whose first client may still be on its way. It returns too when the
+// context has ended. From then on nobody can join.
+func (h *holds) waitIdle(ctx context.Context, idle time.Duration) {
+	timer := time.NewTimer(idle)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-h.changed:
+			if h.done() {
+				return
+			}
+			timer.Reset(idle)
+		case <-timer.C:
+			if h.end() {
+				return
+			}
+			// Busy: the next change starts the timer again.
+		}
+	}
+}
+
 func (h *holds) count() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.files)
 }
 
-// hold takes the file over, or closes it.
-func (h *holds) hold(owner, key string, meta json.RawMessage, f *os.File) error {
+// Hold takes the file over, or closes it.
+func (h *holds) Hold(owner, key string, meta json.RawMessage, f *os.File) error {
 	if err := usable(f, key); err != nil {
 		f.Close()
 		return err
@@ -131,8 +157,8 @@ func usable(f *os.File, key string) error {
 	return nil
 }
 
-// list returns the holds, the oldest first.
-func (h *holds) list() []Hold {
+// List returns the holds, the oldest first.
+func (h *holds) List() []Hold {
 	h.mu.Lock()
 	var list []Hold
 	var files []*os.File
@@ -161,7 +187,7 @@ func owners(hold *held) []string {
 	return names
 }
 
-func (h *holds) open(key string) (*os.File, error) {
+func (h *holds) Open(key string) (*os.File, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	hold := h.files[key]
@@ -171,8 +197,8 @@ func (h *holds) open(key string) (*os.File, error) {
 	return hold.file, nil
 }
 
-// release returns once what nobody owns any more is closed.
-func (h *holds) release(owner string, keys []string) error {
+// Release returns once what nobody owns any more is closed.
+func (h *holds) Release(owner string, keys []string, _ string) error {
 	h.mu.Lock()
 	var closing []*os.File
 	for key, hold := range h.files {

@@ -1,0 +1,161 @@
+package keeper
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+)
+
+// Holdings is what a server answers for. It is safe for concurrent use.
+type Holdings interface {
+	// Hold takes the file over, or closes it.
+	Hold(owner, key string, meta json.RawMessage, f *os.File) error
+	// List returns what is held, the oldest first.
+	List() []Hold
+	// Open returns a held file, which stays the holdings'; fs.ErrNotExist.
+	Open(key string) (*os.File, error)
+	// Release says that an owner no longer needs the keys, or without keys
+	// anything; the reason is the client's, and may be empty.
+	Release(owner string, keys []string, reason string) error
+}
+
+// server talks to clients about holdings.
+type server struct {
+	holdings Holdings
+	log      zerolog.Logger
+	join     func() bool // counts a client in; false: it is sent away
+	leave    func()
+	status   func() []json.RawMessage // nil: it has none
+}
+
+func (k *server) accept(ctx context.Context, l *net.UnixListener, clients *sync.WaitGroup) {
+	for {
+		conn, err := l.AcceptUnix()
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			k.log.Error().Err(err).Msg("can't accept a client")
+			select { // out of descriptors: those held matter more than the next client
+			case <-ctx.Done():
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+			continue
+		}
+		if !k.join() {
+			conn.Close()
+			continue
+		}
+		clients.Go(func() {
+			defer k.leave()
+			defer conn.Close()
+			defer context.AfterFunc(ctx, func() { conn.Close() })()
+			k.talk(ctx, conn)
+		})
+	}
+}
+
+// talk serves one client until it goes.
+func (k *server) talk(ctx context.Context, conn *net.UnixConn) {
+	cred, err := peer(conn)
+	if err != nil || cred.Uid != 0 {
+		k.log.Error().Err(err).Any("peer", cred).Msg("refused a client that is not root")
+		return
+	}
+	buf := make([]byte, maxMessage)
+	for {
+		data, f, err := receive(conn, buf)
+		var bad *messageError
+		var r request
+		if errors.As(err, &bad) {
+			err = respond(conn, reply{Error: bad.Error()}, nil)
+		} else if err == nil {
+			if r, err = parseRequest(data); err != nil {
+				if f != nil {
+					f.Close()
+				}
+				err = respond(conn, reply{Error: err.Error()}, nil)
+			} else {
+				err = k.answer(conn, r, f)
+			}
+		}
+		if err != nil {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) && ctx.Err() == nil {
+				k.log.Error().Err(err).Msg("lost a client")
+			}
+			return
+		}
+	}
+}
+
+// answer does what is asked. Only a broken connection is an error.
+func (k *server) answer(conn *net.UnixConn, r request, f *os.File) error {
+	if f != nil && r.Op != opHold {
+		f.Close()
+		return respond(conn, reply{Error: "a descriptor where none is due"}, nil)
+	}
+	var err error
+	switch r.Op {
+	case opHello:
+		return respond(conn, reply{Protocol: protocolVersion}, nil)
+	case opHold:
+		if f == nil {
+			err = errors.New("no descriptor came with it")
+			break
+		}
+		err = k.holdings.Hold(r.Owner, r.Key, r.Meta, f)
+	case opList:
+		for _, hold := range k.holdings.List() {
+			if err := respond(conn, reply{Hold: &hold}, nil); err != nil {
+				return err
+			}
+		}
+		return respond(conn, reply{End: true}, nil)
+	case opStatus:
+		if k.status == nil {
+			err = errors.New("a keeper has no status")
+			break
+		}
+		for _, part := range k.status() {
+			if err := respond(conn, reply{Status: part}, nil); err != nil {
+				return err
+			}
+		}
+		return respond(conn, reply{End: true}, nil)
+	case opOpen:
+		var held *os.File
+		if held, err = k.holdings.Open(r.Key); err == nil {
+			err = respond(conn, reply{}, held)
+			if errors.Is(err, os.ErrClosed) { // released meanwhile
+				err = fmt.Errorf("the file %s is not held: %w", r.Key, fs.ErrNotExist)
+				break
+			}
+			return err
+		}
+	case opRelease:
+		err = k.holdings.Release(r.Owner, r.Keys, r.Reason)
+	}
+	if err != nil {
+		return respond(conn, reply{Error: err.Error(), Missing: errors.Is(err, fs.ErrNotExist)}, nil)
+	}
+	return respond(conn, reply{}, nil)
+}
+
+func respond(conn *net.UnixConn, r reply, f *os.File) error {
+	data, err := encode(r)
+	if err != nil {
+		return err
+	}
+	return send(conn, data, f)
+}
