@@ -549,12 +549,13 @@ func TestWhoComesWhileTheKeeperEndsIsToldThereIsNone(t *testing.T) {
 	defer dir.Close()
 	l, err := listen(dir, socketName)
 	must(t, err)
-	k := &keeper{holds: newHolds(), log: zerolog.Nop()}
-	if !k.holds.join() || k.holds.end() {
+	holds := newHolds()
+	k := &server{holdings: holds, log: zerolog.Nop(), join: holds.join, leave: holds.leave}
+	if !holds.join() || holds.end() {
 		t.Fatal("it ends under a client")
 	}
-	k.holds.leave()
-	if !k.holds.end() {
+	holds.leave()
+	if !holds.end() {
 		t.Fatal("it does not end")
 	}
 	var clients sync.WaitGroup
