@@ -1,0 +1,180 @@
+package treewatch
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Watcher watches directories. It is safe for concurrent use.
+type Watcher struct {
+	file    *os.File // the inotify descriptor
+	changed chan struct{}
+	ended   chan struct{} // closed when nothing reads any more
+
+	setting sync.Mutex       // held by Set
+	watches map[int]struct{} // watch descriptors, of Set alone
+
+	mu        sync.Mutex
+	overflows int
+	failed    error // what the last Set could not watch
+	broken    error // why nothing is read any more
+}
+
+// New returns a watcher of nothing. It fails with unix.EMFILE when the user has
+// fs.inotify.max_user_instances of them already (128 by default). The caller
+// closes it.
+func New() (*Watcher, error) {
+	// Nonblocking, so that os.File waits in the runtime's poller and Close ends that.
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("watch directories: %w", os.NewSyscallError("inotify_init1", err))
+	}
+	w := &Watcher{
+		file:    os.NewFile(uintptr(fd), "inotify"),
+		changed: make(chan struct{}, 1),
+		ended:   make(chan struct{}),
+		watches: map[int]struct{}{},
+	}
+	go w.read()
+	return w, nil
+}
+
+// C says that something has changed since it was last received from: look. It is
+// never closed. It says so as well when a Set has added a directory, for what
+// happened in there before.
+func (w *Watcher) C() <-chan struct{} { return w.changed }
+
+// Set makes these, by path, the directories that are watched: those alone, not
+// what is under them. A directory that is not there is passed over, and not
+// waited for: its parent is what says that it has come. What can't be watched
+// otherwise is told by Problem; the others are watched all the same.
+//
+// Every call looks all the paths up anew (1,000 take some milliseconds): one may
+// be another directory by now, which no event tells when its parent was moved.
+func (w *Watcher) Set(dirs []string) {
+	w.setting.Lock()
+	defer w.setting.Unlock()
+	conn, err := w.file.SyscallConn()
+	if err == nil {
+		cerr := conn.Control(func(fd uintptr) { err = w.set(int(fd), dirs) })
+		err = errors.Join(err, cerr)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failed = err
+}
+
+func (w *Watcher) set(fd int, dirs []string) error {
+	wanted := make(map[int]struct{}, len(dirs))
+	failed, added := 0, false
+	var first error
+	for _, dir := range dirs {
+		// The same directory has the same watch descriptor, by whatever path.
+		wd, err := unix.InotifyAddWatch(fd, dir, events|flags)
+		switch {
+		case err == nil:
+			wanted[wd] = struct{}{}
+			if _, ok := w.watches[wd]; !ok {
+				added = true
+			}
+		case vanished(err):
+		default:
+			if failed++; first == nil {
+				first = &os.PathError{Op: "watch", Path: dir, Err: err}
+			}
+		}
+	}
+	for wd := range w.watches {
+		if _, ok := wanted[wd]; !ok {
+			// It fails where the kernel ended the watch first.
+			_, _ = unix.InotifyRmWatch(fd, uint32(wd))
+		}
+	}
+	w.watches = wanted
+	if added {
+		w.signal()
+	}
+	switch {
+	case errors.Is(first, unix.ENOSPC):
+		return fmt.Errorf("%d of %d directories are not watched, raise the sysctl fs.inotify.max_user_watches: %w", failed, len(dirs), first)
+	case first != nil:
+		return fmt.Errorf("%d of %d directories are not watched: %w", failed, len(dirs), first)
+	}
+	return nil
+}
+
+// vanished is true of the errors that mean that there is no such directory any
+// more, or something else in its place.
+func vanished(err error) bool {
+	for _, gone := range []error{unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.ESTALE} {
+		if errors.Is(err, gone) {
+			return true
+		}
+	}
+	return false
+}
+
+// Problem is why a change may go unnoticed now: the last Set could not watch a
+// directory (unix.ENOSPC: the user's limit of watches is reached), or nothing is
+// heard at all (os.ErrClosed after Close). nil when all is well.
+func (w *Watcher) Problem() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return errors.Join(w.broken, w.failed)
+}
+
+// Overflows counts how often events were lost because they came faster than they
+// were read (fs.inotify.max_queued_events). C has said so each time, and a look
+// makes it good.
+func (w *Watcher) Overflows() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.overflows
+}
+
+// Close ends the watching. It may be called twice.
+func (w *Watcher) Close() error {
+	err := w.file.Close()
+	<-w.ended
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// read hears events until Close.
+func (w *Watcher) read() {
+	defer close(w.ended)
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := w.file.Read(buf)
+		if err != nil {
+			w.mu.Lock()
+			w.broken = fmt.Errorf("nothing is watched any more: %w", err)
+			w.mu.Unlock()
+			w.signal()
+			return
+		}
+		happened := masks(buf[:n])
+		if happened&unix.IN_Q_OVERFLOW != 0 {
+			w.mu.Lock()
+			w.overflows++
+			w.mu.Unlock()
+		}
+		if happened != 0 {
+			w.signal()
+		}
+	}
+}
+
+// signal never waits: one signal not received yet says it all.
+func (w *Watcher) signal() {
+	select {
+	case w.changed <- struct{}{}:
+	default:
+	}
+}
