@@ -113,6 +113,11 @@ func (c *Client) take(ctx context.Context) (*libvirt.Connect, error) {
 	if conn, err := c.takeIdle(); conn != nil || err != nil {
 		return conn, err
 	}
+	return c.openInTime(ctx)
+}
+
+// openInTime opens a connection, which the caller closes or puts.
+func (c *Client) openInTime(ctx context.Context) (*libvirt.Connect, error) {
 	type result struct {
 		conn *libvirt.Connect
 		err  error
@@ -140,6 +145,12 @@ func (c *Client) take(ctx context.Context) (*libvirt.Connect, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+}
+
+func (c *Client) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
 }
 
 // takeIdle returns a living idle connection, or nil.
@@ -233,9 +244,6 @@ func retry[T any](ctx context.Context, c *Client, f func() (T, error)) (T, error
 	if ctx.Err() != nil {
 		return none, context.Cause(ctx)
 	}
-	pace := backoff.NewExponentialBackOff()
-	pace.InitialInterval = 100 * time.Millisecond
-	pace.MaxInterval = 3 * time.Second
 	final := false
 	value, err := backoff.Retry(ctx, func() (T, error) {
 		value, err := f()
@@ -247,7 +255,7 @@ func retry[T any](ctx context.Context, c *Client, f func() (T, error)) (T, error
 		}
 		return value, err
 	},
-		backoff.WithBackOff(pace), backoff.WithMaxElapsedTime(c.retryFor),
+		backoff.WithBackOff(pace()), backoff.WithMaxElapsedTime(c.retryFor),
 		backoff.WithNotify(func(err error, wait time.Duration) {
 			zerolog.Ctx(ctx).Warn().Err(err).Dur("wait", wait).Str("uri", c.shownURI).
 				Msg("the connection to libvirt is broken: opening it again")
@@ -262,6 +270,14 @@ func retry[T any](ctx context.Context, c *Client, f func() (T, error)) (T, error
 	default:
 		return none, unavailable(c.shownURI, err)
 	}
+}
+
+// pace is how soon a connection that broke is opened again.
+func pace() *backoff.ExponentialBackOff {
+	pace := backoff.NewExponentialBackOff()
+	pace.InitialInterval = 100 * time.Millisecond
+	pace.MaxInterval = 3 * time.Second
+	return pace
 }
 
 // alive tells whether the connection still stands, as the client library knows.

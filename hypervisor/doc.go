@@ -1,6 +1,6 @@
 // Package hypervisor is what os-rescue knows of libvirt: it reads the domains of
-// this host with their disk chains, logs, labels and jobs, and suspends, resumes,
-// freezes, destroys and starts them.
+// this host with their disk chains, logs, labels and jobs, hears when they change,
+// and suspends, resumes, freezes, destroys and starts them.
 //
 // Client satisfies recover.Hypervisor over one connection, which it opens again
 // when the daemon restarts. A process that uses it calls StartEventLoop first:

@@ -25,6 +25,7 @@ type fakeHypervisor struct {
 	calls   []string
 	support MirrorSupport
 	before  func(method, uuid string) // called without the lock, before a method does its work
+	events  chan string               // what Events tells; nil tells nothing
 }
 
 type fakeDomain struct {
@@ -179,6 +180,30 @@ func (v *fakeHypervisor) act(ctx context.Context, method, uuid string, do func(*
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return do(v.domains[uuid])
+}
+
+// Events tells what is sent to v.events, until ctx ends.
+func (v *fakeHypervisor) Events(ctx context.Context) (<-chan string, error) {
+	if err := v.enter(ctx, "events", ""); err != nil {
+		return nil, err
+	}
+	out := make(chan string)
+	go func() {
+		defer close(out)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case uuid := <-v.events:
+				select {
+				case <-ctx.Done():
+					return
+				case out <- uuid:
+				}
+			}
+		}
+	}()
+	return out, nil
 }
 
 func (v *fakeHypervisor) Version(context.Context) (string, error) { return "a fake", nil }

@@ -27,6 +27,7 @@ var (
 // Domains are named by UUID.
 type Hypervisor interface {
 	Mirrors
+	DomainEvents
 
 	// Version is a line for people: "libvirt 9.0.0, QEMU 7.2.22".
 	Version(ctx context.Context) (string, error)
@@ -107,4 +108,18 @@ type Mirrors interface {
 	// EndExport ends an export and has its scratch files removed. No export is
 	// success, so is no domain.
 	EndExport(ctx context.Context, uuid string) error
+}
+
+// DomainEvents is the part of Hypervisor that a guard needs beyond a look: when
+// to look again.
+type DomainEvents interface {
+	// Events sends the UUID of a domain whenever it was defined, undefined, started
+	// or stopped, suspended, resumed or moved, and "" when anything may have
+	// happened to any: look at all of them. It does so after the connection was
+	// made again, for which it tries without an end, and when the receiver is too
+	// slow for each to be named. What happens to one domain faster than it is
+	// received is sent once. The channel is closed soon after ctx has ended.
+	//
+	// ErrUnavailable when the hypervisor can't be reached at first.
+	Events(ctx context.Context) (<-chan string, error)
 }
