@@ -88,6 +88,30 @@ func (c *Client) Servers(ctx context.Context, filter recover.ServerFilter) ([]re
 	return append(matching, unknown...), nil
 }
 
+// Deleted is true when Nova lists the instance among the deleted ones: positive
+// evidence, where a 404 may mean that the user may not see it. To a user who is no
+// administrator to Nova it lists none (nova/api/openstack/compute/servers.py,
+// _get_servers and remove_invalid_options), nor those of a cell that is down, nor
+// those that were archived.
+//
+// recover.ErrForbidden without os_compute_api:servers:detail:get_all_tenants.
+func (c *Client) Deleted(ctx context.Context, uuid string) (bool, error) {
+	page, err := c.page(ctx, url.Values{"all_tenants": {"1"}, "deleted": {"True"}, "uuid": {uuid}})
+	if err != nil {
+		return false, err
+	}
+	for _, s := range page.servers {
+		// Nova drops filters silently for a user without the policy allow_all_filters.
+		if s.UUID == uuid && s.Status == "DELETED" {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// Admin is true when the token has the role admin.
+func (c *Client) Admin() bool { return c.admin }
+
 // errMarkerGone: the instance after which the next page starts was deleted.
 var errMarkerGone = errors.New("the list's marker is gone")
 

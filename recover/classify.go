@@ -18,9 +18,11 @@ type heldFile struct {
 	descriptor
 	PID     int
 	Process string
-	// PinPath is the path of a keeper's file as the definition has it; the
-	// descriptor's own link may read otherwise. Empty for other holders.
+	// PinPath is the path of a keeper's or a guard's file as the definition has it;
+	// the descriptor's own link may read otherwise. Empty for other holders.
 	PinPath string
+	// Needed is true for a guard's file that an instance had lost.
+	Needed bool
 }
 
 func (h heldFile) holder() Holder {
@@ -52,10 +54,11 @@ func classify(f *File, held []heldFile, tree, home lookup, others map[string]boo
 				f.hold(h)
 			}
 		}
-		if len(f.Holders) > 0 {
+		if len(f.Holders) > 0 && !usurped(f, held, here) {
 			f.State = FilePresent
 			return nil
 		}
+		f.Holders = f.Holders[:0]
 	}
 	for _, h := range nameless(f, held, exists, tree, others) {
 		if len(f.Holders) > 0 && h.inode() != (inode{f.Device, f.Inode}) {
@@ -84,6 +87,19 @@ func classify(f *File, held []heldFile, tree, home lookup, others map[string]boo
 		f.measure(at)
 	}
 	return nil
+}
+
+// usurped is true when nobody but a guard has the file at the path open, and the
+// guard has another one too that was deleted there while its instance needed it.
+func usurped(f *File, held []heldFile, here inode) bool {
+	old := false
+	for _, h := range held {
+		if h.PinPath == "" && h.inode() == here {
+			return false
+		}
+		old = old || h.Needed && h.PinPath == f.Path && h.unlinked()
+	}
+	return old
 }
 
 // hold notes one more holder of the file's inode.

@@ -108,6 +108,11 @@ type Cloud interface {
 	// Server returns one instance, as it is now. ErrNoInstance.
 	Server(ctx context.Context, uuid string) (Server, error)
 
+	// Deleted is true when Nova itself has the instance among the deleted ones. false
+	// says nothing: it may exist, its cell may be down, it may have been archived
+	// since, or not be shown to this user.
+	Deleted(ctx context.Context, uuid string) (bool, error)
+
 	// ComputeService says how the nova-compute of a host is.
 	ComputeService(ctx context.Context, host string) (ComputeService, error)
 

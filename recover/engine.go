@@ -21,6 +21,9 @@ type Engine struct {
 	// "copy.begin" or "copy.done". It is how the tests crash a run at each one.
 	Failpoint func(point string)
 
+	// ownPins are what this process holds, as a scan takes it; nil but in a guard.
+	ownPins func() ([]heldPin, error)
+
 	rebootPoll time.Duration // how soon Nova is asked again how a reboot is; 0 is 300 ms
 }
 

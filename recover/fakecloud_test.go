@@ -25,6 +25,7 @@ type fakeCloud struct {
 	servers  map[string]*fakeServer
 	projects []fakeProject
 	services map[string]ComputeService
+	deleted  map[string]bool    // what has been deleted, by UUID
 	own      string             // the project of the token
 	down     bool               // the cell: everything but UUIDs is unknown
 	offline  bool               // nothing may be asked
@@ -215,6 +216,16 @@ func (c *fakeCloud) Server(ctx context.Context, uuid string) (server Server, err
 		return nil
 	})
 	return server, err
+}
+
+func (c *fakeCloud) Deleted(ctx context.Context, uuid string) (deleted bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls = append(c.calls, "Deleted "+uuid)
+	if err := c.errs["Deleted"]; err != nil {
+		return false, err
+	}
+	return c.deleted[uuid] && !c.down && !c.offline, ctx.Err()
 }
 
 func (c *fakeCloud) ComputeService(ctx context.Context, host string) (service ComputeService, err error) {

@@ -43,7 +43,7 @@ type Incident struct {
 	Found DomainState `json:"found"`
 	Paths []string    `json:"paths"`
 	Bytes int64       `json:"bytes"` // on disk
-	// Locked is true when the guard has locked it in Nova.
+	// Locked is true when it is locked in Nova, by the guard or by somebody before.
 	Locked bool `json:"locked,omitempty"`
 	// Replaced is true when it runs on other files by now, which nobody has proven
 	// to have the deleted ones' content: those are still held.

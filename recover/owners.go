@@ -42,7 +42,7 @@ func (o *owners) File(f FilePlan, dacLabel string) beneath.Owner {
 	switch inside := isBelow(f.Path, o.settings.InstancesPath); {
 	case f.Role == RoleDiskInfo:
 		return o.table[t.DiskInfo]
-	case !inside:
+	case !inside, f.Role == RoleOther:
 		return beneath.Owner{UID: f.UID, GID: f.GID, Mode: fs.FileMode(f.Mode)}
 	case f.Role == RoleBacking:
 		return o.table[t.Base]

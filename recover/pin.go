@@ -24,9 +24,11 @@ type pinMeta struct {
 	Target  string `json:"target,omitempty"`
 	Backing string `json:"backing,omitempty"`
 	Run     string `json:"run"`
+	// Needed is a guard's: an instance that exists had lost it.
+	Needed bool `json:"needed,omitempty"`
 }
 
-// heldPin is a file that the keeper holds, as its process shows it.
+// heldPin is a file that the keeper or a guard holds, as its process shows it.
 type heldPin struct {
 	heldFile
 	Owners []string // instance UUIDs
@@ -75,23 +77,38 @@ func (e *Engine) Keeper(ctx context.Context) (KeeperStatus, error) {
 	return status, nil
 }
 
-// pins returns what the keeper holds, to be taken for one more holder.
+// pins returns what the keeper and the guard hold, to be taken for more holders.
 func (e *Engine) pins(ctx context.Context) ([]heldPin, error) {
-	c, err := keeper.Connect(ctx, e.Settings.StateDir)
+	pins, err := e.pinsBehind(ctx, "keeper", keeper.Connect)
+	if err != nil {
+		return nil, err
+	}
+	var more []heldPin
+	if e.ownPins != nil {
+		more, err = e.ownPins()
+	} else {
+		more, err = e.pinsBehind(ctx, "guard", keeper.ConnectGuard)
+	}
+	return append(pins, more...), err
+}
+
+// pinsBehind returns what the process behind a socket holds; nothing when none runs.
+func (e *Engine) pinsBehind(ctx context.Context, who string, connect func(context.Context, string) (*keeper.Client, error)) ([]heldPin, error) {
+	c, err := connect(ctx, e.Settings.StateDir)
 	if errors.Is(err, keeper.ErrNoKeeper) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ask the keeper what it holds: %w", err)
+		return nil, fmt.Errorf("ask the %s what it holds: %w", who, err)
 	}
 	defer c.Close()
 	holds, err := c.List(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("ask the keeper what it holds: %w", err)
+		return nil, fmt.Errorf("ask the %s what it holds: %w", who, err)
 	}
 	held, err := heldBy(ctx, c.PID())
 	if err != nil {
-		return nil, fmt.Errorf("look at what the keeper holds: %w", err)
+		return nil, fmt.Errorf("look at what the %s holds: %w", who, err)
 	}
 	byKey := map[string]heldFile{}
 	for _, h := range held {
@@ -101,10 +118,10 @@ func (e *Engine) pins(ctx context.Context) ([]heldPin, error) {
 	for _, h := range holds {
 		var meta pinMeta
 		if err := json.Unmarshal(h.Meta, &meta); err != nil {
-			return nil, fmt.Errorf("the keeper's record of %s: %w", h.Key, err)
+			return nil, fmt.Errorf("the %s's record of %s: %w", who, h.Key, err)
 		}
 		if file, ok := byKey[h.Key]; ok {
-			file.PinPath = meta.Path
+			file.PinPath, file.Needed = meta.Path, meta.Needed
 			pins = append(pins, heldPin{heldFile: file, Owners: h.Owners, Meta: meta})
 		}
 	}
@@ -131,6 +148,10 @@ func (s *scanner) pinnedFiles(uuid string, named []File) []File {
 	var files []File
 	for _, p := range s.pins {
 		if p.Meta.Role == RoleOther || !slices.Contains(p.Owners, uuid) {
+			continue
+		}
+		// A guard holds what is in order too, and of another time.
+		if p.Meta.Run == guardRun && p.Meta.Role != RoleBacking && !(p.Needed && p.unlinked()) {
 			continue
 		}
 		same := func(f File) bool { return f.Path == p.Meta.Path }

@@ -61,7 +61,7 @@ func (p *planner) rescue(ctx context.Context, i Instance) (InstancePlan, error) 
 		return plan.refuse("%s", refusal), nil
 	}
 	for _, f := range i.Files {
-		if f.Role == RoleOther || !f.Lost() && (f.Role != RoleDiskInfo || f.State != FileMissing) {
+		if f.Role == RoleOther && !f.guarded || !f.Lost() && (f.Role != RoleDiskInfo || f.State != FileMissing) {
 			continue
 		}
 		fp, err := p.file(i, f)
@@ -108,12 +108,19 @@ func (p *planner) rescue(ctx context.Context, i Instance) (InstancePlan, error) 
 }
 
 // foundByNova is the state to bring an instance back to. For one whose QEMU is
-// gone because Nova failed to reboot it, that is the one before.
+// gone because Nova failed to reboot it, that is the one before; for one that ran
+// when the guard saw its files deleted, and has been ended since, that it ran.
 func foundByNova(i Instance) DomainState {
-	if i.server == nil || i.PID != 0 {
+	ran := i.before == StateRunning || i.before == StatePaused
+	switch {
+	case i.PID != 0:
+		return i.State
+	case i.server == nil && ran, ran && i.server.VMState == VMStopped:
+		return i.before
+	case i.server == nil:
 		return i.State
 	}
-	forgotten := i.domain.Nova == nil && len(i.domain.Disks) == 0
+	forgotten := i.forgotten || i.domain.Nova == nil && len(i.domain.Disks) == 0
 	switch {
 	case i.server.VMState == VMError, forgotten && i.server.VMState == VMActive:
 		return StateRunning
@@ -159,7 +166,10 @@ func (p *planner) draft(i Instance, f File) (FilePlan, error) {
 	if f.Role != RoleDiskInfo {
 		return plan, nil
 	}
-	content, err := diskInfoContent(diskInfo(i.domain, p.settings.InstancesPath))
+	content, err := f.kept, error(nil)
+	if content == "" {
+		content, err = diskInfoContent(diskInfo(i.domain, p.settings.InstancesPath))
+	}
 	plan.Content, plan.Size, plan.Device, plan.Inode = content, int64(len(content)), 0, 0
 	return plan, err
 }

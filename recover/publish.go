@@ -107,7 +107,7 @@ func (t *task) mayMoveAside(dir *beneath.Dir, name string) error {
 		return err
 	}
 	defer at.Close()
-	users, err := beneath.InUse(at)
+	users, err := beneath.InUse(at, t.s.guardPIDs()...)
 	if err != nil {
 		return err
 	}

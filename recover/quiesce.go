@@ -186,10 +186,11 @@ func (t *task) saveXML(ctx context.Context) error {
 	path := t.s.state.xml(t.s.plan.Run, t.ip.UUID)
 	xml, err := t.s.e.Hypervisor.XML(ctx, t.ip.UUID)
 	if errors.Is(err, ErrNoDomain) {
-		if t.s.plan.Command != CommandRestore {
+		if t.s.plan.Command == CommandRestore {
+			xml, err = storedXML(t.s.plan.Options.BackupDir, t.ip.UUID)
+		} else if xml, err = t.s.state.guardDefinition(t.ip.UUID); xml == "" && err == nil {
 			return nil
 		}
-		xml, err = storedXML(t.s.plan.Options.BackupDir, t.ip.UUID)
 	}
 	if err == nil {
 		err = writeFile(path, []byte(xml))

@@ -81,6 +81,8 @@ type File struct {
 	Proven bool `json:"proven,omitempty"`
 
 	unlinked bool   // the held inode has no name any more, whatever the state says
+	kept     string // the content of a small file that the guard has kept
+	guarded  bool   // named by no definition, and the guard holds it to be put back
 	resolved string // Path with the links above it followed, as the kernel shows it
 }
 
@@ -111,6 +113,12 @@ type Instance struct {
 
 	domain  Domain
 	process ProcessIdentity
+	// forgotten is true when libvirt does not know the domain: it is the guard's
+	// record of it that was scanned.
+	forgotten bool
+	// before is the state in which its files were deleted, by the guard; empty when
+	// that did not see it.
+	before DomainState
 	// server is what Nova says of it; nil offline.
 	server *Server
 	// disagreement says why it is left alone although its files may be in

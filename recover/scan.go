@@ -39,13 +39,20 @@ func (e *Engine) scan(ctx context.Context, holders []int) (Report, error) {
 		return Report{}, fmt.Errorf("list the domains: %w", err)
 	}
 	report := Report{Host: e.Settings.Host, Taken: time.Now().UTC(), Instances: []Instance{}}
+	known := map[string]bool{}
 	for _, d := range domains {
 		i, err := s.instance(ctx, d)
 		if err != nil {
 			return Report{}, err
 		}
+		known[d.UUID] = true
 		report.Instances = append(report.Instances, i)
 	}
+	remembered, err := s.remembered(ctx, known)
+	if err != nil {
+		return Report{}, err
+	}
+	report.Instances = append(report.Instances, remembered...)
 	explainLost(report.Instances)
 	slices.SortFunc(report.Instances, func(a, b Instance) int { return cmp.Compare(a.Domain, b.Domain) })
 	return report, nil
@@ -69,6 +76,7 @@ type scanner struct {
 	pins     []heldPin  // what the keeper holds
 	named    []heldFile // what the processes hold that an operator named as holders
 	proven   provenFiles
+	records  map[string]guardRecord // what the guard knows of instances, by UUID
 }
 
 func (e *Engine) newScanner(ctx context.Context) (*scanner, error) {
@@ -93,6 +101,12 @@ func (e *Engine) newScanner(ctx context.Context) (*scanner, error) {
 	}
 	if err == nil {
 		s.proven, err = e.provenFiles()
+	}
+	if err == nil {
+		var unreadable error
+		if s.records, unreadable = stateDir(e.Settings.StateDir).guardRecords(); unreadable != nil {
+			zerolog.Ctx(ctx).Warn().Err(unreadable).Msg("a record of the guard can't be used")
+		}
 	}
 	if err != nil {
 		s.Close()
@@ -164,6 +178,9 @@ func (s *scanner) instance(ctx context.Context, d Domain) (Instance, error) {
 	}
 	defer tree.Close()
 	held = append(held, s.pinsOf(d.UUID)...)
+	if r := s.records[d.UUID].Incident; r != nil {
+		i.before = r.Found
+	}
 	if i.process.PID == 0 {
 		held = append(held, s.named...)
 		i.Files = s.pinnedFiles(d.UUID, i.Files)
@@ -203,6 +220,7 @@ func (s *scanner) instance(ctx context.Context, d Domain) (Instance, error) {
 			i.Files = append(i.Files, f)
 		}
 	}
+	s.addGuarded(&i, tree)
 	judge(&i)
 	return i, nil
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover/copier"
@@ -171,6 +172,10 @@ func (t *task) unpin(ctx context.Context) error {
 		if err := t.s.release(ctx, t.ip.UUID); err != nil {
 			return err
 		}
+		if err := t.guardLetsGo(ctx); err != nil {
+			// It finds out by itself, from the journal.
+			zerolog.Ctx(ctx).Warn().Err(err).Msg("the guard may hold what is back for some seconds more")
+		}
 		for _, f := range t.ip.Files {
 			if f.Writable {
 				t.s.sources.drop(f.Key())
@@ -178,6 +183,37 @@ func (t *task) unpin(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// guardLetsGo tells a guard that the instance's files are back, proven. One that
+// does not run holds nothing.
+func (t *task) guardLetsGo(ctx context.Context) error {
+	var keys []string
+	for _, f := range t.ip.Files {
+		if key := f.Key(); key != "" {
+			keys = append(keys, key)
+		}
+	}
+	c, err := keeper.ConnectGuard(ctx, t.s.e.Settings.StateDir)
+	if errors.Is(err, keeper.ErrNoKeeper) || len(keys) == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return c.ReleaseFor(ctx, string(ReleasedProven), t.ip.UUID, keys...)
+}
+
+// guardPIDs is the process of the guard, if one runs: that it has a file open is no
+// use of it.
+func (s *Session) guardPIDs() []int {
+	c, err := keeper.ConnectGuard(context.Background(), s.e.Settings.StateDir)
+	if err != nil {
+		return nil
+	}
+	defer c.Close()
+	return []int{c.PID()}
 }
 
 // release lets the keeper let go of all that it holds for an instance. A keeper

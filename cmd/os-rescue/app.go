@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -25,6 +26,8 @@ type app struct {
 	stdin  *bufio.Reader // the answers of a person
 	began  bool          // the command line was understood
 
+	reload atomic.Pointer[func()] // what SIGHUP means to a daemon; nil: to stop
+
 	configFile string
 	output     string
 	noColor    bool
@@ -35,7 +38,7 @@ type app struct {
 func run(sys system) int {
 	a := &app{sys: sys, stderr: console.NewStderr(sys.stderr), stdin: bufio.NewReader(sys.stdin)}
 	defer a.stderr.Close()
-	ctx, stop := stopOnSignal(context.Background(), sys.signals, a.stderr)
+	ctx, stop := stopOnSignal(context.Background(), sys.signals, a.stderr, a.hangUp)
 	defer stop()
 
 	root := newRoot(a)
@@ -56,6 +59,16 @@ func run(sys system) int {
 		a.say("Help: os-rescue --help")
 	}
 	return exitCode(err)
+}
+
+// hangUp lets a daemon read its configuration again; false for all others.
+func (a *app) hangUp() bool {
+	reload := a.reload.Load()
+	if reload == nil {
+		return false
+	}
+	(*reload)()
+	return true
 }
 
 // say writes one line for a person to standard error, whatever it is made of.
@@ -89,9 +102,7 @@ func (a *app) open(cmd *cobra.Command, libvirt bool, checks ...func(config.Confi
 	if !a.sys.isRoot {
 		return ctx, opened{}, errNotRoot
 	}
-	c, err := config.Load(config.Sources{
-		File: a.configFile, Env: a.sys.env, Flags: cmd.Flags(), Hostname: a.sys.hostname, FlagOf: flagOf(cmd),
-	})
+	c, err := a.loadConfig(cmd)
 	if err != nil {
 		return ctx, opened{}, err
 	}
@@ -107,6 +118,12 @@ func (a *app) open(cmd *cobra.Command, libvirt bool, checks ...func(config.Confi
 		return ctx, opened{}, err
 	}
 	return ctx, opened{engine: e, config: c, close: done}, nil
+}
+
+func (a *app) loadConfig(cmd *cobra.Command) (config.Config, error) {
+	return config.Load(config.Sources{
+		File: a.configFile, Env: a.sys.env, Flags: cmd.Flags(), Hostname: a.sys.hostname, FlagOf: flagOf(cmd),
+	})
 }
 
 // globalFlags are the flags given that say where things are.

@@ -21,6 +21,16 @@ type engine interface {
 	Undo(ctx context.Context, run string, lock *os.File) error
 	RunReport(ctx context.Context, id string) (recover.RunReport, error)
 	Keeper(ctx context.Context) (recover.KeeperStatus, error)
+	Guard(ctx context.Context) (recover.GuardStatus, error)
+	GuardRelease(ctx context.Context, uuid string) error
+	NewGuard(o recover.GuardOptions, shelf recover.Shelf, inherited []*os.File) (guard, error)
+}
+
+// guard is what the commands use of recover.Guard.
+type guard interface {
+	Run(ctx context.Context, ready func()) error
+	Configure(o recover.GuardOptions)
+	Status() recover.GuardStatus
 }
 
 // session is what the commands use of recover.Session.

@@ -28,6 +28,9 @@ type fake struct {
 	away     error // of every method that would ask Nova
 	wait     bool  // Execute waits until its context ends
 	executed func()
+	guarded  recover.GuardStatus
+	released []string
+	daemon   *fakeGuard
 
 	mu      sync.Mutex
 	calls   []string
@@ -86,6 +89,35 @@ func (f *fake) RunReport(_ context.Context, id string) (recover.RunReport, error
 func (f *fake) Keeper(context.Context) (recover.KeeperStatus, error) {
 	return recover.KeeperStatus{}, nil
 }
+
+func (f *fake) Guard(context.Context) (recover.GuardStatus, error) { return f.guarded, f.err }
+
+func (f *fake) GuardRelease(_ context.Context, uuid string) error {
+	f.released = append(f.released, uuid)
+	return nil
+}
+
+func (f *fake) NewGuard(o recover.GuardOptions, _ recover.Shelf, _ []*os.File) (guard, error) {
+	f.daemon = &fakeGuard{fake: f, options: make(chan recover.GuardOptions, 8)}
+	f.daemon.options <- o
+	return f.daemon, f.err
+}
+
+// fakeGuard runs until its context ends.
+type fakeGuard struct {
+	*fake
+	options chan recover.GuardOptions
+}
+
+func (g *fakeGuard) Run(ctx context.Context, ready func()) error {
+	ready()
+	<-ctx.Done()
+	return nil
+}
+
+func (g *fakeGuard) Configure(o recover.GuardOptions) { g.options <- o }
+
+func (g *fakeGuard) Status() recover.GuardStatus { return g.guarded }
 
 type fakeSession struct{ *fake }
 

@@ -32,8 +32,9 @@ func (s stoppedBy) Is(target error) bool { return target == context.Canceled }
 
 // stopOnSignal returns a context that ends at the first signal. It says on w
 // that it was heard, and at every further one that it still is being finished.
+// hangup is asked first what a SIGHUP means: true when it was dealt with.
 // The function returned ends the listening.
-func stopOnSignal(parent context.Context, signals <-chan os.Signal, w io.Writer) (context.Context, func()) {
+func stopOnSignal(parent context.Context, signals <-chan os.Signal, w io.Writer, hangup func() bool) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -42,6 +43,10 @@ func stopOnSignal(parent context.Context, signals <-chan os.Signal, w io.Writer)
 			select {
 			case s := <-signals:
 				name := unix.SignalName(s.(unix.Signal))
+				if s == unix.SIGHUP && hangup() {
+					n--
+					continue
+				}
 				if n == 1 {
 					_, _ = fmt.Fprintf(w, "os-rescue: stopping: %s. What can't be interrupted is finished, the rest is put back as it was found\n", name)
 				} else {

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"libvirt.org/go/libvirt"
 
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/config"
 	"github.com/os-rescue/os-rescue/hypervisor"
 	"github.com/os-rescue/os-rescue/nova"
 	"github.com/os-rescue/os-rescue/recover"
@@ -28,9 +30,7 @@ func connect(ctx context.Context, c connection) (engine, func(), error) {
 	e.Settings.KeeperCommand = []string{self, "keeper", "--dir", c.config.StateDir}
 	e.Settings.UndoCommand = undoCommand(c.env, append([]string{self, "undo"}, c.global...))
 	e.SignIn = func(ctx context.Context) (recover.Cloud, error) {
-		info, _ := debug.ReadBuildInfo()
-		version := describe(info, libvirt.VERSION_NUMBER).Version
-		client, err := nova.Open(ctx, nova.Options{Cloud: c.config.OSCloud, RetryFor: c.config.NovaRetryFor, UserAgent: "os-rescue/" + version})
+		client, err := nova.Open(ctx, nova.Options{Cloud: c.config.OSCloud, RetryFor: c.config.NovaRetryFor, UserAgent: userAgent()})
 		if err != nil {
 			return nil, err // not client: a nil pointer in an interface is not nil
 		}
@@ -69,6 +69,43 @@ func (w wired) Prepare(ctx context.Context, command recover.Command, o recover.O
 		return nil, err
 	}
 	return s, nil
+}
+
+func (w wired) NewGuard(o recover.GuardOptions, shelf recover.Shelf, inherited []*os.File) (guard, error) {
+	g, err := w.Engine.NewGuard(o, shelf, inherited)
+	if err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// guardOptions are the configuration as the guard takes it, with a sign-in of its
+// own. A cloud admin's credentials are refused: the guard needs few rights, and
+// lies on every host.
+func guardOptions(c config.Config) recover.GuardOptions {
+	o := c.Guard
+	if c.GuardCloud == "" {
+		return o
+	}
+	o.SignIn = func(ctx context.Context) (recover.Cloud, error) {
+		client, err := nova.Open(ctx, nova.Options{Cloud: c.GuardCloud, RetryFor: guardRetryFor, UserAgent: userAgent()})
+		if err != nil {
+			return nil, err
+		}
+		if client.Admin() {
+			return nil, fmt.Errorf("%w: the credentials of guard.os_cloud (%s) have the role admin, and the guard does not use a cloud admin's: give it an account with the rights that docs/openstack.md lists", recover.ErrRefused, c.GuardCloud)
+		}
+		return client, nil
+	}
+	return o
+}
+
+// guardRetryFor is short: the guard asks again at its next scan.
+const guardRetryFor = 5 * time.Second
+
+func userAgent() string {
+	info, _ := debug.ReadBuildInfo()
+	return "os-rescue/" + describe(info, libvirt.VERSION_NUMBER).Version
 }
 
 func (w wired) PrepareResume(ctx context.Context, run string, offline bool) (session, error) {

@@ -50,6 +50,9 @@ type Config struct {
 	Watch         time.Duration
 	CheckUser     string
 	CheckGroup    string
+	Guard         recover.GuardOptions // without SignIn
+	GuardCloud    string               // the guard's entry of clouds.yaml; empty: it works without Nova
+	GuardMetrics  string               // host:port; empty: no metrics are served
 	LogLevel      zerolog.Level
 	LogFormat     string // auto, pretty or json
 }
@@ -81,6 +84,10 @@ func Load(src Sources) (Config, error) {
 		if err := s.set(&c, value); err != nil {
 			return Config{}, fmt.Errorf("%w: %s is %q in %s: %w", ErrInvalid, s.key, fmt.Sprint(value), where, err)
 		}
+	}
+	c.Guard.MinFree /= 100
+	if c.Guard.Lock && c.GuardCloud == "" {
+		return Config{}, fmt.Errorf("%w: guard.lock is true, and guard.os_cloud names no credentials to lock with", ErrInvalid)
 	}
 	if c.Owners, err = ownerTable(l); err != nil {
 		return Config{}, err

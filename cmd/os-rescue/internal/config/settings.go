@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -48,6 +49,12 @@ func settings() []setting {
 		{"watch", short(d.Watch), duration(func(c *Config) *time.Duration { return &c.Watch }, 0)},
 		{"check.user", d.CheckUser, needed(func(c *Config) *string { return &c.CheckUser })},
 		{"check.group", d.CheckGroup, needed(func(c *Config) *string { return &c.CheckGroup })},
+		{"guard.interval", short(recover.DefaultGuardInterval), duration(func(c *Config) *time.Duration { return &c.Guard.Interval }, time.Second)},
+		{"guard.grace", short(recover.DefaultGuardGrace), within(func(c *Config) *time.Duration { return &c.Guard.Grace }, 0, 90*24*time.Hour)},
+		{"guard.min_free_percent", number(recover.DefaultGuardMinFree * 100), percent(func(c *Config) *float64 { return &c.Guard.MinFree })},
+		{"guard.lock", "false", flag(func(c *Config) *bool { return &c.Guard.Lock })},
+		{"guard.os_cloud", "", text(func(c *Config) *string { return &c.GuardCloud })},
+		{"guard.metrics", "", address(func(c *Config) *string { return &c.GuardMetrics })},
 		{"log.level", "info", level},
 		{"log.format", "auto", format},
 	}
@@ -116,6 +123,32 @@ func percent(field func(*Config) *float64) func(*Config, any) error {
 			return errors.New("it must be a number from 0 to 90")
 		}
 		*field(c) = f
+		return nil
+	}
+}
+
+func flag(field func(*Config) *bool) func(*Config, any) error {
+	return func(c *Config, value any) error {
+		b, err := strconv.ParseBool(strings.TrimSpace(fmt.Sprint(value)))
+		if err != nil {
+			return errors.New("it must be true or false")
+		}
+		*field(c) = b
+		return nil
+	}
+}
+
+// address takes host:port, or :port for every address of the host.
+func address(field func(*Config) *string) func(*Config, any) error {
+	return func(c *Config, value any) error {
+		s, err := str(value)
+		if err != nil || s == "" {
+			return err
+		}
+		if _, port, err := net.SplitHostPort(s); err != nil || port == "" {
+			return errors.New("it must be an address with a port, like 127.0.0.1:9765")
+		}
+		*field(c) = s
 		return nil
 	}
 }
