@@ -1,0 +1,125 @@
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+)
+
+// ErrFull: the names of what is stored would be too long for the environment of
+// the next process. Nothing was stored.
+var ErrFull = errors.New("systemd's store of descriptors has no room for one more name")
+
+const (
+	maxName = 255 // FDNAME_MAX in systemd's src/basic/fileio.h, src/basic/fd-util.h
+	// maxNames is the room for all names and the ':' between them: they come as one
+	// string of the environment, LISTEN_FDNAMES, and the kernel starts no process
+	// with one of more than 32 pages (execve(2), "Limits on size of arguments and
+	// environment"): the service could never start again.
+	maxNames = 32*4096 - len("LISTEN_FDNAMES=\x00")
+)
+
+// StoreFD gives systemd a descriptor to keep for the next process of this service.
+// The name, 1 to 255 printable ASCII characters without ':', need not be its own
+// alone, but RemoveFD takes out all of a name. Short names leave room for more:
+// 13,000 of nine characters, ErrFull after that. nil means that it is on its way:
+// systemd doesn't answer (see Barrier), and drops what is more than
+// FileDescriptorStoreMax=. The same open file stored twice is kept once.
+func (n *Notifier) StoreFD(name string, f *os.File) error {
+	if !validName(name) {
+		return fmt.Errorf("store %s: %q can't be a descriptor's name: %w", f.Name(), name, os.ErrInvalid)
+	}
+	if !n.Enabled() {
+		return nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.used+len(name)+1 > maxNames {
+		return fmt.Errorf("store %s as %s: %w", f.Name(), name, ErrFull)
+	}
+	// FDPOLL=0: keep it whatever poll(2) says of it; older than 246 that is unknown,
+	// and a regular file can't be polled (sd_notify(3)).
+	if err := n.sendWith(f, "FDSTORE=1", "FDNAME="+name, "FDPOLL=0"); err != nil {
+		return err
+	}
+	n.count(name, 1)
+	return nil
+}
+
+// RemoveFD has systemd let go of every descriptor of that name. None is success.
+func (n *Notifier) RemoveFD(name string) error {
+	if !validName(name) {
+		return fmt.Errorf("%q can't be a descriptor's name: %w", name, os.ErrInvalid)
+	}
+	if !n.Enabled() {
+		return nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.send("FDSTOREREMOVE=1", "FDNAME="+name); err != nil {
+		return err
+	}
+	n.count(name, -n.names[name])
+	return nil
+}
+
+// Inherited returns the descriptors that systemd kept for this service, each under
+// its name (File.Name); the caller closes them. They stay in the store. A second
+// call returns none.
+func (n *Notifier) Inherited() []*os.File {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	files := n.inherited
+	n.inherited = nil
+	return files
+}
+
+// Barrier returns when systemd has dealt with everything that was sent before it:
+// only then is what was stored safe from the end of this process. It waits until
+// ctx ends.
+func (n *Notifier) Barrier(ctx context.Context) error {
+	if !n.Enabled() {
+		return nil
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("wait for systemd: %w", err)
+	}
+	defer r.Close()
+	// systemd closes the descriptor that comes with it, which ends the pipe
+	// (sd_notify_barrier(3)). Older than 246 it closes what it does not know.
+	err = n.sendWith(w, "BARRIER=1")
+	w.Close()
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = r.SetReadDeadline(time.Unix(1, 0)) })()
+	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("wait for systemd: %w", errors.Join(context.Cause(ctx), err))
+	}
+	return nil
+}
+
+// count keeps the books of the store; n.mu is held.
+func (n *Notifier) count(name string, by int) {
+	n.used += by * (len(name) + len(":"))
+	if n.names[name] += by; n.names[name] == 0 {
+		delete(n.names, name)
+	}
+}
+
+// validName: fdname_is_valid in systemd's src/basic/fd-util.c, without the empty one.
+func validName(name string) bool {
+	if name == "" || len(name) > maxName {
+		return false
+	}
+	for _, c := range []byte(name) {
+		if c < ' ' || c > '~' || c == ':' {
+			return false
+		}
+	}
+	return true
+}
