@@ -347,7 +347,7 @@ func (h *holdings) pins() ([]heldPin, error) {
 }
 
 // guardProcess is what the guard's own process is called in its scans.
-const guardProcess = "os-rescue"
+const guardProcess = "os-rescue-guard"
 
 func (m holdMemory) meta() pinMeta {
 	return pinMeta{Path: m.Path, Role: m.Role, Format: m.Format, Target: m.Target, Backing: m.Backing, Run: guardRun, Needed: m.Needed}

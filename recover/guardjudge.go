@@ -34,7 +34,7 @@ func (g *Guard) judge(ctx context.Context, report Report) {
 	}
 	g.problem("runs", nil)
 	for _, i := range report.Instances {
-		if !i.forgotten && i.PID != 0 && slices.ContainsFunc(i.Files, func(f File) bool { return f.Role != RoleOther && f.Lost() }) {
+		if !i.forgotten && i.PID != 0 && missesFiles(i) {
 			g.begin(ctx, i)
 		}
 	}
@@ -92,7 +92,7 @@ func (j *judgement) judgeGone(ctx context.Context, uuid string) {
 		g.disown(ctx, uuid, ReleasedMoved)
 	case wordHere:
 		// Nova's hard reboot undefines a domain before it finds that the disk is gone.
-		if i := findInstance(j.report, uuid); i != nil && slices.ContainsFunc(i.Files, File.Lost) {
+		if i := findInstance(j.report, uuid); i != nil && missesFiles(*i) {
 			g.begin(ctx, *i)
 		}
 	case wordOffline:
@@ -171,12 +171,14 @@ func (j *judgement) judgeHold(ctx context.Context, h guardHold) {
 			continue
 		}
 		if needs(*i, h) {
-			if i.PID == 0 && !h.Needed && j.isIncident(ctx, *i, settled) {
+			if i.PID == 0 && !h.Needed && missesFiles(*i) && j.isIncident(ctx, *i, settled) {
 				j.g.begin(ctx, *i)
 			}
 			continue
 		}
-		if !settled || h.Needed || j.g.incident(uuid).UUID != "" {
+		// A console log is made anew at every start, in the middle of an incident too.
+		oldLog := h.Role == RoleConsoleLog && i.PID != 0 && intact(*i)
+		if !settled || !oldLog && (h.Needed || j.g.incident(uuid).UUID != "") {
 			continue
 		}
 		if reason := j.unneeded(ctx, *i, h); reason != "" {
@@ -277,12 +279,12 @@ func (j *judgement) endIncidents(ctx context.Context) {
 	g.mu.Unlock()
 	for _, uuid := range all {
 		i := j.known(uuid)
-		intact := i != nil && (i.Verdict == VerdictIntact || i.Verdict == VerdictUnaffected)
+		back := i != nil && intact(*i)
 		g.describe(uuid)
 		g.mu.Lock()
 		incident := *g.incidents[uuid]
-		g.incidents[uuid].Replaced = intact
-		over := !needed[uuid] && (i == nil || !slices.ContainsFunc(i.Files, File.Lost))
+		g.incidents[uuid].Replaced = back
+		over := !needed[uuid] && (i == nil || !missesFiles(*i))
 		if over {
 			delete(g.incidents, uuid)
 			r := g.records[uuid]
@@ -295,7 +297,7 @@ func (j *judgement) endIncidents(ctx context.Context) {
 		if over {
 			zerolog.Ctx(ctx).Info().Str("instance", uuid).Str("domain", incident.Domain).Msg("the incident is over")
 		}
-		if over || intact {
+		if over || back {
 			g.unlock(ctx, uuid, j.inHand)
 		}
 		if err := g.saveRecord(uuid); err != nil {
@@ -303,6 +305,8 @@ func (j *judgement) endIncidents(ctx context.Context) {
 		}
 	}
 }
+
+func intact(i Instance) bool { return i.Verdict == VerdictIntact || i.Verdict == VerdictUnaffected }
 
 // dropRecords forgets instances of which there is nothing any more.
 func (j *judgement) dropRecords() {

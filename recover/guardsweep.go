@@ -87,11 +87,20 @@ func findInstance(r Report, uuid string) *Instance {
 	return &r.Instances[n]
 }
 
+// serious is false for what is deleted in the ordinary course of things, also while
+// an instance has it open: libvirt makes the console log anew at every start.
+func serious(role Role) bool { return role != RoleOther && role != RoleConsoleLog && role != RoleDiskInfo }
+
+// missesFiles is true for an instance that a scan found without files that it needs.
+func missesFiles(i Instance) bool {
+	return slices.ContainsFunc(i.Files, func(f File) bool { return serious(f.Role) && f.Lost() })
+}
+
 // inUseBy is true while the QEMU or the virtlogd that had an instance's file open
 // at the last scan has it open still.
 func inUseBy(i Instance, key inode) bool {
 	for _, f := range i.Files {
-		if (inode{f.Device, f.Inode}) != key || f.Role == RoleOther {
+		if (inode{f.Device, f.Inode}) != key || !serious(f.Role) {
 			continue
 		}
 		for _, h := range f.Holders {
@@ -135,6 +144,9 @@ func (g *Guard) holdTree(ctx context.Context) {
 		m := holdMemory{Path: f.path, Role: RoleOther}
 		if f.owner != "" {
 			m.Owners = []string{f.owner}
+			if name == "console.log" { // it may be gone before a scan says what it is
+				m.Role = RoleConsoleLog
+			}
 		}
 		if err := g.holds.add(file, m); err != nil {
 			g.problem("shelf", err)

@@ -305,7 +305,11 @@ func (p *planner) steps(plan InstancePlan) (steps []string) {
 		case f.Content != "":
 			add("make %s from the domain's definition", f.Path)
 		default:
-			add("put back %s (%s) while the guest runs", f.Path, amount(f))
+			while := ""
+			if plan.Process.PID != 0 {
+				while = " while the guest runs"
+			}
+			add("put back %s (%s)%s", f.Path, amount(f), while)
 		}
 	}
 	if p.cloud != nil && plan.Server != nil {

@@ -98,6 +98,6 @@ variables (` + config.EnvPrefix + `LOG_LEVEL for log.level), overridden by flags
 	cmd.Flags().StringVar(&f.options.BackupDir, "backup-dir", "", "also keep a backup of every file in this `directory`, as \"os-rescue backup\" does")
 	f.addMode(cmd)
 
-	cmd.AddCommand(newScan(a), newBackup(a), newRestore(a), newReboot(a), newResume(a), newStatus(a), newReport(a), newVersion(a), newMan(a), newKeeper(a), newUndo(a))
+	cmd.AddCommand(newScan(a), newGuard(a), newBackup(a), newRestore(a), newReboot(a), newResume(a), newStatus(a), newReport(a), newVersion(a), newMan(a), newKeeper(a), newUndo(a))
 	return cmd
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/render"
+	"github.com/os-rescue/os-rescue/recover"
 )
 
 func newStatus(a *app) *cobra.Command {
@@ -13,8 +14,8 @@ func newStatus(a *app) *cobra.Command {
 		Use:   "status [RUN]",
 		Short: "Show the runs and where they stand",
 		Long: `Lists the runs of this host, the newest first, and what the keeper holds: the
-process that keeps lost files open while a run is under way or unfinished. With
-RUN, shows each instance of that run and its steps.
+process that keeps lost files open while a run is under way or unfinished; and what
+the guard holds, where one runs, and its incidents. With RUN, shows each instance of that run and its steps.
 
 RUN is what the list shows, or its beginning. libvirt is not needed.`,
 		Example: `  os-rescue status
@@ -41,6 +42,10 @@ RUN is what the list shows, or its beginning. libvirt is not needed.`,
 			if overview.Keeper, err = e.Keeper(ctx); err != nil {
 				return err
 			}
+			if overview.Guard, err = e.Guard(ctx); err != nil {
+				return err
+			}
+			overview.Guard.Report = recover.Report{} // that is scan's
 			return a.result(overview, func(w io.Writer) error { return a.text(cmd, w).Overview(w, overview) })
 		},
 	}

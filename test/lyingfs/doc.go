@@ -11,6 +11,9 @@
 // The mount can also be told to refuse new O_DIRECT opens with EINVAL, while the
 // descriptors that are open keep working.
 //
+// It can silly-rename as well: a file that is deleted while it is open keeps a
+// hidden name until it is closed, and its directory can't be removed.
+//
 // It carries what QEMU and libvirt need: locks (the kernel's own, as the server
 // asks for none), fallocate, SEEK_DATA and SEEK_HOLE, rename without replacing,
 // owners and modes checked by the kernel, and files that live on without a name

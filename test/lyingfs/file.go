@@ -25,6 +25,7 @@ var (
 	_ fs.FileFlusher   = (*handle)(nil)
 	_ fs.FileAllocater = (*handle)(nil)
 	_ fs.FileLseeker   = (*handle)(nil)
+	_ fs.FileReleaser  = (*handle)(nil)
 )
 
 // view is what this descriptor reads. The node's lock is held.
@@ -108,6 +109,12 @@ func (h *handle) Fsync(_ context.Context, _ uint32) syscall.Errno {
 
 // Flush has nothing to do: every write went through.
 func (h *handle) Flush(context.Context) syscall.Errno { return fs.OK }
+
+// Release is the end of the last descriptor that shares this open.
+func (h *handle) Release(context.Context) syscall.Errno {
+	h.node.closed()
+	return fs.OK
+}
 
 // copyData copies the data of from to the same offsets of to and gives it the same size.
 func copyData(to, from *os.File) error {

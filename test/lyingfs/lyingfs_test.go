@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -139,4 +140,28 @@ func TestItCarriesWhatQEMUAndAPublicationNeed(t *testing.T) {
 	if pos, err := unix.Seek(fd, 0, unix.SEEK_DATA); !errors.Is(err, unix.ENXIO) {
 		t.Errorf("SEEK_DATA in a hole: %d, %v", pos, err)
 	}
+}
+
+func TestADeletedFileThatIsOpenKeepsAHiddenName(t *testing.T) {
+	_, dir := mount(t, lyingfs.Options{SillyRename: true})
+	sub := filepath.Join(dir, "sub")
+	must(t, os.Mkdir(sub, 0o755))
+	path := filepath.Join(sub, "disk")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	must(t, err)
+	must(t, os.Remove(path))
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the name is still there: %v", err)
+	}
+	if err := os.Remove(sub); !errors.Is(err, unix.ENOTEMPTY) {
+		t.Errorf("its directory can be removed: %v", err)
+	}
+	must(t, f.Close())
+	for range 100 { // a release is not waited for
+		if err = os.Remove(sub); err == nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("when it is closed, its directory can't be removed: %v", err)
 }

@@ -22,6 +22,8 @@ type node struct {
 	mu    sync.RWMutex
 	truth *os.File // nil until the first open
 	stale *os.File // the buffered view; nil while it is the same as the truth
+	opens int      // descriptors that the kernel has
+	silly string   // the hidden name of a deleted file, in the backing directory
 }
 
 var (
@@ -32,6 +34,7 @@ var (
 	_ fs.NodeSetattrer   = (*node)(nil)
 	_ fs.NodeOnForgetter = (*node)(nil)
 	_ fs.NodeStatfser    = (*node)(nil)
+	_ fs.NodeUnlinker    = (*node)(nil)
 )
 
 // WrapChild makes every node of the tree one of ours.
@@ -97,10 +100,42 @@ func (n *node) Open(_ context.Context, flags uint32) (fs.FileHandle, uint32, sys
 // handle returns a new descriptor. FOPEN_DIRECT_IO keeps the kernel's page cache
 // out of a direct one.
 func (n *node) handle(flags uint32) (*handle, uint32) {
+	n.opens++
 	if flags&syscall.O_DIRECT != 0 {
 		return &handle{node: n, direct: true}, fuse.FOPEN_DIRECT_IO
 	}
 	return &handle{node: n}, 0
+}
+
+// Unlink removes a name, or hides it (fs/nfs/unlink.c, nfs_sillyrename).
+func (n *node) Unlink(ctx context.Context, name string) syscall.Errno {
+	inode := n.GetChild(name)
+	if !n.server.sillyRename || inode == nil {
+		return n.LoopbackNode.Unlink(ctx, name)
+	}
+	child := inode.Operations().(*node)
+	child.mu.Lock()
+	defer child.mu.Unlock()
+	if child.opens == 0 {
+		return n.LoopbackNode.Unlink(ctx, name)
+	}
+	hidden := fmt.Sprintf(".nfs%016x", inode.StableAttr().Ino)
+	if err := os.Rename(filepath.Join(n.path(), name), filepath.Join(n.path(), hidden)); err != nil {
+		return fs.ToErrno(err)
+	}
+	child.silly = filepath.Join(n.path(), hidden)
+	n.MvChild(name, n.EmbeddedInode(), hidden, true)
+	return fs.OK
+}
+
+// closed is told of each descriptor's end.
+func (n *node) closed() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.opens--; n.opens == 0 && n.silly != "" {
+		_ = os.Remove(n.silly)
+		n.silly = ""
+	}
 }
 
 // Getattr asks the open file where there is one: it may have no name any more.

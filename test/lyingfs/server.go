@@ -16,6 +16,9 @@ import (
 type Options struct {
 	// RefuseDirect makes every open with O_DIRECT fail with EINVAL.
 	RefuseDirect bool
+	// SillyRename keeps a file that is deleted while it is open under a hidden name
+	// in its directory until it is closed, as an NFS client does.
+	SillyRename bool
 }
 
 // Server is one mounted lying file system.
@@ -23,6 +26,7 @@ type Server struct {
 	dir          string
 	fuse         *fuse.Server
 	refuseDirect atomic.Bool
+	sillyRename  bool
 }
 
 // Mount mounts the file system on dir, an existing directory, with the content
@@ -34,7 +38,7 @@ func Mount(dir, backing string, opts Options) (*Server, error) {
 	if err := syscall.Stat(backing, &st); err != nil {
 		return nil, fmt.Errorf("backing directory %s: %w", backing, err)
 	}
-	s := &Server{dir: dir}
+	s := &Server{dir: dir, sillyRename: opts.SillyRename}
 	s.refuseDirect.Store(opts.RefuseDirect)
 	root := &fs.LoopbackRoot{Path: backing, Dev: uint64(st.Dev)} //nolint:unconvert // narrower on other architectures
 	top := &node{LoopbackNode: fs.LoopbackNode{RootData: root}, server: s}

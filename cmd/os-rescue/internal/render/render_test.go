@@ -85,7 +85,7 @@ instance-00000002  web  11111111-0000-4000-8000-000000000002  recoverable
   Why: 3 of its files were deleted, and all are still held
 
 Until they are rescued, do not stop, reboot, migrate or delete these instances, neither here nor in
-the dashboard: their data is there for only as long as their processes run.
+the dashboard: their data is there for only as long as the processes that hold it run.
 Next, see what a rescue would do: os-rescue --all --dry-run
 `)
 }
@@ -262,7 +262,9 @@ func TestTheOverviewIsTheRunsAndWhatTheKeeperHolds(t *testing.T) {
 	at := when(stood().Started)
 	o := Overview{Runs: []recover.RunStatus{stood()}, Keeper: recover.KeeperStatus{Running: true, PID: 77, Holds: []recover.KeeperHold{
 		{Instances: []string{"u1", "u2"}, Path: "/i/_base/a", Size: gib, Since: stood().Started},
-	}}}
+	}}, Guard: recover.GuardStatus{Running: true, PID: 78, Scanned: stood().Started, Held: recover.GuardHeld{Files: 9, Bytes: 2 * gib, DeletedFiles: 3, DeletedBytes: gib},
+		Problems:  []string{"Nova does not answer"},
+		Incidents: []recover.Incident{{UUID: "u1", Domain: "instance-00000001", Name: "web", Since: stood().Started, Paths: []string{"/i/1/disk", "/i/_base/a"}, Bytes: gib, Locked: true}}}}
 	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Overview(b, o) }), fmt.Sprintf(`
 RUN  COMMAND  STARTED              FINISHED  STATE        INSTANCES
 r1   rescue   %[1]s  -         interrupted  1 rescued, 1 not finished
@@ -270,10 +272,14 @@ r1   rescue   %[1]s  -         interrupted  1 rescued, 1 not finished
 The keeper (pid 77) holds 1 file.
   FILE           SIZE  SINCE                FOR
   /i/_base/a  1.0 GiB  %[1]s  u1, u2
+The guard (pid 78) holds 9 files (2.0 GiB), of which 3 are deleted (1.0 GiB). Its last scan was at %[1]s.
+  Problem: Nova does not answer
+  INCIDENT           NAME  INSTANCE  SINCE                FILES     SIZE  STATE
+  instance-00000001  web   u1        %[1]s      2  1.0 GiB  files deleted, locked in Nova
 
 Next, finish what was interrupted: os-rescue resume
 `, at))
-	if got := written(t, func(b *bytes.Buffer) error { return plain().Overview(b, Overview{}) }); got != "No runs.\n\nThe keeper is not running: nothing is held.\n" {
+	if got := written(t, func(b *bytes.Buffer) error { return plain().Overview(b, Overview{}) }); !strings.HasPrefix(got, "No runs.\n\nThe keeper is not running: nothing is held.\nNo guard runs") {
 		t.Errorf("%q", got)
 	}
 }

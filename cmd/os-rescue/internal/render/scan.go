@@ -85,7 +85,7 @@ func (t Text) next(p *page, instances []recover.Instance) {
 	rescuable := n[recover.VerdictRecoverable] + n[recover.VerdictConflict]
 	if rescuable > 0 {
 		p.line("Until they are rescued, do not stop, reboot, migrate or delete these instances, neither here nor in")
-		p.line("the dashboard: their data is there for only as long as their processes run.")
+		p.line("the dashboard: their data is there for only as long as the processes that hold it run.")
 	}
 	if n[recover.VerdictUnknown] > 0 {
 		p.line("%s could not be looked at: see why above, and scan again.", counted(n[recover.VerdictUnknown], "instance"))

@@ -10,13 +10,14 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// Overview is every run of a host, and what its keeper holds.
+// Overview is every run of a host, and what its keeper and its guard hold.
 type Overview struct {
 	Runs   []recover.RunStatus  `json:"runs"` // the newest first
 	Keeper recover.KeeperStatus `json:"keeper"`
+	Guard  recover.GuardStatus  `json:"guard"`
 }
 
-// Overview writes a table of all runs, what the keeper holds, and what to do.
+// Overview writes a table of all runs, what keeper and guard hold, and what to do.
 func (t Text) Overview(w io.Writer, o Overview) error {
 	var p page
 	if len(o.Runs) == 0 {
@@ -32,6 +33,7 @@ func (t Text) Overview(w io.Writer, o Overview) error {
 	}
 	p.line("")
 	t.keeper(&p, o.Keeper)
+	t.guard(&p, o.Guard)
 	for _, r := range o.Runs {
 		if r.State == recover.RunInterrupted {
 			p.line("")
@@ -40,6 +42,33 @@ func (t Text) Overview(w io.Writer, o Overview) error {
 		}
 	}
 	return p.sendTo(w)
+}
+
+func (t Text) guard(p *page, g recover.GuardStatus) {
+	if !g.Running {
+		p.line("No guard runs on this host: files are safe from a deletion only while their instances run.")
+		return
+	}
+	p.line("The guard (pid %d) holds %s (%s), of which %d are deleted (%s). Its last scan was at %s.", g.PID, counted(g.Held.Files, "file"),
+		console.Size(g.Held.Bytes), g.Held.DeletedFiles, console.Size(g.Held.DeletedBytes), when(g.Scanned))
+	for _, text := range g.Problems {
+		p.line("  Problem: %s", console.Clean(text))
+	}
+	if len(g.Incidents) == 0 {
+		return
+	}
+	var rows [][]any
+	for _, i := range g.Incidents {
+		what := "files deleted"
+		if i.Replaced {
+			what = "runs on other files"
+		}
+		if i.Locked {
+			what += ", locked in Nova"
+		}
+		rows = append(rows, []any{console.Clean(i.Domain), console.Clean(i.Name), i.UUID, when(i.Since), len(i.Paths), console.Size(i.Bytes), what})
+	}
+	p.columns("  ", []any{"incident", "name", "instance", "since", "files", "size", "state"}, rows, right(5), right(6))
 }
 
 func (t Text) keeper(p *page, k recover.KeeperStatus) {

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/systemd"
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+func newGuard(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "guard",
+		Short: "Hold every instance file open and watch for deletions; a daemon for every compute node",
+		Long: `Holds a read-only descriptor of every file of this host's instances, running or
+not, so that no data is lost whoever deletes files, reboots or stops an instance;
+and keeps what is small and held by nobody: disk.info, and each domain's definition.
+
+It notices a deletion at once, says so in its log, raises its metrics, and with
+guard.lock in the configuration locks the affected instances in Nova, so that their
+owners can't reboot them. Everything can be rescued from what it holds, also when
+libvirt and QEMU have nothing any more: see "os-rescue scan".
+
+What is deleted in the ordinary way is let go within seconds: when Nova says that
+the instance was deleted or has moved, or its running QEMU has no such file. When
+Nova can't be asked, after guard.grace; and when free space falls under
+guard.min_free_percent. What an instance needs that still exists is held without
+limit: when you know better, "os-rescue guard release UUID" lets it go.
+
+It runs under systemd (os-rescue-guard.service), which keeps the descriptors while
+it is restarted. SIGHUP has it read its configuration again. It needs no Nova; what
+it needs of Nova for more is in docs/openstack.md.`,
+		Example: `  systemctl enable --now os-rescue-guard
+  os-rescue guard --log-level debug
+  os-rescue status`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.guard(cmd) },
+	}
+	cmd.AddCommand(newGuardRelease(a))
+	return cmd
+}
+
+func newGuardRelease(a *app) *cobra.Command {
+	yes := false
+	cmd := &cobra.Command{
+		Use:   "release UUID",
+		Short: "Let the guard's deleted files of an instance go: they are not needed any more",
+		Long: `The guard holds the deleted files of an instance that still exists, without limit.
+When the instance was restored in another way, or its data is not needed, this lets
+them go, and their room is free. What nobody else has open is gone for good then:
+it asks first, or needs --yes.`,
+		Example: `  os-rescue guard release 6f0c1f4e-3d53-4c9c-8a83-0d5b0c1f9a11`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, e, err := a.open(cmd, false)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			status, err := e.Guard(ctx)
+			if err != nil {
+				return err
+			}
+			if !status.Running {
+				return fmt.Errorf("%w: no guard runs on this host", recover.ErrUnusable)
+			}
+			for _, i := range status.Incidents {
+				if i.UUID != args[0] && i.Domain != args[0] {
+					continue
+				}
+				if err := a.mayRelease(ctx, i, yes); err != nil {
+					return err
+				}
+				return e.GuardRelease(ctx, i.UUID)
+			}
+			return fmt.Errorf("%w: the guard holds no deleted files of an instance %s", recover.ErrNothingSelected, args[0])
+		},
+	}
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return cmd
+}
+
+// mayRelease asks whether the deleted files of an instance may be lost.
+func (a *app) mayRelease(ctx context.Context, i recover.Incident, yes bool) error {
+	if yes {
+		return nil
+	}
+	if !a.interactive() {
+		return fmt.Errorf("%w: what nobody else has open of the deleted files of %s would be gone for good: add --yes, or run it on a terminal. Nothing was changed", errNoConsent, i.Domain)
+	}
+	for _, path := range i.Paths {
+		a.say("  %s", path)
+	}
+	a.say("The guard holds these deleted files of %s (%s). What nobody else has open is gone for good. Type yes to let them go:", i.Domain, i.UUID)
+	return agreed(ctx, a.stdin)
+}
+
+// guard runs the daemon until a signal ends it.
+func (a *app) guard(cmd *cobra.Command) error {
+	ctx, e, err := a.open(cmd, true)
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	log := zerolog.Ctx(ctx)
+	prepareDaemon(log)
+	service, err := systemd.New()
+	if err != nil {
+		return fmt.Errorf("%w: %w", recover.ErrUnusable, err)
+	}
+	var shelf recover.Shelf // nil, not a nil pointer in it
+	if service.Enabled() {
+		shelf = service
+	}
+	inherited := service.Inherited()
+	g, err := e.NewGuard(guardOptions(e.config), shelf, inherited)
+	if err != nil {
+		return err
+	}
+	defer a.rereadOnHangup(cmd, g, service, log)()
+
+	go beat(ctx, service, g)
+	err = g.Run(ctx, func() {
+		held := g.Status().Held
+		log.Info().Int("files", held.Files).Int("inherited", len(inherited)).Msg("the guard is up")
+		warn(log, service.Ready())
+	})
+	warn(log, service.Stopping())
+	// What was stored last must be systemd's before this process ends.
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	warn(log, service.Barrier(limit))
+	if err == nil {
+		log.Info().Msg("the guard has ended")
+	}
+	return err
+}
+
+// beat tells systemd that the guard lives, for as long as its status can be had,
+// and what it holds.
+func beat(ctx context.Context, service *systemd.Notifier, g guard) {
+	every := 10 * time.Second
+	if limit := service.WatchdogInterval(); limit > 0 {
+		every = min(every, limit/3)
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		s := g.Status()
+		_ = service.Status(fmt.Sprintf("%d files held, %d of them deleted; %d incidents", s.Held.Files, s.Held.DeletedFiles, len(s.Incidents)))
+		_ = service.Watchdog()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// rereadOnHangup lets SIGHUP change what of the guard's configuration can be
+// changed while it runs. What is wrong with it leaves everything as it was. It
+// returns what ends that.
+func (a *app) rereadOnHangup(cmd *cobra.Command, g guard, service *systemd.Notifier, log *zerolog.Logger) func() {
+	reload := func() {
+		warn(log, service.Reloading())
+		c, err := a.loadConfig(cmd)
+		if err != nil {
+			log.Error().Err(err).Msg("the configuration is not changed")
+		} else {
+			g.Configure(guardOptions(c))
+			log.Info().Msg("the configuration was read again; host, paths, libvirt and guard.metrics take effect at a restart")
+		}
+		warn(log, service.Ready())
+	}
+	a.reload.Store(&reload)
+	return func() { a.reload.Store(nil) }
+}
+
+// prepareDaemon does for the process what its unit does where one starts it.
+func prepareDaemon(log *zerolog.Logger) {
+	// By this name it is seen as a holder (proc_pid_comm(5): 15 characters).
+	warn(log, os.WriteFile("/proc/self/comm", []byte("os-rescue-guard"), 0))
+	// oom_score_adj -1000 is "never" (proc_pid_oom_score_adj(5)).
+	warn(log, os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0))
+	const many = 1 << 20 // fs.nr_open's default: no process may have more
+	var limit unix.Rlimit
+	if unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: many, Max: many}) == nil {
+		return
+	}
+	err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
+	if err == nil {
+		limit.Cur = limit.Max
+		err = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	}
+	warn(log, err)
+}
+
+func warn(log *zerolog.Logger, err error) {
+	if err != nil {
+		log.Warn().Err(err).Msg("the guard goes on without it")
+	}
+}

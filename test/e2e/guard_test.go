@@ -1,0 +1,241 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/test/lab"
+	"github.com/os-rescue/os-rescue/test/lyingfs"
+)
+
+// guard starts a guard and waits until it has looked for every file.
+func guard(t *testing.T, l *lab.Lab, env ...string) *lab.Process {
+	t.Helper()
+	p := l.StartCommand(t, env, "guard", "--log-format", "json")
+	t.Cleanup(func() { p.Signal(t, syscall.SIGKILL); <-p.Done() })
+	waitFor(t, "the guard", func() bool {
+		select {
+		case <-p.Done():
+			_, stderr := p.Output()
+			t.Fatalf("the guard has ended:\n%s", stderr)
+		default:
+		}
+		return !guarded(t, l).Scanned.IsZero()
+	})
+	return p
+}
+
+// guarded returns what the guard holds, by `os-rescue status`.
+func guarded(t *testing.T, l *lab.Lab) recover.GuardStatus {
+	t.Helper()
+	var overview struct {
+		Guard recover.GuardStatus `json:"guard"`
+	}
+	decode(t, run(t, l, 0, "status", "--output", "json").Stdout, &overview)
+	return overview.Guard
+}
+
+// awaitGuard waits until the guard says so.
+func awaitGuard(t *testing.T, l *lab.Lab, what string, ok func(recover.GuardStatus) bool) recover.GuardStatus {
+	t.Helper()
+	var s recover.GuardStatus
+	defer func() {
+		if t.Failed() {
+			t.Logf("the guard says %s", asJSON(t, s))
+		}
+	}()
+	waitFor(t, what, func() bool {
+		s = guarded(t, l)
+		return ok(s)
+	})
+	return s
+}
+
+func incidents(n int) func(recover.GuardStatus) bool {
+	return func(s recover.GuardStatus) bool { return len(s.Incidents) == n }
+}
+
+// forget ends a guest's QEMU and has libvirt forget its domain.
+func (v *victim) forget(t *testing.T) {
+	t.Helper()
+	v.Destroy(t)
+	v.l.Virsh(t, "undefine", v.Name)
+}
+
+// The files, the QEMU and the domain are gone: the guard has all that is needed.
+func TestGuestsComeBackFromTheGuardAlone(t *testing.T) {
+	l := lab.New(t, withFailpoints)
+	guests := bootAll(t, l, lab.Spec{LogAppend: true, Ephemeral: true, Swap: "qcow2", ConfigDrive: true}, lab.Spec{}, lab.Spec{})
+	v, stopped, off := guests[0], guests[1], guests[2]
+	v.WaitBeat(t, 3)
+	stopped.PowerOff(t)
+	stopped.WaitGone(t)
+	off.WaitBeat(t, 3)
+	g := guard(t, l)
+	sums := map[string]string{}
+	for _, path := range []string{stopped.Disk, stopped.Base} {
+		sums[path] = digest(t, path)
+	}
+	l.Purge(t)
+	awaitGuard(t, l, "three incidents", incidents(3))
+	_, said := g.Output()
+	if n := strings.Count(said, "files of an instance were deleted"); n != 3 {
+		t.Errorf("the guard has said it %d times:\n%s", n, said)
+	}
+	beat := v.LastBeat()
+	v.forget(t)
+	off.Destroy(t)
+	if got := scan(t, l)[v.UUID]; got.Verdict != recover.VerdictRecoverable || got.PID != 0 {
+		t.Fatalf("scan says %s of it: %s", got.Verdict, asJSON(t, got))
+	}
+	ran := rescue(t, l, 0, "--all")
+	for _, each := range guests {
+		if got := of(t, ran, each); got.Outcome != recover.OutcomeRescued {
+			t.Errorf("the report is %s", asJSON(t, got))
+		}
+	}
+	v.isBack(t, 1)
+	v.intact(t)
+	v.Verify(t)
+	if again := v.Boots()[1]; again.LastBeat < beat || again.Gaps != 0 {
+		t.Errorf("beat %d was said before the end; on the disk are %d with %d gaps", beat, again.LastBeat, again.Gaps)
+	}
+	v.logHas(t, beat)
+	v.holdsWhatIsPublished(t)
+	off.isBack(t, 1) // it ran when its files were deleted
+	if state := stopped.State(t); state != "shut off" {
+		t.Errorf("the stopped guest is %s", state)
+	}
+	for path, want := range sums {
+		if got := digest(t, path); got != want {
+			t.Errorf("%s is another file", path)
+		}
+	}
+	s := awaitGuard(t, l, "the end of the incidents", func(s recover.GuardStatus) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
+	if s.Released[recover.ReleasedProven] == 0 {
+		t.Errorf("it has released %v", s.Released)
+	}
+	t.Run("nothing is left open or behind", func(t *testing.T) { nothingIsLeft(t, l) })
+	t.Run("a live rescue ends the incident too", func(t *testing.T) {
+		remove(t, v.Disk, off.Disk)
+		awaitGuard(t, l, "the incidents", incidents(2))
+		report := report(t, run(t, l, 0, "--all", "--offline", "--yes", "--mode", "live", "--output", "json"))
+		if got := of(t, report, v); got.Outcome != recover.OutcomeRescued {
+			t.Errorf("the report is %s", asJSON(t, got))
+		}
+		v.unharmed(t)
+		awaitGuard(t, l, "their end", func(s recover.GuardStatus) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
+	})
+	t.Run("a domain that is removed in order is let go after the grace", func(t *testing.T) {
+		g.Signal(t, syscall.SIGTERM)
+		if r := g.Wait(t); r.Code != 0 {
+			t.Errorf("the guard ended with %d:\n%s", r.Code, r.Stderr)
+		}
+		guard(t, l, "OS_RESCUE_GUARD_GRACE=1s")
+		off.forget(t)
+		remove(t, filepath.Dir(off.Disk))
+		s := awaitGuard(t, l, "it is let go", func(s recover.GuardStatus) bool { return s.Released[recover.ReleasedGrace] >= 2 })
+		if len(s.Incidents) != 0 || s.Held.DeletedFiles != 0 {
+			t.Errorf("it says %s", asJSON(t, s))
+		}
+	})
+}
+
+// What a guard holds is not lost with it, also where no systemd keeps it.
+func TestAGuardThatEndsInAnIncidentHandsItsFilesOver(t *testing.T) {
+	l := lab.New(t, withFailpoints)
+	v := boot(t, l, lab.Spec{})
+	v.WaitBeat(t, 3)
+	config := filepath.Join(t.TempDir(), "os-rescue.yaml")
+	write(t, config, "guard:\n  interval: 1h\n")
+	p := l.StartCommand(t, []string{"OS_RESCUE_GUARD_METRICS=127.0.0.1:0"}, "guard", "--log-format", "json", "--config", config)
+	t.Cleanup(func() { p.Signal(t, syscall.SIGKILL); <-p.Done() })
+	waitFor(t, "the guard", func() bool { return !guarded(t, l).Scanned.IsZero() })
+
+	first := guarded(t, l).Scanned
+	write(t, config, "guard:\n  interval: 1s\n")
+	p.Signal(t, syscall.SIGHUP)
+	awaitGuard(t, l, "scans at the new interval", func(s recover.GuardStatus) bool { return s.Scanned.Sub(first) > 2*time.Second })
+	write(t, config, "guard:\n  intervall: 1s\n")
+	p.Signal(t, syscall.SIGHUP)
+	waitFor(t, "the complaint", func() bool { _, said := p.Output(); return strings.Contains(said, "intervall") })
+
+	l.DeleteTree(t)
+	awaitGuard(t, l, "the incident", incidents(1))
+	beat := v.LastBeat()
+	p.Signal(t, syscall.SIGTERM)
+	if r := p.Wait(t); r.Code != 0 {
+		t.Errorf("the guard ended with %d:\n%s", r.Code, r.Stderr)
+	}
+	if status := holdings(t, l); len(status.Holds) < 2 {
+		t.Fatalf("the keeper holds %s", asJSON(t, status))
+	}
+	v.forget(t)
+	again := guard(t, l)
+	awaitGuard(t, l, "the incident again", incidents(1))
+	waitFor(t, "the keeper has given them back", func() bool { return len(holdings(t, l).Holds) == 0 })
+	rescue(t, l, 0, "--all")
+	v.isBack(t, 1)
+	if boot := v.Boots()[1]; boot.LastBeat < beat || boot.Gaps != 0 {
+		t.Errorf("beat %d was said before the end; on the disk are %d with %d gaps", beat, boot.LastBeat, boot.Gaps)
+	}
+	again.Signal(t, syscall.SIGTERM)
+	again.Wait(t)
+}
+
+// A hold must not keep Nova from removing an instance's directory.
+func TestWhereDeletedFilesKeepAHiddenNameNothingIsHeld(t *testing.T) {
+	l := lab.New(t, withFailpoints)
+	_, err := lyingfs.Mount(lab.InstancesDir, t.TempDir(), lyingfs.Options{SillyRename: true})
+	must(t, err)
+	t.Cleanup(func() { _ = unix.Unmount(lab.InstancesDir, unix.MNT_DETACH) })
+	v := boot(t, l, lab.Spec{NoAgent: true})
+	v.WaitBeat(t, 2)
+	guard(t, l)
+	s := guarded(t, l)
+	if s.Held.Files != 0 {
+		t.Errorf("it holds %s", asJSON(t, s.Held))
+	}
+	says(t, strings.Join(s.Problems, "\n"), "hidden name", "noticed")
+	v.Destroy(t)
+	awaitGuard(t, l, "a scan", func(now recover.GuardStatus) bool { return now.Scanned.After(s.Scanned) })
+	must(t, os.RemoveAll(filepath.Dir(v.Disk))) // as Nova deletes it
+	if _, err := os.Stat(filepath.Dir(v.Disk)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("its directory is still there: %v", err)
+	}
+}
+
+// The guard's own descriptors are no use of a file: what stands in the way is
+// moved aside as without it.
+func TestTheGuardDoesNotStandInTheWayOfReplaceExisting(t *testing.T) {
+	l := lab.New(t, withFailpoints)
+	v := boot(t, l, lab.Spec{})
+	v.WaitBeat(t, 3)
+	guard(t, l)
+	remove(t, v.Disk)
+	awaitGuard(t, l, "the incident", incidents(1))
+	write(t, v.Disk, "something else")
+	awaitGuard(t, l, "the new file", func(s recover.GuardStatus) bool { return s.Held.Files >= 4 })
+	if got := scan(t, l)[v.UUID]; got.Verdict != recover.VerdictConflict {
+		t.Errorf("scan says %s", got.Verdict)
+	}
+	rescue(t, l, 1, "--all")
+	v.unharmed(t)
+	ran := rescue(t, l, 0, "--all", "--replace-existing")
+	v.isBack(t, 1)
+	kept, err := os.ReadFile(fmt.Sprintf("%s.replaced-%s", v.Disk, ran.Run))
+	if err != nil || string(kept) != "something else" {
+		t.Errorf("what stood there is %q: %v", kept, err)
+	}
+	awaitGuard(t, l, "the end", func(s recover.GuardStatus) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
+}
