@@ -37,6 +37,9 @@ type Options struct {
 	URI      string        // libvirt's connection URI; DefaultURI when empty
 	RunDir   string        // where libvirt's QEMU driver keeps NAME.pid; DefaultRunDir when empty
 	RetryFor time.Duration // how long a broken connection is opened again; DefaultRetryFor when 0
+	// Lazy connects at the first call: for a daemon, which libvirt's absence must
+	// not end.
+	Lazy bool
 }
 
 // Client is one host's libvirt. It is safe for concurrent use.
@@ -58,7 +61,8 @@ type Client struct {
 
 var _ recover.Hypervisor = (*Client)(nil)
 
-// Open connects to libvirt once, without trying again. The process must have
+// Open connects to libvirt once, without trying again, or not at all if it is to be
+// lazy. The process must have
 // called StartEventLoop before. It returns an error that wraps
 // recover.ErrUnavailable when libvirt can't be reached in 15 s. The caller
 // closes the Client.
@@ -76,6 +80,9 @@ func Open(ctx context.Context, opts Options) (*Client, error) {
 	c.shownURI = c.uri
 	if u, err := url.Parse(c.uri); err == nil {
 		c.shownURI = u.Redacted()
+	}
+	if opts.Lazy {
+		return c, nil
 	}
 	conn, err := c.take(ctx)
 	if err != nil {

@@ -215,17 +215,27 @@ func (g *Guard) lookOn(ctx context.Context) {
 
 // hearEvents has domains looked at that have changed.
 func (g *Guard) hearEvents(ctx context.Context) {
-	events, err := g.e.Hypervisor.Events(ctx)
-	if err != nil {
-		g.problem("events", fmt.Errorf("libvirt's events are not heard, so domains are looked at only every %s: %w", g.optionsNow().Interval, err))
-		return
+	for ctx.Err() == nil {
+		events, err := g.e.Hypervisor.Events(ctx)
+		if err != nil {
+			g.problem("events", fmt.Errorf("libvirt's events are not heard, so domains are looked at only every %s: %w", g.optionsNow().Interval, err))
+			pause(ctx, DefaultGuardInterval)
+			continue
+		}
+		g.problem("events", nil)
+		g.domainChanged("") // before it was heard
+		for uuid := range events {
+			g.domainChanged(uuid)
+		}
 	}
-	for uuid := range events {
-		g.mu.Lock()
-		g.stale[uuid] = true
-		g.mu.Unlock()
-		g.lookSoon()
-	}
+}
+
+// domainChanged has a domain, or with "" all of them, read anew.
+func (g *Guard) domainChanged(uuid string) {
+	g.mu.Lock()
+	g.stale[uuid] = true
+	g.mu.Unlock()
+	g.lookSoon()
 }
 
 // lookSoon has the next full scan made now.

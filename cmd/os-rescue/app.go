@@ -98,6 +98,11 @@ type opened struct {
 // the context, and makes the engine. What checks say of the configuration comes
 // before anything is connected to. The caller calls close.
 func (a *app) open(cmd *cobra.Command, libvirt bool, checks ...func(config.Config) error) (context.Context, opened, error) {
+	return a.openAs(cmd, connection{libvirt: libvirt}, checks...)
+}
+
+// openAs is open for a connection of a kind.
+func (a *app) openAs(cmd *cobra.Command, kind connection, checks ...func(config.Config) error) (context.Context, opened, error) {
 	ctx := cmd.Context()
 	if !a.sys.isRoot {
 		return ctx, opened{}, errNotRoot
@@ -113,7 +118,8 @@ func (a *app) open(cmd *cobra.Command, libvirt bool, checks ...func(config.Confi
 	}
 	logger := a.logger(c)
 	ctx = logger.WithContext(ctx)
-	e, done, err := a.sys.connect(ctx, connection{config: c, env: a.sys.env, libvirt: libvirt, global: globalFlags(cmd), logger: logger, progress: a.progress()})
+	kind.config, kind.env, kind.global, kind.logger, kind.progress = c, a.sys.env, globalFlags(cmd), logger, a.progress()
+	e, done, err := a.sys.connect(ctx, kind)
 	if err != nil {
 		return ctx, opened{}, err
 	}

@@ -103,7 +103,7 @@ func (a *app) mayRelease(ctx context.Context, i recover.Incident, yes bool) erro
 
 // guard runs the daemon until a signal ends it.
 func (a *app) guard(cmd *cobra.Command) error {
-	ctx, e, err := a.open(cmd, true)
+	ctx, e, err := a.openAs(cmd, connection{libvirt: true, daemon: true})
 	if err != nil {
 		return err
 	}

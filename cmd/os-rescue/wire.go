@@ -46,7 +46,11 @@ func connect(ctx context.Context, c connection) (engine, func(), error) {
 		stop()
 		return nil, nil, fmt.Errorf("%w: %w", recover.ErrUnusable, err)
 	}
-	client, err := hypervisor.Open(ctx, hypervisor.Options{URI: c.config.LibvirtURI, RunDir: c.config.LibvirtRunDir})
+	o := hypervisor.Options{URI: c.config.LibvirtURI, RunDir: c.config.LibvirtRunDir}
+	if c.daemon {
+		o.Lazy, o.RetryFor = true, guardRetryFor
+	}
+	client, err := hypervisor.Open(ctx, o)
 	if err != nil {
 		stop()
 		return nil, nil, err

@@ -35,6 +35,10 @@ const (
 	// LeastPrivilege is called.
 	LeastRescuer = "least"
 	leastRole    = "instance_rescuer"
+	// Guard is the user that the guard signs in as, with a role that may nothing
+	// until then either.
+	Guard     = "guard"
+	guardRole = "instance_guard"
 )
 
 // The flavors, by ID and name.
@@ -61,6 +65,7 @@ func grants() []grant {
 		{serviceUser, serviceProject, "admin"},
 		{Rescuer, RescueProject, "admin"},
 		{LeastRescuer, RescueProject, leastRole},
+		{Guard, RescueProject, guardRole},
 	}
 	for _, name := range Projects() {
 		all = append(all, grant{name, name, "member"}, grant{adminUser, name, "admin"})
