@@ -6,11 +6,12 @@
 # make bench    os-rescue beside lsof, cp and cmp; as root, installs what is missing
 # make fuzz     each fuzz target for FUZZTIME
 # make lint     go vet, gofmt, golangci-lint
-# make install  binary, configuration, manual pages and completions; PREFIX, DESTDIR
+# make install  binary, configuration, units, manual pages and completions; PREFIX, DESTDIR
 
 GO         ?= go
 PREFIX     ?= /usr/local
 SYSCONFDIR ?= /etc
+UNITDIR    ?= $(PREFIX)/lib/systemd/system
 FUZZTIME   ?= 10s
 BENCHFLAGS ?=
 
@@ -89,8 +90,20 @@ demo: packages
 bench: packages
 	$(GO) run ./test/bench $(BENCHFLAGS)
 
+UNITS = os-rescue-guard.service os-rescue-check.service os-rescue-check.timer
+
+.PHONY: install-units
+install-units:
+	install -d $(DESTDIR)$(UNITDIR)
+	@set -e; for unit in $(UNITS); do \
+		echo "etc/$$unit -> $(DESTDIR)$(UNITDIR)/$$unit"; \
+		sed -e 's|/usr/local/sbin/|$(PREFIX)/sbin/|' -e 's|/etc/os-rescue/|$(SYSCONFDIR)/os-rescue/|' etc/$$unit \
+			> $(DESTDIR)$(UNITDIR)/$$unit; \
+		chmod 0644 $(DESTDIR)$(UNITDIR)/$$unit; \
+	done
+
 .PHONY: install
-install: build
+install: build install-units
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(SYSCONFDIR)/os-rescue \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	realsystemd "github.com/os-rescue/os-rescue/test/systemd"
 )
 
 // roleVariable makes the test binary a service.
@@ -24,13 +26,15 @@ func TestMain(m *testing.M) {
 	var err error
 	switch os.Getenv(roleVariable) {
 	case "":
-		os.Exit(m.Run())
+		realsystemd.Main(m)
 	case "store":
 		err = storeAndHang()
 	case "inherit":
 		err = inherit()
 	case "flood":
 		err = flood()
+	case "hold":
+		err = hold()
 	}
 	if err != nil {
 		fmt.Println("error:", err)

@@ -1,0 +1,176 @@
+package systemd
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// stageVariable tells the program which of its lives it is in.
+const (
+	stageVariable = "OS_RESCUE_SYSTEMD_STAGE"
+	stageInit     = "init"
+	stageInside   = "inside"
+)
+
+// readyLimit is how long systemd may take to start, on a machine that may be busy.
+const readyLimit = 2 * time.Minute
+
+// Main runs a package's tests under systemd, and exits. Use it as the body of
+// TestMain.
+func Main(m *testing.M) {
+	Enter()
+	os.Exit(m.Run())
+}
+
+// Enter returns when this program runs under a systemd of its own. At first it
+// runs it again, with the same arguments, in there, and exits with its exit code:
+// call it first of all.
+func Enter() {
+	var code int
+	var err error
+	switch os.Getenv(stageVariable) {
+	case stageInside:
+		if err = WaitReady(); err == nil {
+			return
+		}
+	case stageInit:
+		err = initStage()
+	default:
+		code, err = Outside(append(os.Environ(), stageVariable+"="+stageInit))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "systemd:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// initStage makes the namespaces a machine and becomes systemd.
+func initStage() error {
+	if os.Getpid() != 1 {
+		return fmt.Errorf("%s=%s is for Enter's own use", stageVariable, stageInit)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make the mounts private: %w", err)
+	}
+	if err := mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return err
+	}
+	if err := mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
+		return err
+	}
+	return Become(append(os.Environ(), stageVariable+"="+stageInside))
+}
+
+// Outside runs this program again with that environment, as process 1 of new
+// namespaces, where it is to call Become. It returns the exit code of the program
+// that Become starts.
+func Outside(env []string) (int, error) {
+	if os.Geteuid() != 0 {
+		return 0, errors.New("a systemd of one's own needs root")
+	}
+	// The parent's death signal is bound to the thread that forks.
+	runtime.LockOSThread()
+	exit, theirs, err := os.Pipe()
+	if err != nil {
+		return 0, err
+	}
+	defer exit.Close()
+	child := exec.Command("/proc/self/exe", os.Args[1:]...) //nolint:noctx // it is the program, and ends with it
+	child.Args[0] = os.Args[0]
+	child.Env = append(env, cgroupVariable+"="+strconv.Itoa(os.Getpid()))
+	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
+	child.ExtraFiles = []*os.File{theirs} // exitFD
+	child.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	// A signal to systemd means something else to it: the end is SIGKILL.
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	err = child.Start()
+	theirs.Close()
+	if err != nil {
+		return 0, fmt.Errorf("enter new namespaces: %w", err)
+	}
+	go func() {
+		<-signals
+		_ = child.Process.Kill()
+	}()
+	text, err := io.ReadAll(exit)
+	_ = child.Process.Kill()
+	_ = child.Wait() // all processes inside have ended then (pid_namespaces(7))
+	removeCgroup(os.Getpid())
+	if err != nil {
+		return 0, err
+	}
+	code, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return 0, errors.New("the program inside was killed, or systemd could not be started")
+	}
+	return code, nil
+}
+
+// exitFD is where the program's exit code is written to.
+const exitFD = 3
+
+// Become starts this program again with that environment, and makes this process
+// systemd: it returns an error only. It must be process 1 in a mount namespace with
+// private mounts, a /proc of its own, and a /run of its own, as Outside has made it.
+// The program calls WaitReady.
+func Become(env []string) error {
+	// A control group namespace belongs to a thread.
+	runtime.LockOSThread()
+	if err := prepare(); err != nil {
+		return err
+	}
+	unix.CloseOnExec(exitFD)
+	// systemd reaps it and tells nobody its exit code.
+	relay := []string{"sh", "-c", fmt.Sprintf(`"$@" %[1]d>&-; echo $? >&%[1]d`, exitFD), "sh", "/proc/self/exe"}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	relay[4] = self
+	_, err = syscall.ForkExec("/bin/sh", append(relay, os.Args[1:]...), &syscall.ProcAttr{Env: env, Files: []uintptr{0, 1, 2, exitFD}})
+	if err != nil {
+		return fmt.Errorf("run the program inside: %w", err)
+	}
+	return syscall.Exec("/lib/systemd/systemd", []string{
+		"/lib/systemd/systemd", "--system", "--unit=" + target, "--log-target=console", "--log-level=info", "--show-status=no",
+	}, []string{
+		// What systemd does in a container it does not do to the kernel.
+		"container=os-rescue-test",
+		"PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+		"SYSTEMD_UNIT_PATH=" + unitDir,
+		"SYSTEMD_GENERATOR_PATH=" + emptyDir,
+		"SYSTEMD_ENVIRONMENT_GENERATOR_PATH=" + emptyDir,
+	})
+}
+
+// WaitReady returns when systemd has started.
+func WaitReady() error {
+	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		out, err := exec.Command("systemctl", "is-system-running").CombinedOutput() //nolint:noctx // it is short
+		state := strings.TrimSpace(string(out))
+		if state == "running" {
+			return nil
+		}
+		if time.Since(start) > readyLimit {
+			log, _ := os.ReadFile(logFile)
+			return fmt.Errorf("systemd has not started: %s %w\n%s", state, err, log)
+		}
+	}
+}
