@@ -89,7 +89,9 @@ func findInstance(r Report, uuid string) *Instance {
 
 // serious is false for what is deleted in the ordinary course of things, also while
 // an instance has it open: libvirt makes the console log anew at every start.
-func serious(role Role) bool { return role != RoleOther && role != RoleConsoleLog && role != RoleDiskInfo }
+func serious(role Role) bool {
+	return role != RoleOther && role != RoleConsoleLog && role != RoleDiskInfo
+}
 
 // missesFiles is true for an instance that a scan found without files that it needs.
 func missesFiles(i Instance) bool {
@@ -185,17 +187,19 @@ func (g *Guard) mayHold(dir *beneath.Dir) bool {
 		return !silly
 	}
 	top, err := g.root.OpenDir(g.e.Settings.InstancesPath)
-	if err == nil {
-		defer top.Close()
-		var at unix.Stat_t
-		if at, err = top.Info(); err == nil && at.Dev == st.Dev {
-			silly, err = sillyRenames(top)
-		}
-	}
 	if err != nil {
-		g.problem("probe", fmt.Errorf("whether files may be held can't be tried out: %w", err))
-		return errors.Is(err, unix.EROFS)
+		return false // tried again at the next sweep
 	}
+	defer top.Close()
+	if at, err := top.Info(); err != nil || at.Dev != st.Dev {
+		return err == nil // a mount below the instances directory, which Nova does not make
+	}
+	silly, err = sillyRenames(top)
+	if err != nil {
+		err = fmt.Errorf("whether a deleted file that is open keeps a hidden name on this file system can't be tried out (for that the instances directory must be writable to the guard: ReadWritePaths= and CAP_DAC_OVERRIDE in its unit), and in doubt nothing is held: %w", err)
+		silly = true
+	}
+	g.problem("probe", err)
 	g.mu.Lock()
 	g.silly[st.Dev] = silly
 	g.mu.Unlock()

@@ -126,55 +126,18 @@ func ownerOfDir(name string) string {
 // openTreeFile opens a file to be held: for reading alone, with O_DIRECT where a
 // buffered read may lie and the file system has it, and no lock.
 func openTreeFile(dir *beneath.Dir, name string) (*os.File, error) {
-	f, err := dir.Open(name, os.O_RDONLY|unix.O_NOATIME)
+	f, err := dir.Open(name, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
 	if _, coherent, err := copier.Coherent(f); err != nil || coherent {
 		return f, err
 	}
-	if direct, err := dir.Open(name, os.O_RDONLY|unix.O_NOATIME|unix.O_DIRECT); err == nil {
+	if direct, err := dir.Open(name, os.O_RDONLY|unix.O_DIRECT); err == nil {
 		f.Close()
 		return direct, nil
 	}
 	return f, nil
-}
-
-// sillyRenames is true when a file that is deleted while somebody has it open
-// keeps a hidden name in its directory, as on NFS (fs/nfs/unlink.c) and with some
-// FUSE servers: such a hold would keep Nova from removing the directory. It is
-// tried, with a file of the guard's own in a directory of its own.
-func sillyRenames(top *beneath.Dir) (silly bool, err error) {
-	const name = stagePrefix + "guard-probe"
-	dir, err := top.Subdir(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		dir, err = top.Mkdir(name, beneath.Owner{Mode: 0o700})
-	}
-	if err != nil {
-		return false, err
-	}
-	defer func() {
-		dir.Close()
-		if rerr := top.RemoveDir(name); err == nil && !silly && rerr != nil {
-			err = rerr
-		}
-	}()
-	if left, err := dir.Names(); err == nil { // of a guard that was killed
-		for _, n := range left {
-			_ = dir.Remove(n)
-		}
-	}
-	f, err := dir.Create("probe")
-	if err != nil {
-		return false, err
-	}
-	err = dir.Remove("probe")
-	var names []string
-	if err == nil {
-		names, err = dir.Names()
-	}
-	f.Close()
-	return slices.ContainsFunc(names, func(n string) bool { return n != "probe" }), err
 }
 
 // inTree is true for a path below the instances directory.

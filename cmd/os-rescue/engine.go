@@ -51,7 +51,7 @@ type connection struct {
 	config   config.Config
 	env      map[string]string
 	libvirt  bool
-	daemon   bool // libvirt need not be up, and is not waited for
+	daemon   bool           // libvirt need not be up, and is not waited for
 	global   []string       // the flags that another os-rescue needs to be configured alike
 	logger   zerolog.Logger // for what outlives ctx
 	progress recover.Progress

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -187,7 +188,10 @@ func prepareDaemon(log *zerolog.Logger) {
 	// By this name it is seen as a holder (proc_pid_comm(5): 15 characters).
 	warn(log, os.WriteFile("/proc/self/comm", []byte("os-rescue-guard"), 0))
 	// oom_score_adj -1000 is "never" (proc_pid_oom_score_adj(5)).
-	warn(log, os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0))
+	const score, never = "/proc/self/oom_score_adj", "-1000"
+	if now, err := os.ReadFile(score); err != nil || strings.TrimSpace(string(now)) != never {
+		warn(log, os.WriteFile(score, []byte(never), 0))
+	}
 	const many = 1 << 20 // fs.nr_open's default: no process may have more
 	var limit unix.Rlimit
 	if unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: many, Max: many}) == nil {
