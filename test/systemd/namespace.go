@@ -31,12 +31,12 @@ const readyLimit = 2 * time.Minute
 // TestMain.
 func Main(m *testing.M) {
 	Enter()
-	os.Exit(m.Run())
+	Exit(m.Run())
 }
 
 // Enter returns when this program runs under a systemd of its own. At first it
-// runs it again, with the same arguments, in there, and exits with its exit code:
-// call it first of all.
+// runs it again, with the same arguments, in there, and exits with the code that
+// the program gives to Exit: call it first of all.
 func Enter() {
 	var code int
 	var err error
@@ -71,12 +71,12 @@ func initStage() error {
 	if err := mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
 		return err
 	}
-	return Become(append(os.Environ(), stageVariable+"="+stageInside))
+	return Become(stageVariable + "=" + stageInside)
 }
 
 // Outside runs this program again with that environment, as process 1 of new
-// namespaces, where it is to call Become. It returns the exit code of the program
-// that Become starts.
+// namespaces, where it is to call Become. It returns what the program that Become
+// starts gives to Exit.
 func Outside(env []string) (int, error) {
 	if os.Geteuid() != 0 {
 		return 0, errors.New("a systemd of one's own needs root")
@@ -118,33 +118,41 @@ func Outside(env []string) (int, error) {
 	}
 	code, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	if err != nil {
-		return 0, errors.New("the program inside was killed, or systemd could not be started")
+		return 0, errors.New("the program inside died, or systemd could not be started")
 	}
 	return code, nil
 }
 
-// exitFD is where the program's exit code is written to.
+// exitFD is where the program's exit code is written to: systemd, which reaps it,
+// tells nobody.
 const exitFD = 3
 
-// Become starts this program again with that environment, and makes this process
-// systemd: it returns an error only. It must be process 1 in a mount namespace with
+// Exit ends the program inside, and all the rest.
+func Exit(code int) {
+	if _, err := fmt.Fprintln(os.NewFile(exitFD, "exit code"), code); err != nil {
+		fmt.Fprintln(os.Stderr, "systemd: say the exit code:", err)
+	}
+	os.Exit(code)
+}
+
+// Become starts this program again, with those variables in its environment as well
+// (NAME=value), and makes this process systemd: it returns an error only. It must be process 1 in a mount namespace with
 // private mounts, a /proc of its own, and a /run of its own, as Outside has made it.
-// The program calls WaitReady.
-func Become(env []string) error {
+// The program calls WaitReady first, and Exit at its end.
+func Become(variables ...string) error {
 	// A control group namespace belongs to a thread.
 	runtime.LockOSThread()
 	if err := prepare(); err != nil {
 		return err
 	}
 	unix.CloseOnExec(exitFD)
-	// systemd reaps it and tells nobody its exit code.
-	relay := []string{"sh", "-c", fmt.Sprintf(`"$@" %[1]d>&-; echo $? >&%[1]d`, exitFD), "sh", "/proc/self/exe"}
-	self, err := os.Executable()
-	if err != nil {
-		return err
+	for _, v := range variables {
+		name, value, _ := strings.Cut(v, "=")
+		if err := os.Setenv(name, value); err != nil {
+			return err
+		}
 	}
-	relay[4] = self
-	_, err = syscall.ForkExec("/bin/sh", append(relay, os.Args[1:]...), &syscall.ProcAttr{Env: env, Files: []uintptr{0, 1, 2, exitFD}})
+	_, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2, exitFD}})
 	if err != nil {
 		return fmt.Errorf("run the program inside: %w", err)
 	}
@@ -162,6 +170,7 @@ func Become(env []string) error {
 
 // WaitReady returns when systemd has started.
 func WaitReady() error {
+	unix.CloseOnExec(exitFD)
 	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
 		out, err := exec.Command("systemctl", "is-system-running").CombinedOutput() //nolint:noctx // it is short
 		state := strings.TrimSpace(string(out))
