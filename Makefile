@@ -96,8 +96,8 @@ UNITS = os-rescue-guard.service os-rescue-check.service os-rescue-check.timer
 install-units:
 	install -d $(DESTDIR)$(UNITDIR)
 	@set -e; for unit in $(UNITS); do \
-		echo "etc/$$unit -> $(DESTDIR)$(UNITDIR)/$$unit"; \
-		sed -e 's|/usr/local/sbin/|$(PREFIX)/sbin/|' -e 's|/etc/os-rescue/|$(SYSCONFDIR)/os-rescue/|' etc/$$unit \
+		echo "etc/systemd/$$unit -> $(DESTDIR)$(UNITDIR)/$$unit"; \
+		sed -e 's|/usr/local/sbin/|$(PREFIX)/sbin/|' -e 's|/etc/os-rescue/|$(SYSCONFDIR)/os-rescue/|' etc/systemd/$$unit \
 			> $(DESTDIR)$(UNITDIR)/$$unit; \
 		chmod 0644 $(DESTDIR)$(UNITDIR)/$$unit; \
 	done

@@ -29,7 +29,12 @@ func (g *Guard) look(ctx context.Context) {
 		return
 	}
 	g.problem("scan", nil)
+	var unknown []string
 	for _, i := range report.Instances {
+		if i.Verdict == VerdictUnknown {
+			unknown = append(unknown, i.Domain+": "+strings.Join(i.Reasons, "; "))
+			continue
+		}
 		g.holdOf(i)
 		if err := g.note(ctx, i); err != nil && ctx.Err() == nil {
 			g.problem("record "+i.UUID, fmt.Errorf("%s can't be noted, and could not be defined again: %w", i.Domain, err))
@@ -37,6 +42,11 @@ func (g *Guard) look(ctx context.Context) {
 			g.problem("record "+i.UUID, nil)
 		}
 	}
+	var unseen error
+	if len(unknown) > 0 {
+		unseen = fmt.Errorf("%d instances can't be looked at; nothing of theirs is let go: %s", len(unknown), unknown[0])
+	}
+	g.problem("unknown", unseen)
 	g.mu.Lock()
 	delete(g.stale, "")
 	g.report, g.scanned = report, time.Now().UTC()

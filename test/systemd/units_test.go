@@ -18,7 +18,7 @@ func units(t *testing.T) (dir string) {
 	prefix := t.TempDir()
 	do(t, os.Mkdir(filepath.Join(prefix, "sbin"), 0o755), os.Symlink(self, filepath.Join(prefix, "sbin", "os-rescue")))
 	// go test takes a result from its cache unless a file changed that the test read.
-	for _, name := range []string{"Makefile", "etc/os-rescue-guard.service", "etc/os-rescue-check.service", "etc/os-rescue-check.timer"} {
+	for _, name := range []string{"Makefile", "etc/systemd/os-rescue-guard.service", "etc/systemd/os-rescue-check.service", "etc/systemd/os-rescue-check.timer"} {
 		_, err := os.ReadFile(filepath.Join("../..", name))
 		do(t, err)
 	}

@@ -104,8 +104,10 @@ func TestWhatOwnersEndInTheIncidentComesBackFromTheGuard(t *testing.T) {
 	c := newCloud(t)
 	guests := c.boot(t, "demo", openstack.Spec{Name: "web", Flavor: openstack.FlavorFull, ConfigDrive: true}, openstack.Spec{Name: "db"}, openstack.Spec{Name: "asleep"}, openstack.Spec{Name: "off"})
 	web, db, asleep, off := guests[0], guests[1], guests[2], guests[3]
+	must(t, asleep.AwaitBeat(t.Context(), asleep.beat(t)+1))
 	must(t, servers.Suspend(t.Context(), asleep.owner.Compute, asleep.UUID).ExtractErr())
 	c.awaitStatus(t, asleep, "SUSPENDED")
+	slept := asleep.beat(t)
 	must(t, servers.Stop(t.Context(), off.owner.Compute, off.UUID).ExtractErr())
 	c.awaitStatus(t, off, "SHUTOFF")
 	c.guard(t)
@@ -141,7 +143,16 @@ func TestWhatOwnersEndInTheIncidentComesBackFromTheGuard(t *testing.T) {
 	waitFor(t, "the suspended one", func() error { return c.hasStatus(t, asleep, "SUSPENDED") })
 	must(t, servers.Resume(t.Context(), asleep.owner.Compute, asleep.UUID).ExtractErr())
 	c.awaitStatus(t, asleep, "ACTIVE")
-	asleep.unharmed(t)
+	waitFor(t, "its next beats", func() error {
+		console, err := os.ReadFile(asleep.ConsoleLog)
+		if err == nil && !strings.Contains(string(console), fmt.Sprintf("beat=%d\n", slept+3)) && !strings.Contains(string(console), fmt.Sprintf("beat=%d\r\n", slept+3)) {
+			err = fmt.Errorf("its console says %q, and it had said beat %d", console, slept)
+		}
+		if strings.Contains(string(console), "boot=") {
+			t.Fatal("it has booted")
+		}
+		return err
+	})
 	asleep.onPublishedFiles(t)
 	c.awaitGuard(t, "the end of the incidents", func(s recover.GuardStatus) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
 }
