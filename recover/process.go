@@ -162,13 +162,18 @@ func (p *process) checkQEMU(uuid string) error {
 
 // processesNamed returns the pids of every process of that command name.
 func processesNamed(proc, name string) ([]int, error) {
-	entries, err := os.ReadDir(proc)
+	dir, err := os.Open(proc)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	entries, err := dir.Readdirnames(-1)
 	if err != nil {
 		return nil, err
 	}
 	var pids []int
 	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
+		pid, err := strconv.Atoi(e)
 		if err != nil {
 			continue
 		}
@@ -179,9 +184,21 @@ func processesNamed(proc, name string) ([]int, error) {
 	return pids, nil
 }
 
+// commandName reads /proc/PID/comm. There may be thousands to read, and os.ReadFile
+// makes nine system calls where three do.
 func commandName(proc string, pid int) (string, error) {
-	data, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "comm"))
-	return strings.TrimSuffix(string(data), "\n"), err
+	path := proc + "/" + strconv.Itoa(pid) + "/comm"
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var name [128]byte // a kernel thread's may have 64 (fs/proc/array.c, proc_task_name)
+	n, err := unix.Read(fd, name[:])
+	if err != nil {
+		return "", &fs.PathError{Op: "read", Path: path, Err: err}
+	}
+	return string(bytes.TrimSuffix(name[:n], []byte("\n"))), nil
 }
 
 func identify(proc string, pid int) (ProcessIdentity, error) {
