@@ -86,7 +86,7 @@ demo: packages
 	@$(GO) run ./test/demo
 
 .PHONY: bench
-bench: packages
+bench: openstack-packages
 	$(GO) run ./test/bench $(BENCHFLAGS)
 
 .PHONY: install

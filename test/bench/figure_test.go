@@ -106,3 +106,13 @@ func TestDurationsHaveThreeDigits(t *testing.T) {
 		}
 	}
 }
+
+func TestAFigureThatIsMeasuredApartIsRatedLikeAnyOther(t *testing.T) {
+	f := figure{Name: "fleet", Goal: timesFaster(10), apart: func(context.Context, *bench) ([]measured, error) {
+		return []measured{{Name: "os-rescue", Seconds: []float64{2}}, {Name: "openstack", Seconds: []float64{30}}}, nil
+	}}
+	r, err := f.measure(t.Context(), &bench{}, 3)
+	if err != nil || !r.Met || r.Contenders[1].Ratio != 15 {
+		t.Errorf("%+v, error %v; want a ratio of 15 and the goal met", r, err)
+	}
+}

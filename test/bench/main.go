@@ -31,6 +31,7 @@ func figures(o options) []figure {
 		scanFigures(o),
 		copyFigures(o),
 		scaleFigures(o),
+		fleetFigures(o),
 	)
 }
 
@@ -47,6 +48,11 @@ type options struct {
 }
 
 func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if len(os.Args) > 2 && os.Args[1] == fleetCommand {
+		end(runFleet(ctx, os.Args[2], len(os.Args) > 3))
+	}
 	lab.Enter()
 	var o options
 	only := flag.String("only", "", "measure only the figures whose name matches this regular expression")
@@ -69,16 +75,20 @@ func main() {
 		}
 	}
 	o.bytes, o.small, o.large = *size<<20, *small<<20, *large<<20
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
 	var err error
 	if o.only, err = regexp.Compile(*only); err == nil {
 		err = run(ctx, o)
 	}
+	end(err)
+}
+
+// end ends the program.
+func end(err error) {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+	os.Exit(0)
 }
 
 // document is what is written as JSON.
