@@ -183,55 +183,40 @@ func (f *fleet) contenders() []contender {
 func (f *fleet) rescue(ctx context.Context, b *bench, hosts []string, each int) error {
 	var took time.Duration
 	var most float64
-	calls, err := f.calls()
-	if err != nil {
-		return err
-	}
+	calls := 0
 	for _, host := range hosts {
-		t, peak, err := f.rescueHost(ctx, host, each)
+		t, peak, n, err := f.rescueHost(ctx, host, each)
 		if err != nil {
 			return fmt.Errorf("%s: %w", host, err)
 		}
-		took, most = took+t, max(most, peak)
+		took, most, calls = took+t, max(most, peak), calls+n
 	}
 	count := each * len(hosts)
 	b.Took(took / time.Duration(count))
 	b.Value(perEach, took.Seconds())
 	b.Value(peakMiB, most)
-	return f.count(b, calls, count)
+	b.Value(callsPerEach, float64(calls)/float64(count))
+	return nil
 }
 
 // rescueHost is a run on one host. Its files are held by a stand-in for libvirt,
 // which has no part in what is measured here.
-func (f *fleet) rescueHost(ctx context.Context, host string, count int) (time.Duration, float64, error) {
+func (f *fleet) rescueHost(ctx context.Context, host string, count int) (took time.Duration, peak float64, calls int, err error) {
 	dir, err := os.MkdirTemp(f.dir, host+"-")
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	if err := os.Chmod(dir, 0o755); err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	h, err := newStandIn(ctx, filepath.Join(dir, "instances"))
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	defer h.Close()
-	client, err := nova.Open(ctx, nova.Options{UserAgent: fleetUserAgent})
-	if err != nil {
-		return 0, 0, err
-	}
-	servers, err := client.Servers(ctx, recover.ServerFilter{Host: host})
-	if err != nil {
-		return 0, 0, err
-	}
-	for _, s := range servers {
-		if err := h.add(ctx, s.UUID, s.Domain, s.ProjectID); err != nil {
-			return 0, 0, err
-		}
-	}
-	if err := h.deleteTree(); err != nil {
-		return 0, 0, err
+	if err := f.accident(ctx, h, host); err != nil {
+		return 0, 0, 0, err
 	}
 	e := standInEngine(h, f.binary, filepath.Join(dir, "state"))
 	e.Settings.Host = host
@@ -239,7 +224,34 @@ func (f *fleet) rescueHost(ctx context.Context, host string, count int) (time.Du
 		client, err := nova.Open(ctx, nova.Options{UserAgent: fleetUserAgent})
 		return starting{client, h}, err
 	}
-	return rescueAll(ctx, e, recover.Options{Selection: recover.Selection{All: true}, Parallel: 2}, count)
+	before, err := f.calls()
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	took, peak, err = rescueAll(ctx, e, recover.Options{Selection: recover.Selection{All: true}, Parallel: 2}, count)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	after, err := f.calls()
+	return took, peak, after - before, err
+}
+
+// accident has the stand-in run what Nova has on a host, and deletes its files.
+func (f *fleet) accident(ctx context.Context, h *standIn, host string) error {
+	client, err := nova.Open(ctx, nova.Options{UserAgent: fleetUserAgent})
+	if err != nil {
+		return err
+	}
+	servers, err := client.Servers(ctx, recover.ServerFilter{Hosts: []string{host}})
+	if err != nil {
+		return err
+	}
+	for _, s := range servers {
+		if err := h.add(ctx, s.UUID, s.Domain, s.ProjectID); err != nil {
+			return err
+		}
+	}
+	return h.deleteTree()
 }
 
 // starting starts the stand-in's domain where nova-compute would start libvirt's.
@@ -275,9 +287,11 @@ done`
 		return err
 	}
 	took := time.Since(start)
+	after, err := f.calls()
 	b.Took(took / time.Duration(len(f.few)))
 	b.Value(perEach, took.Seconds())
-	return f.count(b, calls, len(f.few))
+	b.Value(callsPerEach, float64(after-calls)/float64(len(f.few)))
+	return err
 }
 
 // calls is how many requests Nova's API has answered so far, by its own log.
@@ -291,11 +305,4 @@ func (f *fleet) calls() (int, error) {
 		return 0, errors.New("the log of Nova's API shows no request")
 	}
 	return len(found), nil
-}
-
-// count notes the requests since before, for each of the instances.
-func (f *fleet) count(b *bench, before, instances int) error {
-	now, err := f.calls()
-	b.Value(callsPerEach, float64(now-before)/float64(instances))
-	return err
 }
