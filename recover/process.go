@@ -133,7 +133,7 @@ func (p *process) Descriptors(ctx context.Context) ([]descriptor, error) {
 		if d.Link, err = os.Readlink(path); err != nil {
 			continue
 		}
-		info, err := os.ReadFile(p.path("fdinfo", e.Name()))
+		info, err := readProc(p.path("fdinfo", e.Name()))
 		if err != nil {
 			continue
 		}
@@ -184,25 +184,29 @@ func processesNamed(proc, name string) ([]int, error) {
 	return pids, nil
 }
 
-// commandName reads /proc/PID/comm. There may be thousands to read, and os.ReadFile
-// makes nine system calls where three do.
 func commandName(proc string, pid int) (string, error) {
-	path := proc + "/" + strconv.Itoa(pid) + "/comm"
+	name, err := readProc(proc + "/" + strconv.Itoa(pid) + "/comm")
+	return string(bytes.TrimSuffix(name, []byte("\n"))), err
+}
+
+// readProc reads a file of the kernel's that is short, or the beginning of it. There
+// may be thousands to read, and os.ReadFile makes nine system calls where three do.
+func readProc(path string) ([]byte, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return "", &fs.PathError{Op: "open", Path: path, Err: err}
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	var name [128]byte // a kernel thread's may have 64 (fs/proc/array.c, proc_task_name)
-	n, err := unix.Read(fd, name[:])
+	var text [1024]byte
+	n, err := unix.Read(fd, text[:]) // which is whole: the kernel fills what there is room for
 	if err != nil {
-		return "", &fs.PathError{Op: "read", Path: path, Err: err}
+		return nil, &fs.PathError{Op: "read", Path: path, Err: err}
 	}
-	return string(bytes.TrimSuffix(name[:n], []byte("\n"))), nil
+	return bytes.Clone(text[:n]), nil
 }
 
 func identify(proc string, pid int) (ProcessIdentity, error) {
-	data, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat"))
+	data, err := readProc(filepath.Join(proc, strconv.Itoa(pid), "stat"))
 	if err != nil {
 		return ProcessIdentity{}, fmt.Errorf("process %d: %w", pid, err)
 	}
@@ -215,7 +219,7 @@ func identify(proc string, pid int) (ProcessIdentity, error) {
 }
 
 func bootID(proc string) (string, error) {
-	data, err := os.ReadFile(filepath.Join(proc, "sys/kernel/random/boot_id"))
+	data, err := readProc(filepath.Join(proc, "sys/kernel/random/boot_id"))
 	return strings.TrimSpace(string(data)), err
 }
 

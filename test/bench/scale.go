@@ -133,13 +133,13 @@ func rescueAll(ctx context.Context, e *recover.Engine, o recover.Options, count 
 		err = fmt.Errorf("%d of %d instances were rescued", rescued, count)
 	}
 	if err == nil {
-		peak, err = peakMemory()
+		peak, err = mostMemory()
 	}
 	return took, peak, err
 }
 
-// peakMemory is the most memory that this process has had, in MiB.
-func peakMemory() (float64, error) {
+// mostMemory is the most memory that this process has had, in MiB.
+func mostMemory() (float64, error) {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return 0, err
