@@ -61,7 +61,7 @@ type process struct {
 }
 
 // openProcess holds the process of that pid. The caller closes it.
-func openProcess(proc string, pid int) (*process, error) { //nolint:unparam // proc: as all that reads it here has
+func openProcess(proc string, pid int) (*process, error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil, fmt.Errorf("process %d: %w", pid, err)

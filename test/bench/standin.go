@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -210,16 +209,4 @@ func (s *standIn) Start(_ context.Context, uuid string, paused bool) error {
 		}
 		return nil
 	})
-}
-
-// uuids of the domains, sorted.
-func (s *standIn) uuids() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var all []string
-	for uuid := range s.domains {
-		all = append(all, uuid)
-	}
-	slices.Sort(all)
-	return all
 }
