@@ -3,7 +3,7 @@
 # make demo     the incident and the rescue, to watch; as root, installs what is missing
 # make e2e      the cases on a real OpenStack, brought up when it is not; as root
 # make openstack-up, openstack-down    that OpenStack, to work with
-# make bench    os-rescue beside lsof, cp and cmp; as root, installs what is missing
+# make bench    every figure of docs/performance.md beside its peers; as root, installs what is missing
 # make fuzz     each fuzz target for FUZZTIME
 # make lint     go vet, gofmt, golangci-lint
 # make install  binary, configuration, units, manual pages and completions; PREFIX, DESTDIR
@@ -87,7 +87,7 @@ demo: packages
 	@$(GO) run ./test/demo
 
 .PHONY: bench
-bench: packages
+bench: openstack-packages
 	$(GO) run ./test/bench $(BENCHFLAGS)
 
 UNITS = os-rescue-guard.service os-rescue-check.service os-rescue-check.timer

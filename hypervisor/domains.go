@@ -55,22 +55,14 @@ func dotted(v uint32) string {
 // scan that leaves a domain out would call its files nobody's.
 func (c *Client) Domains(ctx context.Context) ([]recover.Domain, error) {
 	domains, err := read(ctx, c, func(conn *libvirt.Connect) ([]recover.Domain, error) {
-		var list []libvirt.Domain
-		err := timed(ctx, "virConnectListAllDomains", "", func() (err error) {
-			list, err = conn.ListAllDomains(0)
-			return err
-		})
+		o, err := overviewOf(ctx, conn)
 		if err != nil {
 			return nil, err
 		}
-		defer func() {
-			for i := range list {
-				_ = list[i].Free()
-			}
-		}()
-		domains := make([]recover.Domain, 0, len(list))
-		for i := range list {
-			d, err := c.look(ctx, &list[i])
+		defer o.free()
+		domains := make([]recover.Domain, 0, len(o.list))
+		for i := range o.list {
+			d, err := c.look(ctx, &o.list[i], o.known)
 			if errors.Is(err, recover.ErrNoDomain) {
 				continue
 			}
@@ -95,7 +87,7 @@ func (c *Client) Domain(ctx context.Context, uuid string) (recover.Domain, error
 			return recover.Domain{}, err
 		}
 		defer func() { _ = dom.Free() }()
-		return c.look(ctx, dom)
+		return c.look(ctx, dom, nil)
 	})
 	if err != nil {
 		return recover.Domain{}, fmt.Errorf("looking at domain %s: %w", uuid, err)
@@ -133,9 +125,10 @@ func xmlOf(ctx context.Context, dom *libvirt.Domain, name string, flags libvirt.
 	return doc, err
 }
 
-// look reads all there is to know of one domain. XML and state are two calls:
-// they are read again when the domain started or ended between them.
-func (c *Client) look(ctx context.Context, dom *libvirt.Domain) (recover.Domain, error) {
+// look reads all there is to know of one domain. What is known by UUID already
+// need not be asked for. XML and state are two calls: both are read again when the
+// domain started or ended between them.
+func (c *Client) look(ctx context.Context, dom *libvirt.Domain, before map[string]known) (recover.Domain, error) {
 	name, err := dom.GetName() // these two are local, no call
 	if err != nil {
 		return recover.Domain{}, mapped("virDomainGetName", err)
@@ -148,7 +141,7 @@ func (c *Client) look(ctx context.Context, dom *libvirt.Domain) (recover.Domain,
 		return recover.Domain{}, fmt.Errorf("looking at %s: %w", subject(uuid, name), err)
 	}
 	const tries = 5
-	for range tries {
+	for try := range tries {
 		doc, err := xmlOf(ctx, dom, name, 0)
 		if err != nil {
 			return fail(err)
@@ -157,15 +150,21 @@ func (c *Client) look(ctx context.Context, dom *libvirt.Domain) (recover.Domain,
 		if err != nil {
 			return fail(err)
 		}
-		s, err := stateOf(ctx, dom, name)
-		if err != nil {
-			return fail(err)
+		k, ok := before[uuid]
+		if !ok || try > 0 {
+			if k, err = knownOf(ctx, dom, name); err != nil {
+				return fail(err)
+			}
 		}
-		if s.active != live {
+		if k.active != live {
 			continue
 		}
-		d.State, d.PauseReason = s.state, s.reason
-		err = c.complete(ctx, dom, &d, live)
+		k.note(&d)
+		if !live {
+			return d, nil
+		}
+		d.PID = c.pid(d.Name)
+		err = jobs(ctx, dom, &d)
 		if errors.Is(err, libvirt.ERR_OPERATION_INVALID) {
 			continue // it ended meanwhile
 		}
@@ -175,33 +174,6 @@ func (c *Client) look(ctx context.Context, dom *libvirt.Domain) (recover.Domain,
 		return d, nil
 	}
 	return fail(fmt.Errorf("%w: it starts and stops faster than it can be read", ErrState))
-}
-
-// complete adds what the XML does not say.
-func (c *Client) complete(ctx context.Context, dom *libvirt.Domain, d *recover.Domain, live bool) error {
-	err := timed(ctx, "virDomainIsPersistent", d.Name, func() (err error) {
-		d.Persistent, err = dom.IsPersistent()
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	var saved bool
-	err = timed(ctx, "virDomainHasManagedSaveImage", d.Name, func() (err error) {
-		saved, err = dom.HasManagedSaveImage(0)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if saved {
-		d.Losses = append(d.Losses, recover.LossSavedMemory)
-	}
-	if !live {
-		return nil
-	}
-	d.PID = c.pid(d.Name)
-	return jobs(ctx, dom, d)
 }
 
 // pid is what the pid file of an active domain says, and 0 when it is missing or

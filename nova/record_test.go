@@ -101,7 +101,7 @@ func TestAListWhoseMarkerIsGoneStartsAgainAndOneThatGoesInACircleEnds(t *testing
 	if list, err = c.Servers(t.Context(), recover.ServerFilter{ProjectID: "another"}); err != nil || len(list) != 0 {
 		t.Errorf("%v, %v", list, err)
 	}
-	if list, err = c.Servers(t.Context(), recover.ServerFilter{Host: "another"}); err != nil || len(list) != 0 {
+	if list, err = c.Servers(t.Context(), recover.ServerFilter{Hosts: []string{"another"}}); err != nil || len(list) != 0 {
 		t.Errorf("%v, %v", list, err)
 	}
 	_, err = c.listOnce(t.Context(), map[string][]string{"marker": {"c"}})

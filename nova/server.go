@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"github.com/os-rescue/os-rescue/recover"
@@ -54,16 +55,24 @@ func (c *Client) Servers(ctx context.Context, filter recover.ServerFilter) ([]re
 	if filter.ProjectID != "" {
 		query.Set("project_id", filter.ProjectID)
 	}
-	if filter.Host != "" {
-		query.Set("host", filter.Host)
+	hosts := filter.Hosts
+	if len(hosts) == 0 {
+		hosts = []string{""}
 	}
-	servers, err := c.list(ctx, query)
-	if err != nil {
-		return nil, err
+	var servers []recover.Server
+	for _, host := range hosts { // Nova filters by one
+		if host != "" {
+			query.Set("host", host)
+		}
+		list, err := c.list(ctx, query)
+		if err != nil {
+			return nil, err
+		}
+		servers = append(servers, list...)
 	}
 	// Nova skips the cells that are down in a list with a filter or a page size. The
 	// second list is read whole for what matches, since a cell may have come back
-	// between the two.
+	// between the two. It is one for all hosts, and may be long.
 	if c.minor >= minorDownCell && (len(query) > 0 || c.opts.pageSize > 0) {
 		page, err := c.page(ctx, url.Values{"all_tenants": {"1"}})
 		if err != nil {
@@ -80,7 +89,7 @@ func (c *Client) Servers(ctx context.Context, filter recover.ServerFilter) ([]re
 		case s.Unknown:
 			seen[s.UUID] = true
 			unknown = append(unknown, s)
-		case filter.Host == "" || s.Host == filter.Host:
+		case len(filter.Hosts) == 0 || slices.Contains(filter.Hosts, s.Host):
 			seen[s.UUID] = true
 			matching = append(matching, s)
 		}

@@ -1,7 +1,10 @@
 package nova
 
 import (
+	"fmt"
+	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -42,7 +45,7 @@ func TestAListIsFilteredByHostAndHasEveryInstanceWithoutAFilter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	here, err := c.Servers(t.Context(), recover.ServerFilter{Host: cloud.Vars["host"], ProjectID: cloud.Vars["project"]})
+	here, err := c.Servers(t.Context(), recover.ServerFilter{Hosts: []string{cloud.Vars["host"]}, ProjectID: cloud.Vars["project"]})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +60,7 @@ func TestAListIsFilteredByHostAndHasEveryInstanceWithoutAFilter(t *testing.T) {
 	if !has(all, "big") || has(here, "big") {
 		t.Errorf("the instance without a host: in the whole list %v, in the host's %v", has(all, "big"), has(here, "big"))
 	}
-	nowhere, err := c.Servers(t.Context(), recover.ServerFilter{Host: "elsewhere"})
+	nowhere, err := c.Servers(t.Context(), recover.ServerFilter{Hosts: []string{"elsewhere"}})
 	if err != nil || len(nowhere) != 0 {
 		t.Errorf("on no host: %v, %v", nowhere, err)
 	}
@@ -149,7 +152,7 @@ func TestInstancesOfACellThatIsDownAreUnknownAndNotGone(t *testing.T) {
 	for name, filter := range map[string]recover.ServerFilter{
 		"all":       {},
 		"a project": {ProjectID: cloud.Vars["project"]},
-		"a host":    {Host: cloud.Vars["host"]},
+		"a host":    {Hosts: []string{cloud.Vars["host"]}},
 	} {
 		list, err := c.Servers(t.Context(), filter)
 		if err != nil {
@@ -177,5 +180,40 @@ func TestInstancesOfACellThatIsDownAreUnknownAndNotGone(t *testing.T) {
 	list, err := c.Servers(t.Context(), recover.ServerFilter{ProjectID: cloud.Vars["project"]})
 	if err != nil || slices.ContainsFunc(list, func(s recover.Server) bool { return s.UUID == web4 }) {
 		t.Errorf("below 2.69: %+v, %v", list, err)
+	}
+}
+
+func TestInstancesOfSeveralHostsAreListedWithOneLookAtTheCellsThatAreDown(t *testing.T) {
+	c, _ := oldNova(t, `{"version": {"id": "v2.1", "version": "2.96", "min_version": "2.1"}}`)
+	if err := c.negotiate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	record := func(i int, host string) string {
+		return strings.NewReplacer("11111111-1111", fmt.Sprintf("11111111-%04d", i), `"h"`, strconv.Quote(host)).Replace(whole)
+	}
+	var asked []string
+	cloud := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.URL.Query().Get("host")
+		asked = append(asked, host)
+		switch host {
+		case "a":
+			fmt.Fprintf(w, `{"servers": [%s, %s]}`, record(1, "a"), record(2, "a"))
+		case "b":
+			fmt.Fprintf(w, `{"servers": [%s]}`, record(3, "b"))
+		default:
+			fmt.Fprintf(w, `{"servers": [%s, %s, {"id": "99999999-1111-4111-8111-111111111111", "tenant_id": "p", "status": "UNKNOWN"}]}`, record(1, "a"), record(4, "c"))
+		}
+	}), nil)
+	c.compute.Endpoint = cloud.URL + "/v2.1/"
+	list, err := c.Servers(t.Context(), recover.ServerFilter{Hosts: []string{"a", "b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var hosts []string
+	for _, s := range list {
+		hosts = append(hosts, s.Host)
+	}
+	if !slices.Equal(asked, []string{"a", "b", ""}) || !slices.Equal(hosts, []string{"a", "a", "b", ""}) || !list[3].Unknown {
+		t.Errorf("asked for the hosts %q, got instances of %q", asked, hosts)
 	}
 }

@@ -135,6 +135,9 @@ func (c *choice) plan(ctx context.Context, cloud Cloud, resuming bool) (Plan, er
 		}
 		plan.Instances = append(plan.Instances, ip)
 	}
+	if err := p.lastReboots(ctx, plan.Instances); err != nil {
+		return plan, err
+	}
 	if err := p.space(&plan); err != nil {
 		return plan, err
 	}

@@ -10,9 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// logDaemon is the command name of the process that holds the console logs.
-const logDaemon = "virtlogd"
-
 // heldFile is a descriptor together with the process that has it.
 type heldFile struct {
 	descriptor

@@ -70,7 +70,7 @@ type Server struct {
 // ServerFilter says which instances are listed; empty fields do not filter.
 type ServerFilter struct {
 	ProjectID string
-	Host      string
+	Hosts     []string // any of them
 }
 
 // ComputeService is the state of the nova-compute of a host.

@@ -193,7 +193,7 @@ func (c *fakeCloud) Servers(ctx context.Context, filter ServerFilter) (list []Se
 	err = c.call(ctx, "Servers", "", func(*fakeServer) error {
 		for _, uuid := range slices.Sorted(maps.Keys(c.servers)) {
 			s := c.servers[uuid]
-			if (filter.ProjectID == "" || s.ProjectID == filter.ProjectID) && (c.down || filter.Host == "" || s.Host == filter.Host) {
+			if (filter.ProjectID == "" || s.ProjectID == filter.ProjectID) && (c.down || len(filter.Hosts) == 0 || slices.Contains(filter.Hosts, s.Host)) {
 				list = append(list, c.shown(s))
 			}
 		}

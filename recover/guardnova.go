@@ -156,7 +156,7 @@ func (g *Guard) lockAll(ctx context.Context) {
 		return
 	}
 	var group errgroup.Group
-	group.SetLimit(lockParallel)
+	group.SetLimit(novaParallel)
 	for _, uuid := range due {
 		group.Go(func() error { return g.lock(ctx, cloud, uuid) })
 	}

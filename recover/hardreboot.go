@@ -38,9 +38,18 @@ func (t *task) hardReboot(ctx context.Context, done rebootDone) error {
 }
 
 // rebootDone says whether an instance that Nova has as active, with no task under
-// way, has its reboot behind it, and else what is missing. waited is true when a
-// reboot that somebody else began was seen to end.
-type rebootDone func(ctx context.Context, waited bool) (bool, string, error)
+// way, has its reboot behind it, and else what is missing.
+type rebootDone func(ctx context.Context, ended rebootEnded) (bool, string, error)
+
+// rebootEnded is the reboot of which the end was seen: a task was under way, and is
+// no more.
+type rebootEnded int
+
+const (
+	noReboot    rebootEnded = iota // none, for all that is known
+	theirReboot                    // one that somebody else began
+	ourReboot                      // one that Nova has accepted from this run
+)
 
 // rebootWait is one hard reboot from its request to its end.
 type rebootWait struct {
@@ -49,6 +58,7 @@ type rebootWait struct {
 	end  time.Time
 
 	asked int    // requests that Nova may have accepted
+	took  bool   // it has accepted one
 	under bool   // a reboot is, or was, under way
 	why   string // what is still missing
 }
@@ -98,7 +108,7 @@ func (w *rebootWait) look(ctx context.Context) (over bool, err error) {
 		w.why = "Nova has another task under way (" + server.TaskState + ")"
 		return false, nil
 	case server.VMState == VMActive || server.VMState == VMPaused:
-		ok, why, err := w.done(ctx, w.under && w.asked == 0)
+		ok, why, err := w.done(ctx, w.ended())
 		if ok || err != nil {
 			return ok, err
 		}
@@ -110,6 +120,18 @@ func (w *rebootWait) look(ctx context.Context) (over bool, err error) {
 		return false, nil // it came back this moment, or on other files: the limit decides
 	}
 	return false, w.ask(ctx, server)
+}
+
+// ended says whose reboot has ended when no task is under way any more.
+func (w *rebootWait) ended() rebootEnded {
+	switch {
+	case w.took:
+		return ourReboot
+	case w.under && w.asked == 0:
+		return theirReboot
+	default:
+		return noReboot
+	}
 }
 
 // ask asks for the reboot.
@@ -126,7 +148,7 @@ func (w *rebootWait) ask(ctx context.Context, server Server) error {
 	switch {
 	case err == nil:
 		w.asked++
-		w.under = true
+		w.under, w.took = true, true
 		w.why = "Nova has accepted it"
 	case errors.Is(err, ErrTaskUnderWay):
 		w.why = err.Error() // it will pass; the limit decides
@@ -182,7 +204,7 @@ func (t *task) domainRuns(ctx context.Context) bool {
 
 // rebootedHere is true when the domain runs in a new QEMU that has exactly the
 // published files open.
-func (t *task) rebootedHere(ctx context.Context, waited bool) (bool, string, error) {
+func (t *task) rebootedHere(ctx context.Context, ended rebootEnded) (bool, string, error) {
 	i, err := t.look(ctx)
 	switch {
 	case errors.Is(err, ErrNoDomain):
@@ -191,7 +213,7 @@ func (t *task) rebootedHere(ctx context.Context, waited bool) (bool, string, err
 		return false, "", err
 	case i.PID == 0:
 		return false, "its domain is off", nil
-	case i.process == t.ip.Process && (!waited || t.ip.Action != ActionHardReboot):
+	case i.process == t.ip.Process && (ended != theirReboot || t.ip.Action != ActionHardReboot):
 		return false, "its QEMU is still the old one", nil
 	case i.Verdict != VerdictIntact && i.Verdict != VerdictUnaffected || !t.holdsPublished(i):
 		return false, fmt.Sprintf("its QEMU does not run on the published files (%s: %v)", i.Verdict, i.Reasons), nil

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// lockParallel is how many instances are locked at a time: each takes two or
-// three short requests.
-const lockParallel = 8
+// novaParallel is how many instances Nova is asked about at a time, where each
+// takes but a few short requests.
+const novaParallel = 8
 
 // errCellDown: what Nova says of an instance is nothing but its UUID.
 var errCellDown = fmt.Errorf("%w: its cell is down", ErrCloudUnavailable)
@@ -34,7 +34,7 @@ func (s *Session) lockAll(ctx context.Context) error {
 		return nil
 	}
 	var g errgroup.Group
-	g.SetLimit(lockParallel)
+	g.SetLimit(novaParallel)
 	for _, ip := range s.plan.Work() {
 		if _, done := s.settled(ip.UUID); done || ip.Server == nil || ctx.Err() != nil {
 			continue

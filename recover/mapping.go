@@ -59,14 +59,13 @@ func (m *mapper) hosts() []string {
 }
 
 func (m *mapper) all(ctx context.Context) error {
-	for _, host := range m.hosts() {
-		servers, err := m.cloud.Servers(ctx, ServerFilter{Host: host})
-		if err != nil {
-			return fmt.Errorf("list the instances of host %s: %w", host, err)
-		}
-		if err := m.addAll(ctx, servers); err != nil {
-			return err
-		}
+	hosts := m.hosts()
+	servers, err := m.cloud.Servers(ctx, ServerFilter{Hosts: hosts})
+	if err != nil {
+		return fmt.Errorf("list the instances of %s: %w", strings.Join(hosts, ", "), err)
+	}
+	if err := m.addAll(ctx, servers); err != nil {
+		return err
 	}
 	return m.leftovers(ctx, func(i Instance) bool {
 		return i.domain.Nova != nil || i.Verdict != VerdictIntact && i.Verdict != VerdictUnaffected
@@ -88,7 +87,11 @@ func (m *mapper) project(ctx context.Context) error {
 	} else if err != nil {
 		return fmt.Errorf("project %s: %w", s.Project, err)
 	}
-	servers, err := m.cloud.Servers(ctx, ServerFilter{ProjectID: id, Host: s.Host})
+	filter := ServerFilter{ProjectID: id}
+	if s.Host != "" {
+		filter.Hosts = []string{s.Host}
+	}
+	servers, err := m.cloud.Servers(ctx, filter)
 	if err != nil {
 		return fmt.Errorf("list the instances of project %s: %w", s.Project, err)
 	}

@@ -61,7 +61,7 @@ type process struct {
 }
 
 // openProcess holds the process of that pid. The caller closes it.
-func openProcess(proc string, pid int) (*process, error) { //nolint:unparam // proc: as all that reads it here has
+func openProcess(proc string, pid int) (*process, error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil, fmt.Errorf("process %d: %w", pid, err)
@@ -133,7 +133,7 @@ func (p *process) Descriptors(ctx context.Context) ([]descriptor, error) {
 		if d.Link, err = os.Readlink(path); err != nil {
 			continue
 		}
-		info, err := os.ReadFile(p.path("fdinfo", e.Name()))
+		info, err := readProc(p.path("fdinfo", e.Name()))
 		if err != nil {
 			continue
 		}
@@ -162,13 +162,18 @@ func (p *process) checkQEMU(uuid string) error {
 
 // processesNamed returns the pids of every process of that command name.
 func processesNamed(proc, name string) ([]int, error) {
-	entries, err := os.ReadDir(proc)
+	dir, err := os.Open(proc)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	entries, err := dir.Readdirnames(-1)
 	if err != nil {
 		return nil, err
 	}
 	var pids []int
 	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
+		pid, err := strconv.Atoi(e)
 		if err != nil {
 			continue
 		}
@@ -180,12 +185,28 @@ func processesNamed(proc, name string) ([]int, error) {
 }
 
 func commandName(proc string, pid int) (string, error) {
-	data, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "comm"))
-	return strings.TrimSuffix(string(data), "\n"), err
+	name, err := readProc(proc + "/" + strconv.Itoa(pid) + "/comm")
+	return string(bytes.TrimSuffix(name, []byte("\n"))), err
+}
+
+// readProc reads a file of the kernel's that is short, or the beginning of it. There
+// may be thousands to read, and os.ReadFile makes nine system calls where three do.
+func readProc(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var text [1024]byte
+	n, err := unix.Read(fd, text[:]) // which is whole: the kernel fills what there is room for
+	if err != nil {
+		return nil, &fs.PathError{Op: "read", Path: path, Err: err}
+	}
+	return bytes.Clone(text[:n]), nil
 }
 
 func identify(proc string, pid int) (ProcessIdentity, error) {
-	data, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat"))
+	data, err := readProc(filepath.Join(proc, strconv.Itoa(pid), "stat"))
 	if err != nil {
 		return ProcessIdentity{}, fmt.Errorf("process %d: %w", pid, err)
 	}
@@ -198,7 +219,7 @@ func identify(proc string, pid int) (ProcessIdentity, error) {
 }
 
 func bootID(proc string) (string, error) {
-	data, err := os.ReadFile(filepath.Join(proc, "sys/kernel/random/boot_id"))
+	data, err := readProc(filepath.Join(proc, "sys/kernel/random/boot_id"))
 	return strings.TrimSpace(string(data)), err
 }
 

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // states returns the statuses of the instances that are meant.
@@ -51,17 +53,32 @@ func (p *planner) reboot(ctx context.Context, i Instance) (InstancePlan, error) 
 	if why, err := p.refuseByNova(ctx, i, plan); why != "" || err != nil {
 		return plan.refuse("%s", why), err
 	}
-	if p.options.Reboot.Remote {
-		var err error
-		if plan.LastReboot, err = p.cloud.LastReboot(ctx, i.UUID); err != nil {
-			return plan, fmt.Errorf("the last reboot of %s: %w", i.UUID, err)
-		}
-	}
 	plan.Steps = []string{"hard reboot it through Nova and wait until it is ACTIVE"}
 	if rebooting(*i.server) {
 		plan.Steps = []string{"wait for the reboot that is under way"}
 	}
 	return plan, nil
+}
+
+// lastReboots notes, of instances of other hosts, the reboots that Nova has on
+// record: those that come later were this run's, or somebody's meanwhile.
+func (p *planner) lastReboots(ctx context.Context, plans []InstancePlan) error {
+	if !p.options.Reboot.Remote {
+		return nil
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(novaParallel)
+	for n := range plans {
+		if ip := &plans[n]; ip.Action == ActionHardReboot {
+			g.Go(func() (err error) {
+				if ip.LastReboot, err = p.cloud.LastReboot(ctx, ip.UUID); err != nil {
+					err = fmt.Errorf("the last reboot of %s: %w", ip.UUID, err)
+				}
+				return err
+			})
+		}
+	}
+	return g.Wait()
 }
 
 // stale says that the scan of another host is too old to be relied on.
@@ -98,10 +115,10 @@ func (t *task) rebootOnly(ctx context.Context) error {
 	return t.hardReboot(ctx, done)
 }
 
-// rebootedThere is true when Nova has a newer reboot of the instance on record
-// than when the run was planned.
-func (t *task) rebootedThere(ctx context.Context, waited bool) (bool, string, error) {
-	if waited {
+// rebootedThere is true when a reboot was seen to end, or Nova has a newer one on
+// record than when the run was planned.
+func (t *task) rebootedThere(ctx context.Context, ended rebootEnded) (bool, string, error) {
+	if ended != noReboot {
 		return true, "", nil
 	}
 	last, err := t.s.cloud.LastReboot(ctx, t.ip.UUID)

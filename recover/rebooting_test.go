@@ -49,6 +49,13 @@ func TestRebootRebootsEachIntactInstanceOnce(t *testing.T) {
 			if n := h.cloud.called("Lock", "") + h.cloud.called("Unlock", ""); n > 0 {
 				t.Errorf("%d calls about locks", n)
 			}
+			asked := 0
+			if remote { // when it is planned, and before it is asked for
+				asked = 2 * len(all)
+			}
+			if n := h.cloud.called("LastReboot", ""); n != asked {
+				t.Errorf("Nova was asked for the last reboot %d times, not %d", n, asked)
+			}
 			if err := h.engineStatus(report.Run, RunFinished); err != nil {
 				t.Error(err)
 			}
@@ -367,5 +374,23 @@ func TestARebootIsNeverMadeOffline(t *testing.T) {
 	o.Offline = true
 	if _, err := h.engine().Prepare(t.Context(), CommandReboot, o); !errors.Is(err, ErrUsage) {
 		t.Error(err)
+	}
+}
+
+// The task is set before Nova answers, so one that it has accepted needs no record
+// to be seen; one whose answer was lost does.
+func TestARebootElsewhereWhoseAnswerWasLostIsLookedForOnRecord(t *testing.T) {
+	h, all := rebootHost(t, 1)
+	h.cloud.lost["HardReboot"] = errAnswer
+	o := rebootAll()
+	o.Reboot = h.remotely()
+	report, err := h.run(t.Context(), CommandReboot, o)
+	must(t, err)
+	if r := all[0].report(report); r.Outcome != OutcomeRescued {
+		t.Errorf("%+v", r)
+	}
+	must(t, h.cloud.in(all[0].uuid, VMActive, false, 1))
+	if n := h.cloud.called("LastReboot", ""); n != 3 {
+		t.Errorf("Nova was asked for the last reboot %d times, not 3: planned, before, after", n)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -72,11 +73,11 @@ func (e *Engine) scanInstance(ctx context.Context, d Domain) (Instance, error) {
 type scanner struct {
 	settings Settings
 	root     root
-	logd     []heldFile // what virtlogd holds
-	pins     []heldPin  // what the keeper holds
-	named    []heldFile // what the processes hold that an operator named as holders
-	proven   provenFiles
-	records  map[string]guardRecord // what the guard knows of instances, by UUID
+	logs     *logDaemons
+	pins     []heldPin                   // what the keeper and a guard hold
+	named    []heldFile                  // what the processes hold that an operator named as holders
+	proven   func() (provenFiles, error) // reads the journals, at the first call
+	records  map[string]guardRecord      // what the guard knows of instances, by UUID
 }
 
 func (e *Engine) newScanner(ctx context.Context) (*scanner, error) {
@@ -84,23 +85,10 @@ func (e *Engine) newScanner(ctx context.Context) (*scanner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: open the root %s: %w", ErrUnusable, e.Settings.Root, err)
 	}
-	s := &scanner{settings: e.Settings, root: r}
-	// Console logs are held by virtlogd on any current libvirt; where there is
-	// none QEMU has them itself (stdio_handler in qemu.conf).
-	pids, err := processesNamed(procDir, logDaemon)
-	for _, pid := range pids {
-		held, perr := heldBy(ctx, pid)
-		if perr != nil {
-			zerolog.Ctx(ctx).Debug().Err(perr).Int("pid", pid).Msg("virtlogd could not be looked at")
-			continue
-		}
-		s.logd = append(s.logd, held...)
-	}
+	s := &scanner{settings: e.Settings, root: r, proven: sync.OnceValues(e.provenFiles)}
+	s.logs, err = findLogDaemons(ctx, procDir, e.Settings.Root)
 	if err == nil {
 		s.pins, err = e.pins(ctx)
-	}
-	if err == nil {
-		s.proven, err = e.provenFiles()
 	}
 	if err == nil {
 		var unreadable error
@@ -195,18 +183,18 @@ func (s *scanner) instance(ctx context.Context, d Domain) (Instance, error) {
 	}
 	for n := range i.Files {
 		f := &i.Files[n]
-		candidates := held
-		if f.Role == RoleConsoleLog {
-			candidates = slices.Concat(held, s.logd)
-		}
 		f.resolved = tree.Resolve(f.Path)
-		if err := classify(f, candidates, tree, s.root, others); err != nil {
+		if err := s.classify(ctx, f, held, tree, others, i.process.PID != 0); err != nil {
 			i.Verdict = VerdictUnknown
 			i.Reasons = append(i.Reasons, fmt.Sprintf("%s can't be looked at: %v", f.Path, err))
 			return i, nil
 		}
 		if f.State == FileReplaced {
-			if st, err := tree.Stat(f.Path); err == nil && s.proven.has(*f, st) {
+			proven, err := s.proven()
+			if err != nil {
+				return i, err
+			}
+			if st, err := tree.Stat(f.Path); err == nil && proven.has(*f, st) {
 				f.Proven = true
 				f.Reason = "put back earlier with the same content; the old inode stays open until the next start"
 			}

@@ -25,6 +25,7 @@ type fake struct {
 	began    recover.Options // those of any run that is asked for
 	err      error           // of the method that does the command's work
 	execErr  error
+	runsErr  error
 	away     error // of every method that would ask Nova
 	wait     bool  // Execute waits until its context ends
 	executed func()
@@ -74,7 +75,7 @@ func (f *fake) PrepareResume(_ context.Context, run string, offline bool) (sessi
 	return &fakeSession{f}, f.unlessOffline(offline)
 }
 
-func (f *fake) Runs(context.Context) ([]recover.RunStatus, error) { return f.runs, nil }
+func (f *fake) Runs(context.Context) ([]recover.RunStatus, error) { return f.runs, f.runsErr }
 
 func (f *fake) Run(_ context.Context, id string) (recover.RunStatus, error) {
 	return recover.RunStatus{Run: id, State: recover.RunFinished, Options: f.began}, f.err
@@ -499,5 +500,14 @@ func TestAnErrorIsOneLineFitForATerminal(t *testing.T) {
 	o := do(t, &fake{err: fmt.Errorf("%w: evil\x1b[2J\n\tsecond line", recover.ErrRefused)}, call{args: "scan"})
 	if o.err != "os-rescue: refused: evil?[2J; second line\n" || o.code != exitUnrescued {
 		t.Errorf("exit %d, %q", o.code, o.err)
+	}
+}
+
+func TestAScanAsJSONNeedsNoJournals(t *testing.T) {
+	for args, code := range map[string]int{"scan": exitUnusable, "scan --output json": exitOK} {
+		f := &fake{runsErr: fmt.Errorf("%w: the state directory", recover.ErrUnusable)}
+		if o := do(t, f, call{args: args}); o.code != code {
+			t.Errorf("%s: exit code %d, not %d: %s", args, o.code, code, o.err)
+		}
 	}
 }

@@ -38,9 +38,11 @@ The verdicts:
 			if err != nil {
 				return err
 			}
-			runs, err := e.Runs(ctx)
-			if err != nil {
-				return err
+			var runs []recover.RunStatus
+			if a.output != "json" { // which does not say what is unfinished, so no journal need be read
+				if runs, err = e.Runs(ctx); err != nil {
+					return err
+				}
 			}
 			err = a.result(report, func(w io.Writer) error {
 				text := a.text(cmd, w)

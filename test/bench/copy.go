@@ -15,11 +15,18 @@ import (
 	"github.com/os-rescue/os-rescue/recover/copier"
 )
 
+func copyFigures(options) []figure {
+	return []figure{
+		copyFigure("copy and compare, no reflink", "cp --sparse=always; cmp", false, peerCopyCompare),
+		copyFigure("the same, on disk when done", "cp --sparse=always; sync FILE; cmp", false, peerCopySyncCompare),
+		copyFigure("copy, reflink (its own proof)", "cp --reflink=always", true, peerReflink),
+	}
+}
+
 // copyFigure measures copying and proving a deleted file as QEMU holds it.
 func copyFigure(name, peerName string, reflink bool, peer func(context.Context, *bench) error) figure {
 	return figure{
 		Name: name,
-		Peer: peerName,
 		setup: func(ctx context.Context, b *bench) (func(), error) {
 			unmount, err := b.mountXFS(ctx, reflink)
 			if err != nil {
@@ -35,8 +42,8 @@ func copyFigure(name, peerName string, reflink bool, peer func(context.Context, 
 			}, nil
 		},
 		before: forget,
-		ours:   oursCopy,
-		peer:   peer,
+		ours:   contender{"os-rescue", oursCopy},
+		peers:  []contender{{peerName, peer}},
 	}
 }
 

@@ -37,6 +37,9 @@ type Options struct {
 	Dir      string    // of its state; $BED_DIR or DefaultDir when empty
 	Cache    string    // for the guest's image; a directory below Dir when empty
 	Progress io.Writer // is told what is done; nobody when nil
+	// FakeComputes is how many compute services there are beside the real one,
+	// each a host of its own with Nova's fake driver: FakeHost(1) and so on.
+	FakeComputes int
 }
 
 // Bed is an OpenStack on this machine.
@@ -45,6 +48,7 @@ type Bed struct {
 	cache    string
 	progress io.Writer
 	services []*service
+	fakes    int    // fake compute services
 	guest    string // the path of the guest's image, once it is built
 	telling  sync.Mutex
 
@@ -61,7 +65,8 @@ func Open(options Options) *Bed {
 	if dir == "" {
 		dir = DefaultDir
 	}
-	b := &Bed{dir: dir, cache: options.Cache, progress: options.Progress, services: newServices(dir)}
+	b := &Bed{dir: dir, cache: options.Cache, progress: options.Progress,
+		services: newServices(dir, options.FakeComputes), fakes: options.FakeComputes}
 	if b.cache == "" {
 		b.cache = filepath.Join(dir, "guest")
 	}
@@ -235,7 +240,7 @@ func (b *Bed) Down(ctx context.Context) error {
 func (b *Bed) down(ctx context.Context) error {
 	// Nova first: it would act on what happens to its domains.
 	groups := [][]string{
-		{NovaCompute, NovaScheduler, NovaConductor, NovaAPI},
+		append(b.fakeNames(), NovaCompute, NovaScheduler, NovaConductor, NovaAPI),
 		nil, // the domains
 		{Libvirtd, Neutron, Glance, Placement, Keystone},
 		{Virtlogd, RabbitMQ, MariaDB},

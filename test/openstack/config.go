@@ -111,6 +111,11 @@ func (b *Bed) configure() error {
 			return err
 		}
 	}
+	for n := range b.fakes {
+		if err := os.WriteFile(fakeConf(b.dir, n+1), fakeCompute(n+1), 0o644); err != nil {
+			return err
+		}
+	}
 	return errors.Join(
 		fernetKeys(filepath.Join(b.dir, "keystone", "fernet")),
 		fernetKeys(filepath.Join(b.dir, "keystone", "credential")),

@@ -27,7 +27,7 @@ const (
 )
 
 // newServices returns every service, in the order in which they can be started.
-func newServices(dir string) []*service {
+func newServices(dir string, fakes int) []*service {
 	etc := func(name string) string { return filepath.Join(dir, "etc", name) }
 	run := filepath.Join(dir, "run")
 	nova := func(name string, ready func(context.Context) error) *service {
@@ -99,6 +99,9 @@ func newServices(dir string) []*service {
 		nova(NovaScheduler, nil),
 		nova(NovaAPI, answers(novaPort)),
 		nova(NovaCompute, nil),
+	}
+	for n := range fakes {
+		all = append(all, newFakeCompute(dir, n+1))
 	}
 	for _, s := range all {
 		s.run, s.log = run, filepath.Join(dir, "log")

@@ -94,7 +94,7 @@ func (b *Bed) steps() []step {
 	values := settings{b.dir}
 	admin := url(keystonePort, "/v3/")
 
-	return []step{
+	steps := []step{
 		{MariaDB, nil, b.startDatabase},
 		{Epmd, nil, start(Epmd)},
 		{RabbitMQ, []string{Epmd}, start(RabbitMQ)},
@@ -144,4 +144,11 @@ func (b *Bed) steps() []step {
 		{"flavors", []string{NovaAPI, "catalog"}, b.once("flavors", b.makeFlavors)},
 		{"hypervisor", []string{NovaCompute, NovaScheduler, "flavors", "ports"}, b.awaitHypervisor},
 	}
+	for _, name := range b.fakeNames() {
+		steps = append(steps, step{name, []string{NovaConductor, Placement, "catalog"}, start(name)})
+	}
+	if b.fakes > 0 {
+		steps = append(steps, step{"fake hypervisors", append(b.fakeNames(), "hypervisor"), b.awaitFakes})
+	}
+	return steps
 }

@@ -1,0 +1,157 @@
+package hypervisor
+
+import (
+	"context"
+
+	"libvirt.org/go/libvirt"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// known is what libvirt says of a domain beside its XML.
+type known struct {
+	state
+	persistent bool
+	saved      bool // its memory was saved by virDomainManagedSave
+}
+
+// knownOf asks for one domain alone.
+func knownOf(ctx context.Context, dom *libvirt.Domain, name string) (known, error) {
+	var k known
+	var err error
+	if k.state, err = stateOf(ctx, dom, name); err != nil {
+		return known{}, err
+	}
+	err = timed(ctx, "virDomainIsPersistent", name, func() (err error) {
+		k.persistent, err = dom.IsPersistent()
+		return err
+	})
+	if err != nil {
+		return known{}, err
+	}
+	err = timed(ctx, "virDomainHasManagedSaveImage", name, func() (err error) {
+		k.saved, err = dom.HasManagedSaveImage(0)
+		return err
+	})
+	return k, err
+}
+
+// overview is every domain of the host, and what is known of each, by UUID: three
+// calls, where asking for each domain alone takes four for each. A domain of which
+// they do not tell enough is in the list only.
+type overview struct {
+	list  []libvirt.Domain
+	known map[string]known
+}
+
+func overviewOf(ctx context.Context, conn *libvirt.Connect) (*overview, error) {
+	o := &overview{known: map[string]known{}}
+	var err error
+	if o.list, err = listOf(ctx, conn, 0); err != nil {
+		return nil, err
+	}
+	states, err := statesOf(ctx, conn)
+	if err == nil {
+		err = o.complete(ctx, conn, states)
+	}
+	if err != nil {
+		o.free()
+		return nil, err
+	}
+	return o, nil
+}
+
+// complete joins the states with the lists of what is persistent, and what saved.
+func (o *overview) complete(ctx context.Context, conn *libvirt.Connect, states map[string]state) error {
+	persistent, err := uuidsOf(ctx, conn, libvirt.CONNECT_LIST_DOMAINS_PERSISTENT)
+	if err != nil {
+		return err
+	}
+	saved, err := uuidsOf(ctx, conn, libvirt.CONNECT_LIST_DOMAINS_MANAGEDSAVE)
+	if err != nil {
+		return err
+	}
+	for uuid, s := range states {
+		o.known[uuid] = known{state: s, persistent: persistent[uuid], saved: saved[uuid]}
+	}
+	return nil
+}
+
+func (o *overview) free() {
+	for n := range o.list {
+		_ = o.list[n].Free()
+	}
+}
+
+func listOf(ctx context.Context, conn *libvirt.Connect, flags libvirt.ConnectListAllDomainsFlags) ([]libvirt.Domain, error) {
+	var list []libvirt.Domain
+	err := timed(ctx, "virConnectListAllDomains", "", func() (err error) {
+		list, err = conn.ListAllDomains(flags)
+		return err
+	})
+	return list, err
+}
+
+// uuidsOf returns the UUIDs of the domains that a flag lets through.
+func uuidsOf(ctx context.Context, conn *libvirt.Connect, flags libvirt.ConnectListAllDomainsFlags) (map[string]bool, error) {
+	list, err := listOf(ctx, conn, flags)
+	if err != nil {
+		return nil, err
+	}
+	uuids := map[string]bool{}
+	for n := range list {
+		uuid, uerr := list[n].GetUUIDString() // local, no call
+		if uerr != nil && err == nil {
+			err = mapped("virDomainGetUUIDString", uerr)
+		}
+		uuids[uuid] = true
+		_ = list[n].Free()
+	}
+	return uuids, err
+}
+
+// statesOf returns the states of all domains. It asks no QEMU, and waits for no
+// job (qemuDomainGetStatsState in src/qemu/qemu_driver.c).
+func statesOf(ctx context.Context, conn *libvirt.Connect) (map[string]state, error) {
+	var stats []libvirt.DomainStats
+	err := timed(ctx, "virConnectGetAllDomainStats", "", func() (err error) {
+		stats, err = conn.GetAllDomainStats(nil, libvirt.DOMAIN_STATS_STATE, 0)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	states := map[string]state{}
+	for _, s := range stats {
+		uuid, uerr := s.Domain.GetUUIDString()
+		_ = s.Domain.Free()
+		if uerr != nil && err == nil {
+			err = mapped("virDomainGetUUIDString", uerr)
+		}
+		if told, ok := stateOfStats(s.State); ok {
+			states[uuid] = told
+		}
+	}
+	return states, err
+}
+
+// stateOfStats reads a state that says whether there is a QEMU: that of a crashed
+// domain does not.
+func stateOfStats(s *libvirt.DomainStatsState) (state, bool) {
+	if s == nil || !s.StateSet || !s.ReasonSet || s.State == libvirt.DOMAIN_CRASHED || s.State == libvirt.DOMAIN_NOSTATE {
+		return state{}, false
+	}
+	told := state{state: domainState(s.State), active: s.State != libvirt.DOMAIN_SHUTOFF}
+	if s.State == libvirt.DOMAIN_PAUSED {
+		told.reason = pauseReason(libvirt.DomainPausedReason(s.Reason))
+	}
+	return told, true
+}
+
+// note takes over what is known of a domain.
+func (k known) note(d *recover.Domain) {
+	d.State, d.PauseReason, d.Persistent = k.state.state, k.reason, k.persistent
+	if k.saved {
+		d.Losses = append(d.Losses, recover.LossSavedMemory)
+	}
+}

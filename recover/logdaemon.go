@@ -1,0 +1,96 @@
+package recover
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/rs/zerolog"
+)
+
+// logDaemon is the command name of the process that holds the console logs.
+const logDaemon = "virtlogd"
+
+// logDaemonPIDFile is where a virtlogd writes its pid, whoever started it
+// (src/logging/log_daemon.c, main; RUNSTATEDIR is /run).
+const logDaemonPIDFile = "run/virtlogd.pid"
+
+// logDaemons are the processes that hold console logs: virtlogd on any current
+// libvirt; where there is none QEMU has them itself (stdio_handler in qemu.conf).
+type logDaemons struct {
+	proc string
+	held []heldFile // what they hold
+	all  bool       // every process was looked at
+}
+
+// findLogDaemons looks at the virtlogd of the pid file, and at every process
+// only where that leads to none: a host may have thousands.
+func findLogDaemons(ctx context.Context, proc, root string) (*logDaemons, error) {
+	l := &logDaemons{proc: proc}
+	data, err := os.ReadFile(filepath.Join(root, logDaemonPIDFile))
+	if err == nil {
+		pid, perr := strconv.Atoi(string(bytes.TrimSpace(data)))
+		if perr == nil && pid > 0 && l.take(ctx, pid) {
+			return l, nil
+		}
+	}
+	_, err = l.widen(ctx)
+	return l, err
+}
+
+// widen looks at every process of the host, once; more is true when it did.
+func (l *logDaemons) widen(ctx context.Context) (more bool, err error) {
+	if l.all {
+		return false, nil
+	}
+	l.all = true
+	pids, err := processesNamed(l.proc, logDaemon)
+	if err != nil {
+		return false, err
+	}
+	for _, pid := range pids {
+		if !slices.ContainsFunc(l.held, func(h heldFile) bool { return h.PID == pid }) {
+			l.take(ctx, pid)
+		}
+	}
+	return true, nil
+}
+
+// take adds what a process holds, if it is a virtlogd that can be looked at.
+func (l *logDaemons) take(ctx context.Context, pid int) bool {
+	p, err := openProcess(l.proc, pid)
+	if err != nil {
+		return false
+	}
+	defer p.Close()
+	if p.Command != logDaemon { // a stale pid file
+		return false
+	}
+	held, err := heldByProcess(ctx, p)
+	if err != nil {
+		zerolog.Ctx(ctx).Debug().Err(err).Int("pid", pid).Msg("virtlogd could not be looked at")
+		return false
+	}
+	l.held = append(l.held, held...)
+	return true
+}
+
+// classify classifies a file of a domain. A console log may be a virtlogd's; one
+// that nobody seems to hold, though its guest is there or it is gone, may be that
+// of a virtlogd without the pid file.
+func (s *scanner) classify(ctx context.Context, f *File, held []heldFile, tree root, others map[string]bool, active bool) error {
+	if f.Role != RoleConsoleLog {
+		return classify(f, held, tree, s.root, others)
+	}
+	err := classify(f, slices.Concat(held, s.logs.held), tree, s.root, others)
+	if err != nil || len(f.Holders) > 0 || f.State == FilePresent && !active {
+		return err
+	}
+	if more, err := s.logs.widen(ctx); err != nil || !more {
+		return err
+	}
+	return classify(f, slices.Concat(held, s.logs.held), tree, s.root, others)
+}
