@@ -113,7 +113,7 @@ func (t *task) copyStaged(ctx context.Context, staged *stagedFile) error {
 	if err != nil {
 		return err
 	}
-	if src.File != nil && !rec.Proven {
+	if src.File != nil && (!rec.Proven || f.SHA256 != "") {
 		if err := t.compare(ctx, staged, src); err != nil {
 			return err
 		}
@@ -132,7 +132,9 @@ func (t *task) copyFile(ctx context.Context, staged *stagedFile, src copier.Sour
 		t.addBytes(n)
 		return err
 	}
-	result, err := copier.Copy(ctx, staged.file, src, show.Add)
+	// What has a digest to be held against, or needs one, is compared anyway.
+	prove := f.SHA256 == "" && staged.stage != nil
+	result, err := copier.Copy(ctx, staged.file, src, copier.CopyOptions{Prove: prove, Progress: show.Add})
 	rec.Method, rec.Bytes, rec.Proven = result.Method, result.DataBytes, result.Proven
 	t.addBytes(result.DataBytes)
 	return err

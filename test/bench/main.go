@@ -50,7 +50,7 @@ func main() {
 	var o options
 	only := flag.String("only", "", "measure only the figures whose name matches this regular expression")
 	flag.BoolVar(&o.quick, "quick", false, "small sizes and two turns, unless other flags say so: to see that all works")
-	size := flag.Int64("size", 1024, "size of the source of copies in MiB; quick: 64")
+	size := flag.Int64("size", 4096, "size of the source of copies in MiB, half of that of the sparse one; quick: 64")
 	flag.IntVar(&o.runs, "runs", 5, "turns of each contender of a figure; quick: 2")
 	flag.StringVar(&o.dir, "dir", "", "where to work (default: a file system in a file in the system's temporary directory)")
 	small := flag.Int64("live-small", 256, "data of the small guest that is rescued live, in MiB; quick: 16")
