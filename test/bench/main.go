@@ -30,6 +30,7 @@ func figures(o options) []figure {
 	return slices.Concat(
 		scanFigures(o),
 		copyFigures(o),
+		downtimeFigures(o),
 	)
 }
 
@@ -42,6 +43,7 @@ type options struct {
 	runs         int
 	small, large int64
 	liveRuns     int
+	downtime     []int64 // the data of guests
 	json         string
 }
 
@@ -56,12 +58,13 @@ func main() {
 	small := flag.Int64("live-small", 256, "data of the small guest that is rescued live, in MiB; quick: 16")
 	large := flag.Int64("live-large", 8192, "data of the large one, in MiB; quick: 256")
 	flag.IntVar(&o.liveRuns, "live-runs", 3, "live rescues of each guest for each proof; 0: none; quick: 1")
+	sizes := flag.String("downtime", "1024,4096,16384", "data of the guests that are rescued in every way, in MiB; quick: 64")
 	flag.StringVar(&o.json, "json", "test/.cache/bench.json", "write every single number to this file")
 	flag.Parse()
 	if o.quick {
 		given := map[string]bool{}
 		flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
-		for name, value := range map[string]string{"size": "64", "runs": "2", "live-small": "16", "live-large": "256", "live-runs": "1"} {
+		for name, value := range map[string]string{"size": "64", "runs": "2", "live-small": "16", "live-large": "256", "live-runs": "1", "downtime": "64"} {
 			if !given[name] {
 				_ = flag.Set(name, value)
 			}
@@ -71,7 +74,10 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	var err error
-	if o.only, err = regexp.Compile(*only); err == nil {
+	if o.downtime, err = sizesIn(*sizes); err == nil {
+		o.only, err = regexp.Compile(*only)
+	}
+	if err == nil {
 		err = run(ctx, o)
 	}
 	if err != nil {
