@@ -66,8 +66,6 @@ func (t *task) copyOneAhead(ctx context.Context, f FilePlan, st *stage) error {
 	}
 	staged := &stagedFile{plan: f, stage: st, name: name}
 	t.begun = append(t.begun, staged)
-	watched, stop := watchRoom(ctx, func() error { return t.roomOn(st, f.Path) })
-	defer stop()
 	rec := stagedRecord{Dir: st.dir.Path(), Name: name, Source: f.Key()}
 	return t.stepData(ctx, stepAhead, f.Path, rec, func() (any, error) {
 		src, err := t.s.source(ctx, f)
@@ -79,6 +77,8 @@ func (t *task) copyOneAhead(ctx context.Context, f FilePlan, st *stage) error {
 		}
 		show := t.s.e.Progress.File(t.subject(), f.Path, stepCopy, f.Allocated)
 		defer show.Done()
+		watched, stop := watchRoom(ctx, func() error { return t.roomOn(st, f.Path) })
+		defer stop()
 		staged.draft, rec.Bytes, err = copier.Ahead(watched, staged.file, src, show.Add)
 		if cause := context.Cause(watched); err != nil && cause != nil {
 			err = cause

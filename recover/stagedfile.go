@@ -149,6 +149,9 @@ func (t *task) copyFile(ctx context.Context, staged *stagedFile, src copier.Sour
 	// What has a digest to be held against, or needs one, is compared anyway.
 	prove := f.SHA256 == "" && staged.stage != nil
 	result, err := copier.Copy(ctx, staged.file, src, copier.CopyOptions{Prove: prove, Progress: show.Add})
+	if errors.Is(err, copier.ErrDiffers) {
+		err = fmt.Errorf("%w: %w", ErrUnproven, err)
+	}
 	rec.Method, rec.Bytes, rec.Proven = result.Method, result.DataBytes, result.Proven
 	t.addBytes(result.DataBytes)
 	return err
