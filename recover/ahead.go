@@ -22,8 +22,12 @@ func (t *task) copyAhead(ctx context.Context) error {
 	if t.s.plan.Command != CommandRescue || t.prior != nil || t.ip.Found != StateRunning {
 		return nil
 	}
-	if d, err := t.s.e.Hypervisor.Domain(ctx, t.ip.UUID); err != nil || d.State != StateRunning {
-		return nil //nolint:nilerr // quiesce looks at it and says so
+	d, err := t.s.e.Hypervisor.Domain(ctx, t.ip.UUID)
+	if errors.Is(err, ErrNoDomain) || err == nil && d.State != StateRunning {
+		return nil // it has ended, or was paused, since the plan
+	}
+	if err != nil {
+		return err
 	}
 	for _, f := range t.written() {
 		if f.Content != "" || f.Role == RoleConsoleLog {
