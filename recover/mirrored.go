@@ -192,13 +192,20 @@ func (t *task) mirrorEnded(m *mirrored, err error) error {
 // mirrors grow with what the guests write.
 func (t *task) roomLeft() error {
 	for _, m := range t.moves {
-		space, err := m.stage.dir.Statfs()
-		if err != nil {
+		if err := t.roomOn(m.stage, m.plan.Path); err != nil {
 			return err
 		}
-		if floor := t.s.e.Settings.Headroom / 2 * float64(space.Total); float64(space.Free) < floor {
-			return fmt.Errorf("%w: only %s are left on the file system of %s, and a full one pauses its healthy guests", ErrNoSpace, humanize.IBytes(space.Free), m.plan.Path)
-		}
+	}
+	return nil
+}
+
+func (t *task) roomOn(st *stage, path string) error {
+	space, err := st.dir.Statfs()
+	if err != nil {
+		return err
+	}
+	if floor := t.s.e.Settings.Headroom / 2 * float64(space.Total); float64(space.Free) < floor {
+		return fmt.Errorf("%w: only %s are left on the file system of %s, and a full one pauses its healthy guests", ErrNoSpace, humanize.IBytes(space.Free), path)
 	}
 	return nil
 }

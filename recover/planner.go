@@ -321,6 +321,7 @@ func (p *planner) steps(plan InstancePlan) (steps []string) {
 	}
 	if plan.Action == ActionReboot {
 		if plan.Found == StateRunning {
+			add("copy its disks while it runs, where the file system can't clone them")
 			add("freeze the guest's file systems, if its agent answers, and suspend it")
 		} else {
 			add("leave the guest paused as it was found")

@@ -16,11 +16,12 @@ type prior struct {
 	destroyBegun bool
 	destroyDone  bool
 	rebootBegun  bool
-	pausedAgain  bool                 // after its reboot
-	copies       map[string]priorCopy // the last of each path
-	staged       []stagedRecord       // every copy that was begun
-	stores       []string             // every file that was begun in the backup directory
-	published    map[string]published // by path, from its begin on
+	pausedAgain  bool                    // after its reboot
+	copies       map[string]priorCopy    // the last of each path
+	ahead        map[string]stagedRecord // by path: what was copied while the guest still wrote
+	staged       []stagedRecord          // every copy that was begun
+	stores       []string                // every file that was begun in the backup directory
+	published    map[string]published    // by path, from its begin on
 	replanned    *InstancePlan
 	mirrors      map[string]mirrorRecord // by path, of every mirror that was begun
 	placing      map[string]bool         // by path: begun to get its name
@@ -46,12 +47,21 @@ func (p *prior) proven(f FilePlan) (stagedRecord, bool) {
 	return c.stagedRecord, ok && c.Inode != 0 && (c.Proven || c.compared || f.Content != "") && c.Source == f.Key()
 }
 
+// aheadOf returns what was copied of a file ahead, and whether anything was.
+func (p *prior) aheadOf(f FilePlan) (stagedRecord, bool) {
+	if p == nil {
+		return stagedRecord{}, false
+	}
+	rec, ok := p.ahead[f.Path]
+	return rec, ok && rec.Source == f.Key()
+}
+
 // stageDirs returns every staging directory that a journal names, whatever has
 // become of what was in it.
 func stageDirs(records []Record) ([]string, error) {
 	var dirs []string
 	for _, r := range records {
-		if r.Point() != stepCopy+".begin" && r.Point() != stepMirror+".begin" {
+		if r.Point() != stepAhead+".begin" && r.Point() != stepCopy+".begin" && r.Point() != stepMirror+".begin" {
 			continue
 		}
 		var rec stagedRecord
@@ -107,7 +117,7 @@ func priorsOf(records []Record) (map[string]*prior, error) {
 }
 
 func newPrior() *prior {
-	return &prior{copies: map[string]priorCopy{}, published: map[string]published{}, mirrors: map[string]mirrorRecord{}, placing: map[string]bool{}, pivoting: map[string]bool{}, pivoted: map[string]bool{}, differs: map[string]bool{}}
+	return &prior{ahead: map[string]stagedRecord{}, copies: map[string]priorCopy{}, published: map[string]published{}, mirrors: map[string]mirrorRecord{}, placing: map[string]bool{}, pivoting: map[string]bool{}, pivoted: map[string]bool{}, differs: map[string]bool{}}
 }
 
 func (p *prior) add(r Record) error {
@@ -143,6 +153,13 @@ func (p *prior) add(r Record) error {
 		p.destroyBegun = true
 	case stepDestroy + ".done":
 		p.destroyDone = true
+	case stepAhead + ".begin":
+		var rec stagedRecord
+		if err := r.decode(&rec); err != nil {
+			return err
+		}
+		p.ahead[r.Path] = rec
+		p.staged = append(p.staged, rec)
 	case stepCopy + ".begin", stepCopy + ".done":
 		var rec stagedRecord
 		if err := r.decode(&rec); err != nil {
@@ -183,7 +200,7 @@ func (p *prior) add(r Record) error {
 		c.compared = true
 		p.copies[r.Path] = c
 	case stepCleanup + ".done":
-		p.copies = map[string]priorCopy{}
+		p.copies, p.ahead = map[string]priorCopy{}, map[string]stagedRecord{}
 	case stepPublish + ".begin", stepPublish + ".done":
 		var pub published
 		if err := r.decode(&pub); err != nil {

@@ -210,8 +210,7 @@ func (t *task) endExport(ctx context.Context) error {
 // own: the old inode is the truth, and lives only as long as it is held.
 func (t *task) compareRunning(ctx context.Context) error {
 	lasting := context.WithoutCancel(ctx)
-	watched, cancel := context.WithCancelCause(ctx)
-	go t.watchRoom(watched, cancel)
+	watched, stop := watchRoom(ctx, t.roomLeft)
 	var failed error
 	for _, m := range t.moves {
 		err := t.compareOne(watched, m, t.socket)
@@ -226,21 +225,31 @@ func (t *task) compareRunning(ctx context.Context) error {
 			t.notef("%s could not be compared: %v", m.plan.Path, cmp.Or(context.Cause(watched), err))
 		}
 	}
-	cancel(nil)
+	stop()
 	if err := t.endExport(lasting); err != nil {
 		return errors.Join(failed, fmt.Errorf("its disks are back, but the comparison's backup job can't be ended: %w", err))
 	}
 	return failed
 }
 
-// watchRoom ends a comparison before the scratch files fill a file system up: the
-// guest's writes would fail.
-func (t *task) watchRoom(ctx context.Context, cancel context.CancelCauseFunc) {
-	for ctx.Err() == nil {
-		if err := t.roomLeft(); err != nil {
-			cancel(err)
+// watchRoom returns a context that is cancelled when no room is left: what makes
+// files grow while guests write must end before it fills a file system up, or
+// their writes fail. stop ends the watching.
+func watchRoom(ctx context.Context, left func() error) (watched context.Context, stop func()) {
+	watched, cancel := context.WithCancelCause(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for watched.Err() == nil {
+			if err := left(); err != nil {
+				cancel(err)
+			}
+			pause(watched, time.Second)
 		}
-		pause(ctx, time.Second)
+	}()
+	return watched, func() {
+		cancel(nil)
+		<-ended
 	}
 }
 

@@ -30,6 +30,9 @@ func (t *task) rescue(ctx context.Context) error {
 		return err
 	}
 	t.onFailure(stepCleanup, t.removeStaged) // noted first, undone last: the guest goes on before
+	if err := t.copyAhead(ctx); err != nil {
+		return err
+	}
 	if err := t.quiesce(ctx); err != nil {
 		return err
 	}
@@ -239,6 +242,11 @@ func (t *task) commit(ctx context.Context) error {
 	}
 	if t.prior != nil {
 		if err := t.removePrior(ctx); err != nil {
+			return err
+		}
+	}
+	for _, staged := range t.begun { // another file was kept instead
+		if err := t.unstage(ctx, staged); err != nil {
 			return err
 		}
 	}

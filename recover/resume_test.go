@@ -137,7 +137,8 @@ func TestResumeAfterAPowerCutNeverRemovesTheOnlyCopy(t *testing.T) {
 		// Where the copy was proven, the instance comes back.
 		proven := false
 		for _, r := range h.records(run) {
-			if r.Point() == "compare.done" && r.Path == g.disk {
+			var rec stagedRecord
+			if r.Point() == "copy.done" && r.Path == g.disk && r.decode(&rec) == nil && rec.Proven {
 				proven = true
 			}
 		}

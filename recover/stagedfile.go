@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/rs/zerolog"
@@ -30,7 +31,8 @@ type stagedFile struct {
 	inode     inode
 	size      int64
 	kept      bool
-	inherited bool // an interrupted run's: perhaps the only copy, never removed
+	draft     *copier.Draft // of a copy that was made ahead
+	inherited bool          // an interrupted run's: perhaps the only copy, never removed
 	proven    bool
 	published bool
 }
@@ -56,18 +58,27 @@ func (t *task) stage(ctx context.Context, f FilePlan) (*stagedFile, error) {
 	if staged, err := t.takeOver(ctx, f); staged != nil || err != nil {
 		return staged, err
 	}
+	staged, err := t.aheadOf(f)
+	if err != nil {
+		return nil, err
+	}
+	if staged == nil {
+		if staged, err = t.newStaged(f); err != nil {
+			return nil, err
+		}
+	}
+	err = t.copyStaged(ctx, staged)
+	staged.proven = err == nil
+	return staged, err
+}
+
+func (t *task) newStaged(f FilePlan) (*stagedFile, error) {
 	st, err := t.s.stages.forFile(t.s.plan.Run, f, t.s.owners)
 	if err != nil {
 		return nil, err
 	}
 	name, err := stageName(t.ip, f)
-	if err != nil {
-		return nil, err
-	}
-	staged := &stagedFile{plan: f, stage: st, name: name}
-	err = t.copyStaged(ctx, staged)
-	staged.proven = err == nil
-	return staged, err
+	return &stagedFile{plan: f, stage: st, name: name}, err
 }
 
 // stageName is a name that no other copy has, not even of another try: a copy
@@ -91,15 +102,18 @@ func (t *task) copyStaged(ctx context.Context, staged *stagedFile) error {
 				return nil, t.copyError(f, err)
 			}
 		}
-		file, err := staged.stage.dir.Create(staged.name)
-		if err != nil {
-			return nil, t.copyError(f, err)
-		}
-		staged.file = file
-		if f.Content != "" {
-			err = writeContent(file, f.Content)
-		} else {
-			err = t.copyFile(ctx, staged, src, &rec)
+		switch {
+		case staged.file != nil:
+			err = t.finishCopy(ctx, staged, src, &rec)
+		default:
+			if staged.file, err = staged.stage.dir.Create(staged.name); err != nil {
+				break
+			}
+			if f.Content != "" {
+				err = writeContent(staged.file, f.Content)
+			} else {
+				err = t.copyFile(ctx, staged, src, &rec)
+			}
 		}
 		if err == nil {
 			err = staged.measure()
@@ -113,7 +127,7 @@ func (t *task) copyStaged(ctx context.Context, staged *stagedFile) error {
 	if err != nil {
 		return err
 	}
-	if src.File != nil && !rec.Proven {
+	if src.File != nil && (!rec.Proven || f.SHA256 != "") {
 		if err := t.compare(ctx, staged, src); err != nil {
 			return err
 		}
@@ -132,7 +146,12 @@ func (t *task) copyFile(ctx context.Context, staged *stagedFile, src copier.Sour
 		t.addBytes(n)
 		return err
 	}
-	result, err := copier.Copy(ctx, staged.file, src, show.Add)
+	// What has a digest to be held against, or needs one, is compared anyway.
+	prove := f.SHA256 == "" && staged.stage != nil
+	result, err := copier.Copy(ctx, staged.file, src, copier.CopyOptions{Prove: prove, Progress: show.Add})
+	if errors.Is(err, copier.ErrDiffers) {
+		err = fmt.Errorf("%w: %w", ErrUnproven, err)
+	}
 	rec.Method, rec.Bytes, rec.Proven = result.Method, result.DataBytes, result.Proven
 	t.addBytes(result.DataBytes)
 	return err
@@ -339,14 +358,14 @@ func (t *task) unstage(ctx context.Context, f *stagedFile) error {
 // removeStaged removes all staged copies of the instance.
 func (t *task) removeStaged(ctx context.Context) error {
 	var errs error
-	for _, f := range t.staged {
+	for _, f := range slices.Concat(t.begun, t.staged) {
 		errs = errors.Join(errs, t.unstage(ctx, f))
 	}
 	return errs
 }
 
 func (t *task) closeStaged() {
-	for _, f := range t.staged {
+	for _, f := range slices.Concat(t.begun, t.staged) {
 		if f.file != nil {
 			f.file.Close()
 		}

@@ -8,6 +8,7 @@ const (
 	stepPlan      = "plan"       // done carries the Plan, or one InstancePlan made anew by resume
 	stepInstance  = "instance"   // one instance from its first step to its report
 	stepPin       = "pin"        // the keeper holds every lost file of the instance
+	stepAhead     = "ahead"      // one file into its staging place, while its guest still writes it
 	stepCopy      = "copy"       // one file into its staging place
 	stepCompare   = "compare"    // the copy with its source, in full
 	stepCheck     = "check"      // qemu-img check of a copied qcow2

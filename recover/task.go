@@ -22,11 +22,12 @@ type task struct {
 	prior *prior // what an interrupted run did; nil in a new one
 
 	staged []*stagedFile
-	stored []string    // what it has made in the backup directory
-	moves  []*mirrored // the disks that are, or were, mirrored
-	logged inode       // the console log that was put back
-	proof  Verify      // how a live rescue is to be proven
-	socket string      // of the export of its disks
+	begun  []*stagedFile // copied ahead of the suspend, and not proven yet
+	stored []string      // what it has made in the backup directory
+	moves  []*mirrored   // the disks that are, or were, mirrored
+	logged inode         // the console log that was put back
+	proof  Verify        // how a live rescue is to be proven
+	socket string        // of the export of its disks
 	// oldKept: the new disks differ from the old ones, which are on disk too.
 	oldKept bool
 	undos   []undo // how to leave the guest as it was found, last first
@@ -162,7 +163,7 @@ func (t *task) endedMeanwhile() bool {
 // whatIsSafe says where the data of an instance is whose files are not all back,
 // after a look at each place.
 func (t *task) whatIsSafe(ctx context.Context) string {
-	var copies, held, gone []string
+	var copies, held, gone, drafts []string
 	for _, f := range t.ip.Files {
 		if f.Content != "" {
 			continue
@@ -173,11 +174,15 @@ func (t *task) whatIsSafe(ctx context.Context) string {
 			held = append(held, f.Path)
 		} else {
 			gone = append(gone, f.Path)
+			if rec, ok := t.prior.aheadOf(f); ok {
+				drafts = append(drafts, "what was copied of "+f.Path+" while its guest ran, perhaps not all of it, is "+rec.Dir+"/"+rec.Name)
+			}
 		}
 	}
 	var parts []string
 	if len(gone) > 0 {
 		parts = append(parts, "Nobody holds "+strings.Join(gone, ", ")+" any more, and no copy of it was proven")
+		parts = append(parts, drafts...)
 	} else {
 		parts = append(parts, "No data is lost")
 	}

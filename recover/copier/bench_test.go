@@ -31,7 +31,7 @@ func BenchmarkCopyCompare(b *testing.B) {
 			b.SetBytes(size * mib)
 			for b.Loop() {
 				dst := target(b, dir)
-				result, err := copier.Copy(b.Context(), dst, src, nil)
+				result, err := copier.Copy(b.Context(), dst, src, copier.CopyOptions{Prove: true})
 				must(b, err)
 				if !result.Proven {
 					_, err = copier.Compare(b.Context(), src, dst, copier.CompareOptions{})

@@ -18,6 +18,9 @@ import (
 // ErrDiffers: the copy is not equal to its source; a *DiffersError says where.
 var ErrDiffers = errors.New("the copy differs from its source")
 
+// errShrunk: somebody changes the copy.
+var errShrunk = fmt.Errorf("%w: its size changed while it was read", ErrDiffers)
+
 // DiffersError tells where a copy differs from its source first.
 type DiffersError struct {
 	Offset               int64 // of the first byte that differs or is missing on one side
@@ -81,8 +84,7 @@ func compare(ctx context.Context, src Source, dst *os.File, opt CompareOptions) 
 	to.ioAlign = from.ioAlign
 	a := newStream(ctx, src.File, from, ErrSourceChanged, sequence(from.size, from.chunk()))
 	defer a.Close()
-	shrunk := fmt.Errorf("%w: its size changed while it was read", ErrDiffers)
-	b := newStream(ctx, written, to, shrunk, sequence(to.size, to.chunk()))
+	b := newStream(ctx, written, to, errShrunk, sequence(to.size, to.chunk()))
 	defer b.Close()
 
 	var sum hash.Hash

@@ -17,10 +17,11 @@ var ErrNotEmpty = errors.New("the destination is not empty")
 // Method is how a copy was made.
 type Method string
 
-// The two ways, see Copy.
+// The ways, see Copy and Finish.
 const (
 	MethodClone   Method = "clone"
 	MethodExtents Method = "extents"
+	MethodAhead   Method = "ahead" // begun by Ahead, ended by Finish
 )
 
 // Result tells how a copy was made.
@@ -30,9 +31,19 @@ type Result struct {
 	// DataBytes is how much was written: what is not zero, in blocks of 4 KiB.
 	// 0 for a clone, which shares all its data with the source.
 	DataBytes int64
-	// Proven is true when the copy can't differ from the source and needs no
-	// Compare: a clone on a coherent file system, with every write flushed before.
+	// Proven is true when the copy needs no Compare: a clone on a coherent file
+	// system, with every write flushed before, which can't differ from its source;
+	// or both sides were read in full for it and were equal.
 	Proven bool
+}
+
+// CopyOptions say what Copy does besides copying.
+type CopyOptions struct {
+	// Prove reads all of src, and reads back all of dst as it reached the disk,
+	// while the copy is made, which saves Compare another reading of src. Where the
+	// file system of dst can't do that the Result is not Proven.
+	Prove    bool
+	Progress func(bytes int64) // told the bytes of src that are done since its last call; may be nil
 }
 
 // Copy writes the content of src into dst and brings it to the disk: on success
@@ -44,18 +55,18 @@ type Result struct {
 // the data is read and written; blocks of zeros are left out, so that dst is
 // sparse wherever src reads as zeros. SEEK_DATA and SEEK_HOLE are asked only on
 // ext4, XFS, btrfs and tmpfs, after an fsync of the source, and only to skip
-// reading: other file systems have answered them wrongly.
+// reading where nothing is proven: other file systems have answered them wrongly.
 //
-// progress, which may be nil, is told the bytes of src that are done since its
-// last call, holes included; the calls add up to the size. After an error dst
+// The calls of progress add up to the size, holes included. After an error dst
 // holds part of the content, to be removed by the caller. Errors:
-// ErrSourceChanged, ErrNotEmpty, ErrNotRegular, syscall.ENOSPC or EDQUOT when
-// the target is full, the context's error (within one chunk of a MiB).
-func Copy(ctx context.Context, dst *os.File, src Source, progress func(bytes int64)) (Result, error) {
-	if progress == nil {
-		progress = func(int64) {}
+// ErrSourceChanged, ErrNotEmpty, ErrNotRegular, ErrDiffers when what was written
+// is not what the disk has, syscall.ENOSPC or EDQUOT when the target is full, the
+// context's error (within a few chunks of a MiB).
+func Copy(ctx context.Context, dst *os.File, src Source, opt CopyOptions) (Result, error) {
+	if opt.Progress == nil {
+		opt.Progress = func(int64) {}
 	}
-	result, err := copyFile(ctx, dst, src, progress)
+	result, err := copyFile(ctx, dst, src, opt)
 	if err != nil {
 		return Result{}, fmt.Errorf("copy %s to %s: %w", src.File.Name(), dst.Name(), err)
 	}
@@ -64,7 +75,7 @@ func Copy(ctx context.Context, dst *os.File, src Source, progress func(bytes int
 	return result, nil
 }
 
-func copyFile(ctx context.Context, dst *os.File, src Source, progress func(int64)) (Result, error) {
+func copyFile(ctx context.Context, dst *os.File, src Source, opt CopyOptions) (Result, error) {
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
@@ -75,52 +86,46 @@ func copyFile(ctx context.Context, dst *os.File, src Source, progress func(int64
 	if to.size != 0 {
 		return Result{}, ErrNotEmpty
 	}
-	if err := syncFile(src.File); err != nil {
-		return Result{}, err
-	}
-	from, err := src.stat()
+	from, fs, err := src.flushed()
 	if err != nil {
 		return Result{}, err
 	}
-	fs, err := fileSystemOf(src.File)
-	if err != nil {
-		return Result{}, err
-	}
-	toFS, err := fileSystemOf(dst)
-	if err != nil {
-		return Result{}, err
-	}
-
 	result := Result{Method: MethodExtents, Size: from.size}
-	cloned := false
 	if fs.coherent && from.device == to.device {
-		if cloned, err = clone(dst, src.File); err != nil {
+		cloned, err := clone(dst, src.File)
+		if err != nil {
 			return Result{}, err
+		}
+		if cloned {
+			result.Method, result.Proven = MethodClone, true
+			opt.Progress(from.size)
+			return result, settle(dst, src, from.size)
 		}
 	}
-	if cloned {
-		result.Method, result.Proven = MethodClone, true
-		progress(from.size)
-	} else {
-		// The size comes first: a direct write inside it need not extend the file.
-		if err := dst.Truncate(from.size); err != nil {
-			return Result{}, err
-		}
-		w := writer{file: dst, direct: dst}
-		if toFS.coherent && to.ioAlign != 0 && to.ioAlign <= blockSize && to.memAlign <= blockSize {
-			if w, err = directWriter(dst); err != nil {
-				return Result{}, err
-			}
-			defer w.close()
-		}
-		if result.DataBytes, err = copyExtents(ctx, w, src.File, from, fs.seeks, progress); err != nil {
-			return Result{}, err
-		}
-	}
-	if err := dst.Sync(); err != nil {
+	t, err := openTarget(dst, to, from.size)
+	if err != nil {
 		return Result{}, err
 	}
-	return result, checkSizes(dst, src, from.size)
+	defer t.close()
+	if opt.Prove && t.readsBack {
+		result.DataBytes, err = t.copyProven(ctx, src.File, from, opt.Progress)
+		result.Proven = true
+	} else {
+		result.DataBytes, err = copyExtents(ctx, t.writer, src.File, from, fs.seeks, opt.Progress)
+	}
+	if err != nil {
+		return Result{}, err
+	}
+	return result, settle(dst, src, from.size)
+}
+
+// settle brings a copy to the disk, and says whether both files have the size
+// that the source had at first.
+func settle(dst *os.File, src Source, size int64) error {
+	if err := dst.Sync(); err != nil {
+		return err
+	}
+	return checkSizes(dst, src, size)
 }
 
 // checkSizes says whether both files have the size that the source had at first.

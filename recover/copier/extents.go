@@ -22,14 +22,14 @@ func dataSpans(src *os.File, st stat) func() (span, error) {
 				return span{}, err
 			}
 		}
-		sp := span{extent.off, min(extent.off+st.chunk(), extent.end)}
+		sp := span{off: extent.off, end: min(extent.off+st.chunk(), extent.end)}
 		extent.off = sp.end
 		return sp, nil
 	}
 }
 
 func nextExtent(src *os.File, st stat, from int64) (span, error) {
-	rest := span{from, roundUp(st.size, st.align())}
+	rest := span{off: from, end: roundUp(st.size, st.align())}
 	start, err := seek(src, from, unix.SEEK_DATA)
 	if errors.Is(err, unix.ENXIO) {
 		return span{}, io.EOF
@@ -41,7 +41,7 @@ func nextExtent(src *os.File, st stat, from int64) (span, error) {
 	if err != nil || end <= start {
 		return rest, nil //nolint:nilerr // as above
 	}
-	return span{max(from, roundDown(start, st.align())), min(roundUp(end, st.align()), rest.end)}, nil
+	return span{off: max(from, roundDown(start, st.align())), end: min(roundUp(end, st.align()), rest.end)}, nil
 }
 
 func seek(f *os.File, off int64, whence int) (int64, error) {

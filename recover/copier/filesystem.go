@@ -13,6 +13,9 @@ type fileSystem struct {
 	coherent bool // buffered, direct and cloned reads all return what was written last
 	seeks    bool // SEEK_DATA and SEEK_HOLE tell the truth after an fsync
 	local    bool // only this host writes it
+	// readsBack: what O_DIRECT reads is what the device has (btrfs and tmpfs answer
+	// from the page cache).
+	readsBack bool
 }
 
 // kind returns what is known of the kind of file system with this f_type
@@ -21,9 +24,9 @@ type fileSystem struct {
 func kind(magic uint32) fileSystem {
 	switch magic {
 	case unix.EXT4_SUPER_MAGIC:
-		return fileSystem{name: "ext4", coherent: true, seeks: true, local: true}
+		return fileSystem{name: "ext4", coherent: true, seeks: true, local: true, readsBack: true}
 	case unix.XFS_SUPER_MAGIC:
-		return fileSystem{name: "xfs", coherent: true, seeks: true, local: true}
+		return fileSystem{name: "xfs", coherent: true, seeks: true, local: true, readsBack: true}
 	case unix.BTRFS_SUPER_MAGIC:
 		return fileSystem{name: "btrfs", coherent: true, seeks: true, local: true}
 	case unix.TMPFS_MAGIC:

@@ -67,6 +67,20 @@ func (s Source) Allocated() (int64, error) {
 
 func (s Source) stat() (stat, error) { return statFile(s.File) }
 
+// flushed brings what was written to the source to its file system, and says what
+// is known of both then.
+func (s Source) flushed() (stat, fileSystem, error) {
+	if err := syncFile(s.File); err != nil {
+		return stat{}, fileSystem{}, err
+	}
+	fs, err := fileSystemOf(s.File)
+	if err != nil {
+		return stat{}, fileSystem{}, err
+	}
+	st, err := s.stat()
+	return st, fs, err
+}
+
 // stat is what the kernel says of an open file now.
 type stat struct {
 	size, allocated int64

@@ -21,7 +21,10 @@ const (
 )
 
 // span is a range of a file.
-type span struct{ off, end int64 }
+type span struct {
+	off, end int64
+	hole     bool // known to have no data
+}
 
 // stream reads spans of a file, several at a time, and hands them out in order.
 type stream struct {
@@ -81,7 +84,7 @@ func (s *stream) Next() (int64, []byte, error) {
 		s.flight = append(s.flight, c)
 		go func() {
 			defer close(c.ready)
-			c.data, c.err = s.read(c.buffer[:c.end-c.off], c.off)
+			c.data, c.err = readSpan(s.file, c.buffer, c.span, s.size, s.changed)
 		}()
 	}
 	if len(s.flight) == 0 {
@@ -102,24 +105,26 @@ func (s *stream) Close() {
 	s.flight = nil
 }
 
-// read fills buffer from off, up to the end of the file. os.File.ReadAt won't
-// do: it goes on after a short read, at an offset that O_DIRECT refuses.
-func (s *stream) read(buffer []byte, off int64) ([]byte, error) {
-	want := min(int64(len(buffer)), s.size-off)
+// readSpan reads a span of a file of that size into buffer, up to the end of the
+// file; changed is the error when that comes too early. os.File.ReadAt won't do:
+// it goes on after a short read, at an offset that O_DIRECT refuses.
+func readSpan(file *os.File, buffer []byte, sp span, size int64, changed error) ([]byte, error) {
+	want := min(sp.end, size) - sp.off
+	buffer = buffer[:sp.end-sp.off]
 	got := int64(0)
 	for got < want {
-		n, err := unix.Pread(int(s.file.Fd()), buffer[got:], off+got)
+		n, err := unix.Pread(int(file.Fd()), buffer[got:], sp.off+got)
 		switch {
 		case err == unix.EINTR:
 			continue
 		case err != nil:
-			return nil, &os.PathError{Op: "read", Path: s.file.Name(), Err: err}
+			return nil, &os.PathError{Op: "read", Path: file.Name(), Err: err}
 		case n == 0:
-			return nil, s.changed
+			return buffer[:got], changed
 		}
 		got += int64(n)
 		if got < want && got%blockSize != 0 {
-			return nil, s.changed // a short read inside a block is the end of the file
+			return buffer[:got], changed // a short read inside a block is the end of the file
 		}
 	}
 	return buffer[:want], nil
@@ -132,8 +137,20 @@ func sequence(size, step int64) func() (span, error) {
 		if off >= size {
 			return span{}, io.EOF
 		}
-		sp := span{off, min(off+step, roundUp(size, step))}
+		sp := span{off: off, end: min(off+step, roundUp(size, step))}
 		off = sp.end
+		return sp, nil
+	}
+}
+
+// list returns spans one by one.
+func list(spans []span) func() (span, error) {
+	return func() (span, error) {
+		if len(spans) == 0 {
+			return span{}, io.EOF
+		}
+		sp := spans[0]
+		spans = spans[1:]
 		return sp, nil
 	}
 }

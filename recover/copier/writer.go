@@ -46,26 +46,59 @@ func (w writer) writeData(off int64, data []byte) (int64, error) {
 		zero := run(data, true)
 		data, off = data[zero:], off+int64(zero)
 		n := run(data, false)
-		whole := n / blockSize * blockSize
-		if whole > 0 {
-			_, err := w.direct.WriteAt(data[:whole], off)
-			if errors.Is(err, unix.ENOSPC) {
-				// XFS frees deleted files in the background, and waits for it when a
-				// buffered write finds no space, but not when a direct one does
-				// (xfs_file_buffered_write in the kernel's fs/xfs/xfs_file.c).
-				_, err = w.file.WriteAt(data[:whole], off)
-			}
-			if err != nil {
-				return 0, err
-			}
-		}
-		if n > whole {
-			if _, err := w.file.WriteAt(data[whole:n], off+int64(whole)); err != nil {
-				return 0, err
-			}
+		if err := w.writeAll(off, data[:n]); err != nil {
+			return 0, err
 		}
 		data, off = data[n:], off+int64(n)
 		written += int64(n)
+	}
+	return written, nil
+}
+
+// writeAll writes data, zeros and all.
+func (w writer) writeAll(off int64, data []byte) error {
+	whole := len(data) / blockSize * blockSize
+	if whole > 0 {
+		_, err := w.direct.WriteAt(data[:whole], off)
+		if errors.Is(err, unix.ENOSPC) {
+			// XFS frees deleted files in the background, and waits for it when a
+			// buffered write finds no space, but not when a direct one does
+			// (xfs_file_buffered_write in the kernel's fs/xfs/xfs_file.c).
+			_, err = w.file.WriteAt(data[:whole], off)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(data) == whole {
+		return nil
+	}
+	_, err := w.file.WriteAt(data[whole:], off+int64(whole))
+	return err
+}
+
+// writeChanged writes the blocks of data that old, which the file has there, does
+// not have, and returns how many bytes those are.
+func (w writer) writeChanged(off int64, data, old []byte) (int64, error) {
+	written := int64(0)
+	for at := 0; at < len(data); {
+		end, differs := at, false
+		for ; end < len(data); end += blockSize {
+			next := min(end+blockSize, len(data))
+			if changed := !bytes.Equal(data[end:next], old[end:next]); end == at {
+				differs = changed
+			} else if changed != differs {
+				break
+			}
+		}
+		end = min(end, len(data))
+		if differs {
+			if err := w.writeAll(off+int64(at), data[at:end]); err != nil {
+				return written, err
+			}
+			written += int64(end - at)
+		}
+		at = end
 	}
 	return written, nil
 }

@@ -30,6 +30,7 @@ func figures(o options) []figure {
 	return slices.Concat(
 		scanFigures(o),
 		copyFigures(o),
+		downtimeFigures(o),
 		scaleFigures(o),
 		fleetFigures(o),
 	)
@@ -44,6 +45,7 @@ type options struct {
 	runs         int
 	small, large int64
 	liveRuns     int
+	downtime     []int64 // the data of guests
 	json         string
 }
 
@@ -57,18 +59,19 @@ func main() {
 	var o options
 	only := flag.String("only", "", "measure only the figures whose name matches this regular expression")
 	flag.BoolVar(&o.quick, "quick", false, "small sizes and two turns, unless other flags say so: to see that all works")
-	size := flag.Int64("size", 1024, "size of the source of copies in MiB; quick: 64")
+	size := flag.Int64("size", 4096, "size of the source of copies in MiB, half of that of the sparse one; quick: 64")
 	flag.IntVar(&o.runs, "runs", 5, "turns of each contender of a figure; quick: 2")
 	flag.StringVar(&o.dir, "dir", "", "where to work (default: a file system in a file in the system's temporary directory)")
 	small := flag.Int64("live-small", 256, "data of the small guest that is rescued live, in MiB; quick: 16")
 	large := flag.Int64("live-large", 8192, "data of the large one, in MiB; quick: 256")
 	flag.IntVar(&o.liveRuns, "live-runs", 3, "live rescues of each guest for each proof; 0: none; quick: 1")
+	sizes := flag.String("downtime", "1024,4096,16384", "data of the guests that are rescued in every way, in MiB; quick: 64")
 	flag.StringVar(&o.json, "json", "test/.cache/bench.json", "write every single number to this file")
 	flag.Parse()
 	if o.quick {
 		given := map[string]bool{}
 		flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
-		for name, value := range map[string]string{"size": "64", "runs": "2", "live-small": "16", "live-large": "256", "live-runs": "1"} {
+		for name, value := range map[string]string{"size": "64", "runs": "2", "live-small": "16", "live-large": "256", "live-runs": "1", "downtime": "64"} {
 			if !given[name] {
 				_ = flag.Set(name, value)
 			}
@@ -76,7 +79,10 @@ func main() {
 	}
 	o.bytes, o.small, o.large = *size<<20, *small<<20, *large<<20
 	var err error
-	if o.only, err = regexp.Compile(*only); err == nil {
+	if o.downtime, err = sizesIn(*sizes); err == nil {
+		o.only, err = regexp.Compile(*only)
+	}
+	if err == nil {
 		err = run(ctx, o)
 	}
 	end(err)

@@ -133,3 +133,38 @@ func lies(t *testing.T, v *victim) {
 		t.Fatal("a buffered read shows what the guest writes: the file system does not lie")
 	}
 }
+
+func TestWhatAGuestWritesWhileItsDiskIsCopiedIsInTheCopy(t *testing.T) {
+	l := lab.New(t, withFailpoints)
+	v := boot(t, l, lab.Spec{NoAgent: true})
+	v.Send(t, "fill 24")
+	v.WaitLine(t, "fill payload")
+	v.Send(t, "write") // and it goes on writing
+	v.WaitLine(t, "write=")
+	l.DeleteTree(t)
+	var said int
+	r := at(t, l, "ahead.done", func() {
+		v.Send(t, "fill 16")
+		v.WaitLine(t, "fill payload")
+		v.WaitBeat(t, v.LastBeat()+2)
+		said = v.LastBeat()
+	}, rescueArgs("--all")...)
+	if r.Code != 0 {
+		t.Fatalf("exit code %d\n%s\n%s", r.Code, r.Stdout, r.Stderr)
+	}
+	v.isBack(t, 1)
+	v.intact(t)
+	if again := v.Boots()[1]; again.Writer != "ok" || again.LastBeat < said || again.Gaps != 0 {
+		t.Errorf("beat %d was said before the suspend; on the disk are %d with %d gaps, and the writer's slots are %q", said, again.LastBeat, again.Gaps, again.Writer)
+	}
+	for _, record := range records(t, report(t, r).Run) {
+		var data struct{ Method, Bytes any }
+		if record.Point() != "copy.done" || record.Path != v.Disk {
+			continue
+		}
+		decode(t, string(record.Data), &data)
+		if bytes, _ := data.Bytes.(float64); data.Method != "ahead" || bytes < 16<<20 || bytes > 23<<20 {
+			t.Errorf("what was copied under the suspend is not what was written meanwhile: %s", record.Data)
+		}
+	}
+}

@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"crypto/rand"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -36,9 +38,34 @@ func TestAFullFileSystemAndASilentAgentCostNothing(t *testing.T) {
 			g.unharmed(t)
 		}
 	})
+	t.Run("one that QEMU paused for an I/O error is left alone", func(t *testing.T) {
+		filler := fill(t, lab.NovaDir, 0)
+		v.Send(t, "fill 24")
+		waitFor(t, "QEMU pauses the guest", func() bool {
+			return strings.Contains(l.Virsh(t, "domstate", v.Name, "--reason"), "I/O error")
+		})
+		remove(t, filler)
+		got := of(t, rescue(t, l, 1, "--instance", v.UUID), v)
+		if got.Outcome != recover.OutcomeSkipped || v.State(t) != "paused" {
+			t.Errorf("it is %s: %s", v.State(t), asJSON(t, got))
+		}
+		says(t, got.Error, "I/O error", "virsh resume")
+		l.Virsh(t, "resume", v.Name)
+		v.unharmed(t)
+		v.Verify(t)
+		waitFor(t, "the other guest runs", func() bool { // it may have run into the full file system too
+			if w.State(t) == "paused" {
+				l.Virsh(t, "resume", w.Name)
+			}
+			return w.State(t) == "running"
+		})
+	})
 	t.Run("full in mid-copy: thawed, let go on, and cleaned up", func(t *testing.T) {
 		var filler string
-		r := at(t, l, "suspend.done", func() { filler = fill(t, lab.NovaDir, 4<<20) }, rescueArgs("--instance", v.UUID)...)
+		r := at(t, l, "suspend.done", func() {
+			grow(t, v.held(t, v.Disk), 32<<20) // since it was copied ahead
+			filler = fill(t, lab.NovaDir, 4<<20)
+		}, rescueArgs("--instance", v.UUID)...)
 		remove(t, filler)
 		if r.Code != 1 {
 			t.Fatalf("exit code %d\n%s\n%s", r.Code, r.Stdout, r.Stderr)
@@ -63,30 +90,33 @@ func TestAFullFileSystemAndASilentAgentCostNothing(t *testing.T) {
 			t.Error("the keeper does not hold what is still lost")
 		}
 	})
-	t.Run("one that QEMU paused for an I/O error is left alone", func(t *testing.T) {
-		filler := fill(t, lab.NovaDir, 0)
-		v.Send(t, "fill 24")
-		waitFor(t, "QEMU pauses the guest", func() bool {
-			return strings.Contains(l.Virsh(t, "domstate", v.Name, "--reason"), "I/O error")
-		})
+	t.Run("too little for what a disk has grown by while it was copied: never suspended", func(t *testing.T) {
+		var filler string
+		r := at(t, l, "ahead.done", func() {
+			grow(t, v.held(t, v.Disk), 32<<20)
+			filler = fill(t, lab.NovaDir, 8<<20)
+		}, rescueArgs("--instance", v.UUID)...)
 		remove(t, filler)
-		got := of(t, rescue(t, l, 1, "--instance", v.UUID), v)
-		if got.Outcome != recover.OutcomeSkipped || v.State(t) != "paused" {
-			t.Errorf("it is %s: %s", v.State(t), asJSON(t, got))
+		got := of(t, report(t, r), v)
+		says(t, got.Error, "not enough space", "grown", "Nothing was destroyed")
+		if got.Outcome != recover.OutcomeFailed || got.PauseSeconds > 0 {
+			t.Errorf("%s", asJSON(t, got))
 		}
-		says(t, got.Error, "I/O error", "virsh resume")
-		l.Virsh(t, "resume", v.Name)
 		v.unharmed(t)
-		v.Verify(t)
-		waitFor(t, "the other guest runs", func() bool { // it may have run into the full file system too
-			if w.State(t) == "paused" {
-				l.Virsh(t, "resume", w.Name)
-			}
-			return w.State(t) == "running"
-		})
+		v.nothingStaged(t)
 	})
 	t.Run("when not all fit at once they come one by one", func(t *testing.T) { oneByOne(t, l, guests) })
 	t.Run("an agent that hangs is given up after its time", func(t *testing.T) { hangingAgent(t, l, v) })
+}
+
+// grow adds data to the end of an image, where its format does not mind.
+func grow(t *testing.T, path string, size int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	must(t, err)
+	defer f.Close()
+	_, err = io.CopyN(f, rand.Reader, size)
+	must(t, err)
 }
 
 // frozen asks the guest's agent whether its file systems are frozen.
