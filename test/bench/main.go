@@ -30,6 +30,7 @@ func figures(o options) []figure {
 	return slices.Concat(
 		scanFigures(o),
 		copyFigures(o),
+		guardFigures(o),
 		downtimeFigures(o),
 		scaleFigures(o),
 		fleetFigures(o),
