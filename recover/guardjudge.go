@@ -24,6 +24,9 @@ type judgement struct {
 
 func (g *Guard) judge(ctx context.Context, report Report) {
 	j := &judgement{g: g, report: report, words: map[string]novaWord{}}
+	if !g.hasToJudge() && !slices.ContainsFunc(report.Instances, missesFiles) && len(j.gone()) == 0 {
+		return // as on nearly every day: the journals need not be read
+	}
 	var err error
 	if j.proven, err = g.e.provenFiles(); err == nil {
 		j.inHand, err = g.e.unsettled(ctx)
@@ -47,6 +50,15 @@ func (g *Guard) judge(ctx context.Context, report Report) {
 	g.keepFree(ctx)
 	j.endIncidents(ctx)
 	j.dropRecords()
+}
+
+// hasToJudge is true while anything that is held is deleted, or was an incident.
+func (g *Guard) hasToJudge() bool {
+	g.mu.Lock()
+	open := len(g.incidents)
+	g.mu.Unlock()
+	sum, _ := g.holds.heldSum()
+	return open > 0 || sum.DeletedFiles > 0
 }
 
 // known returns an instance that libvirt knows; nil for others.
