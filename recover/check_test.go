@@ -68,6 +68,7 @@ func TestTheLevelOfACheckIsThatOfTheWorstItFound(t *testing.T) {
 		"below both":                           {checkFacts{report: verdicts(VerdictLost)}, CheckOptions{Warning: 2, Critical: 3}, CheckOK, "OK lost", ""},
 		"displaced":                            {checkFacts{report: verdicts(VerdictDisplaced)}, CheckOptions{}, CheckWarning, "WARNING displaced", ""},
 		"one that can't be looked at":          {checkFacts{report: verdicts(VerdictUnknown, VerdictDisplaced)}, CheckOptions{}, CheckUnknown, "UNKNOWN unknown, WARNING displaced", "1 of 2 instances could not be looked at: instance-0 (web-0)"},
+		"unknown comes before a warning":       {checkFacts{report: verdicts(VerdictUnknown), runs: []UnfinishedRun{{Run: "r1", State: RunInterrupted}}}, CheckOptions{}, CheckUnknown, "UNKNOWN unknown, WARNING interrupted", ""},
 		"unknown hides no critical":            {checkFacts{report: verdicts(VerdictUnknown, VerdictDisplaced, VerdictRecoverable)}, CheckOptions{}, CheckCritical, "CRITICAL lost, UNKNOWN unknown, WARNING displaced", ""},
 		"libvirt is down":                      {checkFacts{source: "-", scanErr: down}, CheckOptions{}, CheckUnknown, "UNKNOWN not-looked", "this host could not be scanned: it is down"},
 		"the runs can't be read":               {checkFacts{runsErr: down}, CheckOptions{}, CheckUnknown, "UNKNOWN not-looked", "the runs could not be read"},
@@ -88,11 +89,11 @@ func TestTheLevelOfACheckIsThatOfTheWorstItFound(t *testing.T) {
 		"an instance on other files":           {checkFacts{guard: with(func(g *GuardStatus) { g.Incidents = []Incident{{Domain: "d", Bytes: gibibyte, Replaced: true}} })}, CheckOptions{}, CheckWarning, "WARNING replaced", "1 instance runs on other files, and the guard still holds the deleted ones (1.0 GiB): d"},
 		"held, no limit":                       {checkFacts{report: holding}, CheckOptions{}, CheckOK, "", ""},
 		"held, at the limit":                   {checkFacts{report: holding}, CheckOptions{WarningHeld: 2 * gibibyte}, CheckOK, "", ""},
-		"held, over the warning":               {checkFacts{report: holding}, CheckOptions{WarningHeld: gibibyte, CriticalHeld: 2 * gibibyte}, CheckWarning, "WARNING held", "2 files of deleted"},
+		"held, over the warning":               {checkFacts{report: holding}, CheckOptions{WarningHeld: gibibyte, CriticalHeld: 2 * gibibyte}, CheckWarning, "WARNING held", "deleted files that are still open (2) take 2.0 GiB, more than 1.0 GiB"},
 		"held, over the critical":              {checkFacts{report: holding}, CheckOptions{WarningHeld: 1, CriticalHeld: gibibyte}, CheckCritical, "CRITICAL held", ""},
 		"held by the keeper too, the same one": {checkFacts{report: holding, keeper: KeeperStatus{Holds: []KeeperHold{{Key: "1:1", Allocated: gibibyte}}}}, CheckOptions{WarningHeld: 2 * gibibyte}, CheckOK, "", ""},
 		"held by the keeper alone":             {checkFacts{keeper: KeeperStatus{Holds: []KeeperHold{{Key: "1:9", Allocated: gibibyte}}}}, CheckOptions{WarningHeld: 1}, CheckWarning, "WARNING held", ""},
-		"held by the guard alone":              {checkFacts{guard: with(func(g *GuardStatus) { g.Held = GuardHeld{DeletedFiles: 3, DeletedBytes: 3 * gibibyte} })}, CheckOptions{WarningHeld: 2 * gibibyte}, CheckWarning, "WARNING held", "3 files"},
+		"held by the guard alone":              {checkFacts{guard: with(func(g *GuardStatus) { g.Held = GuardHeld{DeletedFiles: 3, DeletedBytes: 3 * gibibyte} })}, CheckOptions{WarningHeld: 2 * gibibyte}, CheckWarning, "WARNING held", "(3)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			must(t, c.o.complete())

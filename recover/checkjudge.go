@@ -289,17 +289,16 @@ func (c checking) held() {
 	if c.Held == nil {
 		return
 	}
-	level, limit := CheckOK, int64(0)
+	level, limit := CheckWarning, c.o.WarningHeld
 	switch held := c.Held.Bytes; {
 	case c.o.CriticalHeld > 0 && held > c.o.CriticalHeld:
 		level, limit = CheckCritical, c.o.CriticalHeld
 	case c.o.WarningHeld > 0 && held > c.o.WarningHeld:
-		level, limit = CheckWarning, c.o.WarningHeld
 	default:
 		return
 	}
-	c.find(level, FindingHeld, "os-rescue status says who holds what", "%s of deleted files are still open and take %s, more than %s",
-		plural(c.Held.Files, "file"), size(c.Held.Bytes), size(limit))
+	c.find(level, FindingHeld, "os-rescue status says who holds what", "deleted files that are still open (%d) take %s, more than %s",
+		c.Held.Files, size(c.Held.Bytes), size(limit))
 }
 
 func (c checking) guard(f checkFacts) {
