@@ -6,7 +6,7 @@
 # make bench    every figure of docs/performance.md beside its peers; as root, installs what is missing
 # make fuzz     each fuzz target for FUZZTIME
 # make lint     go vet, gofmt, golangci-lint
-# make install  binary, configuration, units, manual pages and completions; PREFIX, DESTDIR
+# make install  binary, configuration, units, manual pages, completions, alerts and dashboard; PREFIX, DESTDIR
 
 GO         ?= go
 PREFIX     ?= /usr/local
@@ -106,10 +106,13 @@ install-units:
 install: build install-units
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(SYSCONFDIR)/os-rescue \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
-		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d $(DESTDIR)$(PREFIX)/share/os-rescue/prometheus \
+		$(DESTDIR)$(PREFIX)/share/os-rescue/grafana
 	install -m 0755 bin/os-rescue $(DESTDIR)$(PREFIX)/sbin/os-rescue
 	[ -e $(DESTDIR)$(SYSCONFDIR)/os-rescue/os-rescue.yaml ] || \
 		install -m 0644 etc/os-rescue.yaml $(DESTDIR)$(SYSCONFDIR)/os-rescue/os-rescue.yaml
+	install -m 0644 etc/prometheus/os-rescue.rules.yaml $(DESTDIR)$(PREFIX)/share/os-rescue/prometheus/os-rescue.rules.yaml
+	install -m 0644 etc/grafana/os-rescue.json $(DESTDIR)$(PREFIX)/share/os-rescue/grafana/os-rescue.json
 	bin/os-rescue man $(DESTDIR)$(PREFIX)/share/man/man8
 	bin/os-rescue completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/os-rescue
 	bin/os-rescue completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_os-rescue

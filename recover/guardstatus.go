@@ -63,3 +63,8 @@ const (
 	ReleasedSpace    ReleaseReason = "space"    // free space fell under the floor
 	ReleasedByHand   ReleaseReason = "by-hand"  // an operator said so
 )
+
+// ReleaseReasons returns every reason.
+func ReleaseReasons() []ReleaseReason {
+	return []ReleaseReason{ReleasedProven, ReleasedDeleted, ReleasedMoved, ReleasedUnneeded, ReleasedGrace, ReleasedSpace, ReleasedByHand}
+}

@@ -37,10 +37,12 @@ type heldPin struct {
 
 // KeeperHold is one file that the keeper holds.
 type KeeperHold struct {
+	Key       string    `json:"key"` // device:inode
 	Instances []string  `json:"instances"`
 	Path      string    `json:"path"`
 	Role      Role      `json:"role"`
 	Size      int64     `json:"size"`
+	Allocated int64     `json:"allocated"` // bytes on disk, holes not counted
 	Since     time.Time `json:"since"`
 }
 
@@ -72,7 +74,7 @@ func (e *Engine) Keeper(ctx context.Context) (KeeperStatus, error) {
 		if err := json.Unmarshal(h.Meta, &meta); err != nil {
 			return status, fmt.Errorf("the keeper's record of %s: %w", h.Key, err)
 		}
-		status.Holds = append(status.Holds, KeeperHold{Instances: h.Owners, Path: meta.Path, Role: meta.Role, Size: h.Size, Since: h.Since})
+		status.Holds = append(status.Holds, KeeperHold{Key: h.Key, Instances: h.Owners, Path: meta.Path, Role: meta.Role, Size: h.Size, Allocated: h.Allocated, Since: h.Since})
 	}
 	return status, nil
 }

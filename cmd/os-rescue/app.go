@@ -25,6 +25,7 @@ type app struct {
 	stderr *console.Stderr
 	stdin  *bufio.Reader // the answers of a person
 	began  bool          // the command line was understood
+	check  *check        // "os-rescue check", which has exit codes of its own
 
 	reload atomic.Pointer[func()] // what SIGHUP means to a daemon; nil: to stop
 
@@ -45,7 +46,10 @@ func run(sys system) int {
 	root.SetArgs(sys.args)
 	root.SetOut(sys.stdout)
 	root.SetErr(a.stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
+	if isCheck(root, cmd, sys.args) {
+		return a.check.end(cmd, err)
+	}
 	if err == nil {
 		return exitOK
 	}

@@ -13,6 +13,7 @@ import (
 // engine is what the commands use of recover.Engine.
 type engine interface {
 	Scan(ctx context.Context) (recover.Report, error)
+	Check(ctx context.Context, o recover.CheckOptions, scan func(context.Context) (recover.Report, error)) (recover.CheckReport, error)
 	DryRun(ctx context.Context, command recover.Command, o recover.Options) (recover.Plan, error)
 	Prepare(ctx context.Context, command recover.Command, o recover.Options) (session, error)
 	PrepareResume(ctx context.Context, run string, offline bool) (session, error)

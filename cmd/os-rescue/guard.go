@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/metrics"
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/systemd"
 	"github.com/os-rescue/os-rescue/recover"
 )
@@ -126,6 +127,9 @@ func (a *app) guard(cmd *cobra.Command) error {
 	}
 	defer a.rereadOnHangup(cmd, g, service, log)()
 
+	if err := serveMetrics(ctx, e.config.GuardMetrics, g); err != nil {
+		return err
+	}
 	go beat(ctx, service, g)
 	err = g.Run(ctx, func() {
 		held := g.Status().Held
@@ -141,6 +145,24 @@ func (a *app) guard(cmd *cobra.Command) error {
 		log.Info().Msg("the guard has ended")
 	}
 	return err
+}
+
+// serveMetrics serves the guard's metrics until the context ends; at no address
+// nothing. That the address is taken ends no guard.
+func serveMetrics(ctx context.Context, address string, g guard) error {
+	if address == "" {
+		return nil
+	}
+	handler, err := metrics.Handler(g.Status, thisBuild().forMetrics())
+	if err != nil {
+		return err
+	}
+	go func() {
+		if err := metrics.Serve(ctx, address, handler); err != nil {
+			zerolog.Ctx(ctx).Error().Err(err).Msg("no metrics")
+		}
+	}()
+	return nil
 }
 
 // beat tells systemd that the guard lives, for as long as its status can be had,

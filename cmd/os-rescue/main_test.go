@@ -33,6 +33,8 @@ type fake struct {
 	released []string
 	daemon   *fakeGuard
 
+	check func(context.Context, recover.CheckOptions, func(context.Context) (recover.Report, error)) (recover.CheckReport, error)
+
 	mu      sync.Mutex
 	calls   []string
 	command recover.Command
@@ -48,6 +50,11 @@ func (f *fake) called(format string, args ...any) {
 func (f *fake) Scan(context.Context) (recover.Report, error) {
 	f.called("scan")
 	return f.report, f.err
+}
+
+func (f *fake) Check(ctx context.Context, o recover.CheckOptions, scan func(context.Context) (recover.Report, error)) (recover.CheckReport, error) {
+	f.called("check")
+	return f.check(ctx, o, scan)
 }
 
 func (f *fake) DryRun(_ context.Context, c recover.Command, o recover.Options) (recover.Plan, error) {
@@ -163,6 +170,7 @@ func do(t *testing.T, f *fake, c call) outcome {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	var o outcome
+	var mu sync.Mutex // a check that hangs is left behind
 	env := map[string]string{"OS_RESCUE_NOVA_CONF": novaConf(t)}
 	for k, v := range c.env {
 		env[k] = v
@@ -171,6 +179,8 @@ func do(t *testing.T, f *fake, c call) outcome {
 		args: strings.Fields(c.args), env: env, stdin: strings.NewReader(c.stdin), stdout: &stdout, stderr: &stderr,
 		isRoot: !c.notRoot, hostname: "this-host", signals: c.signals, interactive: c.interactive,
 		connect: func(_ context.Context, k connection) (engine, func(), error) {
+			mu.Lock()
+			defer mu.Unlock()
 			o.withLibvirt, o.config = k.libvirt, k.config
 			return f, func() { f.called("disconnect") }, c.connectErr
 		},
@@ -178,8 +188,10 @@ func do(t *testing.T, f *fake, c call) outcome {
 	if c.stdout != nil {
 		sys.stdout = c.stdout
 	}
-	o.code = run(sys)
-	o.out, o.err = stdout.String(), stderr.String()
+	code := run(sys)
+	mu.Lock()
+	defer mu.Unlock()
+	o.code, o.out, o.err = code, stdout.String(), stderr.String()
 	return o
 }
 

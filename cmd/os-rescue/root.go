@@ -54,7 +54,8 @@ names that process: the files are taken from there.
 
 Exit codes: 0 all done or nothing to do, 1 some instances were not rescued
 (their data is safe), 2 bad usage or configuration, 3 the environment is
-unusable, 130 interrupted and rolled back.
+unusable, 130 interrupted and rolled back. "os-rescue check" has those of a
+monitoring plugin: see its help.
 
 Configuration: ` + config.DefaultFile + `, overridden by environment
 variables (` + config.EnvPrefix + `LOG_LEVEL for log.level), overridden by flags.`,
@@ -98,6 +99,6 @@ variables (` + config.EnvPrefix + `LOG_LEVEL for log.level), overridden by flags
 	cmd.Flags().StringVar(&f.options.BackupDir, "backup-dir", "", "also keep a backup of every file in this `directory`, as \"os-rescue backup\" does")
 	f.addMode(cmd)
 
-	cmd.AddCommand(newScan(a), newGuard(a), newBackup(a), newRestore(a), newReboot(a), newResume(a), newStatus(a), newReport(a), newVersion(a), newMan(a), newKeeper(a), newUndo(a))
+	cmd.AddCommand(newScan(a), newCheck(a), newGuard(a), newBackup(a), newRestore(a), newReboot(a), newResume(a), newStatus(a), newReport(a), newVersion(a), newMan(a), newKeeper(a), newUndo(a))
 	return cmd
 }

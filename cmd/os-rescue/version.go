@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"libvirt.org/go/libvirt"
+
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/metrics"
 )
 
 // build is what a binary knows of itself.
@@ -25,14 +27,24 @@ func newVersion(a *app) *cobra.Command {
 		Example: `  os-rescue version --output json`,
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			info, _ := debug.ReadBuildInfo()
-			b := describe(info, libvirt.VERSION_NUMBER)
+			b := thisBuild()
 			return a.result(b, func(w io.Writer) error {
 				_, err := fmt.Fprintf(w, "os-rescue %s (commit %s, %s, libvirt %s)\n", b.Version, b.Commit, b.Go, b.Libvirt)
 				return err
 			})
 		},
 	}
+}
+
+// thisBuild is what this binary knows of itself.
+func thisBuild() build {
+	info, _ := debug.ReadBuildInfo()
+	return describe(info, libvirt.VERSION_NUMBER)
+}
+
+// forMetrics is the part of it that metrics show.
+func (b build) forMetrics() metrics.Build {
+	return metrics.Build{Version: b.Version, Commit: b.Commit, Go: b.Go}
 }
 
 // describe reads what the Go toolchain stamped into the binary. libvirtNumber is

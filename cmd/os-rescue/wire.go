@@ -4,10 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"time"
-
-	"libvirt.org/go/libvirt"
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/config"
 	"github.com/os-rescue/os-rescue/hypervisor"
@@ -107,10 +104,7 @@ func guardOptions(c config.Config) recover.GuardOptions {
 // guardRetryFor is short: the guard asks again at its next scan.
 const guardRetryFor = 5 * time.Second
 
-func userAgent() string {
-	info, _ := debug.ReadBuildInfo()
-	return "os-rescue/" + describe(info, libvirt.VERSION_NUMBER).Version
-}
+func userAgent() string { return "os-rescue/" + thisBuild().Version }
 
 func (w wired) PrepareResume(ctx context.Context, run string, offline bool) (session, error) {
 	s, err := w.Engine.PrepareResume(ctx, run, offline)

@@ -20,6 +20,10 @@ func JSON(w io.Writer, value any) error {
 		value = v
 	case recover.RunStatus:
 		value = fullStatus(v)
+	case recover.CheckReport:
+		v.Findings, v.Runs, v.Keeper.Holds = orEmpty(v.Findings), orEmpty(v.Runs), orEmpty(v.Keeper.Holds)
+		v.Affected = fullReport(recover.Report{Instances: v.Affected}).Instances
+		value = v
 	case Overview:
 		runs := []recover.RunStatus{}
 		for _, r := range v.Runs {

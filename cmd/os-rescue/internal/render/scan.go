@@ -114,7 +114,7 @@ func (t Text) scanSum(instances []recover.Instance) string {
 		n[i.Verdict]++
 	}
 	parts := []string{counted(len(instances), "instance")}
-	for _, v := range severity() {
+	for _, v := range recover.Verdicts() {
 		if n[v] > 0 {
 			parts = append(parts, t.paint(verdictColor(v), fmt.Sprintf("%d %s", n[v], v)))
 		}
@@ -122,17 +122,9 @@ func (t Text) scanSum(instances []recover.Instance) string {
 	return strings.Join(parts, ", ")
 }
 
-// severity is every verdict, the worst first.
-func severity() []recover.Verdict {
-	return []recover.Verdict{
-		recover.VerdictLost, recover.VerdictConflict, recover.VerdictRecoverable, recover.VerdictUnknown,
-		recover.VerdictDisplaced, recover.VerdictIntact, recover.VerdictUnaffected,
-	}
-}
-
 func worstFirst(instances []recover.Instance) []recover.Instance {
 	rank := make(map[recover.Verdict]int)
-	for n, v := range severity() {
+	for n, v := range recover.Verdicts() {
 		rank[v] = n
 	}
 	sorted := append([]recover.Instance(nil), instances...)

@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/metrics"
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+const (
+	checkName    = "check"
+	checkTimeout = 10 * time.Second
+	// checkGrace is for a check that has come to its end, to say what it found out
+	// until then.
+	checkGrace = 500 * time.Millisecond
+)
+
+// check is one call of "os-rescue check". Whatever happens to it ends in a level.
+type check struct {
+	a          *app
+	options    recover.CheckOptions
+	prometheus string
+	timeout    time.Duration
+
+	report *recover.CheckReport // nil until the check was made
+}
+
+func newCheck(a *app) *cobra.Command {
+	c := &check{a: a}
+	a.check = c
+	cmd := &cobra.Command{
+		Use:   checkName,
+		Short: "Say how this host is, for cron and monitoring; changes nothing",
+		Long: `Says whether instances of this host have lost files, as a plugin of Nagios or Icinga
+does: one line with the level, what is wrong and performance data, then
+the instances that are affected. Where the guard runs it is asked; else the host
+is scanned.
+
+  0 OK        no instance has lost files
+  1 WARNING   files are displaced; a run was interrupted; an instance runs on other
+              files while its deleted ones are held; deleted files take more than
+              --warning-held; the guard is missing (--require-guard), has problems, or
+              has not scanned for --max-age
+  2 CRITICAL  instances have lost files (--critical of them or more), held or not; an
+              interrupted run left a live rescue half done; deleted files take more
+              than --critical-held
+  3 UNKNOWN   it could not be found out: bad usage or configuration, not root, no
+              libvirt, an instance that can't be looked at, --timeout is over
+
+Of several levels CRITICAL counts before UNKNOWN, UNKNOWN before WARNING. Every
+error of this command, and --help, ends with 3: a mistake is never OK.
+
+A delete through Nova can look like a loss for a moment: have your monitoring check
+twice before it wakes somebody.
+
+--prometheus also writes the result to a file for node_exporter's textfile
+collector, at every level. Such a file must end in .prom.`,
+		Example: `  os-rescue check
+  os-rescue check --require-guard --warning-held 50GiB --critical-held 200GiB
+  os-rescue check --output json | jq -r '.findings[] | "\(.level) \(.text)"'
+
+  # cron (/etc/cron.d/os-rescue)
+  * * * * * root os-rescue check --prometheus /var/lib/prometheus/node-exporter/os-rescue.prom > /dev/null
+
+  # NRPE (nrpe.cfg), with a rule in sudoers: nagios ALL=(root) NOPASSWD: /usr/local/sbin/os-rescue check
+  command[check_os_rescue]=/usr/bin/sudo /usr/local/sbin/os-rescue check`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd) },
+	}
+	f := cmd.Flags()
+	f.IntVar(&c.options.Warning, "warning", 1, "WARNING from this `number` of instances with lost files on")
+	f.IntVar(&c.options.Critical, "critical", 1, "CRITICAL from this `number` of instances with lost files on")
+	f.Var((*byteSize)(&c.options.WarningHeld), "warning-held", "WARNING when deleted files that are still open take more `bytes` than this, like 50GiB; 0 is no limit")
+	f.Var((*byteSize)(&c.options.CriticalHeld), "critical-held", "CRITICAL when they take more `bytes` than this; 0 is no limit")
+	f.DurationVar(&c.options.MaxAge, "max-age", recover.DefaultCheckMaxAge, "how old the guard's last scan may be")
+	f.BoolVar(&c.options.RequireGuard, "require-guard", false, "WARNING when no guard runs on this host")
+	f.DurationVar(&c.timeout, "timeout", checkTimeout, "UNKNOWN when it takes longer")
+	f.StringVar(&c.prometheus, "prometheus", "", "also write the result to this `file`, for node_exporter's textfile collector")
+	return cmd
+}
+
+// run makes the check. It ends in time whatever hangs: monitoring kills what does
+// not, and knows nothing then.
+func (c *check) run(cmd *cobra.Command) error {
+	switch o := c.options; {
+	case c.timeout <= 0 || o.MaxAge <= 0:
+		return fmt.Errorf("%w: --timeout and --max-age must be more than 0", recover.ErrUsage)
+	case o.Warning < 1 || o.Critical < 1:
+		return fmt.Errorf("%w: --warning and --critical must be 1 or more", recover.ErrUsage)
+	case o.Warning > o.Critical:
+		return fmt.Errorf("%w: --warning %d would come after --critical %d: raise that too", recover.ErrUsage, o.Warning, o.Critical)
+	case o.CriticalHeld > 0 && o.WarningHeld > o.CriticalHeld:
+		return fmt.Errorf("%w: --warning-held is more than --critical-held", recover.ErrUsage)
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), c.timeout)
+	defer cancel()
+	cmd.SetContext(ctx)
+	type answer struct {
+		report recover.CheckReport
+		err    error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		report, err := c.look(cmd)
+		answers <- answer{report, err}
+	}()
+	var late <-chan time.Time
+	done := ctx.Done()
+	for {
+		select {
+		case a := <-answers:
+			if a.err == nil {
+				c.report = &a.report
+			}
+			return a.err
+		case <-done:
+			done, late = nil, time.After(checkGrace)
+		case <-late:
+			return fmt.Errorf("it was not done in %s: %w", c.timeout, context.Cause(ctx))
+		}
+	}
+}
+
+// look asks the engine. libvirt is connected to only when the guard does not do.
+func (c *check) look(cmd *cobra.Command) (recover.CheckReport, error) {
+	ctx, e, err := c.a.open(cmd, false)
+	if err != nil {
+		return recover.CheckReport{}, err
+	}
+	defer e.close()
+	return e.Check(ctx, c.options, func(context.Context) (recover.Report, error) {
+		ctx, e, err := c.a.open(cmd, true)
+		if err != nil {
+			return recover.Report{}, err
+		}
+		defer e.close()
+		return e.Scan(ctx)
+	})
+}
+
+// end says what the check found, or what it ended with, and returns its exit code.
+// After --help there is neither.
+func (c *check) end(cmd *cobra.Command, err error) int {
+	if err == nil && c.report == nil {
+		return recover.CheckUnknown.Code()
+	}
+	if err != nil {
+		report := recover.UnmadeCheck(c.a.sys.hostname, err)
+		if !c.a.began || errors.Is(err, recover.ErrUsage) {
+			report.Findings[0].Next = "os-rescue check --help"
+		}
+		c.report = &report
+	}
+	if c.prometheus != "" {
+		if err := metrics.WriteFile(c.prometheus, *c.report, thisBuild().forMetrics()); err != nil {
+			c.report.Add(recover.Finding{Level: recover.CheckUnknown, Kind: recover.FindingNotLooked, Text: fmt.Sprintf("the metrics could not be written: %v", err)})
+		}
+	}
+	err = c.a.result(*c.report, func(w io.Writer) error { return c.a.text(cmd, w).Check(w, *c.report, c.options) })
+	if err != nil {
+		c.a.say("os-rescue: %s", err)
+		return recover.CheckUnknown.Code()
+	}
+	return c.report.Level.Code()
+}
+
+// isCheck says whether a command line was meant for the check, also when it could
+// not be understood.
+func isCheck(root, found *cobra.Command, args []string) bool {
+	if found != nil && found != root {
+		return found.Name() == checkName
+	}
+	skip := false
+	for _, arg := range args {
+		switch {
+		case skip:
+			skip = false
+		case !strings.HasPrefix(arg, "-"):
+			return arg == checkName
+		default:
+			f := flagNamed(root, arg)
+			skip = f != nil && f.NoOptDefVal == ""
+		}
+	}
+	return false
+}
+
+// flagNamed returns the flag that takes the next argument for its value, if arg is
+// one that does; nil for one that has its value with it, and for what is none.
+func flagNamed(cmd *cobra.Command, arg string) *pflag.Flag {
+	name := strings.TrimLeft(arg, "-")
+	switch {
+	case name == "" || strings.Contains(name, "="):
+		return nil
+	case strings.HasPrefix(arg, "--"):
+		if f := cmd.PersistentFlags().Lookup(name); f != nil {
+			return f
+		}
+		return cmd.Flags().Lookup(name)
+	case len(name) > 1:
+		return nil
+	}
+	if f := cmd.PersistentFlags().ShorthandLookup(name); f != nil {
+		return f
+	}
+	return cmd.Flags().ShorthandLookup(name)
+}
+
+// byteSize is a flag's number of bytes, with a unit if there is one.
+type byteSize int64
+
+// Set is part of pflag.Value.
+func (b *byteSize) Set(s string) error {
+	n, err := humanize.ParseBytes(strings.TrimSpace(s))
+	if err != nil || n > math.MaxInt64 {
+		return errors.New("it must be a number of bytes, like 500M or 50GiB; 0 is no limit")
+	}
+	*b = byteSize(n)
+	return nil
+}
+
+// String is part of pflag.Value.
+func (b *byteSize) String() string { return fmt.Sprint(int64(*b)) }
+
+// Type is part of pflag.Value.
+func (b *byteSize) Type() string { return "bytes" }

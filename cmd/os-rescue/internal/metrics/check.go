@@ -1,0 +1,88 @@
+package metrics
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// checkCollector shows what one check found.
+type checkCollector struct {
+	descriptions
+	build  Build
+	report recover.CheckReport
+}
+
+// Describe is part of prometheus.Collector.
+func (c *checkCollector) Describe(ch chan<- *prometheus.Desc) {
+	prometheus.DescribeByCollect(c, ch)
+	ch <- c.level
+}
+
+// Collect is part of prometheus.Collector. What the check could not find out is
+// left out: 0 would mean that all is well.
+func (c *checkCollector) Collect(ch chan<- prometheus.Metric) {
+	r := c.report
+	s := sink{c.descriptions, ch}
+	s.gauge(c.level, float64(r.Level.Code()))
+	s.gauge(c.checked, seconds(r.Taken))
+	s.info(c.build)
+	if r.Verdicts != nil {
+		s.looked(r.Verdicts, r.Scanned, r.Taken)
+	}
+	if r.Held != nil {
+		s.deleted(r.Held.Files, r.Held.Bytes)
+	}
+	if r.Runs != nil {
+		s.gauge(c.interrupted, float64(r.Interrupted()))
+		s.gauge(c.halfDone, float64(r.HalfDone()))
+		s.gauge(c.guard, oneIf(r.Guard.Running))
+	}
+	if r.Guard.Running {
+		s.guarded(r.Guard)
+	}
+}
+
+// WriteFile writes what a check found to a file for node_exporter's textfile
+// collector, which reads files whose names end in .prom: whole or not at all, and
+// readable by everybody (0644).
+//
+// prometheus.WriteToTextfile would do, but it changes the mode by name, and whoever
+// may write that directory could have put a link there by then.
+func WriteFile(path string, report recover.CheckReport, build Build) error {
+	registry := prometheus.NewRegistry()
+	if err := registry.Register(&checkCollector{descriptions: describe(), build: build, report: report}); err != nil {
+		return err
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	for _, family := range families {
+		if _, err := expfmt.MetricFamilyToText(&text, family); err != nil {
+			return err
+		}
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(f.Name()) }() // gone already when all went well
+	defer f.Close()
+	if _, err := f.Write(text.Bytes()); err != nil {
+		return err
+	}
+	if err := f.Chmod(0o644); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}

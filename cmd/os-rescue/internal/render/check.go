@@ -1,0 +1,160 @@
+package render
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/console"
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+const (
+	// longOutput is how many bytes of a check's text a monitoring system takes for
+	// sure (Nagios: MAX_PLUGIN_OUTPUT_LENGTH, 8 KiB).
+	longOutput = 7 << 10
+	// inLine is how many characters of a finding the first line has.
+	inLine = 160
+)
+
+// Check writes what a check found as a monitoring plugin does
+// (https://www.monitoring-plugins.org/doc/guidelines.html): one line with the level,
+// what is wrong and performance data; below it the findings, with what to do, and the
+// instances. What others chose the name of can end neither the line nor the text.
+func (t Text) Check(w io.Writer, r recover.CheckReport, o recover.CheckOptions) error {
+	var p page
+	p.line("%s", strings.TrimSuffix("OS-RESCUE "+string(r.Level)+": "+checkLine(r)+" | "+perfdata(r, o), " | "))
+	for _, f := range r.Findings {
+		p.line("%s", plugin(string(f.Level)+": "+f.Text))
+		if f.Next != "" {
+			p.line("  Next: %s", plugin(t.again(f.Next)))
+		}
+	}
+	for n, i := range r.Affected {
+		var one page
+		checkInstance(&one, i)
+		if p.Len()+one.Len() > longOutput {
+			p.line("%s more: %s", counted(len(r.Affected)-n, "instance"), plugin(t.again("os-rescue scan")))
+			break
+		}
+		p.Write(one.Bytes())
+	}
+	checkSources(&p, r)
+	return p.sendTo(w)
+}
+
+// again has a recommended command called as this program was.
+func (t Text) again(next string) string {
+	if t.Again == "" {
+		return next
+	}
+	return strings.ReplaceAll(next, "os-rescue ", t.Again+" ")
+}
+
+// plugin makes text fit for a plugin's output: a | begins performance data, and a
+// line ends with its line.
+func plugin(s string) string {
+	return console.Clean(strings.NewReplacer("|", "?", "\n", "; ").Replace(strings.TrimSpace(s)))
+}
+
+// checkLine is what is wrong, in short.
+func checkLine(r recover.CheckReport) string {
+	var parts []string
+	for _, f := range r.Findings {
+		if f.Level != recover.CheckOK {
+			parts = append(parts, short(plugin(f.Text), inLine))
+		}
+	}
+	const most = 3
+	if more := len(parts) - most; more > 0 {
+		parts = append(parts[:most:most], fmt.Sprintf("%d more", more))
+	}
+	switch {
+	case len(parts) > 0:
+		return strings.Join(parts, "; ")
+	case r.Lost() > 0:
+		return short(plugin(r.Findings[0].Text), inLine) // below the thresholds
+	}
+	return counted(r.Instances(), "instance") + ", no lost files"
+}
+
+func checkInstance(p *page, i recover.Instance) {
+	p.line("%s", plugin(fmt.Sprintf("%s  %s, project %s: %s", label(i.Domain, i.Name, i.UUID), i.State, orDash(project(i)), i.Verdict)))
+	const most = 6
+	n := 0
+	for _, f := range i.Files {
+		if f.State == recover.FilePresent || f.Proven {
+			continue
+		}
+		if n++; n <= most {
+			p.line("%s", "  "+plugin(fmt.Sprintf("%s: %s, %s, held by %s", f.Path, f.State, fileSize(f.Allocated, f.Size), holders(f))))
+		}
+	}
+	if n > most {
+		p.line("  and %s more", counted(n-most, "file"))
+	}
+	for _, reason := range i.Reasons {
+		p.line("  Why: %s", plugin(reason))
+	}
+	for _, possible := range i.Possible {
+		p.line("  Possible: %s", plugin(possible))
+	}
+}
+
+// checkSources says on whose word all of this is.
+func checkSources(p *page, r recover.CheckReport) {
+	switch r.Source {
+	case recover.SourceGuard:
+		p.line("By the guard (pid %d), which scanned %s before.", r.Guard.PID, console.Seconds(scanAge(r)))
+	case recover.SourceScan:
+		p.line("By a scan of this host.")
+	}
+	for _, run := range r.Runs {
+		if run.State == recover.RunRunning {
+			p.line("Run %s is under way.", plugin(run.Run))
+		}
+	}
+	if r.Keeper.Running {
+		p.line("The keeper (pid %d) holds %s.", r.Keeper.PID, counted(len(r.Keeper.Holds), "file"))
+	}
+	if r.Guard.Running {
+		p.line("The guard holds %s, of which %d deleted.", counted(r.Guard.Held.Files, "file"), r.Guard.Held.DeletedFiles)
+	}
+}
+
+// scanAge is how old the look at the instances was, in seconds.
+func scanAge(r recover.CheckReport) float64 { return max(r.Taken.Sub(r.Scanned).Seconds(), 0) }
+
+// perfdata is what is counted, as 'label'=value[UOM];[warn];[crit];[min];[max]. A
+// threshold there is what a value must not be above. What nobody knows is left out.
+func perfdata(r recover.CheckReport, o recover.CheckOptions) string {
+	var values []string
+	add := func(label, format string, args ...any) {
+		values = append(values, fmt.Sprintf("'"+label+"'="+format, args...))
+	}
+	if r.Verdicts != nil {
+		all := r.Instances()
+		add("instances", "%d;;;0", all)
+		add("lost", "%d;%d;%d;0;%d", r.Lost(), max(o.Warning, 1)-1, max(o.Critical, 1)-1, all)
+		add("displaced", "%d;0;;0;%d", r.Verdicts[recover.VerdictDisplaced], all)
+		add("unknown", "%d;;;0;%d", r.Verdicts[recover.VerdictUnknown], all)
+	}
+	if r.Runs != nil {
+		add("interrupted_runs", "%d;0;;0", r.Interrupted())
+		add("half_done", "%d;;0;0", r.HalfDone())
+	}
+	if r.Held != nil {
+		add("held_deleted", "%dB;%s;%s;0", r.Held.Bytes, limitOf(o.WarningHeld), limitOf(o.CriticalHeld))
+	}
+	if r.Verdicts != nil && !r.Scanned.IsZero() {
+		add("scan_age", "%.0fs;%.0f;;0", scanAge(r), o.MaxAge.Seconds())
+	}
+	return strings.Join(values, " ")
+}
+
+func limitOf(bytes int64) string {
+	if bytes == 0 {
+		return ""
+	}
+	return fmt.Sprint(bytes)
+}
