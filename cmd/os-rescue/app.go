@@ -39,7 +39,7 @@ type app struct {
 func run(sys system) int {
 	a := &app{sys: sys, stderr: console.NewStderr(sys.stderr), stdin: bufio.NewReader(sys.stdin)}
 	defer a.stderr.Close()
-	ctx, stop := stopOnSignal(context.Background(), sys.signals, a.stderr, a.hangUp)
+	ctx, stop := stopOnSignal(context.Background(), sys.signals, a.stderr, a.daemon)
 	defer stop()
 
 	root := newRoot(a)
@@ -65,14 +65,12 @@ func run(sys system) int {
 	return exitCode(err)
 }
 
-// hangUp lets a daemon read its configuration again; false for all others.
-func (a *app) hangUp() bool {
-	reload := a.reload.Load()
-	if reload == nil {
-		return false
+// daemon is what SIGHUP means to a daemon; nil for all others.
+func (a *app) daemon() func() {
+	if reload := a.reload.Load(); reload != nil {
+		return *reload
 	}
-	(*reload)()
-	return true
+	return nil
 }
 
 // say writes one line for a person to standard error, whatever it is made of.

@@ -111,6 +111,9 @@ func (a *app) guard(cmd *cobra.Command) error {
 	}
 	defer e.close()
 	log := zerolog.Ctx(ctx)
+	nothingYet := func() {} // a hang-up while it starts must not end it
+	a.reload.Store(&nothingYet)
+	defer a.reload.Store(nil)
 	prepareDaemon(log)
 	service, err := systemd.New()
 	if err != nil {
@@ -125,8 +128,7 @@ func (a *app) guard(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	defer a.rereadOnHangup(cmd, g, service, log)()
-
+	a.rereadOnHangup(cmd, g, service, log)
 	if err := serveMetrics(ctx, e.config.GuardMetrics, g); err != nil {
 		return err
 	}
@@ -187,9 +189,8 @@ func beat(ctx context.Context, service *systemd.Notifier, g guard) {
 }
 
 // rereadOnHangup lets SIGHUP change what of the guard's configuration can be
-// changed while it runs. What is wrong with it leaves everything as it was. It
-// returns what ends that.
-func (a *app) rereadOnHangup(cmd *cobra.Command, g guard, service *systemd.Notifier, log *zerolog.Logger) func() {
+// changed while it runs. What is wrong with it leaves everything as it was.
+func (a *app) rereadOnHangup(cmd *cobra.Command, g guard, service *systemd.Notifier, log *zerolog.Logger) {
 	reload := func() {
 		warn(log, service.Reloading())
 		c, err := a.loadConfig(cmd)
@@ -202,7 +203,6 @@ func (a *app) rereadOnHangup(cmd *cobra.Command, g guard, service *systemd.Notif
 		warn(log, service.Ready())
 	}
 	a.reload.Store(&reload)
-	return func() { a.reload.Store(nil) }
 }
 
 // prepareDaemon does for the process what its unit does where one starts it.

@@ -31,7 +31,7 @@ type fake struct {
 	executed func()
 	guarded  recover.GuardStatus
 	released []string
-	daemon   *fakeGuard
+	started  chan *fakeGuard // gets the guard that is made; nil: nobody waits for it
 
 	check func(context.Context, recover.CheckOptions, func(context.Context) (recover.Report, error)) (recover.CheckReport, error)
 
@@ -106,9 +106,9 @@ func (f *fake) GuardRelease(_ context.Context, uuid string) error {
 }
 
 func (f *fake) NewGuard(o recover.GuardOptions, _ recover.Shelf, _ []*os.File) (guard, error) {
-	f.daemon = &fakeGuard{fake: f, options: make(chan recover.GuardOptions, 8)}
-	f.daemon.options <- o
-	return f.daemon, f.err
+	g := &fakeGuard{fake: f, options: make(chan recover.GuardOptions, 8)}
+	g.options <- o
+	return g, f.err
 }
 
 // fakeGuard runs until its context ends.
@@ -119,6 +119,9 @@ type fakeGuard struct {
 
 func (g *fakeGuard) Run(ctx context.Context, ready func()) error {
 	ready()
+	if g.started != nil {
+		g.started <- g
+	}
 	<-ctx.Done()
 	return nil
 }

@@ -32,9 +32,10 @@ func (s stoppedBy) Is(target error) bool { return target == context.Canceled }
 
 // stopOnSignal returns a context that ends at the first signal. It says on w
 // that it was heard, and at every further one that it still is being finished.
-// hangup is asked first what a SIGHUP means: true when it was dealt with.
+// daemon returns what a SIGHUP means instead, and then nothing is said on w; nil
+// where it is to stop.
 // The function returned ends the listening.
-func stopOnSignal(parent context.Context, signals <-chan os.Signal, w io.Writer, hangup func() bool) (context.Context, func()) {
+func stopOnSignal(parent context.Context, signals <-chan os.Signal, w io.Writer, daemon func() (reload func())) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -43,13 +44,16 @@ func stopOnSignal(parent context.Context, signals <-chan os.Signal, w io.Writer,
 			select {
 			case s := <-signals:
 				name := unix.SignalName(s.(unix.Signal))
-				if s == unix.SIGHUP && hangup() {
+				reload := daemon()
+				switch {
+				case reload != nil && s == unix.SIGHUP:
+					reload()
 					n--
 					continue
-				}
-				if n == 1 {
+				case reload != nil:
+				case n == 1:
 					_, _ = fmt.Fprintf(w, "os-rescue: stopping: %s. What can't be interrupted is finished, the rest is put back as it was found\n", name)
-				} else {
+				default:
 					_, _ = fmt.Fprintf(w, "os-rescue: still finishing what can't be interrupted (signal %d: %s)\n", n, name)
 				}
 				cancel(stoppedBy{name})

@@ -3,7 +3,9 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,7 +88,11 @@ func TestGuestsComeBackFromTheGuardAlone(t *testing.T) {
 	for _, path := range []string{stopped.Disk, stopped.Base} {
 		sums[path] = digest(t, path)
 	}
+	says(t, run(t, l, 0, "check", "--require-guard").Stdout, "OS-RESCUE OK", "3 instances")
+	purged := time.Now()
 	l.Purge(t)
+	waitFor(t, "the check's CRITICAL", func() bool { return l.Run(t, nil, "check", "--require-guard").Code == 2 })
+	t.Logf("the check was critical %s after the deletion began", time.Since(purged).Round(time.Millisecond))
 	awaitGuard(t, l, "three incidents", incidents(3))
 	_, said := g.Output()
 	if n := strings.Count(said, "files of an instance were deleted"); n != 3 {
@@ -125,6 +131,7 @@ func TestGuestsComeBackFromTheGuardAlone(t *testing.T) {
 	if s.Released[recover.ReleasedProven] == 0 {
 		t.Errorf("it has released %v", s.Released)
 	}
+	run(t, l, 0, "check", "--require-guard")
 	t.Run("nothing is left open or behind", func(t *testing.T) { nothingIsLeft(t, l) })
 	t.Run("a live rescue ends the incident too", func(t *testing.T) {
 		remove(t, v.Disk, off.Disk)
@@ -158,7 +165,7 @@ func TestAGuardThatEndsInAnIncidentHandsItsFilesOver(t *testing.T) {
 	v.WaitBeat(t, 3)
 	config := filepath.Join(t.TempDir(), "os-rescue.yaml")
 	write(t, config, "guard:\n  interval: 1h\n")
-	p := l.StartCommand(t, []string{"OS_RESCUE_GUARD_METRICS=127.0.0.1:0"}, "guard", "--log-format", "json", "--config", config)
+	p := l.StartCommand(t, []string{"OS_RESCUE_GUARD_METRICS=127.0.0.1:9765"}, "guard", "--log-format", "json", "--config", config)
 	t.Cleanup(func() { p.Signal(t, syscall.SIGKILL); <-p.Done() })
 	waitFor(t, "the guard", func() bool { return !guarded(t, l).Scanned.IsZero() })
 
@@ -172,6 +179,12 @@ func TestAGuardThatEndsInAnIncidentHandsItsFilesOver(t *testing.T) {
 
 	l.DeleteTree(t)
 	awaitGuard(t, l, "the incident", incidents(1))
+	answer, err := http.Get("http://127.0.0.1:9765/metrics")
+	must(t, err)
+	metrics, err := io.ReadAll(answer.Body)
+	answer.Body.Close()
+	must(t, err)
+	says(t, string(metrics), `os_rescue_instances{verdict="recoverable"} 1`, `os_rescue_open_incidents{replaced="false"} 1`, "os_rescue_incidents_total 1")
 	beat := v.LastBeat()
 	p.Signal(t, syscall.SIGTERM)
 	if r := p.Wait(t); r.Code != 0 {
