@@ -35,7 +35,7 @@ packages:
 
 .PHONY: test
 test: packages format vet
-	$(GO) test -race -p 2 -timeout 38m ./...
+	$(GO) test -race -p 2 -timeout 48m ./...
 
 .PHONY: openstack-packages
 openstack-packages: packages
@@ -58,7 +58,7 @@ openstack-down: bin/bed
 .PHONY: e2e
 e2e: openstack-packages bin/bed
 	$(GO) vet -tags openstack ./test/openstack/...
-	bin/bed run --purge -- $(GO) test -tags openstack -count=1 -timeout 29m ./test/openstack/e2e
+	bin/bed run --purge -- $(GO) test -tags openstack -count=1 -timeout 31m ./test/openstack/e2e
 
 .PHONY: format
 format:
