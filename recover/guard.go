@@ -131,7 +131,8 @@ func (g *Guard) remember(inherited []*os.File) {
 	}
 	for uuid, r := range g.records {
 		if r.Incident != nil {
-			g.incidents[uuid] = &Incident{UUID: uuid, Since: r.Incident.Since, Found: r.Incident.Found, Locked: r.Lock != ""}
+			g.incidents[uuid] = &Incident{UUID: uuid, Since: r.Incident.Since, Found: r.Incident.Found,
+				Locked: r.Lock != "" && !g.options.Lock} // else it is looked at again
 			g.describe(uuid)
 		}
 	}
@@ -141,15 +142,15 @@ func (g *Guard) remember(inherited []*os.File) {
 // to the keeper. ready is called once when every file has been looked for.
 // Trouble with libvirt, Nova or a file is in GuardStatus.Problems and never ends
 // it. ErrRunning of package keeper when another guard runs.
-func (g *Guard) Run(ctx context.Context, ready func()) error {
+func (g *Guard) Run(ctx context.Context, ready func()) (err error) {
 	defer g.root.Close()
-	defer g.watch.Close()
+	defer func() { err = errors.Join(err, g.watch.Close()) }()
 	defer g.holds.close()
 	door, err := keeper.ListenGuard(g.e.Settings.StateDir)
 	if err != nil {
 		return err
 	}
-	defer door.Close()
+	defer func() { err = errors.Join(err, door.Close()) }()
 	serving, stop := context.WithCancel(ctx)
 	var work sync.WaitGroup
 	work.Go(func() { door.Serve(serving, g.holds, g.statusParts) })
@@ -159,6 +160,7 @@ func (g *Guard) Run(ctx context.Context, ready func()) error {
 	work.Go(func() { g.sweepOn(serving) })
 	work.Go(func() { g.hearEvents(serving) })
 	work.Go(func() { g.lockOn(serving) })
+	g.lockSoon()
 	g.lookOn(ctx)
 	stop()
 	work.Wait()

@@ -296,6 +296,13 @@ func TestAGuardLetsGoOfNothingThatNovaHas(t *testing.T) {
 	}
 }
 
+// fail has a method fail from now on, or with nil no longer.
+func (c *fakeCloud) fail(method string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.errs[method] = err
+}
+
 // deletes has Nova have deleted an instance.
 func (c *fakeCloud) deletes(uuid string) {
 	c.mu.Lock()
@@ -407,6 +414,7 @@ func TestAffectedInstancesAreLockedAtOnceAndUnlockedWhenTheyAreBack(t *testing.T
 	if s := h.cloud.get(v.uuid); !s.Locked || !strings.HasPrefix(s.LockedReason, guardLockReason) {
 		t.Errorf("Nova has it locked %v for %q", s.Locked, s.LockedReason)
 	}
+	h.cloud.fail("Unlock", ErrCloudUnavailable)
 	o := options(v, theirs)
 	ran, err := h.run(t.Context(), CommandRescue, o)
 	must(t, err)
@@ -416,6 +424,8 @@ func TestAffectedInstancesAreLockedAtOnceAndUnlockedWhenTheyAreBack(t *testing.T
 		}
 	}
 	g.await("the end", func(s GuardStatus) bool { return len(s.Incidents) == 0 })
+	g.await("Nova's silence", func(s GuardStatus) bool { return strings.Contains(strings.Join(s.Problems, ";"), "still locked by the guard") })
+	h.cloud.fail("Unlock", nil)
 	for end := time.Now().Add(10 * time.Second); h.cloud.get(v.uuid).Locked; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("it stays locked")

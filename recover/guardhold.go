@@ -80,13 +80,6 @@ func newHoldings(shelf Shelf) *holdings {
 	return &holdings{shelf: shelf, files: map[inode]*guardHold{}, memory: map[inode]holdMemory{}, released: map[ReleaseReason]int{}, poke: func() {}}
 }
 
-// has is true for an inode that is held.
-func (h *holdings) has(i inode) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.files[i] != nil
-}
-
 // add takes a file over, under what is known of it, and closes it when it is held
 // already. An error is the shelf's: the file is held all the same.
 func (h *holdings) add(f *os.File, m holdMemory) error {

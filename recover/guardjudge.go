@@ -56,6 +56,11 @@ func (g *Guard) judge(ctx context.Context, report Report) {
 func (g *Guard) hasToJudge() bool {
 	g.mu.Lock()
 	open := len(g.incidents)
+	for _, r := range g.records {
+		if r.Lock != "" {
+			open++
+		}
+	}
 	g.mu.Unlock()
 	sum, _ := g.holds.heldSum()
 	return open > 0 || sum.DeletedFiles > 0
@@ -309,9 +314,27 @@ func (j *judgement) endIncidents(ctx context.Context) {
 		if over {
 			zerolog.Ctx(ctx).Info().Str("instance", uuid).Str("domain", incident.Domain).Msg("the incident is over")
 		}
-		if over || back {
-			g.unlock(ctx, uuid, j.inHand)
+		if err := g.saveRecord(uuid); err != nil {
+			g.problem("save", err)
 		}
+	}
+	j.unlockAll(ctx)
+}
+
+// unlockAll undoes the guard's locks of instances that are back, and tries again
+// what Nova did not answer.
+func (j *judgement) unlockAll(ctx context.Context) {
+	g := j.g
+	var due []string
+	g.mu.Lock()
+	for uuid, r := range g.records {
+		if i := j.known(uuid); r.Lock != "" && i != nil && intact(*i) {
+			due = append(due, uuid)
+		}
+	}
+	g.mu.Unlock()
+	for _, uuid := range due {
+		g.unlock(ctx, uuid, j.inHand)
 		if err := g.saveRecord(uuid); err != nil {
 			g.problem("save", err)
 		}

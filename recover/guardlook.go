@@ -253,6 +253,7 @@ func (g *Guard) dropRecord(uuid string) error {
 	delete(g.stale, uuid)
 	delete(g.incidents, uuid)
 	delete(g.problems, "record "+uuid)
+	delete(g.problems, "unlock "+uuid)
 	g.mu.Unlock()
 	err := os.Remove(g.state.guardRecord(uuid))
 	if errors.Is(err, os.ErrNotExist) {

@@ -222,9 +222,9 @@ func (g *Guard) unlock(ctx context.Context, uuid string, inHand map[string]strin
 	if reason == "" || inHand[uuid] != "" {
 		return
 	}
-	cloud, err := g.nova(ctx)
+	cloud, _ := g.nova(ctx) // why not is a problem of its own
 	if cloud == nil {
-		g.problem("unlock", fmt.Errorf("%s is back and still locked by the guard: openstack server unlock %s", uuid, uuid))
+		g.problem("unlock "+uuid, fmt.Errorf("%s is back and still locked by the guard: openstack server unlock %s", uuid, uuid))
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, novaTime)
@@ -240,10 +240,10 @@ func (g *Guard) unlock(ctx context.Context, uuid string, inHand map[string]strin
 		err = cloud.Unlock(ctx, uuid)
 	}
 	if err != nil {
-		g.problem("unlock", fmt.Errorf("%s is back and still locked by the guard: %w", uuid, err))
+		g.problem("unlock "+uuid, fmt.Errorf("%s is back and still locked by the guard: %w", uuid, err))
 		return
 	}
-	g.problem("unlock", nil)
+	g.problem("unlock "+uuid, nil)
 	g.setLock(uuid, "")
 	g.mu.Lock()
 	if i := g.incidents[uuid]; i != nil {

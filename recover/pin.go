@@ -153,7 +153,7 @@ func (s *scanner) pinnedFiles(uuid string, named []File) []File {
 			continue
 		}
 		// A guard holds what is in order too, and of another time.
-		if p.Meta.Run == guardRun && p.Meta.Role != RoleBacking && !(p.Needed && p.unlinked()) {
+		if p.Meta.Run == guardRun && p.Meta.Role != RoleBacking && (!p.Needed || !p.unlinked()) {
 			continue
 		}
 		same := func(f File) bool { return f.Path == p.Meta.Path }

@@ -228,24 +228,24 @@ func (c *Client) stream(ctx context.Context, op string, take func(reply)) error 
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var refused error
+	var refused error // which leaves the connection in order
 	err = c.exclusively(ctx, func(conn *net.UnixConn) error {
-		if err := send(conn, data, nil); err != nil {
-			return err
-		}
-		for {
-			r, f, err := c.read(conn)
+		err := send(conn, data, nil)
+		for err == nil && refused == nil {
+			var r reply
+			var f *os.File
+			r, f, err = c.read(conn)
 			if f != nil {
 				f.Close()
 			}
 			if err != nil || r.End {
-				return err
+				break
 			}
-			if refused = r.err(); refused != nil {
-				return nil
+			if refused = r.err(); refused == nil {
+				take(r)
 			}
-			take(r)
 		}
+		return err
 	})
 	return errors.Join(err, refused)
 }

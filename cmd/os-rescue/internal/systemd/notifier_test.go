@@ -24,7 +24,11 @@ type manager struct {
 func listen(t *testing.T, name string) *manager {
 	t.Helper()
 	if name == "" {
-		name = filepath.Join(t.TempDir(), "notify")
+		// Not t.TempDir: a socket's path must fit into 108 bytes (unix(7)).
+		dir, err := os.MkdirTemp("/tmp", "notify-")
+		do(t, err)
+		t.Cleanup(func() { _ = os.RemoveAll(dir) })
+		name = filepath.Join(dir, "notify")
 	}
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
 	if err != nil {
