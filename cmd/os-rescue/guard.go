@@ -9,11 +9,11 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/metrics"
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/systemd"
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/keeper"
 )
 
 func newGuard(a *app) *cobra.Command {
@@ -214,17 +214,7 @@ func prepareDaemon(log *zerolog.Logger) {
 	if now, err := os.ReadFile(score); err != nil || strings.TrimSpace(string(now)) != never {
 		warn(log, os.WriteFile(score, []byte(never), 0))
 	}
-	const many = 1 << 20 // fs.nr_open's default: no process may have more
-	var limit unix.Rlimit
-	if unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: many, Max: many}) == nil {
-		return
-	}
-	err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
-	if err == nil {
-		limit.Cur = limit.Max
-		err = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
-	}
-	warn(log, err)
+	warn(log, keeper.RaiseFiles())
 }
 
 func warn(log *zerolog.Logger, err error) {

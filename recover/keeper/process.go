@@ -47,7 +47,7 @@ func becomeKeeper(dir *os.File) (zerolog.Logger, error) {
 	}
 	// oom_score_adj -1000 is "never" (proc_pid_oom_score_adj(5)).
 	attempt("hide from the OOM killer", os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0))
-	attempt("raise the limit of open files", raiseFiles())
+	attempt("raise the limit of open files", RaiseFiles())
 	cgroups, err := os.ReadFile("/proc/self/cgroup")
 	attempt("read its cgroup", err)
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
@@ -91,9 +91,9 @@ func redirect(log *os.File) error {
 	return errors.Join(unix.Dup3(int(null.Fd()), 0, 0), unix.Dup3(int(null.Fd()), 1, 0), unix.Dup3(int(log.Fd()), 2, 0))
 }
 
-// raiseFiles raises RLIMIT_NOFILE as far as it goes: to a million as root, to the
+// RaiseFiles raises RLIMIT_NOFILE as far as it goes: to a million as root, to the
 // hard limit without CAP_SYS_RESOURCE.
-func raiseFiles() error {
+func RaiseFiles() error {
 	const many = 1 << 20 // fs.nr_open's default: no process may have more
 	if unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: many, Max: many}) == nil {
 		return nil

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// fake is an engine that answers what a test says, and keeps what it was asked.
+type fake struct {
+	report   recover.Report
+	plan     recover.Plan
+	result   recover.RunReport
+	runs     []recover.RunStatus
+	began    recover.Options // those of any run that is asked for
+	err      error           // of the method that does the command's work
+	execErr  error
+	runsErr  error
+	away     error // of every method that would ask Nova
+	wait     bool  // Execute waits until its context ends
+	executed func()
+	guarded  recover.GuardStatus
+	released []string
+	started  chan *fakeGuard // gets the guard that is made; nil: nobody waits for it
+
+	check func(context.Context, recover.CheckOptions, func(context.Context) (recover.Report, error)) (recover.CheckReport, error)
+
+	mu      sync.Mutex
+	calls   []string
+	command recover.Command
+	options recover.Options
+}
+
+func (f *fake) called(format string, args ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, fmt.Sprintf(format, args...))
+}
+
+func (f *fake) Scan(context.Context) (recover.Report, error) {
+	f.called("scan")
+	return f.report, f.err
+}
+
+func (f *fake) Check(ctx context.Context, o recover.CheckOptions, scan func(context.Context) (recover.Report, error)) (recover.CheckReport, error) {
+	f.called("check")
+	return f.check(ctx, o, scan)
+}
+
+func (f *fake) DryRun(_ context.Context, c recover.Command, o recover.Options) (recover.Plan, error) {
+	f.called("dry-run")
+	f.command, f.options = c, o
+	return f.plan, f.unlessOffline(o.Offline)
+}
+
+func (f *fake) unlessOffline(offline bool) error {
+	if !offline && f.away != nil {
+		return f.away
+	}
+	return f.err
+}
+
+func (f *fake) Prepare(_ context.Context, c recover.Command, o recover.Options) (session, error) {
+	f.called("prepare")
+	f.command, f.options = c, o
+	return &fakeSession{f}, f.unlessOffline(o.Offline)
+}
+
+func (f *fake) PrepareResume(_ context.Context, run string, offline bool) (session, error) {
+	f.called("resume %s", run)
+	f.options.Offline = offline
+	return &fakeSession{f}, f.unlessOffline(offline)
+}
+
+func (f *fake) Runs(context.Context) ([]recover.RunStatus, error) { return f.runs, f.runsErr }
+
+func (f *fake) Run(_ context.Context, id string) (recover.RunStatus, error) {
+	return recover.RunStatus{Run: id, State: recover.RunFinished, Options: f.began}, f.err
+}
+
+func (f *fake) Undo(context.Context, string, *os.File) error { return nil }
+
+func (f *fake) RunReport(_ context.Context, id string) (recover.RunReport, error) {
+	return recover.RunReport{Run: id}, f.err
+}
+
+func (f *fake) Keeper(context.Context) (recover.KeeperStatus, error) {
+	return recover.KeeperStatus{}, nil
+}
+
+func (f *fake) Guard(context.Context) (recover.GuardStatus, error) { return f.guarded, f.err }
+
+func (f *fake) GuardRelease(_ context.Context, uuid string) error {
+	f.released = append(f.released, uuid)
+	return nil
+}
+
+func (f *fake) NewGuard(o recover.GuardOptions, _ recover.Shelf, _ []*os.File) (guard, error) {
+	g := &fakeGuard{fake: f, options: make(chan recover.GuardOptions, 8)}
+	g.options <- o
+	return g, f.err
+}
+
+// fakeGuard runs until its context ends.
+type fakeGuard struct {
+	*fake
+	options chan recover.GuardOptions
+}
+
+func (g *fakeGuard) Run(ctx context.Context, ready func()) error {
+	ready()
+	if g.started != nil {
+		g.started <- g
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (g *fakeGuard) Configure(o recover.GuardOptions) { g.options <- o }
+
+func (g *fakeGuard) Status() recover.GuardStatus { return g.guarded }
+
+type fakeSession struct{ *fake }
+
+func (s *fakeSession) Plan() recover.Plan { return s.plan }
+
+func (s *fakeSession) Execute(ctx context.Context) (recover.RunReport, error) {
+	s.called("execute")
+	if s.executed != nil {
+		s.executed()
+	}
+	if s.wait {
+		<-ctx.Done()
+		s.result.Interrupted = true
+	}
+	return s.result, s.execErr
+}
+
+func (s *fakeSession) Abandon(context.Context) error { s.called("abandon"); return nil }
+
+func (s *fakeSession) Close() error { s.called("close"); return nil }
