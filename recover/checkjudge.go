@@ -271,7 +271,7 @@ func (c checking) replaced() {
 		}
 	}
 	if len(names) > 0 {
-		c.find(CheckWarning, FindingReplaced, "make sure that what it runs on is what its owner wants: the deleted files may be newer",
+		c.find(CheckWarning, FindingReplaced, "make sure that what it runs on is what its owner wants: the deleted files may be newer; \"os-rescue guard release UUID\" lets them go",
 			"%s on other files, and the guard still holds the deleted ones (%s): %s", runOn(len(names)), size(bytes), few(names))
 	}
 }

@@ -275,7 +275,8 @@ func (g *Guard) problem(what string, err error) {
 func (g *Guard) handOver(ctx context.Context) error {
 	var needed []guardHold
 	for _, h := range g.holds.deleted() {
-		if h.Needed {
+		// A log of a guest that is back is nobody's any more.
+		if h.Needed && (h.Role != RoleConsoleLog || slices.ContainsFunc(h.Owners, func(o string) bool { return g.incident(o).UUID != "" })) {
 			needed = append(needed, h)
 		}
 	}

@@ -282,7 +282,7 @@ func (j *judgement) endIncidents(ctx context.Context) {
 	g := j.g
 	needed := map[string]bool{}
 	for _, h := range g.holds.deleted() {
-		if h.Needed {
+		if h.Needed && h.Role != RoleConsoleLog {
 			for _, uuid := range h.Owners {
 				needed[uuid] = true
 			}
