@@ -1,14 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -23,10 +21,8 @@ const (
 	fewInstances  = 20
 )
 
-// peakMiB is the most memory that a contender's process had, and the limit for it.
 const (
-	peakMiB  = "peak MiB"
-	mostMiB  = 128
+	mostMiB  = 128 // of memory
 	perEach  = "s in all"
 	flatness = 1.25
 )
@@ -45,7 +41,7 @@ func scaleFigures(o options) []figure {
 	}
 	return []figure{{
 		Name: fmt.Sprintf("scale: a rescue, per instance, %d in one run", many),
-		Goal: all(flat(), atMost(peakMiB, mostMiB)),
+		Goal: all(flat(), atMost(peakName, mostMiB)),
 		setup: func(ctx context.Context, _ *bench) (func(), error) {
 			s = scene{ctx: ctx}
 			err := s.try(func() { s.binary = lab.New(&s, lab.Options{}).Binary(&s) })
@@ -94,7 +90,7 @@ func rescueStandIns(ctx context.Context, b *bench, binary string, count int) err
 	}
 	b.Took(took / time.Duration(count))
 	b.Value(perEach, took.Seconds())
-	b.Value(peakMiB, peak)
+	b.Value(peakName, peak)
 	return nil
 }
 
@@ -132,23 +128,5 @@ func rescueAll(ctx context.Context, e *recover.Engine, o recover.Options, count 
 	if err == nil && rescued != count {
 		err = fmt.Errorf("%d of %d instances were rescued", rescued, count)
 	}
-	if err == nil {
-		peak, err = mostMemory()
-	}
-	return took, peak, err
-}
-
-// mostMemory is the most memory that this process has had, in MiB.
-func mostMemory() (float64, error) {
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0, err
-	}
-	for line := range bytes.Lines(status) {
-		if rest, ok := bytes.CutPrefix(line, []byte("VmHWM:")); ok {
-			kib, err := strconv.ParseFloat(string(bytes.TrimSuffix(bytes.TrimSpace(rest), []byte(" kB"))), 64)
-			return kib / 1024, err
-		}
-	}
-	return 0, errors.New("/proc/self/status has no VmHWM")
+	return took, peakMemory(), err
 }

@@ -83,25 +83,29 @@ func (c *Client) FakeInstances(ctx context.Context, host string, count int) ([]s
 	if err != nil {
 		return nil, fmt.Errorf("openstack: create %d instances on %s: %w", count, host, err)
 	}
-	for most := 0; ; {
+	most, deadline := 0, time.Now().Add(fakePatience)
+	for {
 		active, err := c.bed.active(ctx, host)
 		if err != nil || len(active) >= count {
 			return active, err
 		}
-		// Each takes Nova a moment: the patience is for the next.
-		most = len(active)
-		err = until(ctx, 2*time.Second, func(ctx context.Context) error {
-			active, err = c.bed.active(ctx, host)
-			if err == nil && len(active) <= most {
-				err = fmt.Errorf("openstack: %d of %d instances of %s are ACTIVE", most, count, host)
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
+		if len(active) > most {
+			most, deadline = len(active), time.Now().Add(fakePatience)
+		}
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("openstack: %d of %d instances of %s are ACTIVE, and no more become it: see %s", most, count, host, c.bed.Log(NovaConductor))
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(2 * time.Second):
 		}
 	}
 }
+
+// fakePatience is how long to wait for the next of many instances: the first comes
+// when all are scheduled, and other hosts' may come before it.
+const fakePatience = 15 * time.Minute
 
 // active returns the UUIDs of a host's instances that are ACTIVE and have no task.
 // The database is asked: a list of hundreds costs Nova more than to make one.
