@@ -2,6 +2,10 @@ package recover
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -27,7 +31,7 @@ func (s *scanner) cachedBases(ctx context.Context, d Domain, named []File) []Fil
 		if disk.ChainKnown || len(disk.Chain) > 1 || top.Source != SourceFile || top.Format != "qcow2" {
 			continue
 		}
-		name, err := s.backingName(top.Path)
+		name, err := s.backingName(d.UUID, top.Path)
 		if err != nil {
 			zerolog.Ctx(ctx).Debug().Err(err).Str("path", top.Path).Msg("its header can't be read")
 			continue
@@ -41,9 +45,18 @@ func (s *scanner) cachedBases(ctx context.Context, d Domain, named []File) []Fil
 	return files
 }
 
-// backingName returns the text that the qcow2 image at path has for its backing file.
-func (s *scanner) backingName(path string) (string, error) {
+// backingName returns the text that the qcow2 image at path has for its backing
+// file; where it was deleted, what is held of it is asked.
+func (s *scanner) backingName(uuid, path string) (string, error) {
 	f, err := s.root.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		for _, h := range s.pinsOf(uuid) {
+			if h.PinPath == path {
+				f, err = os.Open(fmt.Sprintf("%s/%d/fd/%d", procDir, h.PID, h.FD))
+				break
+			}
+		}
+	}
 	if err != nil {
 		return "", err
 	}
@@ -52,7 +65,8 @@ func (s *scanner) backingName(path string) (string, error) {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return "", err
 	}
-	header, err := qcow2.ParseHeader(f, st.Size)
+	// A guard's descriptor may have O_DIRECT.
+	header, err := qcow2.ParseHeader(qcow2.Aligned{File: f}, st.Size)
 	return header.BackingFile, err
 }
 

@@ -62,11 +62,12 @@ type Guard struct {
 	watch   *treewatch.Watcher
 	started time.Time
 
-	lookNow  chan struct{} // a full scan is due; room for one
-	lockNow  chan struct{} // instances are to be locked; room for one
-	sweeping sync.Mutex    // held by a sweep
-	saving   sync.Mutex    // held while holds.json is written
-	settled  func() time.Duration
+	lookNow   chan struct{} // a full scan is due; room for one
+	lockNow   chan struct{} // instances are to be locked; room for one
+	sweeping  sync.Mutex    // held by a sweep
+	saving    sync.Mutex    // held while holds.json is written
+	savedHost string        // what holds.json says; under saving
+	settled   func() time.Duration
 
 	mu        sync.Mutex
 	options   GuardOptions
@@ -80,6 +81,7 @@ type Guard struct {
 	silly     map[uint64]bool   // devices on which nothing is held, and those tried
 	cloud     Cloud             // once signed in
 
+	host         string     // this host's name, once Nova was seen to use it
 	signing      sync.Mutex // held while it signs in
 	signInFailed time.Time
 }
@@ -121,7 +123,7 @@ func (g *Guard) remember(inherited []*os.File) {
 	if g.records == nil {
 		g.records = map[string]guardRecord{}
 	}
-	if g.holds.memory, err = g.state.loadHolds(); err != nil {
+	if g.holds.memory, g.host, err = g.state.loadHolds(); err != nil {
 		g.problem("holds", err)
 	}
 	for _, f := range inherited {

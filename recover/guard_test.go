@@ -240,25 +240,33 @@ func TestAGuardLetsGoOfNothingThatNovaHas(t *testing.T) {
 		nova  func(*host, *guest) // after the files and the domain are gone; nil: no Nova
 		grace time.Duration
 		want  ReleaseReason // empty: it holds on
+		alone bool          // Nova has no instance on a host of this name
 	}{
-		{"deleted through Nova", func(h *host, v *guest) { h.cloud.deletes(v.uuid) }, 0, ReleasedDeleted},
-		{"moved to another host", func(h *host, v *guest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.Host = "other" }) }, 0, ReleasedMoved},
-		{"shelved: on no host", func(h *host, v *guest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.Host = "" }) }, 0, ReleasedMoved},
+		{"deleted through Nova", func(h *host, v *guest) { h.cloud.deletes(v.uuid) }, 0, ReleasedDeleted, false},
+		{"moved to another host", func(h *host, v *guest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.Host = "other" }) }, 0, ReleasedMoved, false},
+		{"moved, and this host's name is not known to be Nova's", func(h *host, v *guest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.Host = "other" }) }, 0, "", true},
+		{"shelved: on no host", func(h *host, v *guest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.Host = "" }) }, 0, ReleasedMoved, false},
 		{"a task under way", func(h *host, v *guest) {
 			h.cloud.change(v.uuid, func(s *fakeServer) { s.TaskState = "deleting"; s.Host = "other" })
-		}, 0, ""},
-		{"a cell that is down", func(h *host, v *guest) { h.cloud.mu.Lock(); h.cloud.down = true; h.cloud.mu.Unlock() }, 0, ""},
-		{"Nova that does not answer", func(h *host, v *guest) { h.cloud.away() }, 0, ""},
-		{"a 404 without proof", func(h *host, v *guest) { h.cloud.mu.Lock(); delete(h.cloud.servers, v.uuid); h.cloud.mu.Unlock() }, 0, ""},
-		{"it still exists", func(h *host, v *guest) {}, 0, ""},
-		{"no Nova, within the grace", nil, time.Hour, ""},
-		{"no Nova, after the grace", nil, 200 * time.Millisecond, ReleasedGrace},
+		}, 0, "", false},
+		{"a cell that is down", func(h *host, v *guest) { h.cloud.mu.Lock(); h.cloud.down = true; h.cloud.mu.Unlock() }, 0, "", false},
+		{"Nova that does not answer", func(h *host, v *guest) { h.cloud.away() }, 0, "", false},
+		{"a 404 without proof", func(h *host, v *guest) { h.cloud.mu.Lock(); delete(h.cloud.servers, v.uuid); h.cloud.mu.Unlock() }, 0, "", false},
+		{"it still exists", func(h *host, v *guest) {}, 0, "", false},
+		{"no Nova, within the grace", nil, time.Hour, "", false},
+		{"no Nova, after the grace", nil, 200 * time.Millisecond, ReleasedGrace, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHost(t)
 			v := h.add(1, guestOptions{console: true})
+			if !c.alone {
+				h.add(2, guestOptions{}) // by which the host's name in Nova is known
+			}
 			if c.nova != nil {
 				h.online()
+			}
+			if c.alone {
+				h.cloud.change(v.uuid, func(s *fakeServer) { s.Host = "other" }) // from the first
 			}
 			g := h.guard(GuardOptions{Grace: c.grace}, nil, nil)
 			g.await("the first scan", func(s GuardStatus) bool { return !s.Scanned.IsZero() })
@@ -274,7 +282,7 @@ func TestAGuardLetsGoOfNothingThatNovaHas(t *testing.T) {
 				c.nova(h, v)
 			}
 			if c.want != "" {
-				s := g.await("it is let go", func(s GuardStatus) bool { return s.Held.Files == 0 })
+				s := g.await("it is let go", func(s GuardStatus) bool { return s.Held.DeletedFiles == 0 && s.Released[c.want] > 0 })
 				if s.Released[c.want] == 0 || len(s.Incidents) != 0 {
 					t.Errorf("released %v, incidents %+v", s.Released, s.Incidents)
 				}

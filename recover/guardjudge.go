@@ -170,7 +170,7 @@ func (g *Guard) letGo(ctx context.Context, h guardHold, reason ReleaseReason, ow
 func (j *judgement) judgeHold(ctx context.Context, h guardHold) {
 	settled := time.Since(h.Deleted) >= j.g.settled()
 	if len(h.Owners) == 0 {
-		if settled {
+		if settled && !j.anyMisses() {
 			j.g.letGo(ctx, h, ReleasedUnneeded)
 		}
 		return
@@ -202,6 +202,17 @@ func (j *judgement) judgeHold(ctx context.Context, h guardHold) {
 			j.g.letGo(ctx, h, reason, uuid)
 		}
 	}
+}
+
+// anyMisses is true while any instance misses files: then what nobody is known to
+// need may be one of them.
+func (j *judgement) anyMisses() bool {
+	j.g.mu.Lock()
+	open := len(j.g.incidents)
+	j.g.mu.Unlock()
+	return open > 0 || slices.ContainsFunc(j.report.Instances, func(i Instance) bool {
+		return missesFiles(i) || i.Verdict == VerdictLost || i.Verdict == VerdictUnknown
+	})
 }
 
 // needs is true when a scan found that the file is the one that an instance has lost.

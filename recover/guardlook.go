@@ -56,6 +56,7 @@ func (g *Guard) look(ctx context.Context) {
 	} else {
 		g.problem("keeper", nil)
 	}
+	g.learnHost(ctx, report)
 	g.judge(ctx, report)
 	if err := g.save(); err != nil {
 		g.problem("save", err)

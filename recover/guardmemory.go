@@ -16,31 +16,32 @@ import (
 // until the next boot.
 type heldFiles struct {
 	BootID string       `json:"boot_id"`
+	Host   string       `json:"host,omitempty"` // a name under which Nova had instances here
 	Holds  []holdMemory `json:"holds"`
 }
 
-// loadHolds reads what an earlier life of the guard knew, by inode; nothing after
-// a reboot of the host.
-func (s stateDir) loadHolds() (map[inode]holdMemory, error) {
-	memory := map[inode]holdMemory{}
+// loadHolds reads what an earlier life of the guard knew: its files by inode, of
+// which nothing is left after a reboot of the host, and the host's name in Nova.
+func (s stateDir) loadHolds() (memory map[inode]holdMemory, host string, err error) {
+	memory = map[inode]holdMemory{}
 	data, err := os.ReadFile(s.guardHolds())
 	if errors.Is(err, fs.ErrNotExist) {
-		return memory, nil
+		return memory, "", nil
 	}
 	var held heldFiles
 	if err == nil {
 		held, err = parseHeldFiles(data)
 	}
 	if err != nil {
-		return memory, fmt.Errorf("what an earlier guard knew of its files (%s) can't be read: %w", s.guardHolds(), err)
+		return memory, "", fmt.Errorf("what an earlier guard knew of its files (%s) can't be read: %w", s.guardHolds(), err)
 	}
 	if boot, err := bootID(procDir); err != nil || boot != held.BootID {
-		return memory, err
+		return memory, held.Host, err
 	}
 	for _, m := range held.Holds {
 		memory[inode{m.Device, m.Inode}] = m
 	}
-	return memory, nil
+	return memory, held.Host, nil
 }
 
 func parseHeldFiles(data []byte) (heldFiles, error) {
@@ -54,8 +55,11 @@ func (g *Guard) save() error {
 	g.saving.Lock()
 	defer g.saving.Unlock()
 	held := heldFiles{Holds: []holdMemory{}}
+	g.mu.Lock()
+	held.Host = g.host
+	g.mu.Unlock()
 	g.holds.mu.Lock()
-	changed := g.holds.changed
+	changed := g.holds.changed || held.Host != g.savedHost
 	g.holds.changed = false
 	for _, h := range g.holds.files {
 		held.Holds = append(held.Holds, h.copy().holdMemory)
@@ -75,8 +79,10 @@ func (g *Guard) save() error {
 		g.holds.mu.Lock()
 		g.holds.changed = true
 		g.holds.mu.Unlock()
+		return err
 	}
-	return err
+	g.savedHost = held.Host
+	return nil
 }
 
 // giveTo gives one held file to the keeper, for each of its owners.

@@ -66,11 +66,45 @@ func (g *Guard) ask(ctx context.Context, uuid string) novaWord {
 		return wordUnknown
 	case server.TaskState != "":
 		return wordBusy
-	case server.Host != g.e.Settings.Host:
-		return wordMoved
-	default:
+	case server.Host == g.e.Settings.Host:
+		g.confirmHost()
 		return wordHere
+	case server.Host != "" && !g.hostConfirmed():
+		g.problem("host", fmt.Errorf("Nova has %s on host %q, and has never been seen to have an instance on %s: is that this host's name in Nova (host in the configuration)? Until then nothing is taken for moved", uuid, server.Host, g.e.Settings.Host)) //nolint:staticcheck // a name
+		return wordUnknown
+	default:
+		return wordMoved
 	}
+}
+
+// learnHost finds out whether Nova calls this host what the configuration calls
+// it, by an instance that libvirt has here: a purge takes nova.conf along, and the
+// machine's own name may be another. Under a wrong name every instance would seem
+// to be on another host.
+func (g *Guard) learnHost(ctx context.Context, report Report) {
+	if g.hostConfirmed() || g.optionsNow().SignIn == nil {
+		return
+	}
+	const most = 3 // a scan
+	n := slices.IndexFunc(report.Instances, func(i Instance) bool { return !i.forgotten && i.domain.Nova != nil })
+	for ; n >= 0 && n < min(len(report.Instances), most) && !g.hostConfirmed(); n++ {
+		if i := report.Instances[n]; !i.forgotten && i.domain.Nova != nil {
+			g.ask(ctx, i.UUID)
+		}
+	}
+}
+
+func (g *Guard) hostConfirmed() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.host == g.e.Settings.Host
+}
+
+func (g *Guard) confirmHost() {
+	g.mu.Lock()
+	g.host = g.e.Settings.Host
+	delete(g.problems, "host")
+	g.mu.Unlock()
 }
 
 // nova returns the connection to Nova; nil and no error when the guard works

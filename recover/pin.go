@@ -130,14 +130,13 @@ func (e *Engine) pinsBehind(ctx context.Context, who string, connect func(contex
 	return pins, nil
 }
 
-// pinsOf returns the pins that belong to an instance.
+// pinsOf returns the pins that belong, or may belong, to an instance.
 func (s *scanner) pinsOf(uuid string) []heldFile {
 	var held []heldFile
 	for _, p := range s.pins {
-		for _, o := range p.Owners {
-			if o == uuid {
-				held = append(held, p.heldFile)
-			}
+		// A cached image of which a guard has not learned yet whose it is may be anybody's.
+		if slices.Contains(p.Owners, uuid) || len(p.Owners) == 0 {
+			held = append(held, p.heldFile)
 		}
 	}
 	return held
