@@ -85,11 +85,18 @@ func TestEveryChangeOfADomainIsTold(t *testing.T) {
 	// A QEMU that ends by itself, or by the OOM killer.
 	virsh(t, "create", file)
 	told(t, ch)
-	if err := syscall.Kill(qemuOf(t, g.uuid), syscall.SIGKILL); err != nil {
+	pid := qemuOf(t, g.uuid)
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if uuid := <-ch; uuid != g.uuid {
-		t.Errorf("after the death of QEMU was told %q, want %s", uuid, g.uuid)
+	select {
+	case uuid := <-ch:
+		if uuid != g.uuid {
+			t.Errorf("after the death of QEMU was told %q, want %s", uuid, g.uuid)
+		}
+	case <-time.After(time.Minute):
+		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		t.Errorf("the death of QEMU is not told; domains:\n%s\nprocess %d:\n%s", virsh(t, "list", "--all"), pid, status)
 	}
 }
 
