@@ -85,7 +85,11 @@ func TestEveryChangeOfADomainIsTold(t *testing.T) {
 	// A QEMU that ends by itself, or by the OOM killer.
 	virsh(t, "create", file)
 	told(t, ch)
-	pid := qemuOf(t, g.uuid)
+	d, err := c.Domain(ctx, g.uuid) // the one that libvirt started: not whatever else has its arguments
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := d.PID
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
