@@ -48,6 +48,10 @@ variables (nvram), the secrets of a virtual TPM (vtpm), persistent memory (vpmem
 the memory of a suspended instance (saved-memory). Such an instance is left alone
 unless --accept-loss names what may be lost. With --offline all of that is kept.
 
+Where the guard runs (os-rescue guard, a daemon for every compute node), nothing
+that was deleted is lost, also of guests that were off or have ended since: a rescue
+takes it from the guard.
+
 If Nova has already ended a guest (its owner hard rebooted it, and it is in ERROR
 with "No disk at ..."), but some process still has its files open, --holder PID
 names that process: the files are taken from there.
