@@ -229,7 +229,7 @@ func TestTheGuardLosesNoFileInTenRestarts(t *testing.T) {
 func TestTheGuardTellsSystemdThatItLives(t *testing.T) {
 	l := lab.New(t, lab.Options{BuildFlags: []string{"-tags=failpoint"}})
 	l.Boot(t, lab.Spec{})
-	install(t, l, "WatchdogSec=3s")
+	install(t, l, "WatchdogSec=6s")
 	systemd.Ctl(t, "start", unit)
 	await(t, "the first scan", func(s recover.GuardStatus) bool { return !s.Scanned.IsZero() })
 	pid := systemd.Show(t, unit, "MainPID")
@@ -238,7 +238,7 @@ func TestTheGuardTellsSystemdThatItLives(t *testing.T) {
 			t.Fatalf("its status is %q", systemd.Show(t, unit, "StatusText"))
 		}
 	}
-	time.Sleep(6 * time.Second)
+	time.Sleep(9 * time.Second)
 	if now := systemd.Show(t, unit, "MainPID"); now != pid {
 		t.Fatalf("it was restarted although it lives:\n%s", systemd.Log())
 	}
