@@ -38,6 +38,9 @@ const (
 	VMResized   = "resized" // status VERIFY_RESIZE
 	VMError     = "error"
 	VMShelved   = "shelved"
+	// VMDeleted is a deletion's last moment: no task any more, and the record is
+	// still there (nova/compute/manager.py, _delete_instance and _complete_deletion).
+	VMDeleted = "deleted"
 )
 
 // Server is an instance as Nova sees it.

@@ -64,7 +64,7 @@ func (g *Guard) ask(ctx context.Context, uuid string) novaWord {
 	switch {
 	case err != nil || server.Unknown:
 		return wordUnknown
-	case server.TaskState != "":
+	case server.TaskState != "", server.VMState == VMDeleted:
 		return wordBusy
 	case server.Host == g.e.Settings.Host:
 		g.confirmHost()
