@@ -41,6 +41,8 @@ const (
 	// VMDeleted is a deletion's last moment: no task any more, and the record is
 	// still there (nova/compute/manager.py, _delete_instance and _complete_deletion).
 	VMDeleted = "deleted"
+	// VMShelvedOffloaded has a host for a moment more, and no task (_shelve_offload_instance).
+	VMShelvedOffloaded = "shelved_offloaded"
 )
 
 // Server is an instance as Nova sees it.

@@ -252,6 +252,7 @@ func TestAGuardLetsGoOfNothingThatNovaHas(t *testing.T) {
 			h.cloud.change(v.uuid, func(s *fakeServer) { s.TaskState = "deleting"; s.Host = "other" })
 		}, 0, "", false, false},
 		{"the last moment of a deletion", func(h *host, v *guest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.to(VMDeleted) }) }, 0, "", false, false},
+		{"the last moment of a shelving", func(h *host, v *guest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.to(VMShelvedOffloaded) }) }, 0, "", false, false},
 		{"a cell that is down", func(h *host, v *guest) { h.cloud.mu.Lock(); h.cloud.down = true; h.cloud.mu.Unlock() }, 0, "", false, false},
 		{"Nova that does not answer", func(h *host, v *guest) { h.cloud.away("Server", "Deleted") }, 0, "", false, false},
 		{"a 404 without proof", func(h *host, v *guest) { h.cloud.mu.Lock(); delete(h.cloud.servers, v.uuid); h.cloud.mu.Unlock() }, 0, "", false, false},

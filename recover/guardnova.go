@@ -64,7 +64,7 @@ func (g *Guard) ask(ctx context.Context, uuid string) novaWord {
 	switch {
 	case err != nil || server.Unknown:
 		return wordUnknown
-	case server.TaskState != "", server.VMState == VMDeleted:
+	case server.TaskState != "", server.VMState == VMDeleted, server.VMState == VMShelvedOffloaded && server.Host != "":
 		return wordBusy
 	case server.Host == g.e.Settings.Host:
 		g.confirmHost()
