@@ -202,7 +202,7 @@ func (h *holdings) lookAtEach(do func(hold guardHold, st unix.Stat_t)) {
 	for _, hold := range all {
 		var st unix.Stat_t
 		// An error means that it was let go since.
-		if onFD(hold.file, func(fd int) error { return unix.Fstat(fd, &st) }) == nil && st.Dev == hold.Device && st.Ino == hold.Inode {
+		if keeper.Control(hold.file, func(fd int) error { return unix.Fstat(fd, &st) }) == nil && st.Dev == hold.Device && st.Ino == hold.Inode {
 			do(hold, st)
 		}
 	}
@@ -404,19 +404,6 @@ func (h *holdings) close() {
 		hold.file.Close()
 		delete(h.files, key)
 	}
-}
-
-// onFD calls do with a file's descriptor, which stays open meanwhile.
-func onFD(f *os.File, do func(fd int) error) error {
-	c, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var derr error
-	if err := c.Control(func(fd uintptr) { derr = do(int(fd)) }); err != nil {
-		return err
-	}
-	return derr
 }
 
 func union(a, b []string) []string {

@@ -10,6 +10,8 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover/keeper"
 )
 
 // judgement decides about every deleted file after a full scan: does an instance
@@ -267,7 +269,7 @@ func (g *Guard) keepFree(ctx context.Context) {
 	full := map[uint64]bool{}
 	for _, h := range g.holds.deleted() {
 		var st unix.Statfs_t
-		if onFD(h.file, func(fd int) error { return unix.Fstatfs(fd, &st) }) != nil || st.Blocks == 0 || float64(st.Bavail)/float64(st.Blocks) >= least {
+		if keeper.Control(h.file, func(fd int) error { return unix.Fstatfs(fd, &st) }) != nil || st.Blocks == 0 || float64(st.Bavail)/float64(st.Blocks) >= least {
 			full[h.Device] = false
 			continue
 		}

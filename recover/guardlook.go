@@ -133,7 +133,7 @@ func (g *Guard) wants(i Instance, f File) bool {
 	case FileDeleted, FileReplaced:
 		return len(f.Holders) > 0
 	case FilePresent:
-		return i.domain.Nova != nil && !inTree(f.Path, g.e.Settings.InstancesPath)
+		return i.domain.Nova != nil && !isBelow(f.Path, g.e.Settings.InstancesPath)
 	}
 	return false
 }

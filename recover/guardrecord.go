@@ -159,8 +159,8 @@ func (r *guardRecord) readSmall(dir *beneath.Dir) {
 	}
 }
 
-// lacks is true when a small file that was kept is not on disk any more because
-// it is not due any more: Nova removes unrescue.xml when it unrescues.
+// forget drops a small file that is not due any more: Nova removes unrescue.xml
+// when it unrescues.
 func (r *guardRecord) forget(name string) {
 	for path := range r.Small {
 		if filepath.Base(path) == name {

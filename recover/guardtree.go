@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -139,6 +138,3 @@ func openTreeFile(dir *beneath.Dir, name string) (*os.File, error) {
 	}
 	return f, nil
 }
-
-// inTree is true for a path below the instances directory.
-func inTree(path, instancesPath string) bool { return isBelow(filepath.Clean(path), instancesPath) }

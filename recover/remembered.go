@@ -1,12 +1,10 @@
 package recover
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io/fs"
 	"maps"
-	"path/filepath"
 	"slices"
 )
 
@@ -57,13 +55,13 @@ func (s *scanner) addGuarded(i *Instance, tree root) {
 		}
 	}
 	for _, p := range s.pins {
-		if !p.Needed || !p.unlinked() || p.Meta.Role != RoleOther || !slices.Contains(p.Owners, i.UUID) || filepath.Base(p.Meta.Path) == "" {
+		if !p.Needed || !p.unlinked() || p.Meta.Role != RoleOther || !slices.Contains(p.Owners, i.UUID) {
 			continue
 		}
 		known := slices.ContainsFunc(i.Files, func(f File) bool {
 			return f.Path == p.Meta.Path || (inode{f.Device, f.Inode}) == p.inode()
 		})
-		if known || !inTree(p.Meta.Path, s.settings.InstancesPath) || !missing(p.Meta.Path) {
+		if known || !isBelow(p.Meta.Path, s.settings.InstancesPath) || !missing(p.Meta.Path) {
 			continue
 		}
 		f := File{Path: p.Meta.Path, Role: RoleOther, State: FileDeleted, Holders: []Holder{}, guarded: true,
@@ -71,13 +69,4 @@ func (s *scanner) addGuarded(i *Instance, tree root) {
 		f.hold(p.heldFile)
 		i.Files = append(i.Files, f)
 	}
-	slices.SortStableFunc(i.Files, func(a, b File) int { return cmp.Compare(rank(a), rank(b)) })
-}
-
-// rank keeps the order in which files go back: what is named by a definition first.
-func rank(f File) int {
-	if f.guarded {
-		return 1
-	}
-	return 0
 }

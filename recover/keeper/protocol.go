@@ -59,15 +59,15 @@ func keyOf(st unix.Stat_t) string { return fmt.Sprintf("%d:%d", st.Dev, st.Ino) 
 
 func stat(f *os.File) (unix.Stat_t, error) {
 	var st unix.Stat_t
-	err := control(f, func(fd int) error { return unix.Fstat(fd, &st) })
+	err := Control(f, func(fd int) error { return unix.Fstat(fd, &st) })
 	if err != nil {
 		return st, &fs.PathError{Op: "stat", Path: f.Name(), Err: err}
 	}
 	return st, nil
 }
 
-// control calls do with the descriptor, which stays open meanwhile.
-func control(f *os.File, do func(fd int) error) error {
+// Control calls do with the descriptor, which stays open meanwhile.
+func Control(f *os.File, do func(fd int) error) error {
 	c, err := f.SyscallConn()
 	if err != nil {
 		return err
@@ -199,7 +199,7 @@ func send(conn *net.UnixConn, data []byte, f *os.File) error {
 		_, _, err := conn.WriteMsgUnix(data, nil, nil)
 		return err
 	}
-	return control(f, func(fd int) error {
+	return Control(f, func(fd int) error {
 		_, _, err := conn.WriteMsgUnix(data, unix.UnixRights(fd), nil)
 		return err
 	})

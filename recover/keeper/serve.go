@@ -135,7 +135,7 @@ func lockDir(dir *os.File, name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = control(lock, func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
+	err = Control(lock, func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		err = ErrRunning
 	}

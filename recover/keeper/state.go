@@ -140,7 +140,7 @@ func usable(f *os.File, key string) error {
 		return err
 	}
 	var flags int
-	if err := control(f, func(fd int) (err error) {
+	if err := Control(f, func(fd int) (err error) {
 		flags, err = unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 		return err
 	}); err != nil {
