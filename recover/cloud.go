@@ -3,6 +3,8 @@ package recover
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 )
 
@@ -142,4 +144,16 @@ type Cloud interface {
 	// LastReboot returns the request ID of the newest reboot of the instance that
 	// Nova has on record (os-instance-actions), empty when there is none.
 	LastReboot(ctx context.Context, uuid string) (requestID string, err error)
+}
+
+// novaParallel is how many instances Nova is asked about at a time, where each
+// takes but a few short requests.
+const novaParallel = 8
+
+// errCellDown: what Nova says of an instance is nothing but its UUID.
+var errCellDown = fmt.Errorf("%w: its cell is down", ErrCloudUnavailable)
+
+// rebooting is true while Nova reboots an instance (nova/compute/task_states.py).
+func rebooting(s Server) bool {
+	return strings.HasPrefix(s.TaskState, "reboot")
 }

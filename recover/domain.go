@@ -1,6 +1,11 @@
 package recover
 
-import "time"
+import (
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+)
 
 // DomainState is a domain's state as the hypervisor sees it.
 type DomainState string
@@ -145,4 +150,52 @@ type Snapshot struct {
 	Process  ProcessIdentity          `json:"process"`
 	Taken    time.Time                `json:"taken"`
 	Counters map[string]BlockCounters `json:"counters"` // by disk target
+}
+
+// diskOf returns the disk of a domain that a file is the top image of.
+func diskOf(d Domain, f FilePlan) (Disk, error) {
+	for _, disk := range d.Disks {
+		if disk.Target == f.Target && disk.Chain[0].Path == f.Path {
+			return disk, nil
+		}
+	}
+	return Disk{}, fmt.Errorf("%w: the domain has no disk %s at %s any more", ErrRefused, f.Target, f.Path)
+}
+
+// unchanged is true when the guest has provably written nothing between two
+// snapshots.
+func (s Snapshot) unchanged(later Snapshot) bool {
+	return s.Process == later.Process && maps.EqualFunc(s.Counters, later.Counters, func(a, b BlockCounters) bool {
+		return a.WriteRequests == b.WriteRequests && a.WriteBytes == b.WriteBytes
+	})
+}
+
+// handsOff says why a domain must not be suspended or destroyed now; "" when it may.
+func handsOff(d Domain) string {
+	switch {
+	case d.Job != "":
+		return fmt.Sprintf("a job is under way on the domain (%s): wait for it to end", d.Job)
+	case len(d.BlockJobs) > 0:
+		var jobs []string
+		for target, kind := range d.BlockJobs {
+			jobs = append(jobs, target+" "+kind)
+		}
+		return fmt.Sprintf("a block job is under way (%s): wait for it, or end it with virsh blockjob", strings.Join(jobs, ", "))
+	case d.State == StatePaused && d.PauseReason == PauseIOError:
+		return "QEMU paused the guest for an I/O error: what it could not write is still in its memory; cure the cause (a full file system?) and let it go on with virsh resume"
+	case d.State == StatePaused && d.PauseReason == PauseMigration:
+		return "the guest is being migrated: wait for the migration to end"
+	case d.State == StatePaused && d.PauseReason != PauseUser:
+		return "the guest is paused, and not by a user: os-rescue does not know whether its disks were flushed"
+	case d.State == StateCrashed && d.PID != 0:
+		return "the guest has crashed and its QEMU is kept for a look"
+	case d.State == StateOther:
+		return "the domain is between two states: scan again in a moment"
+	}
+	for _, disk := range d.Disks {
+		if len(disk.Unusual) > 0 {
+			return fmt.Sprintf("disk %s uses what os-rescue can't restore: %s", disk.Target, strings.Join(disk.Unusual, ", "))
+		}
+	}
+	return ""
 }

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/os-rescue/os-rescue/recover/copier"
 )
 
 func goodManifest() Manifest {
@@ -67,7 +69,7 @@ func TestAManifestWhosePathsLeadElsewhereIsRefused(t *testing.T) {
 func TestABackupsFileIsNeverReadThroughASymlink(t *testing.T) {
 	link := filepath.Join(t.TempDir(), "disk")
 	must(t, os.Symlink("/etc/passwd", link))
-	if src, err := openStored(link); err == nil {
+	if src, err := copier.OpenStored(link); err == nil {
 		src.File.Close()
 		t.Error("it was followed")
 	}

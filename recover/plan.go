@@ -1,6 +1,9 @@
 package recover
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Command is what a run does.
 type Command string
@@ -165,4 +168,31 @@ func (p Plan) Disruptive() []InstancePlan {
 		}
 	}
 	return d
+}
+
+// sentence says where an instance is that is not here.
+func (w Elsewhere) sentence() string {
+	switch {
+	case w.Unknown:
+		return "its cell does not answer, so Nova can't say on which host it is; no domain of this host is its own"
+	case w.Host == "":
+		return fmt.Sprintf("Nova has it on no host (%s)", w.Status)
+	default:
+		return fmt.Sprintf("it is on host %s: run os-rescue there", w.Host)
+	}
+}
+
+func (p InstancePlan) refuse(format string, args ...any) InstancePlan {
+	p.Action, p.Files, p.Steps = ActionRefuse, nil, nil
+	p.Refusal = fmt.Sprintf(format, args...)
+	return p
+}
+
+func anyWritable(files []FilePlan) bool {
+	for _, f := range files {
+		if f.Writable {
+			return true
+		}
+	}
+	return false
 }

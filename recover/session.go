@@ -115,7 +115,7 @@ func (s *Session) choosePinPlan(ctx context.Context, id string, head runHeader) 
 	if err := s.releaseIntact(ctx, c.report); err != nil {
 		return err
 	}
-	early, _ := head.Options.Selection.apply(c.report)
+	early, _ := fromScan(head.Options.Selection, c.report)
 	if err := s.pinAll(ctx, head.Command, early); err != nil {
 		return err
 	}

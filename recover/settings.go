@@ -3,6 +3,7 @@ package recover
 import (
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 )
 
@@ -211,4 +212,16 @@ type RebootOptions struct {
 	MaxAge  time.Duration `json:"max_age,omitempty"`
 	// Remote is true when Reports are used.
 	Remote bool `json:"remote,omitempty"`
+}
+
+// states returns the statuses of the instances that are meant.
+func (o RebootOptions) states() []string {
+	if len(o.States) == 0 {
+		return []string{"ACTIVE"}
+	}
+	var states []string
+	for _, s := range o.States {
+		states = append(states, strings.ToUpper(s))
+	}
+	return states
 }

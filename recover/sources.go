@@ -302,7 +302,7 @@ func (s *Session) source(ctx context.Context, f FilePlan) (copier.Source, error)
 		return src, nil
 	}
 	if f.Stored != "" {
-		src, err := openStored(filepath.Join(s.plan.Options.BackupDir, f.Stored))
+		src, err := copier.OpenStored(filepath.Join(s.plan.Options.BackupDir, f.Stored))
 		if err != nil {
 			return src, err
 		}

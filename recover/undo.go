@@ -2,7 +2,6 @@ package recover
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -12,9 +11,6 @@ import (
 
 	"github.com/rs/zerolog"
 )
-
-// commandUndo is what the host's lock is held for while a killed run is undone.
-const commandUndo Command = "undo"
 
 // The descriptors that Settings.UndoCommand is started with.
 const (
@@ -123,19 +119,4 @@ func (s *Session) undoKilled(ctx context.Context, ip InstancePlan) error {
 		return err
 	}
 	return t.undoPrior(ctx, d)
-}
-
-// writeLock says who holds the host's lock.
-func writeLock(f *os.File, info lockInfo) error {
-	data, err := json.Marshal(info)
-	if err == nil {
-		err = f.Truncate(0)
-	}
-	if err == nil {
-		_, err = f.WriteAt(append(data, '\n'), 0)
-	}
-	if err != nil {
-		return fmt.Errorf("%w: the lock of the host's runs: %w", ErrUnusable, err)
-	}
-	return nil
 }

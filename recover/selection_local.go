@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// apply returns the instances of a scan that the selection means. Every UUID
-// that is named must be there: a typing error must not shorten a rescue.
-func (s Selection) apply(report Report) ([]Instance, error) {
+// fromScan returns the instances of a scan that a selection means. Every UUID
+// that it names must be there: a typing error must not shorten a rescue.
+func fromScan(s Selection, report Report) ([]Instance, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
@@ -16,7 +16,7 @@ func (s Selection) apply(report Report) ([]Instance, error) {
 		return report.Instances, nil
 	}
 	if s.Project != "" {
-		return s.project(report)
+		return projectIn(report, s.Project)
 	}
 	var chosen []Instance
 	for _, want := range s.Instances {
@@ -35,11 +35,11 @@ func (s Selection) apply(report Report) ([]Instance, error) {
 	return chosen, nil
 }
 
-// project matches the IDs first: a name may be another project's ID, and the
+// projectIn returns the instances of a project. It matches the IDs first: a name may be another project's ID, and the
 // names of two projects (of two Keystone domains) may be the same.
-func (s Selection) project(report Report) ([]Instance, error) {
-	byID := func(i Instance) bool { return i.ProjectID == s.Project }
-	byName := func(i Instance) bool { return i.ProjectName == s.Project }
+func projectIn(report Report, project string) ([]Instance, error) {
+	byID := func(i Instance) bool { return i.ProjectID == project }
+	byName := func(i Instance) bool { return i.ProjectName == project }
 	for _, match := range []func(Instance) bool{byID, byName} {
 		var chosen []Instance
 		ids := map[string]bool{}
@@ -50,14 +50,14 @@ func (s Selection) project(report Report) ([]Instance, error) {
 			}
 		}
 		if len(ids) > 1 {
-			return nil, fmt.Errorf("%w: several projects are called %q: give the ID of one of %s", ErrUsage, s.Project,
+			return nil, fmt.Errorf("%w: several projects are called %q: give the ID of one of %s", ErrUsage, project,
 				list(chosen, func(i Instance) string { return i.ProjectID }))
 		}
 		if len(chosen) > 0 {
 			return chosen, nil
 		}
 	}
-	return nil, fmt.Errorf("%w: no domain of this host belongs to the project %q; projects here: %s", ErrNothingSelected, s.Project,
+	return nil, fmt.Errorf("%w: no domain of this host belongs to the project %q; projects here: %s", ErrNothingSelected, project,
 		list(report.Instances, func(i Instance) string {
 			if i.ProjectID == "" {
 				return ""

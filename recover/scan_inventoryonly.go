@@ -66,7 +66,7 @@ func (s *scanner) addGuarded(i *Instance, tree root) {
 		}
 		f := File{Path: p.Meta.Path, Role: RoleOther, State: FileDeleted, Holders: []Holder{}, guarded: true,
 			Reason: "no definition names it, and the guard holds it: it goes back with the others"}
-		f.hold(p.heldFile)
+		addHolder(&f, p.heldFile)
 		i.Files = append(i.Files, f)
 	}
 }

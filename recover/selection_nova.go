@@ -77,7 +77,7 @@ func (m *mapper) project(ctx context.Context) error {
 	id, err := m.cloud.Project(ctx, s.Project, s.ProjectDomain)
 	if errors.Is(err, ErrForbidden) {
 		// Who may not look projects up may still know one by its domains here.
-		chosen, lerr := s.project(m.joined())
+		chosen, lerr := projectIn(m.joined(), s.Project)
 		if lerr != nil {
 			return fmt.Errorf("%w (or give the project's ID, or --instance)", errors.Join(err, lerr))
 		}
@@ -229,18 +229,6 @@ func (m *mapper) add(ctx context.Context, server Server, named bool) error {
 	}
 	m.disagree(Instance{UUID: server.UUID, Name: server.Name, Domain: server.Domain, ProjectID: server.ProjectID, State: StateShutOff, Verdict: VerdictUnknown}, where.sentence())
 	return nil
-}
-
-// sentence says where an instance is that is not here.
-func (w Elsewhere) sentence() string {
-	switch {
-	case w.Unknown:
-		return "its cell does not answer, so Nova can't say on which host it is; no domain of this host is its own"
-	case w.Host == "":
-		return fmt.Sprintf("Nova has it on no host (%s)", w.Status)
-	default:
-		return fmt.Sprintf("it is on host %s: run os-rescue there", w.Host)
-	}
 }
 
 // take takes in an instance whose domain was found on a host.

@@ -13,9 +13,6 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// procDir is where the kernel shows processes.
-const procDir = "/proc"
-
 // Scan looks at every domain of the host and at the files it needs, and says
 // where each of them stands. It changes nothing and reads no image.
 //
@@ -117,29 +114,6 @@ func (s *scanner) hear(ctx context.Context, holders []int) error {
 
 // Close ends the look.
 func (s *scanner) Close() { s.root.Close() }
-
-// heldBy returns the regular files that a process holds.
-func heldBy(ctx context.Context, pid int) ([]heldFile, error) {
-	p, err := openProcess(procDir, pid)
-	if err != nil {
-		return nil, err
-	}
-	defer p.Close()
-	return heldByProcess(ctx, p)
-}
-
-func heldByProcess(ctx context.Context, p *process) ([]heldFile, error) {
-	descriptors, err := p.Descriptors(ctx)
-	if err != nil {
-		return nil, err
-	}
-	held := make([]heldFile, 0, len(descriptors))
-	for _, d := range descriptors {
-		zerolog.Ctx(ctx).Trace().Int("pid", p.Identity.PID).Int("fd", d.FD).Str("link", d.Link).Uint64("links", uint64(d.Stat.Nlink)).Msg("descriptor") //nolint:unconvert // 32 bits on arm64
-		held = append(held, heldFile{descriptor: d, PID: p.Identity.PID, Process: p.Command})
-	}
-	return held, nil
-}
 
 // instance scans one domain. Its error is for what stops the whole scan;
 // whatever concerns this domain alone is in the result.
@@ -260,7 +234,7 @@ func unnamed(named []File, held []heldFile) []File {
 		known[h.inode()] = true
 		f := File{Path: path, Role: RoleOther, State: FileDeleted, Holders: []Holder{},
 			Reason: "no definition names it: it is held as long as its QEMU lives, and left alone"}
-		f.hold(h)
+		addHolder(&f, h)
 		files = append(files, f)
 	}
 	return files

@@ -36,11 +36,6 @@ func (p *planner) refuseByNova(ctx context.Context, i Instance, plan InstancePla
 	return p.refuseByService(ctx, server.Host, plan.Action)
 }
 
-// rebooting is true while Nova reboots an instance (nova/compute/task_states.py).
-func rebooting(s Server) bool {
-	return strings.HasPrefix(s.TaskState, "reboot")
-}
-
 // unrebootable says why Nova would refuse a hard reboot for ever, and what works
 // instead; empty when it would not: a hard reboot is allowed from ACTIVE, STOPPED,
 // PAUSED, SUSPENDED and ERROR (nova/compute/api.py, _hard_reboot_instance).

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"strings"
 
 	"github.com/dustin/go-humanize"
@@ -36,12 +35,6 @@ type planner struct {
 func base(i Instance) InstancePlan {
 	return InstancePlan{UUID: i.UUID, Domain: i.Domain, Name: i.Name, ProjectID: i.ProjectID, ProjectName: i.ProjectName,
 		Verdict: i.Verdict, Found: i.State, Process: i.process, DACLabel: i.domain.DACLabel, ImageLabel: i.domain.ImageLabel, Server: i.server}
-}
-
-func (p InstancePlan) refuse(format string, args ...any) InstancePlan {
-	p.Action, p.Files, p.Steps = ActionRefuse, nil, nil
-	p.Refusal = fmt.Sprintf(format, args...)
-	return p
 }
 
 // rescue plans the rescue of one scanned instance.
@@ -149,15 +142,6 @@ func inHand(run string) string {
 	return fmt.Sprintf("run %s has it in hand and is not finished: os-rescue resume %s", run, run)
 }
 
-func anyWritable(files []FilePlan) bool {
-	for _, f := range files {
-		if f.Writable {
-			return true
-		}
-	}
-	return false
-}
-
 // draft takes over what the scan knows of a file; disk.info, which nobody holds,
 // is made from the definition.
 func (p *planner) draft(i Instance, f File) (FilePlan, error) {
@@ -247,43 +231,6 @@ func (p *planner) source(i Instance, f *FilePlan, src copier.Source) error {
 
 func errShared(path string) error {
 	return fmt.Errorf("%w: %s is on a file system that other hosts may write, and without Nova nobody can say that the instance is not running on one of them by now: --accept-shared says that you know", ErrRefused, path)
-}
-
-// checkHeader compares what an image says of itself with what libvirt says of
-// it. What it names is never opened: the guest's side may have written it.
-func checkHeader(d Domain, path string, h qcow2.Header) error {
-	if h.ExternalData {
-		return fmt.Errorf("%w: the header of %s names an external data file (%q): os-rescue follows no path out of an image", ErrRefused, path, h.DataFile)
-	}
-	next, ok := nextImage(d, path)
-	if !ok || next.Source != SourceFile && next.Source != SourceBlock && next.Source != SourceNone {
-		return nil
-	}
-	named := h.BackingFile
-	if named != "" && !filepath.IsAbs(named) && !strings.Contains(named, ":") {
-		named = filepath.Join(filepath.Dir(path), named)
-	}
-	if filepath.Clean(named) != filepath.Clean(next.Path) {
-		return fmt.Errorf("%w: the header of %s names %q as its backing file, but libvirt says %q: the next start would read another file", ErrRefused, path, h.BackingFile, next.Path)
-	}
-	return nil
-}
-
-// nextImage returns the member below the image at path, with SourceNone at the
-// end of a chain; not ok when libvirt does not say.
-func nextImage(d Domain, path string) (Image, bool) {
-	for _, disk := range d.Disks {
-		for n, m := range disk.Chain {
-			if m.Path != path {
-				continue
-			}
-			if n+1 < len(disk.Chain) {
-				return disk.Chain[n+1], true
-			}
-			return Image{Source: SourceNone}, disk.ChainKnown
-		}
-	}
-	return Image{}, false
 }
 
 // amount says how much of a file there is to copy.

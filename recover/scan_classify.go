@@ -10,22 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// heldFile is a descriptor together with the process that has it.
-type heldFile struct {
-	descriptor
-	PID     int
-	Process string
-	// PinPath is the path of a keeper's or a guard's file as the definition has it;
-	// the descriptor's own link may read otherwise. Empty for other holders.
-	PinPath string
-	// Needed is true for a guard's file that an instance had lost.
-	Needed bool
-}
-
-func (h heldFile) holder() Holder {
-	return Holder{PID: h.PID, FD: h.FD, Process: h.Process, Direct: h.direct(), Writable: h.writable()}
-}
-
 // lookup is what classify needs of a file system tree; root is one.
 type lookup interface {
 	Stat(path string) (unix.Stat_t, error)
@@ -48,7 +32,7 @@ func classify(f *File, held []heldFile, tree, home lookup, others map[string]boo
 	if exists {
 		for _, h := range held {
 			if h.inode() == here {
-				f.hold(h)
+				addHolder(f, h)
 			}
 		}
 		if len(f.Holders) > 0 && !usurped(f, held, here) {
@@ -63,7 +47,7 @@ func classify(f *File, held []heldFile, tree, home lookup, others map[string]boo
 			f.Reason = "several deleted files of this name are held: which is the instance's can't be told"
 			return nil
 		}
-		f.hold(h)
+		addHolder(f, h)
 	}
 	if len(f.Holders) > 0 {
 		f.State = FileDeleted
@@ -74,14 +58,14 @@ func classify(f *File, held []heldFile, tree, home lookup, others map[string]boo
 		return checkPlace(f, tree, home)
 	}
 	if h, reason, ok := displaced(f, held, at, exists, tree, others); ok {
-		f.hold(h)
+		addHolder(f, h)
 		f.State, f.Reason = FileDisplaced, reason
 		return nil
 	}
 	f.State = FileMissing
 	if exists {
 		f.State = FilePresent
-		f.measure(at)
+		measure(f, at)
 	}
 	return nil
 }
@@ -99,9 +83,9 @@ func usurped(f *File, held []heldFile, here inode) bool {
 	return old
 }
 
-// hold notes one more holder of the file's inode.
-func (f *File) hold(h heldFile) {
-	f.measure(h.Stat)
+// addHolder notes one more holder of the file's inode.
+func addHolder(f *File, h heldFile) {
+	measure(f, h.Stat)
 	f.unlinked = h.unlinked() || h.sillyRenamed()
 	f.Holders = append(f.Holders, h.holder())
 	if h.writable() && f.Role != RoleBacking && f.Role != RoleConsoleLog {
@@ -109,7 +93,7 @@ func (f *File) hold(h heldFile) {
 	}
 }
 
-func (f *File) measure(st unix.Stat_t) {
+func measure(f *File, st unix.Stat_t) {
 	f.Device, f.Inode = st.Dev, st.Ino
 	f.Size, f.Allocated = st.Size, st.Blocks*512
 }
@@ -252,15 +236,6 @@ func checkPlace(f *File, tree, home lookup) error {
 		f.Reason = fmt.Sprintf("QEMU lives in another mount namespace (a container?): its %s is not the %s of this host; run os-rescue in that namespace", dir, at)
 	}
 	return nil
-}
-
-func sameInode(held []heldFile) bool {
-	for _, h := range held {
-		if h.inode() != held[0].inode() {
-			return false
-		}
-	}
-	return true
 }
 
 // onlyGone is true when no other file of the domain is missing from path's directory.

@@ -170,13 +170,3 @@ func readRecords(r io.Reader) ([]Record, int64, error) {
 		length += int64(len(line))
 	}
 }
-
-// syncDir makes a directory's entries durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}

@@ -4,16 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/os-rescue/os-rescue/recover/copier"
 )
 
 const (
@@ -65,22 +58,6 @@ type ManifestFile struct {
 	Writable  bool     `json:"writable"`
 }
 
-// FileMode is permission bits that JSON has in octal: "0644".
-type FileMode fs.FileMode
-
-// MarshalText returns the bits in octal.
-func (m FileMode) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%04o", uint32(m)), nil }
-
-// UnmarshalText reads bits in octal, and refuses more than permissions.
-func (m *FileMode) UnmarshalText(text []byte) error {
-	n, err := strconv.ParseUint(string(text), 8, 32)
-	if err == nil && n > 0o777 {
-		err = fmt.Errorf("%q is more than permissions", text)
-	}
-	*m = FileMode(n)
-	return err
-}
-
 // readManifest reads a backup's manifest. ErrNoBackup when there is none, or
 // none that this version can read.
 func readManifest(dir string) (Manifest, error) {
@@ -124,24 +101,6 @@ func parseManifest(data []byte) (Manifest, error) {
 	return m, nil
 }
 
-// validUUID is true for 8-4-4-4-12 lower-case hexadecimal digits: it becomes
-// part of paths.
-func validUUID(s string) bool {
-	if len(s) != 36 {
-		return false
-	}
-	for n, c := range s {
-		if n == 8 || n == 13 || n == 18 || n == 23 {
-			if c != '-' {
-				return false
-			}
-		} else if !strings.ContainsRune("0123456789abcdef", c) {
-			return false
-		}
-	}
-	return true
-}
-
 // find returns the entry of an instance.
 func (m Manifest) find(uuid string) (ManifestInstance, bool) {
 	for _, i := range m.Instances {
@@ -164,10 +123,4 @@ func storedXML(dir, uuid string) (string, error) {
 	}
 	data, err := os.ReadFile(filepath.Join(dir, i.Definition))
 	return string(data), err
-}
-
-// openStored opens a backup's file for reading.
-func openStored(path string) (copier.Source, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	return copier.Source{File: f}, err
 }

@@ -36,29 +36,3 @@ const (
 	stepExport    = "export"     // its disks, as they are now, can be read while it runs; begin carries the scratch files
 	stepEndExport = "end-export" // undo of export
 )
-
-// runHeader is what the first record of a journal says of its run.
-type runHeader struct {
-	Run     string  `json:"run"`
-	Command Command `json:"command"`
-	Mode    string  `json:"mode"`
-	Host    string  `json:"host"`
-	BootID  string  `json:"boot_id"`
-	PID     int     `json:"pid"`
-	Options Options `json:"options"`
-}
-
-// headOf returns what the first record of a journal says; records is not empty.
-func headOf(records []Record) (runHeader, error) {
-	var head runHeader
-	err := records[0].decode(&head)
-	return head, err
-}
-
-// settlement is what the last record of an instance says.
-type settlement struct {
-	Report InstanceReport `json:"report"`
-	// Settled is false when the instance is neither in service nor as it was
-	// found: resume has to go on with it.
-	Settled bool `json:"settled"`
-}

@@ -11,26 +11,6 @@ import (
 	"github.com/os-rescue/os-rescue/recover/copier"
 )
 
-// chooseFromBackup returns the selected instances of a backup, as the scan has
-// them; one that libvirt has forgotten is off.
-func chooseFromBackup(o Options, report Report) ([]Instance, error) {
-	m, err := readManifest(o.BackupDir)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUsage, err)
-	}
-	known := Report{Host: report.Host}
-	for _, entry := range m.Instances {
-		n := slices.IndexFunc(report.Instances, func(i Instance) bool { return i.UUID == entry.UUID })
-		if n >= 0 {
-			known.Instances = append(known.Instances, report.Instances[n])
-			continue
-		}
-		known.Instances = append(known.Instances, Instance{UUID: entry.UUID, Domain: entry.Domain, Name: entry.Name, ProjectID: entry.ProjectID,
-			ProjectName: entry.ProjectName, State: StateShutOff, Verdict: VerdictLost, Files: []File{}, Reasons: []string{"libvirt does not know the domain any more"}})
-	}
-	return o.Selection.apply(known)
-}
-
 // restore plans the restoring of one instance from a backup.
 func (p *planner) restore(ctx context.Context, hv Hypervisor, m Manifest, i Instance) (InstancePlan, error) {
 	plan := base(i)

@@ -2,7 +2,6 @@ package recover
 
 import (
 	"fmt"
-	"strings"
 )
 
 // judge sums a scanned instance up in a verdict with its reasons.
@@ -59,36 +58,6 @@ func judge(i *Instance) {
 	if reason := handsOff(i.domain); reason != "" && i.Verdict != VerdictIntact && i.Verdict != VerdictUnaffected {
 		i.Reasons = append(i.Reasons, reason)
 	}
-}
-
-// handsOff says why a domain must not be suspended or destroyed now; "" when it may.
-func handsOff(d Domain) string {
-	switch {
-	case d.Job != "":
-		return fmt.Sprintf("a job is under way on the domain (%s): wait for it to end", d.Job)
-	case len(d.BlockJobs) > 0:
-		var jobs []string
-		for target, kind := range d.BlockJobs {
-			jobs = append(jobs, target+" "+kind)
-		}
-		return fmt.Sprintf("a block job is under way (%s): wait for it, or end it with virsh blockjob", strings.Join(jobs, ", "))
-	case d.State == StatePaused && d.PauseReason == PauseIOError:
-		return "QEMU paused the guest for an I/O error: what it could not write is still in its memory; cure the cause (a full file system?) and let it go on with virsh resume"
-	case d.State == StatePaused && d.PauseReason == PauseMigration:
-		return "the guest is being migrated: wait for the migration to end"
-	case d.State == StatePaused && d.PauseReason != PauseUser:
-		return "the guest is paused, and not by a user: os-rescue does not know whether its disks were flushed"
-	case d.State == StateCrashed && d.PID != 0:
-		return "the guest has crashed and its QEMU is kept for a look"
-	case d.State == StateOther:
-		return "the domain is between two states: scan again in a moment"
-	}
-	for _, disk := range d.Disks {
-		if len(disk.Unusual) > 0 {
-			return fmt.Sprintf("disk %s uses what os-rescue can't restore: %s", disk.Target, strings.Join(disk.Unusual, ", "))
-		}
-	}
-	return ""
 }
 
 // explainLost says for each instance with lost files what is still possible,

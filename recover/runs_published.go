@@ -4,16 +4,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// published is what a publish record says: which inode's content stands where.
-type published struct {
-	Source string `json:"source,omitempty"` // key of the inode that was copied; empty for a made file
-	Device uint64 `json:"device"`           // of the published file
-	Inode  uint64 `json:"inode"`
-	Size   int64  `json:"size"`
-	Staged string `json:"staged,omitempty"` // where it was staged
-	Kept   bool   `json:"kept,omitempty"`   // an identical file stood there already
-}
-
 // provenFiles knows the files that runs since the host's last boot have put
 // back: what a read-only file's old inode, still held by QEMU, was copied to.
 type provenFiles map[provenKey]published

@@ -1,15 +1,11 @@
 package recover
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -70,17 +66,6 @@ func unmirrored(d Domain, f FilePlan) string {
 		return fmt.Sprintf("%s is a %s image, and only qcow2 and raw are mirrored: --mode reboot", f.Path, f.Format)
 	}
 	return ""
-}
-
-// startedWithBlockdev is true when a QEMU was started in the way that libvirt 6.0
-// and QEMU 4.2 brought, in which a block job's target is a node of its own
-// (QEMU_CAPS_BLOCKDEV in libvirt's src/qemu/qemu_capabilities.c).
-func startedWithBlockdev(pid int) (bool, error) {
-	args, err := os.ReadFile(filepath.Join(procDir, strconv.Itoa(pid), "cmdline"))
-	if err != nil {
-		return false, err
-	}
-	return slices.ContainsFunc(bytes.Split(args, []byte{0}), func(arg []byte) bool { return string(arg) == "-blockdev" }), nil
 }
 
 // liveSteps says in words what a live rescue will do beside putting read-only

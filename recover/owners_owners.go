@@ -84,11 +84,6 @@ func (o *owners) LockFile() beneath.Owner {
 	return owner
 }
 
-// isBelow is true when path lies below dir.
-func isBelow(path, dir string) bool {
-	return strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
-}
-
 // parseDACLabel reads "+64055:+107", as libvirt writes it for numbers.
 func parseDACLabel(label string) (uid, gid uint32, ok bool) {
 	u, g, found := strings.Cut(label, ":")

@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
-
-	"github.com/os-rescue/os-rescue/recover/beneath"
 )
 
 // choice finds out what a run is about, and plans it. It changes nothing.
@@ -52,7 +49,7 @@ func (c *choice) choose(ctx context.Context, cloud Cloud) (err error) {
 		if h := c.options.Selection.Host; h != "" && h != c.e.Settings.Host {
 			return fmt.Errorf("%w: this host is %s, and --host is %s: offline only this host's instances are known", ErrNothingSelected, c.e.Settings.Host, h)
 		}
-		c.selected.here, err = c.options.Selection.apply(c.report)
+		c.selected.here, err = fromScan(c.options.Selection, c.report)
 	case c.options.Reboot.Remote:
 		c.selected, err = c.e.mapOnline(ctx, cloud, c.options, c.options.Reboot.Reports)
 	default:
@@ -94,54 +91,28 @@ func modeOf(command Command, o Options) Mode {
 	return cmp.Or(o.Mode, ModeReboot)
 }
 
-// plan plans the run for the chosen instances.
-func (c *choice) plan(ctx context.Context, cloud Cloud, resuming bool) (Plan, error) {
-	e := c.e
-	plan := Plan{Command: c.command, Mode: string(modeOf(c.command, c.options)), Host: e.Settings.Host, Created: time.Now().UTC(), Options: c.options, Instances: []InstancePlan{},
-		Elsewhere: c.selected.elsewhere}
-	root, err := beneath.OpenRoot(e.Settings.Root)
+// meant is true for an instance of one of the statuses, and for one that is being
+// rebooted: that one is waited for.
+func meant(s Server, states []string) bool {
+	return slices.Contains(states, s.Status) || rebooting(s)
+}
+
+// chooseFromBackup returns the selected instances of a backup, as the scan has
+// them; one that libvirt has forgotten is off.
+func chooseFromBackup(o Options, report Report) ([]Instance, error) {
+	m, err := readManifest(o.BackupDir)
 	if err != nil {
-		return plan, fmt.Errorf("%w: %w", ErrUnusable, err)
+		return nil, fmt.Errorf("%w: %w", ErrUsage, err)
 	}
-	defer root.Close()
-	p := &planner{settings: e.Settings, root: root, options: c.options, resuming: resuming, mirrors: e.Hypervisor, cloud: cloud, services: map[string]ComputeService{}, warnings: c.selected.warnings}
-	if c.command != CommandReboot {
-		if _, err := resolveOwners(e.Settings, root); err != nil {
-			return plan, err
+	known := Report{Host: report.Host}
+	for _, entry := range m.Instances {
+		n := slices.IndexFunc(report.Instances, func(i Instance) bool { return i.UUID == entry.UUID })
+		if n >= 0 {
+			known.Instances = append(known.Instances, report.Instances[n])
+			continue
 		}
+		known.Instances = append(known.Instances, Instance{UUID: entry.UUID, Domain: entry.Domain, Name: entry.Name, ProjectID: entry.ProjectID,
+			ProjectName: entry.ProjectName, State: StateShutOff, Verdict: VerdictLost, Files: []File{}, Reasons: []string{"libvirt does not know the domain any more"}})
 	}
-	if p.unsettled, err = e.unsettled(ctx); err != nil {
-		return plan, err
-	}
-	planOne := p.rescue
-	switch c.command {
-	case CommandBackup:
-		planOne = func(ctx context.Context, i Instance) (InstancePlan, error) { return p.backup(ctx, i), nil }
-	case CommandReboot:
-		planOne = p.reboot
-	case CommandRestore:
-		backup, err := readManifest(c.options.BackupDir)
-		if err != nil {
-			return plan, err
-		}
-		planOne = func(ctx context.Context, i Instance) (InstancePlan, error) {
-			return p.restore(ctx, e.Hypervisor, backup, i)
-		}
-	}
-	for _, i := range c.selected.here {
-		ip, err := planOne(ctx, i)
-		if err != nil {
-			return plan, err
-		}
-		plan.Instances = append(plan.Instances, ip)
-	}
-	if err := p.lastReboots(ctx, plan.Instances); err != nil {
-		return plan, err
-	}
-	if err := p.space(&plan); err != nil {
-		return plan, err
-	}
-	err = p.warnOfAgents(plan)
-	plan.Warnings = p.warnings
-	return plan, err
+	return fromScan(o.Selection, known)
 }

@@ -1,0 +1,51 @@
+package recover
+
+import (
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+)
+
+// FileMode is permission bits that JSON has in octal: "0644".
+type FileMode fs.FileMode
+
+// MarshalText returns the bits in octal.
+func (m FileMode) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%04o", uint32(m)), nil }
+
+// UnmarshalText reads bits in octal, and refuses more than permissions.
+func (m *FileMode) UnmarshalText(text []byte) error {
+	n, err := strconv.ParseUint(string(text), 8, 32)
+	if err == nil && n > 0o777 {
+		err = fmt.Errorf("%q is more than permissions", text)
+	}
+	*m = FileMode(n)
+	return err
+}
+
+// validUUID is true for 8-4-4-4-12 lower-case hexadecimal digits: it becomes
+// part of paths.
+func validUUID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for n, c := range s {
+		if n == 8 || n == 13 || n == 18 || n == 23 {
+			if c != '-' {
+				return false
+			}
+		} else if !strings.ContainsRune("0123456789abcdef", c) {
+			return false
+		}
+	}
+	return true
+}
+
+// isBelow is true when path lies below dir.
+func isBelow(path, dir string) bool {
+	return strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
+
+// stagePrefix begins the name of a directory in which a run stages its copies,
+// on the file system that they will live on. Only root gets in.
+const stagePrefix = ".os-rescue-"

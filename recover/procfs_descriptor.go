@@ -1,0 +1,66 @@
+package recover
+
+import (
+	"bytes"
+	"errors"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// deletedSuffix is what the kernel appends to the link of a descriptor whose
+// name was unlinked (fs/d_path.c, d_path). A file may really be called that, so
+// it proves nothing by itself.
+const deletedSuffix = " (deleted)"
+
+// descriptor is one open regular file of a process.
+type descriptor struct {
+	FD    int
+	Link  string // as readlink shows it, the suffix included
+	Stat  unix.Stat_t
+	Flags int
+}
+
+func (d descriptor) inode() inode { return inode{d.Stat.Dev, d.Stat.Ino} }
+
+func (d descriptor) unlinked() bool { return d.Stat.Nlink == 0 }
+
+func (d descriptor) direct() bool { return d.Flags&unix.O_DIRECT != 0 }
+
+func (d descriptor) writable() bool { return d.Flags&unix.O_ACCMODE != unix.O_RDONLY }
+
+// sillyRenamed is true for the hidden name that an NFS client (fs/nfs/unlink.c,
+// nfs_sillyrename) or libfuse (".fuse_hidden") gives an open file on deletion:
+// its link count is not 0, and yet nobody can find it.
+func (d descriptor) sillyRenamed() bool {
+	base := filepath.Base(strings.TrimSuffix(d.Link, deletedSuffix))
+	return strings.HasPrefix(base, ".nfs") || strings.HasPrefix(base, ".fuse_hidden")
+}
+
+// heldPaths returns the paths that a descriptor's file may have had: the link as
+// it stands and, where the name is gone, first the link without the kernel's suffix.
+func heldPaths(link string, unlinked bool) []string {
+	stripped, cut := strings.CutSuffix(link, deletedSuffix)
+	switch {
+	case cut && unlinked:
+		return []string{stripped, link}
+	case cut:
+		return []string{link, stripped}
+	default:
+		return []string{link}
+	}
+}
+
+// parseFDInfo reads the open flags, which the kernel prints in octal
+// (fs/proc/fd.c, seq_show).
+func parseFDInfo(info []byte) (int, error) {
+	for line := range bytes.Lines(info) {
+		if rest, ok := bytes.CutPrefix(line, []byte("flags:")); ok {
+			n, err := strconv.ParseUint(string(bytes.TrimSpace(rest)), 8, 31)
+			return int(n), err
+		}
+	}
+	return 0, errors.New("fdinfo has no flags")
+}

@@ -1,0 +1,74 @@
+package recover
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/rs/zerolog"
+)
+
+// heldFile is a descriptor together with the process that has it.
+type heldFile struct {
+	descriptor
+	PID     int
+	Process string
+	// PinPath is the path of a keeper's or a guard's file as the definition has it;
+	// the descriptor's own link may read otherwise. Empty for other holders.
+	PinPath string
+	// Needed is true for a guard's file that an instance had lost.
+	Needed bool
+}
+
+func (h heldFile) holder() Holder {
+	return Holder{PID: h.PID, FD: h.FD, Process: h.Process, Direct: h.direct(), Writable: h.writable()}
+}
+
+func sameInode(held []heldFile) bool {
+	for _, h := range held {
+		if h.inode() != held[0].inode() {
+			return false
+		}
+	}
+	return true
+}
+
+// procDir is where the kernel shows processes.
+const procDir = "/proc"
+
+// heldBy returns the regular files that a process holds.
+func heldBy(ctx context.Context, pid int) ([]heldFile, error) {
+	p, err := openProcess(procDir, pid)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	return heldByProcess(ctx, p)
+}
+
+func heldByProcess(ctx context.Context, p *process) ([]heldFile, error) {
+	descriptors, err := p.Descriptors(ctx)
+	if err != nil {
+		return nil, err
+	}
+	held := make([]heldFile, 0, len(descriptors))
+	for _, d := range descriptors {
+		zerolog.Ctx(ctx).Trace().Int("pid", p.Identity.PID).Int("fd", d.FD).Str("link", d.Link).Uint64("links", uint64(d.Stat.Nlink)).Msg("descriptor") //nolint:unconvert // 32 bits on arm64
+		held = append(held, heldFile{descriptor: d, PID: p.Identity.PID, Process: p.Command})
+	}
+	return held, nil
+}
+
+// startedWithBlockdev is true when a QEMU was started in the way that libvirt 6.0
+// and QEMU 4.2 brought, in which a block job's target is a node of its own
+// (QEMU_CAPS_BLOCKDEV in libvirt's src/qemu/qemu_capabilities.c).
+func startedWithBlockdev(pid int) (bool, error) {
+	args, err := os.ReadFile(filepath.Join(procDir, strconv.Itoa(pid), "cmdline"))
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(bytes.Split(args, []byte{0}), func(arg []byte) bool { return string(arg) == "-blockdev" }), nil
+}

@@ -1,0 +1,72 @@
+package recover
+
+import (
+	"time"
+)
+
+// Outcome is how an instance ended in a run.
+type Outcome string
+
+// The outcomes.
+const (
+	OutcomeRescued Outcome = "rescued" // backed up or restored, in those runs
+	OutcomeIntact  Outcome = "intact"
+	OutcomeSkipped Outcome = "skipped" // not rescued, and left exactly as it was: the error says why
+	OutcomeFailed  Outcome = "failed"
+)
+
+// StepReport is one step of an instance in a run.
+type StepReport struct {
+	Name    string    `json:"name"`
+	Started time.Time `json:"started"`
+	Seconds float64   `json:"seconds"`
+}
+
+// InstanceReport is how one instance fared in a run.
+type InstanceReport struct {
+	UUID    string       `json:"uuid"`
+	Domain  string       `json:"domain"`
+	Name    string       `json:"name,omitempty"`
+	Outcome Outcome      `json:"outcome"`
+	Steps   []StepReport `json:"steps"`
+	// PauseSeconds is the time from the suspend to the resume or the destroy,
+	// DowntimeSeconds that from the suspend until the guest ran again.
+	PauseSeconds    float64 `json:"pause_seconds"`
+	DowntimeSeconds float64 `json:"downtime_seconds"`
+	Bytes           int64   `json:"bytes"` // data read from the sources, holes not counted
+	// Mode is how it was rescued: reboot or live; empty when no guest's disk was lost.
+	Mode Mode `json:"mode,omitempty"`
+	// Verified is how a live rescue was proven in the end; VerifyStructure is
+	// *not compared*.
+	Verified Verify `json:"verified,omitempty"`
+	Error    string `json:"error,omitempty"`
+	// Notes are things an operator should know that are no errors.
+	Notes []string `json:"notes,omitempty"`
+}
+
+// RunReport is the result of a run, a backup or a restore.
+type RunReport struct {
+	Run         string           `json:"run"`
+	Command     string           `json:"command"`
+	Host        string           `json:"host"`
+	Mode        string           `json:"mode"`
+	Started     time.Time        `json:"started"`
+	Finished    time.Time        `json:"finished"`
+	Interrupted bool             `json:"interrupted,omitempty"`
+	Instances   []InstanceReport `json:"instances"`
+	// Elsewhere are selected instances of other hosts: the same command there
+	// is for them. They do not count as not rescued.
+	Elsewhere []Elsewhere `json:"elsewhere,omitempty"`
+	Warnings  []string    `json:"warnings,omitempty"`
+}
+
+// Unrescued counts the instances that were not rescued though they need it.
+func (r RunReport) Unrescued() int {
+	n := 0
+	for _, i := range r.Instances {
+		if i.Outcome == OutcomeFailed || i.Outcome == OutcomeSkipped {
+			n++
+		}
+	}
+	return n
+}

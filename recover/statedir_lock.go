@@ -1,0 +1,89 @@
+package recover
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// lockInfo is what the lock file says of the run that holds it.
+type lockInfo struct {
+	Run     string    `json:"run"`
+	Command Command   `json:"command"`
+	PID     int       `json:"pid"`
+	Since   time.Time `json:"since"`
+}
+
+// lock lets one run at a time through. The lock belongs to the open file (an OFD
+// lock, fcntl(2)), so it ends with its process, however that ends, and can be
+// asked for without being taken. ErrBusy names the run that has it.
+func (s stateDir) lock(info lockInfo) (*os.File, error) {
+	f, err := os.OpenFile(s.lockFile(), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the lock of the host's runs: %w", ErrUnusable, err)
+	}
+	whole := unix.Flock_t{Type: unix.F_WRLCK}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &whole); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {
+			return nil, fmt.Errorf("%w: the lock of the host's runs: %w", ErrUnusable, err)
+		}
+		var other lockInfo
+		if json.NewDecoder(f).Decode(&other) != nil {
+			return nil, fmt.Errorf("%w: it has just begun", ErrBusy)
+		}
+		return nil, fmt.Errorf("%w: %s %s, process %d, since %s; follow it with: os-rescue status %s",
+			ErrBusy, other.Command, other.Run, other.PID, other.Since.Local().Format(time.DateTime), other.Run)
+	}
+	if err := writeLock(f, info); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// unlock ends a lock at once. Closing alone would leave it to a child that was
+// forked in this moment and has not come to its exec.
+func unlock(f *os.File) {
+	none := unix.Flock_t{Type: unix.F_UNLCK}
+	_ = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &none)
+	f.Close()
+}
+
+// running returns the run that holds the lock now, if one does.
+func (s stateDir) running() (lockInfo, bool) {
+	var info lockInfo
+	f, err := os.Open(s.lockFile())
+	if err != nil {
+		return info, false
+	}
+	defer f.Close()
+	query := unix.Flock_t{Type: unix.F_WRLCK}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &query); err != nil || query.Type == unix.F_UNLCK {
+		return info, false
+	}
+	err = json.NewDecoder(f).Decode(&info)
+	return info, err == nil
+}
+
+// commandUndo is what the host's lock is held for while a killed run is undone.
+const commandUndo Command = "undo"
+
+// writeLock says who holds the host's lock.
+func writeLock(f *os.File, info lockInfo) error {
+	data, err := json.Marshal(info)
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		_, err = f.WriteAt(append(data, '\n'), 0)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: the lock of the host's runs: %w", ErrUnusable, err)
+	}
+	return nil
+}

@@ -1,0 +1,92 @@
+package recover
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// stateDir is /var/lib/os-rescue: the runs with their journals, the lock that
+// lets one run at a time through, and the keeper's socket. Only root gets in.
+type stateDir string
+
+// make creates the directory, 0700, and mends the mode of one that is there.
+func (s stateDir) make() error {
+	for _, dir := range []string{string(s), s.runs()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("%w: state directory: %w", ErrUnusable, err)
+		}
+		if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // a directory
+			return fmt.Errorf("%w: state directory: %w", ErrUnusable, err)
+		}
+	}
+	return nil
+}
+
+func (s stateDir) runs() string            { return filepath.Join(string(s), "runs") }
+func (s stateDir) run(id string) string    { return filepath.Join(s.runs(), id) }
+func (s stateDir) lockFile() string        { return filepath.Join(string(s), "lock") }
+func (s stateDir) xml(id, u string) string { return filepath.Join(s.run(id), u+".xml") }
+
+// newRun makes the directory of a new run and returns its name, which sorts by time.
+func (s stateDir) newRun(now time.Time) (string, error) {
+	b := make([]byte, 2)
+	if _, err := rand.Read(b); err != nil {
+		return "", err
+	}
+	id := strings.Replace(now.UTC().Format("20060102-150405.000"), ".", "", 1) + "-" + hex.EncodeToString(b)
+	if err := os.Mkdir(s.run(id), 0o700); err != nil {
+		return "", fmt.Errorf("%w: a run's directory: %w", ErrUnusable, err)
+	}
+	return id, syncDir(s.runs())
+}
+
+// list returns the names of all runs, oldest first.
+func (s stateDir) list() ([]string, error) {
+	entries, err := os.ReadDir(s.runs())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the runs: %w", err)
+	}
+	var ids []string
+	for _, e := range entries {
+		if e.IsDir() {
+			ids = append(ids, e.Name())
+		}
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+// find returns the run of that name, or the only one that begins with it.
+func (s stateDir) find(prefix string) (string, error) {
+	ids, err := s.list()
+	if err != nil {
+		return "", err
+	}
+	var match []string
+	for _, id := range ids {
+		if id == prefix {
+			return id, nil
+		}
+		if strings.HasPrefix(id, prefix) {
+			match = append(match, id)
+		}
+	}
+	switch len(match) {
+	case 0:
+		return "", fmt.Errorf("%w: %q", ErrNoRun, prefix)
+	case 1:
+		return match[0], nil
+	}
+	return "", fmt.Errorf("%w: %q fits %s", ErrNoRun, prefix, strings.Join(match, ", "))
+}
