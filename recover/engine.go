@@ -30,3 +30,52 @@ type Engine struct {
 func (e *Engine) firstLook() time.Duration {
 	return cmp.Or(e.rebootPoll, 300*time.Millisecond)
 }
+
+func (e *Engine) scanner() *scanner {
+	return newScanner(e.Settings, e.Hypervisor, func(ctx context.Context) ([]heldPin, error) {
+		if e.ownPins == nil {
+			return pinsOfHost(ctx, e.Settings.StateDir)
+		}
+		pins, err := pinsOfKeeper(ctx, e.Settings.StateDir)
+		if err != nil {
+			return nil, err
+		}
+		own, err := e.ownPins()
+		return append(pins, own...), err
+	})
+}
+
+// Scan looks at every domain of the host and at the files it needs.
+func (e *Engine) Scan(ctx context.Context) (Report, error) { return e.scan(ctx, nil) }
+
+func (e *Engine) scan(ctx context.Context, holders []int) (Report, error) {
+	return e.scanner().host(ctx, holders)
+}
+
+func (e *Engine) scanInstance(ctx context.Context, d Domain) (Instance, error) {
+	return e.scanner().domain(ctx, d)
+}
+
+func (e *Engine) runs() hostRuns { return runsOf(e.Settings.StateDir) }
+
+// Runs returns every run of this host, the newest first.
+func (e *Engine) Runs(ctx context.Context) ([]RunStatus, error) { return e.runs().all(ctx) }
+
+// Run returns the run of that name.
+func (e *Engine) Run(_ context.Context, id string) (RunStatus, error) { return e.runs().find(id) }
+
+// RunReport returns the report of a run.
+func (e *Engine) RunReport(_ context.Context, id string) (RunReport, error) {
+	return e.runs().report(id)
+}
+
+// Keeper returns what the keeper of this host holds.
+func (e *Engine) Keeper(ctx context.Context) (KeeperStatus, error) {
+	return keeperStatus(ctx, e.Settings.StateDir)
+}
+
+func (e *Engine) provenFiles() (provenFiles, error) { return e.runs().published() }
+
+func (e *Engine) unsettled(ctx context.Context) (map[string]string, error) {
+	return e.runs().unsettled(ctx)
+}

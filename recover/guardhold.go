@@ -333,7 +333,7 @@ func (h *holdings) pins() ([]heldPin, error) {
 			return nil, err
 		}
 		d.Flags, d.Link = flags, hold.Path
-		pins = append(pins, heldPin{heldFile: heldFile{descriptor: d, PID: os.Getpid(), Process: guardProcess, PinPath: hold.Path, Needed: hold.Needed},
+		pins = append(pins, heldPin{heldFile: heldFile{descriptor: d, PID: os.Getpid(), Process: guardProcess},
 			Owners: slices.Clone(hold.Owners), Meta: hold.meta()})
 	}
 	return pins, nil

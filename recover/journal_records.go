@@ -1,6 +1,8 @@
 package recover
 
 import (
+	"slices"
+
 	"github.com/os-rescue/os-rescue/recover/beneath"
 	"github.com/os-rescue/os-rescue/recover/copier"
 )
@@ -21,6 +23,24 @@ func headOf(records []Record) (runHeader, error) {
 	var head runHeader
 	err := records[0].decode(&head)
 	return head, err
+}
+
+// runEnd is what the last record of a run that came to its end says.
+type runEnd struct {
+	// Interrupted is true when it was ended by a wish to stop, with instances left.
+	Interrupted bool `json:"interrupted,omitempty"`
+}
+
+// endOf returns how a run ended the last time it came to its end.
+func endOf(records []Record) (runEnd, error) {
+	for _, r := range slices.Backward(records) {
+		if r.Point() == stepRun+".done" {
+			var end runEnd
+			err := r.decode(&end)
+			return end, err
+		}
+	}
+	return runEnd{}, nil
 }
 
 // settlement is what the last record of an instance says.

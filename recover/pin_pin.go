@@ -53,9 +53,9 @@ type KeeperStatus struct {
 }
 
 // Keeper returns what the keeper of this host holds.
-func (e *Engine) Keeper(ctx context.Context) (KeeperStatus, error) {
+func keeperStatus(ctx context.Context, stateDir string) (KeeperStatus, error) {
 	status := KeeperStatus{Holds: []KeeperHold{}}
-	c, err := keeper.Connect(ctx, e.Settings.StateDir)
+	c, err := keeper.Connect(ctx, stateDir)
 	if errors.Is(err, keeper.ErrNoKeeper) {
 		return status, nil
 	}
@@ -73,29 +73,33 @@ func (e *Engine) Keeper(ctx context.Context) (KeeperStatus, error) {
 		if err := json.Unmarshal(h.Meta, &meta); err != nil {
 			return status, fmt.Errorf("the keeper's record of %s: %w", h.Key, err)
 		}
-		status.Holds = append(status.Holds, KeeperHold{Key: h.Key, Instances: h.Owners, Path: meta.Path, Role: meta.Role, Size: h.Size, Allocated: h.Allocated, Since: h.Since})
+		status.Holds = append(status.Holds, KeeperHold{Key: h.Key, Instances: h.Owners, Path: meta.Path, Role: meta.Role, Size: h.Size,
+			Allocated: h.Allocated, Since: h.Since})
 	}
 	return status, nil
 }
 
-// pins returns what the keeper and the guard hold, to be taken for more holders.
-func (e *Engine) pins(ctx context.Context) ([]heldPin, error) {
-	pins, err := e.pinsBehind(ctx, "keeper", keeper.Connect)
+// pinsOfHost returns what the keeper and the guard of this host hold; nothing of one
+// that does not run.
+func pinsOfHost(ctx context.Context, stateDir string) ([]heldPin, error) {
+	pins, err := pinsOfKeeper(ctx, stateDir)
 	if err != nil {
 		return nil, err
 	}
-	var more []heldPin
-	if e.ownPins != nil {
-		more, err = e.ownPins()
-	} else {
-		more, err = e.pinsBehind(ctx, "guard", keeper.ConnectGuard)
-	}
+	more, err := pinsBehind(ctx, stateDir, "guard", keeper.ConnectGuard)
 	return append(pins, more...), err
 }
 
+// pinsOfKeeper returns what the keeper of this host holds; nothing when none runs.
+func pinsOfKeeper(ctx context.Context, stateDir string) ([]heldPin, error) {
+	return pinsBehind(ctx, stateDir, "keeper", keeper.Connect)
+}
+
 // pinsBehind returns what the process behind a socket holds; nothing when none runs.
-func (e *Engine) pinsBehind(ctx context.Context, who string, connect func(context.Context, string) (*keeper.Client, error)) ([]heldPin, error) {
-	c, err := connect(ctx, e.Settings.StateDir)
+func pinsBehind(
+	ctx context.Context, stateDir, who string, connect func(context.Context, string) (*keeper.Client, error),
+) ([]heldPin, error) {
+	c, err := connect(ctx, stateDir)
 	if errors.Is(err, keeper.ErrNoKeeper) {
 		return nil, nil
 	}
@@ -122,7 +126,6 @@ func (e *Engine) pinsBehind(ctx context.Context, who string, connect func(contex
 			return nil, fmt.Errorf("the %s's record of %s: %w", who, h.Key, err)
 		}
 		if file, ok := byKey[h.Key]; ok {
-			file.PinPath, file.Needed = meta.Path, meta.Needed
 			pins = append(pins, heldPin{heldFile: file, Owners: h.Owners, Meta: meta})
 		}
 	}

@@ -447,7 +447,7 @@ func TestAFileReadWithODirectIsPlannedAndReadSo(t *testing.T) {
 			continue
 		}
 		file := File{Path: path, State: FileDeleted}
-		addHolder(&file, h)
+		addHolder(&file, candidate{heldFile: h})
 		src, err := openHeld(file)
 		must(t, err)
 		defer src.File.Close()

@@ -15,31 +15,18 @@ import (
 type heldFile struct {
 	descriptor
 	PID     int
-	Process string
-	// PinPath is the path of a keeper's or a guard's file as the definition has it;
-	// the descriptor's own link may read otherwise. Empty for other holders.
-	PinPath string
-	// Needed is true for a guard's file that an instance had lost.
-	Needed bool
+	Process string // the command name
 }
 
+// holder is the held file as a scan reports it.
 func (h heldFile) holder() Holder {
 	return Holder{PID: h.PID, FD: h.FD, Process: h.Process, Direct: h.direct(), Writable: h.writable()}
-}
-
-func sameInode(held []heldFile) bool {
-	for _, h := range held {
-		if h.inode() != held[0].inode() {
-			return false
-		}
-	}
-	return true
 }
 
 // procDir is where the kernel shows processes.
 const procDir = "/proc"
 
-// heldBy returns the regular files that a process holds.
+// heldBy returns the regular files that the process of that pid holds.
 func heldBy(ctx context.Context, pid int) ([]heldFile, error) {
 	p, err := openProcess(procDir, pid)
 	if err != nil {
@@ -49,6 +36,7 @@ func heldBy(ctx context.Context, pid int) ([]heldFile, error) {
 	return heldByProcess(ctx, p)
 }
 
+// heldByProcess returns the regular files that a process holds.
 func heldByProcess(ctx context.Context, p *process) ([]heldFile, error) {
 	descriptors, err := p.Descriptors(ctx)
 	if err != nil {

@@ -18,36 +18,35 @@ func (p provenFiles) has(f File, at unix.Stat_t) bool {
 	return ok && got.Device == at.Dev && got.Inode == at.Ino && (f.Writable || got.Size == at.Size)
 }
 
-// provenFiles reads the journals. Inode numbers of held files mean something
+// published reads the journals. Inode numbers of held files mean something
 // only until the next boot, so older runs are passed over.
-func (e *Engine) provenFiles() (provenFiles, error) {
-	proven := provenFiles{}
-	state := stateDir(e.Settings.StateDir)
+func (r hostRuns) published() (provenFiles, error) {
+	files := provenFiles{}
 	boot, err := bootID(procDir)
 	if err != nil {
 		return nil, err
 	}
-	ids, err := state.list()
+	ids, err := r.state.list()
 	if err != nil {
 		return nil, err
 	}
 	for _, id := range ids {
-		records, _ := readJournal(state.run(id)) // of a damaged one, what can be read
+		records, _ := readJournal(r.state.run(id)) // of a damaged one, what can be read
 		if len(records) == 0 {
 			continue
 		}
 		if head, err := headOf(records); err != nil || head.BootID != boot {
 			continue
 		}
-		for _, r := range records {
-			if r.Step != stepPublish || r.Phase != PhaseDone {
+		for _, rec := range records {
+			if rec.Step != stepPublish || rec.Phase != PhaseDone {
 				continue
 			}
 			var p published
-			if err := r.decode(&p); err == nil && p.Source != "" {
-				proven[provenKey{r.Path, p.Source}] = p
+			if err := rec.decode(&p); err == nil && p.Source != "" {
+				files[provenKey{rec.Path, p.Source}] = p
 			}
 		}
 	}
-	return proven, nil
+	return files, nil
 }

@@ -55,10 +55,15 @@ type RunStatus struct {
 	Instances []InstanceStatus `json:"instances"`
 }
 
-// Runs returns every run of this host, the newest first.
-func (e *Engine) Runs(ctx context.Context) ([]RunStatus, error) {
-	state := stateDir(e.Settings.StateDir)
-	ids, err := state.list()
+// hostRuns are the runs of this host, as their journals tell them.
+type hostRuns struct{ state stateDir }
+
+// runsOf returns the runs whose journals are below a state directory.
+func runsOf(dir string) hostRuns { return hostRuns{stateDir(dir)} }
+
+// all returns every run of this host, the newest first.
+func (r hostRuns) all(ctx context.Context) ([]RunStatus, error) {
+	ids, err := r.state.list()
 	if err != nil {
 		return nil, err
 	}
@@ -67,32 +72,34 @@ func (e *Engine) Runs(ctx context.Context) ([]RunStatus, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		run, err := e.status(id)
-		if err != nil {
-			return nil, err
-		}
-		runs = append(runs, run)
+		runs = append(runs, r.status(id))
 	}
 	return runs, nil
 }
 
-// Run returns the run of that name, or the only one whose name begins so.
+// find returns the run of that name, or the only one whose name begins so.
 // ErrNoRun when there is none.
-func (e *Engine) Run(_ context.Context, id string) (RunStatus, error) {
-	id, err := stateDir(e.Settings.StateDir).find(id)
+func (r hostRuns) find(name string) (RunStatus, error) {
+	id, err := r.state.find(name)
 	if err != nil {
 		return RunStatus{}, err
 	}
-	return e.status(id)
+	return r.status(id), nil
 }
 
-func (e *Engine) status(id string) (RunStatus, error) {
-	state := stateDir(e.Settings.StateDir)
+func (r hostRuns) status(id string) RunStatus {
+	_, run, _ := r.read(id) // what is wrong with it is said in the status
+	return run
+}
+
+// read returns the records of a run, as far as they can be read, what they say, and
+// who works on it now.
+func (r hostRuns) read(id string) ([]Record, RunStatus, error) {
 	// Who runs is asked first: one that ends meanwhile is finished in its journal.
-	busy, running := state.running()
-	records, err := readJournal(state.run(id))
+	busy, running := r.state.running()
+	records, err := readJournal(r.state.run(id))
 	run, serr := statusOf(id, records)
-	if err := errors.Join(err, serr); err != nil {
+	if err = errors.Join(err, serr); err != nil {
 		run.Error, run.State = err.Error(), RunInterrupted
 	}
 	if running && busy.Run == id && run.State != RunFinished {
@@ -102,7 +109,7 @@ func (e *Engine) status(id string) (RunStatus, error) {
 			run.State = RunUndoing
 		}
 	}
-	return run, nil
+	return records, run, err
 }
 
 // statusOf reads a journal. A run whose last record is its end, and all of whose
@@ -186,41 +193,4 @@ func (i *InstanceStatus) add(r Record) error {
 		}
 	}
 	return nil
-}
-
-// RunReport returns the report of a run, made anew from its journal: of a
-// finished one what the command printed when it ended. ErrNoRun when there is none.
-func (e *Engine) RunReport(_ context.Context, id string) (RunReport, error) {
-	state := stateDir(e.Settings.StateDir)
-	id, err := state.find(id)
-	if err != nil {
-		return RunReport{}, err
-	}
-	records, err := readJournal(state.run(id))
-	if err != nil {
-		return RunReport{}, err
-	}
-	run, err := statusOf(id, records)
-	if err != nil {
-		return RunReport{}, err
-	}
-	priors, err := priorsOf(records)
-	if err != nil {
-		return RunReport{}, err
-	}
-	report := RunReport{Run: id, Command: string(run.Command), Host: run.Host, Mode: "reboot", Started: run.Started, Finished: run.Finished, Instances: []InstanceReport{}}
-	plan, _, err := planOf(records)
-	if err != nil {
-		return RunReport{}, err
-	}
-	report.Elsewhere, report.Warnings = plan.Elsewhere, plan.Warnings
-	for _, i := range run.Instances {
-		ir := InstanceReport{UUID: i.UUID, Domain: i.Domain, Name: i.Name, Outcome: OutcomeFailed, Steps: []StepReport{},
-			Error: "not finished; the last it did was " + i.Last + ": os-rescue resume " + id}
-		if p := priors[i.UUID]; p != nil && p.settlement != nil {
-			ir = p.settlement.Report
-		}
-		report.Instances = append(report.Instances, ir)
-	}
-	return report, nil
 }

@@ -10,6 +10,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// candidate is a held file that may be one of an instance's.
+type candidate struct {
+	heldFile
+	// pinPath is the path of a keeper's or a guard's file as the definition has it;
+	// the descriptor's own link may read otherwise. Empty for other holders.
+	pinPath string
+	// needed is true for a guard's file that an instance had lost.
+	needed bool
+}
+
+// candidates makes candidates of what a process holds that pins nothing.
+func candidates(held []heldFile) []candidate {
+	list := make([]candidate, len(held))
+	for n, h := range held {
+		list[n].heldFile = h
+	}
+	return list
+}
+
 // lookup is what classify needs of a file system tree; root is one.
 type lookup interface {
 	Stat(path string) (unix.Stat_t, error)
@@ -21,7 +40,7 @@ type lookup interface {
 //
 // home is the tree in which files are published: the same as tree, unless QEMU
 // lives in another mount namespace.
-func classify(f *File, held []heldFile, tree, home lookup, others map[string]bool) error {
+func classify(f *File, held []candidate, tree, home lookup, others map[string]bool) error {
 	at, err := tree.Stat(f.Path)
 	exists := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -72,19 +91,19 @@ func classify(f *File, held []heldFile, tree, home lookup, others map[string]boo
 
 // usurped is true when nobody but a guard has the file at the path open, and the
 // guard has another one too that was deleted there while its instance needed it.
-func usurped(f *File, held []heldFile, here inode) bool {
+func usurped(f *File, held []candidate, here inode) bool {
 	old := false
 	for _, h := range held {
-		if h.PinPath == "" && h.inode() == here {
+		if h.pinPath == "" && h.inode() == here {
 			return false
 		}
-		old = old || h.Needed && h.PinPath == f.Path && h.unlinked()
+		old = old || h.needed && h.pinPath == f.Path && h.unlinked()
 	}
 	return old
 }
 
 // addHolder notes one more holder of the file's inode.
-func addHolder(f *File, h heldFile) {
+func addHolder(f *File, h candidate) {
 	measure(f, h.Stat)
 	f.unlinked = h.unlinked() || h.sillyRenamed()
 	f.Holders = append(f.Holders, h.holder())
@@ -101,13 +120,13 @@ func measure(f *File, st unix.Stat_t) {
 // nameless returns the held descriptors that are this file with its name gone.
 // What a living process of the domain holds counts before what the keeper has: a
 // pin may be of an earlier life of the instance.
-func nameless(f *File, held []heldFile, exists bool, tree lookup, others map[string]bool) []heldFile {
+func nameless(f *File, held []candidate, exists bool, tree lookup, others map[string]bool) []candidate {
 	path := f.Path
-	var found, pins, silly, detached []heldFile
+	var found, pins, silly, detached []candidate
 	for _, h := range held {
 		switch {
-		case h.PinPath != "":
-			if h.PinPath == path && (h.unlinked() || h.sillyRenamed()) {
+		case h.pinPath != "":
+			if h.pinPath == path && (h.unlinked() || h.sillyRenamed()) {
 				pins = append(pins, h)
 			}
 		case h.unlinked():
@@ -169,10 +188,10 @@ func isTailOfAny(link string, paths map[string]bool) bool {
 }
 
 // displaced looks for a held file that still has a name, but not the right one.
-func displaced(f *File, held []heldFile, at unix.Stat_t, exists bool, tree lookup, others map[string]bool) (heldFile, string, bool) {
+func displaced(f *File, held []candidate, at unix.Stat_t, exists bool, tree lookup, others map[string]bool) (candidate, string, bool) {
 	path := f.Path
 	for _, h := range held {
-		if h.unlinked() || h.PinPath != "" {
+		if h.unlinked() || h.pinPath != "" {
 			continue
 		}
 		switch stripped := strings.TrimSuffix(h.Link, deletedSuffix); {
@@ -189,16 +208,16 @@ func displaced(f *File, held []heldFile, at unix.Stat_t, exists bool, tree looku
 	// The same base name under another directory: moved, or unmounted lazily. All
 	// console logs are called alike, and virtlogd has those of every instance.
 	if f.Role == RoleConsoleLog {
-		return heldFile{}, "", false
+		return candidate{}, "", false
 	}
-	var match []heldFile
+	var match []candidate
 	for _, h := range held {
-		if !h.unlinked() && h.PinPath == "" && filepath.Base(h.Link) == filepath.Base(path) && !others[h.Link] {
+		if !h.unlinked() && h.pinPath == "" && filepath.Base(h.Link) == filepath.Base(path) && !others[h.Link] {
 			match = append(match, h)
 		}
 	}
 	if len(match) == 0 || !sameInode(match) {
-		return heldFile{}, "", false
+		return candidate{}, "", false
 	}
 	h := match[0]
 	if st, err := tree.Stat(h.Link); err == nil && st.Ino == h.Stat.Ino && st.Dev == h.Stat.Dev {
@@ -236,6 +255,15 @@ func checkPlace(f *File, tree, home lookup) error {
 		f.Reason = fmt.Sprintf("QEMU lives in another mount namespace (a container?): its %s is not the %s of this host; run os-rescue in that namespace", dir, at)
 	}
 	return nil
+}
+
+func sameInode(held []candidate) bool {
+	for _, h := range held {
+		if h.inode() != held[0].inode() {
+			return false
+		}
+	}
+	return true
 }
 
 // onlyGone is true when no other file of the domain is missing from path's directory.

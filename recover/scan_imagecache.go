@@ -19,8 +19,8 @@ import (
 // need, so that a scan can say that one is missing. libvirt does not name them,
 // and a path out of an image must not be followed: so the header is only asked
 // which file of Nova's own cache it means, and that file is only looked for.
-func (s *scanner) cachedBases(ctx context.Context, d Domain, named []File) []File {
-	cache := filepath.Join(s.settings.InstancesPath, "_base")
+func (l *look) cachedBases(ctx context.Context, d Domain, named []File) []File {
+	cache := filepath.Join(l.settings.InstancesPath, "_base")
 	known := map[string]bool{}
 	for _, f := range named {
 		known[f.Path] = true
@@ -31,7 +31,7 @@ func (s *scanner) cachedBases(ctx context.Context, d Domain, named []File) []Fil
 		if disk.ChainKnown || len(disk.Chain) > 1 || top.Source != SourceFile || top.Format != "qcow2" {
 			continue
 		}
-		name, err := s.backingName(d.UUID, top.Path)
+		name, err := l.backingName(d.UUID, top.Path)
 		if err != nil {
 			zerolog.Ctx(ctx).Debug().Err(err).Str("path", top.Path).Msg("its header can't be read")
 			continue
@@ -47,11 +47,11 @@ func (s *scanner) cachedBases(ctx context.Context, d Domain, named []File) []Fil
 
 // backingName returns the text that the qcow2 image at path has for its backing
 // file; where it was deleted, what is held of it is asked.
-func (s *scanner) backingName(uuid, path string) (string, error) {
-	f, err := s.root.Open(path)
+func (l *look) backingName(uuid, path string) (string, error) {
+	f, err := l.root.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		for _, h := range s.pinsOf(uuid) {
-			if h.PinPath == path {
+		for _, h := range l.pins.of(uuid) {
+			if h.pinPath == path {
 				f, err = os.Open(fmt.Sprintf("%s/%d/fd/%d", procDir, h.PID, h.FD))
 				break
 			}

@@ -8,16 +8,16 @@ import (
 	"slices"
 )
 
-// remembered scans the instances whose domains libvirt has forgotten and that have
+// inventoryOnly scans the instances whose domains libvirt has forgotten and that have
 // lost files which a guard still holds, by the guard's records of their domains. A
 // record alone says nothing: Nova may be about to delete the instance.
-func (s *scanner) remembered(ctx context.Context, known map[string]bool) ([]Instance, error) {
+func (l *look) inventoryOnly(ctx context.Context, known map[string]bool) ([]Instance, error) {
 	var found []Instance
-	for _, uuid := range slices.Sorted(maps.Keys(s.records)) {
-		if known[uuid] || !slices.ContainsFunc(s.pinsOf(uuid), func(h heldFile) bool { return h.unlinked() }) {
+	for _, uuid := range slices.Sorted(maps.Keys(l.records)) {
+		if known[uuid] || !slices.ContainsFunc(l.pins.of(uuid), func(h candidate) bool { return h.unlinked() }) {
 			continue
 		}
-		i, err := s.instance(ctx, s.records[uuid].remembered())
+		i, err := l.instance(ctx, l.records[uuid].remembered())
 		if err != nil {
 			return nil, err
 		}
@@ -34,7 +34,7 @@ func (s *scanner) remembered(ctx context.Context, known map[string]bool) ([]Inst
 // addGuarded adds what only the guard has of an instance that has lost files: the
 // content of small files that nobody ever holds, and files that no definition
 // names (a kernel, what a resize can be reverted to).
-func (s *scanner) addGuarded(i *Instance, tree root) {
+func (l *look) addGuarded(i *Instance, tree root) {
 	lost := slices.ContainsFunc(i.Files, func(f File) bool { return f.Role != RoleOther && f.Lost() })
 	if !lost {
 		return
@@ -43,7 +43,7 @@ func (s *scanner) addGuarded(i *Instance, tree root) {
 		_, err := tree.Stat(path)
 		return errors.Is(err, fs.ErrNotExist)
 	}
-	small := s.records[i.UUID].Small
+	small := l.records[i.UUID].Small
 	for _, path := range slices.Sorted(maps.Keys(small)) {
 		n := slices.IndexFunc(i.Files, func(f File) bool { return f.Path == path })
 		if n < 0 && missing(path) {
@@ -54,19 +54,19 @@ func (s *scanner) addGuarded(i *Instance, tree root) {
 			i.Files[n].kept = small[path]
 		}
 	}
-	for _, p := range s.pins {
-		if !p.Needed || !p.unlinked() || p.Meta.Role != RoleOther || !slices.Contains(p.Owners, i.UUID) {
+	for _, p := range l.pins {
+		if !p.Meta.Needed || !p.unlinked() || p.Meta.Role != RoleOther || !slices.Contains(p.Owners, i.UUID) {
 			continue
 		}
 		known := slices.ContainsFunc(i.Files, func(f File) bool {
 			return f.Path == p.Meta.Path || (inode{f.Device, f.Inode}) == p.inode()
 		})
-		if known || !isBelow(p.Meta.Path, s.settings.InstancesPath) || !missing(p.Meta.Path) {
+		if known || !isBelow(p.Meta.Path, l.settings.InstancesPath) || !missing(p.Meta.Path) {
 			continue
 		}
 		f := File{Path: p.Meta.Path, Role: RoleOther, State: FileDeleted, Holders: []Holder{}, guarded: true,
 			Reason: "no definition names it, and the guard holds it: it goes back with the others"}
-		addHolder(&f, p.heldFile)
+		addHolder(&f, candidate{heldFile: p.heldFile})
 		i.Files = append(i.Files, f)
 	}
 }

@@ -1,30 +1,29 @@
 package recover
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
 )
 
-// forgotten scans an instance that Nova has here and whose domain libvirt does
+// novaOnly scans an instance that Nova has here and whose domain libvirt does
 // not know: Nova's hard reboot undefines the domain before it finds that the
 // disk is gone (nova/virt/libvirt/driver.py, _hard_reboot). What can still be had
 // is what the keeper and the processes named by the operator hold.
-func (s *scanner) forgotten(_ context.Context, server Server) (Instance, error) {
+func (l *look) novaOnly(server Server) (Instance, error) {
 	i := Instance{UUID: server.UUID, Domain: server.Domain, Name: server.Name, ProjectID: server.ProjectID, State: StateShutOff, Files: []File{},
 		domain: Domain{UUID: server.UUID, Name: server.Domain, State: StateShutOff}}
-	held := slices.Concat(s.pinsOf(server.UUID), s.named)
-	i.Files = s.namedFiles(server.UUID, s.pinnedFiles(server.UUID, nil))
+	held := slices.Concat(l.pins.of(server.UUID), l.named)
+	i.Files = l.namedFiles(server.UUID, l.pins.files(server.UUID, nil))
 	others := map[string]bool{}
 	for _, f := range i.Files {
 		others[f.Path] = true
 	}
 	for n := range i.Files {
 		f := &i.Files[n]
-		f.resolved = s.root.Resolve(f.Path)
-		if err := classify(f, held, s.root, s.root, others); err != nil {
+		f.resolved = l.root.Resolve(f.Path)
+		if err := classify(f, held, l.root, l.root, others); err != nil {
 			return i, fmt.Errorf("%s can't be looked at: %w", f.Path, err)
 		}
 	}
@@ -40,10 +39,10 @@ func (s *scanner) forgotten(_ context.Context, server Server) (Instance, error) 
 // namedFiles adds the deleted files of an instance that the operator's processes
 // hold. Their roles are told by Nova's own names for them
 // (nova/virt/libvirt/driver.py and imagebackend.py); nothing tells their formats.
-func (s *scanner) namedFiles(uuid string, files []File) []File {
-	dir, cache := filepath.Join(s.settings.InstancesPath, uuid), filepath.Join(s.settings.InstancesPath, "_base")
+func (l *look) namedFiles(uuid string, files []File) []File {
+	dir, cache := filepath.Join(l.settings.InstancesPath, uuid), filepath.Join(l.settings.InstancesPath, "_base")
 	var bases, own []File
-	for _, h := range s.named {
+	for _, h := range l.named {
 		if !h.unlinked() {
 			continue
 		}

@@ -1,40 +1,41 @@
 package recover
 
-import (
-	"slices"
-)
+import "slices"
 
-// pinsOf returns the pins that belong, or may belong, to an instance.
-func (s *scanner) pinsOf(uuid string) []heldFile {
-	var held []heldFile
-	for _, p := range s.pins {
+// pinned is what the keeper and a guard hold.
+type pinned []heldPin
+
+// of returns the pins that belong, or may belong, to an instance.
+func (p pinned) of(uuid string) []candidate {
+	var list []candidate
+	for _, h := range p {
 		// A cached image of which a guard has not learned yet whose it is may be anybody's.
-		if slices.Contains(p.Owners, uuid) || len(p.Owners) == 0 {
-			held = append(held, p.heldFile)
+		if slices.Contains(h.Owners, uuid) || len(h.Owners) == 0 {
+			list = append(list, candidate{heldFile: h.heldFile, pinPath: h.Meta.Path, needed: h.Meta.Needed})
 		}
 	}
-	return held
+	return list
 }
 
-// pinnedFiles returns the files that are pinned for an instance and not among
-// those that its definition names: the definition of a domain that is off says
-// nothing of backing files. They come first, because the others need them.
-func (s *scanner) pinnedFiles(uuid string, named []File) []File {
+// files returns the files that are pinned for an instance and not among those that
+// its definition names, and then those: the definition of a domain that is off says
+// nothing of backing files, and the others need them.
+func (p pinned) files(uuid string, named []File) []File {
 	var files []File
-	for _, p := range s.pins {
-		if p.Meta.Role == RoleOther || !slices.Contains(p.Owners, uuid) {
+	for _, h := range p {
+		if h.Meta.Role == RoleOther || !slices.Contains(h.Owners, uuid) {
 			continue
 		}
 		// A guard holds what is in order too, and of another time.
-		if p.Meta.Run == guardRun && p.Meta.Role != RoleBacking && (!p.Needed || !p.unlinked()) {
+		if h.Meta.Run == guardRun && h.Meta.Role != RoleBacking && (!h.Meta.Needed || !h.unlinked()) {
 			continue
 		}
-		same := func(f File) bool { return f.Path == p.Meta.Path }
+		same := func(f File) bool { return f.Path == h.Meta.Path }
 		if slices.ContainsFunc(named, same) || slices.ContainsFunc(files, same) {
 			continue
 		}
-		files = append(files, File{Path: p.Meta.Path, Role: p.Meta.Role, Format: p.Meta.Format, Target: p.Meta.Target,
-			Backing: p.Meta.Backing, Writable: p.Meta.Role == RoleDisk || p.Meta.Role == RoleNVRAM, Holders: []Holder{}})
+		files = append(files, File{Path: h.Meta.Path, Role: h.Meta.Role, Format: h.Meta.Format, Target: h.Meta.Target,
+			Backing: h.Meta.Backing, Writable: h.Meta.Role == RoleDisk || h.Meta.Role == RoleNVRAM, Holders: []Holder{}})
 	}
 	return slices.Concat(files, named)
 }

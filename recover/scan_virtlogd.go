@@ -33,7 +33,7 @@ func findLogDaemons(ctx context.Context, proc, root string) (*logDaemons, error)
 	data, err := os.ReadFile(filepath.Join(root, logDaemonPIDFile))
 	if err == nil {
 		pid, perr := strconv.Atoi(string(bytes.TrimSpace(data)))
-		if perr == nil && pid > 0 && l.take(ctx, pid) {
+		if perr == nil && pid > 0 && l.add(ctx, pid) {
 			return l, nil
 		}
 	}
@@ -53,14 +53,14 @@ func (l *logDaemons) widen(ctx context.Context) (more bool, err error) {
 	}
 	for _, pid := range pids {
 		if !slices.ContainsFunc(l.held, func(h heldFile) bool { return h.PID == pid }) {
-			l.take(ctx, pid)
+			l.add(ctx, pid)
 		}
 	}
 	return true, nil
 }
 
-// take adds what a process holds, if it is a virtlogd that can be looked at.
-func (l *logDaemons) take(ctx context.Context, pid int) bool {
+// add adds what a process holds, if it is a virtlogd that can be looked at.
+func (l *logDaemons) add(ctx context.Context, pid int) bool {
 	p, err := openProcess(l.proc, pid)
 	if err != nil {
 		return false
@@ -76,21 +76,4 @@ func (l *logDaemons) take(ctx context.Context, pid int) bool {
 	}
 	l.held = append(l.held, held...)
 	return true
-}
-
-// classify classifies a file of a domain. A console log may be a virtlogd's; one
-// that nobody seems to hold, though its guest is there or it is gone, may be that
-// of a virtlogd without the pid file.
-func (s *scanner) classify(ctx context.Context, f *File, held []heldFile, tree root, others map[string]bool, active bool) error {
-	if f.Role != RoleConsoleLog {
-		return classify(f, held, tree, s.root, others)
-	}
-	err := classify(f, slices.Concat(held, s.logs.held), tree, s.root, others)
-	if err != nil || len(f.Holders) > 0 || f.State == FilePresent && !active {
-		return err
-	}
-	if more, err := s.logs.widen(ctx); err != nil || !more {
-		return err
-	}
-	return classify(f, slices.Concat(held, s.logs.held), tree, s.root, others)
 }

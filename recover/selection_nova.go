@@ -283,15 +283,8 @@ func (m *mapper) absent(ctx context.Context, server Server) error {
 		m.disagree(i, fmt.Sprintf("Nova has it on %s as %s, and the scan of that host has no such domain", server.Host, server.Status))
 		return nil
 	}
-	s, err := m.e.newScanner(ctx)
+	i, err := m.e.scanner().novaOnly(ctx, server, m.options.Holders)
 	if err != nil {
-		return err
-	}
-	defer s.Close()
-	if err := s.hear(ctx, m.options.Holders); err != nil {
-		return err
-	}
-	if i, err = s.forgotten(ctx, server); err != nil {
 		return err
 	}
 	zerolog.Ctx(ctx).Debug().Str("instance", server.UUID).Str("verdict", string(i.Verdict)).Msg("Nova has it here and libvirt does not")

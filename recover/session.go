@@ -249,9 +249,7 @@ func (s *Session) Execute(ctx context.Context) (RunReport, error) {
 	err = errors.Join(err, s.stages.clean())
 	report := s.report(ctx)
 	if err == nil {
-		err = s.journal.Write(Record{Step: stepRun, Phase: PhaseDone}, struct {
-			Interrupted bool `json:"interrupted,omitempty"`
-		}{report.Interrupted})
+		err = s.journal.Write(Record{Step: stepRun, Phase: PhaseDone}, runEnd{report.Interrupted})
 	}
 	zerolog.Ctx(ctx).Debug().Str("run", s.plan.Run).Msg("run ended")
 	return report, err

@@ -105,16 +105,16 @@ func TestALogThatTheDaemonOfThePIDFileDoesNotHoldIsLookedForEverywhere(t *testin
 			tree, err := openRoot("/")
 			must(t, err)
 			defer tree.Close()
-			s := &scanner{root: tree}
-			s.logs, err = findLogDaemons(t.Context(), procDir, dir)
+			l := &look{root: tree}
+			l.logs, err = findLogDaemons(t.Context(), procDir, dir)
 			must(t, err)
 			f := &File{Path: at(c.path), Role: RoleConsoleLog}
 			if c.role != "" {
 				f.Role = c.role
 			}
-			must(t, s.classify(t.Context(), f, nil, tree, nil, c.active))
-			if f.State != c.state || (len(f.Holders) > 0) != c.held || s.logs.all != c.all {
-				t.Errorf("it is %s, held %v, all looked at %v; want %s, %v, %v", f.State, f.Holders, s.logs.all, c.state, c.held, c.all)
+			must(t, l.classify(t.Context(), f, nil, tree, nil, c.active))
+			if f.State != c.state || (len(f.Holders) > 0) != c.held || l.logs.all != c.all {
+				t.Errorf("it is %s, held %v, all looked at %v; want %s, %v, %v", f.State, f.Holders, l.logs.all, c.state, c.held, c.all)
 			}
 			if c.path == "foreign lost" && (len(f.Holders) != 1 || f.Holders[0].PID != lost) {
 				t.Errorf("its holders are %v, not process %d", f.Holders, lost)

@@ -1,0 +1,205 @@
+package recover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/rs/zerolog"
+)
+
+// look is one look at a host: what is the same for every instance is read once.
+type look struct {
+	settings  Settings
+	root      root
+	logs      *logDaemons
+	pins      pinned
+	named     []candidate                 // what the processes hold that an operator named as holders
+	published func() (provenFiles, error) // reads the journals, at the first call
+	records   map[string]guardRecord      // what the guard knows of instances, by UUID
+}
+
+// look begins a look at the host; the caller closes it.
+func (s *scanner) look(ctx context.Context, holders []int) (*look, error) {
+	r, err := openRoot(s.settings.Root)
+	if err != nil {
+		return nil, fmt.Errorf("%w: open the root %s: %w", ErrUnusable, s.settings.Root, err)
+	}
+	l := &look{settings: s.settings, root: r, published: sync.OnceValues(s.runs.published)}
+	l.logs, err = findLogDaemons(ctx, procDir, s.settings.Root)
+	if err == nil {
+		l.pins, err = s.pins(ctx)
+	}
+	if err == nil {
+		var unreadable error
+		if l.records, unreadable = stateDir(s.settings.StateDir).guardRecords(); unreadable != nil {
+			zerolog.Ctx(ctx).Warn().Err(unreadable).Msg("a record of the guard can't be used")
+		}
+		err = l.addHolders(ctx, holders)
+	}
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// addHolders adds what the processes hold that an operator named.
+func (l *look) addHolders(ctx context.Context, pids []int) error {
+	for _, pid := range pids {
+		held, err := heldBy(ctx, pid)
+		if err != nil {
+			return fmt.Errorf("%w: --holder %d: %w", ErrUsage, pid, err)
+		}
+		l.named = append(l.named, candidates(held)...)
+	}
+	return nil
+}
+
+// Close ends the look.
+func (l *look) Close() { l.root.Close() }
+
+// instance scans one domain. Its error is for what stops the whole scan;
+// whatever concerns this domain alone is in the result.
+func (l *look) instance(ctx context.Context, d Domain) (Instance, error) {
+	zerolog.Ctx(ctx).Debug().Str("domain", d.Name).Str("state", string(d.State)).Msg("scan")
+	i := Instance{UUID: d.UUID, Domain: d.Name, PID: d.PID, State: d.State, Losses: d.Losses, Files: expectedFiles(d, l.settings.InstancesPath), domain: d}
+	if i.Files == nil {
+		i.Files = []File{}
+	}
+	if d.Nova != nil {
+		i.Name, i.ProjectID, i.ProjectName = d.Nova.Name, d.Nova.ProjectID, d.Nova.ProjectName
+	}
+	own, tree, err := l.held(ctx, d, &i)
+	if err != nil {
+		if ctx.Err() != nil {
+			return i, ctx.Err()
+		}
+		i.Verdict = VerdictUnknown
+		i.Reasons = append(i.Reasons, err.Error())
+		if errors.Is(err, errNotQEMU) {
+			i.Possible = append(i.Possible, "nothing was touched; restart libvirtd (its guests go on running), which writes the pid file anew, and scan again")
+		}
+		return i, nil
+	}
+	defer tree.Close()
+	held := append(candidates(own), l.pins.of(d.UUID)...)
+	if r := l.records[d.UUID].Incident; r != nil {
+		i.before = r.Found
+	}
+	if i.process.PID == 0 {
+		held = append(held, l.named...)
+		i.Files = l.pins.files(d.UUID, i.Files)
+		i.Files = append(l.cachedBases(ctx, d, i.Files), i.Files...)
+	}
+
+	others := map[string]bool{}
+	for _, f := range i.Files {
+		if f.Role != RoleConsoleLog && f.Role != RoleDiskInfo {
+			others[f.Path] = true
+		}
+	}
+	for n := range i.Files {
+		f := &i.Files[n]
+		f.resolved = tree.Resolve(f.Path)
+		if err := l.classify(ctx, f, held, tree, others, i.process.PID != 0); err != nil {
+			i.Verdict = VerdictUnknown
+			i.Reasons = append(i.Reasons, fmt.Sprintf("%s can't be looked at: %v", f.Path, err))
+			return i, nil
+		}
+		if f.State == FileReplaced {
+			published, err := l.published()
+			if err != nil {
+				return i, err
+			}
+			if st, err := tree.Stat(f.Path); err == nil && published.has(*f, st) {
+				f.Proven = true
+				f.Reason = "put back earlier with the same content; the old inode stays open until the next start"
+			}
+		}
+	}
+	rest := unnamed(i.Files, held)
+	for _, f := range rest {
+		if others[f.Path] {
+			i.nameless = append(i.nameless, f) // one of several of that name
+		} else {
+			i.Files = append(i.Files, f)
+		}
+	}
+	l.addGuarded(&i, tree)
+	judge(&i)
+	return i, nil
+}
+
+// held returns what the domain's QEMU holds, and the root through which it sees
+// its paths; for a domain that is off that is nothing, and the host's root.
+func (l *look) held(ctx context.Context, d Domain, i *Instance) ([]heldFile, root, error) {
+	if d.State == StateShutOff || d.State == StateCrashed && d.PID == 0 {
+		r, err := openRoot(l.settings.Root)
+		return nil, r, err
+	}
+	if d.PID == 0 {
+		return nil, root{}, fmt.Errorf("%w: libvirt has no readable pid file for this active domain", errNotQEMU)
+	}
+	p, err := openProcess(procDir, d.PID)
+	if err != nil {
+		return nil, root{}, fmt.Errorf("%w: %w", errNotQEMU, err)
+	}
+	defer p.Close()
+	if err := p.checkQEMU(d.UUID); err != nil {
+		return nil, root{}, err
+	}
+	i.process = p.Identity
+	held, err := heldByProcess(ctx, p)
+	if err != nil {
+		return nil, root{}, err
+	}
+	r, err := openRoot(p.Root())
+	return held, r, err
+}
+
+// classify classifies a file of a domain. A console log may be a virtlogd's; one
+// that nobody seems to hold, though its guest is there or it is gone, may be that
+// of a virtlogd without the pid file.
+func (l *look) classify(ctx context.Context, f *File, held []candidate, tree root, others map[string]bool, active bool) error {
+	if f.Role != RoleConsoleLog {
+		return classify(f, held, tree, l.root, others)
+	}
+	err := classify(f, slices.Concat(held, candidates(l.logs.held)), tree, l.root, others)
+	if err != nil || len(f.Holders) > 0 || f.State == FilePresent && !active {
+		return err
+	}
+	if more, err := l.logs.widen(ctx); err != nil || !more {
+		return err
+	}
+	return classify(f, slices.Concat(held, candidates(l.logs.held)), tree, l.root, others)
+}
+
+// unnamed returns the deleted files that QEMU holds and no definition names.
+// Memory and temporary files have no name to go back to.
+func unnamed(named []File, held []candidate) []File {
+	known := map[inode]bool{}
+	for _, f := range named {
+		known[inode{f.Device, f.Inode}] = true
+	}
+	var files []File
+	for _, h := range held {
+		if !h.unlinked() || h.pinPath != "" || known[h.inode()] {
+			continue
+		}
+		path := heldPaths(h.Link, true)[0]
+		if strings.HasPrefix(path, "/memfd:") || strings.HasPrefix(path, "/dev/") || strings.HasPrefix(path, "/SYSV") ||
+			strings.HasPrefix(path, "/anon_hugepage") || strings.HasPrefix(path, "/var/tmp/vl.") || strings.HasPrefix(path, "/tmp/vl.") {
+			continue
+		}
+		known[h.inode()] = true
+		f := File{Path: path, Role: RoleOther, State: FileDeleted, Holders: []Holder{},
+			Reason: "no definition names it: it is held as long as its QEMU lives, and left alone"}
+		addHolder(&f, h)
+		files = append(files, f)
+	}
+	return files
+}
