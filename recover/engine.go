@@ -3,6 +3,7 @@ package recover
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -78,4 +79,24 @@ func (e *Engine) provenFiles() (provenFiles, error) { return e.runs().published(
 
 func (e *Engine) unsettled(ctx context.Context) (map[string]string, error) {
 	return e.runs().unsettled(ctx)
+}
+
+// signIn connects to Nova for a run that asks it; nil for all others.
+func (e *Engine) signIn(ctx context.Context, command Command, o Options) (Cloud, error) {
+	if command == CommandBackup || o.Offline || e.SignIn == nil {
+		if command == CommandReboot {
+			return nil, fmt.Errorf("%w: a hard reboot is made by Nova: it can't be done offline", ErrUsage)
+		}
+		return nil, nil
+	}
+	return e.SignIn(ctx)
+}
+
+func (e *Engine) makePlan(ctx context.Context, cloud Cloud, command Command, o Options, chosen selected, resuming bool) (Plan, error) {
+	unsettled, err := e.unsettled(ctx)
+	if err != nil {
+		return Plan{}, err
+	}
+	return makePlan(ctx, planRequest{Settings: e.Settings, Hypervisor: e.Hypervisor, Cloud: cloud, Command: command, Options: o,
+		Chosen: chosen, Unsettled: unsettled, Resuming: resuming})
 }

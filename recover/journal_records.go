@@ -11,7 +11,7 @@ import (
 type runHeader struct {
 	Run     string  `json:"run"`
 	Command Command `json:"command"`
-	Mode    string  `json:"mode"`
+	Mode    Mode    `json:"mode"`
 	Host    string  `json:"host"`
 	BootID  string  `json:"boot_id"`
 	PID     int     `json:"pid"`

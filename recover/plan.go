@@ -111,7 +111,7 @@ func (p InstancePlan) Bytes() int64 {
 type Plan struct {
 	Run       string         `json:"run,omitempty"` // empty in a dry run
 	Command   Command        `json:"command"`
-	Mode      string         `json:"mode"`
+	Mode      Mode           `json:"mode"`
 	Host      string         `json:"host"`
 	BootID    string         `json:"boot_id,omitempty"`
 	Created   time.Time      `json:"created"`

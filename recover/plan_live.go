@@ -9,27 +9,34 @@ import (
 	"strings"
 )
 
-// notLive says why an instance can't be rescued live though mode reboot may;
+// liveRules say which instances can be rescued live.
+type liveRules struct {
+	mirrors Mirrors
+	options Options
+	support *MirrorSupport // once asked
+}
+
+// whyNot says why an instance can't be rescued live though mode reboot may;
 // empty when it can.
-func (p *planner) notLive(ctx context.Context, i Instance, plan InstancePlan) (string, error) {
-	if p.support == nil {
-		support, err := p.mirrors.MirrorSupport(ctx)
+func (r *liveRules) whyNot(ctx context.Context, i Instance, todo InstancePlan) (string, error) {
+	if r.support == nil {
+		support, err := r.mirrors.MirrorSupport(ctx)
 		if err != nil {
 			return "", err
 		}
-		p.support = &support
+		r.support = &support
 	}
-	if p.support.Missing != "" {
-		return p.support.Missing + ": --mode reboot", nil
+	if r.support.Missing != "" {
+		return r.support.Missing + ": --mode reboot", nil
 	}
-	if plan.Verdict == VerdictConflict && !p.options.ReplaceExisting {
-		for _, f := range plan.Files {
+	if todo.Verdict == VerdictConflict && !r.options.ReplaceExisting {
+		for _, f := range todo.Files {
 			if f.Writable && f.Occupied {
 				return fmt.Sprintf("something else stands at %s: look at it, then move it away or use --replace-existing; --mode reboot compares it first, and keeps what is identical", f.Path), nil
 			}
 		}
 	}
-	if p.options.BackupDir != "" {
+	if r.options.BackupDir != "" {
 		return "--backup-dir needs the files to be still while they are copied: --mode reboot, or os-rescue backup first", nil
 	}
 	blockdev, err := startedWithBlockdev(i.PID)
@@ -39,7 +46,7 @@ func (p *planner) notLive(ctx context.Context, i Instance, plan InstancePlan) (s
 	if !blockdev {
 		return "its QEMU was started by a libvirt before 6.0, which can't mirror onto a renamed file: --mode reboot", nil
 	}
-	for _, f := range plan.Files {
+	for _, f := range todo.Files {
 		if !f.Writable {
 			continue
 		}
@@ -68,15 +75,15 @@ func unmirrored(d Domain, f FilePlan) string {
 	return ""
 }
 
-// liveSteps says in words what a live rescue will do beside putting read-only
+// steps says in words what a live rescue will do beside putting read-only
 // files back.
-func (p *planner) liveSteps(plan InstancePlan, written []FilePlan) (steps []string) {
+func (r *liveRules) steps(todo InstancePlan, written []FilePlan) (steps []string) {
 	add := func(format string, args ...any) { steps = append(steps, fmt.Sprintf(format, args...)) }
 	for _, f := range written {
 		add("mirror %s (%s) while the guest runs", f.Path, amount(f))
 	}
 	moment := "suspend the guest for a moment, check the new images"
-	if plan.Found == StatePaused {
+	if todo.Found == StatePaused {
 		moment = "check the new images, with the guest left paused as it was found"
 	}
 	paths := make([]string, len(written))
@@ -84,17 +91,17 @@ func (p *planner) liveSteps(plan InstancePlan, written []FilePlan) (steps []stri
 		paths[n] = filepath.Base(f.Path)
 	}
 	proof := ""
-	switch p.options.Verify {
+	switch r.options.Verify {
 	case VerifyFull:
 		proof = ", compare them in full"
 	case VerifyStructure:
 	default:
-		if !p.support.Export {
+		if !r.support.Export {
 			proof = ", compare them in full if that is short enough"
 		}
 	}
 	add("%s%s, and move it onto them (%s) with their owners and modes", moment, proof, strings.Join(paths, ", "))
-	if (p.options.Verify == VerifyDefault || p.options.Verify == VerifyRunning) && p.support.Export {
+	if (r.options.Verify == VerifyDefault || r.options.Verify == VerifyRunning) && r.support.Export {
 		add("compare the old disks in full with the new ones while the guest runs")
 	}
 	return steps

@@ -6,34 +6,44 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 )
 
-// refuseByNova says why Nova's state of an instance forbids what a plan would do
+// novaRules are what Nova's state of an instance allows.
+type novaRules struct {
+	cloud    Cloud // nil offline
+	options  Options
+	services map[string]ComputeService // by host
+	warn     func(format string, args ...any)
+}
+
+// refuse says why Nova's state of an instance forbids what a plan would do
 // to it; empty when it does not, and offline.
-func (p *planner) refuseByNova(ctx context.Context, i Instance, plan InstancePlan) (string, error) {
+func (r *novaRules) refuse(ctx context.Context, i Instance, todo InstancePlan) (string, error) {
 	server := i.server
-	if p.cloud == nil || server == nil {
+	if r.cloud == nil || server == nil {
 		return "", nil
 	}
-	if own := p.cloud.OwnProject(); own != "" && own == server.ProjectID && plan.Action != ActionHardReboot {
+	if own := r.cloud.OwnProject(); own != "" && own == server.ProjectID && todo.Action != ActionHardReboot {
 		return "the credentials are of its own project: their lock would be an owner's, which every member can undo in the middle; sign in to another project (an admin's), or work --offline", nil
 	}
-	if server.TaskState != "" && (plan.Action != ActionHardReboot || !rebooting(*server)) {
+	if server.TaskState != "" && (todo.Action != ActionHardReboot || !rebooting(*server)) {
 		return fmt.Sprintf("Nova has a task under way on it (%s): wait for it to end", server.TaskState), nil
 	}
-	reboots := plan.Action == ActionHardReboot || plan.Action == ActionReboot || plan.Action == ActionPublish && plan.Found != StateShutOff
+	reboots := todo.Action == ActionHardReboot || todo.Action == ActionReboot || todo.Action == ActionPublish && todo.Found != StateShutOff
 	if reboots {
 		if why := unrebootable(*server); why != "" {
 			return why, nil
 		}
 	}
-	if !reboots || p.options.NoReboot {
+	if !reboots || r.options.NoReboot {
 		return "", nil
 	}
-	if why := p.unaccepted(i); why != "" {
+	if why := r.unaccepted(i); why != "" {
 		return why, nil
 	}
-	return p.refuseByService(ctx, server.Host, plan.Action)
+	return r.refuseByService(ctx, server.Host, todo.Action)
 }
 
 // unrebootable says why Nova would refuse a hard reboot for ever, and what works
@@ -53,10 +63,10 @@ func unrebootable(s Server) string {
 }
 
 // unaccepted says what a hard reboot would lose that nobody has agreed to.
-func (p *planner) unaccepted(i Instance) string {
+func (r *novaRules) unaccepted(i Instance) string {
 	var losses []string
 	for _, loss := range i.Losses {
-		if !slices.Contains(p.options.AcceptLoss, loss) {
+		if !slices.Contains(r.options.AcceptLoss, loss) {
 			losses = append(losses, loss)
 		}
 	}
@@ -68,19 +78,19 @@ func (p *planner) unaccepted(i Instance) string {
 }
 
 // refuseByService says why a host's nova-compute could not carry a hard reboot out.
-func (p *planner) refuseByService(ctx context.Context, host string, action Action) (string, error) {
-	service, ok := p.services[host]
+func (r *novaRules) refuseByService(ctx context.Context, host string, action Action) (string, error) {
+	service, ok := r.services[host]
 	if !ok {
 		var err error
-		service, err = p.cloud.ComputeService(ctx, host)
+		service, err = r.cloud.ComputeService(ctx, host)
 		if errors.Is(err, ErrForbidden) {
-			p.warn("whether nova-compute is up on %s can't be seen (%v): if it is down, a hard reboot hangs", host, err)
+			r.warn("whether nova-compute is up on %s can't be seen (%v): if it is down, a hard reboot hangs", host, err)
 			service, err = ComputeService{Known: true, Up: true}, nil
 		}
 		if err != nil {
 			return "", err
 		}
-		p.services[host] = service
+		r.services[host] = service
 	}
 	// A nova-compute that comes back may finish a reboot or a stop that was
 	// interrupted (nova/compute/manager.py, _init_instance): files first.
@@ -97,43 +107,23 @@ func (p *planner) refuseByService(ctx context.Context, host string, action Actio
 	return "", nil
 }
 
-// warn notes what an operator should know before agreeing, once.
-func (p *planner) warn(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	if !slices.Contains(p.warnings, text) {
-		p.warnings = append(p.warnings, text)
-	}
-}
-
-// haAgents returns the command names, cut to the kernel's 15 characters, of what
-// stops, starts or moves an instance when its domain ends: masakari-monitors
-// (masakarimonitors/instancemonitor and hostmonitor).
-func haAgents() map[string]string {
-	return map[string]string{
-		"masakari-instan": "masakari-instancemonitor",
-		"masakari-hostmo": "masakari-hostmonitor",
-	}
-}
-
-// warnOfAgents warns of what would act by itself on a destroyed domain.
-func (p *planner) warnOfAgents(plan Plan) error {
-	if !slices.ContainsFunc(plan.Instances, func(i InstancePlan) bool { return i.Action == ActionReboot || i.Action == ActionHardReboot }) {
+// lastReboots notes, of instances of other hosts, the reboots that Nova has on
+// record: those that come later were this run's, or somebody's meanwhile.
+func (r *novaRules) lastReboots(ctx context.Context, plans []InstancePlan) error {
+	if !r.options.Reboot.Remote {
 		return nil
 	}
-	for comm, name := range haAgents() {
-		pids, err := processesNamed(procDir, comm)
-		if err != nil {
-			return err
-		}
-		if len(pids) > 0 {
-			p.warn("%s runs here (process %d) and may stop, start or evacuate an instance whose domain is destroyed: stop it for the run, or set its host to on_maintenance in masakari", name, pids[0])
-		}
-	}
-	for _, i := range plan.Instances {
-		// The name that Octavia gives its amphorae (octavia/common/constants.py).
-		if i.Action == ActionReboot && strings.HasPrefix(i.Name, "amphora-") {
-			p.warn("%s is one of Octavia's load balancers, which may replace it while it is down: a failover afterwards (openstack loadbalancer failover) brings it back into order", i.Name)
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(novaParallel)
+	for n := range plans {
+		if todo := &plans[n]; todo.Action == ActionHardReboot {
+			g.Go(func() (err error) {
+				if todo.LastReboot, err = r.cloud.LastReboot(ctx, todo.UUID); err != nil {
+					err = fmt.Errorf("the last reboot of %s: %w", todo.UUID, err)
+				}
+				return err
+			})
 		}
 	}
-	return nil
+	return g.Wait()
 }

@@ -3,59 +3,118 @@ package recover
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/os-rescue/os-rescue/recover/beneath"
 )
 
-// plan plans the run for the chosen instances.
-func (c *choice) plan(ctx context.Context, cloud Cloud, resuming bool) (Plan, error) {
-	e := c.e
-	plan := Plan{Command: c.command, Mode: string(modeOf(c.command, c.options)), Host: e.Settings.Host, Created: time.Now().UTC(), Options: c.options, Instances: []InstancePlan{},
-		Elsewhere: c.selected.elsewhere}
-	root, err := beneath.OpenRoot(e.Settings.Root)
+// planRequest is what a plan is made of.
+type planRequest struct {
+	Settings   Settings
+	Hypervisor Hypervisor
+	Cloud      Cloud // nil offline
+	Command    Command
+	Options    Options
+	Chosen     selected
+	// Unsettled are the instances that an unfinished run has in hand, each with the
+	// name of that run.
+	Unsettled map[string]string
+	Resuming  bool // the plan is made anew by a resume
+}
+
+// makePlan plans a run for the chosen instances. It only looks. Trouble with one
+// instance is a refusal in its plan; the error is for what stops the run as a whole:
+// ErrUnusable (root, owners), ErrNoBackup, and those of Hypervisor and Cloud.
+func makePlan(ctx context.Context, r planRequest) (Plan, error) {
+	whole := Plan{Command: r.Command, Mode: r.Options.modeOf(r.Command), Host: r.Settings.Host, Created: time.Now().UTC(), Options: r.Options,
+		Instances: []InstancePlan{}, Elsewhere: r.Chosen.elsewhere}
+	root, err := beneath.OpenRoot(r.Settings.Root)
 	if err != nil {
-		return plan, fmt.Errorf("%w: %w", ErrUnusable, err)
+		return whole, fmt.Errorf("%w: %w", ErrUnusable, err)
 	}
 	defer root.Close()
-	p := &planner{settings: e.Settings, root: root, options: c.options, resuming: resuming, mirrors: e.Hypervisor, cloud: cloud, services: map[string]ComputeService{}, warnings: c.selected.warnings}
-	if c.command != CommandReboot {
-		if _, err := resolveOwners(e.Settings, root); err != nil {
-			return plan, err
+	if r.Command != CommandReboot {
+		if _, err := resolveOwners(r.Settings, root); err != nil {
+			return whole, err
 		}
 	}
-	if p.unsettled, err = e.unsettled(ctx); err != nil {
-		return plan, err
+	p := newPlanner(r, root)
+	one, err := p.maker()
+	if err != nil {
+		return whole, err
 	}
-	planOne := p.rescue
-	switch c.command {
+	for _, i := range r.Chosen.here {
+		todo, err := one.plan(ctx, i)
+		if err != nil {
+			return whole, err
+		}
+		whole.Instances = append(whole.Instances, todo)
+	}
+	if err := p.nova.lastReboots(ctx, whole.Instances); err != nil {
+		return whole, err
+	}
+	if err := fit(&whole, root, r.Settings); err != nil {
+		return whole, err
+	}
+	err = warnOfAgents(whole, p.warn)
+	whole.Warnings = p.warnings
+	return whole, err
+}
+
+// maker plans one instance of a run of one command.
+type maker interface {
+	plan(ctx context.Context, i Instance) (InstancePlan, error)
+}
+
+// planner is what the plans of all commands need.
+type planner struct {
+	planRequest
+	root     *beneath.Root
+	nova     *novaRules
+	warnings []string
+}
+
+func newPlanner(r planRequest, root *beneath.Root) *planner {
+	p := &planner{planRequest: r, root: root, warnings: r.Chosen.warnings}
+	p.nova = &novaRules{cloud: r.Cloud, options: r.Options, services: map[string]ComputeService{}, warn: p.warn}
+	return p
+}
+
+// maker returns what makes the plans of the run's command.
+func (p *planner) maker() (maker, error) {
+	switch p.Command {
 	case CommandBackup:
-		planOne = func(ctx context.Context, i Instance) (InstancePlan, error) { return p.backup(ctx, i), nil }
+		return backupPlans{p}, nil
 	case CommandReboot:
-		planOne = p.reboot
+		return rebootPlans{p}, nil
 	case CommandRestore:
-		backup, err := readManifest(c.options.BackupDir)
-		if err != nil {
-			return plan, err
-		}
-		planOne = func(ctx context.Context, i Instance) (InstancePlan, error) {
-			return p.restore(ctx, e.Hypervisor, backup, i)
-		}
+		stored, err := readManifest(p.Options.BackupDir)
+		return restorePlans{p, stored}, err
+	default:
+		return rescuePlans{p, &liveRules{mirrors: p.Hypervisor, options: p.Options}}, nil
 	}
-	for _, i := range c.selected.here {
-		ip, err := planOne(ctx, i)
-		if err != nil {
-			return plan, err
-		}
-		plan.Instances = append(plan.Instances, ip)
+}
+
+// warn notes what an operator should know before agreeing, once.
+func (p *planner) warn(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if !slices.Contains(p.warnings, text) {
+		p.warnings = append(p.warnings, text)
 	}
-	if err := p.lastReboots(ctx, plan.Instances); err != nil {
-		return plan, err
+}
+
+// base returns what every plan of an instance begins with.
+func base(i Instance) InstancePlan {
+	return InstancePlan{UUID: i.UUID, Domain: i.Domain, Name: i.Name, ProjectID: i.ProjectID, ProjectName: i.ProjectName,
+		Verdict: i.Verdict, Found: i.State, Process: i.process, DACLabel: i.domain.DACLabel, ImageLabel: i.domain.ImageLabel, Server: i.server}
+}
+
+// inHand says that an unfinished run has an instance; empty when none has.
+func (p *planner) inHand(uuid string) string {
+	run := p.Unsettled[uuid]
+	if run == "" {
+		return ""
 	}
-	if err := p.space(&plan); err != nil {
-		return plan, err
-	}
-	err = p.warnOfAgents(plan)
-	plan.Warnings = p.warnings
-	return plan, err
+	return fmt.Sprintf("run %s has it in hand and is not finished: os-rescue resume %s", run, run)
 }

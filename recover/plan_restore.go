@@ -7,28 +7,32 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
-
-	"github.com/os-rescue/os-rescue/recover/copier"
 )
 
-// restore plans the restoring of one instance from a backup.
-func (p *planner) restore(ctx context.Context, hv Hypervisor, m Manifest, i Instance) (InstancePlan, error) {
-	plan := base(i)
-	entry, _ := m.find(i.UUID)
-	plan.Found = entry.Found
-	switch {
-	case p.unsettled[i.UUID] != "":
-		return plan.refuse("%s", inHand(p.unsettled[i.UUID])), nil
+// restorePlans makes the plans of restores.
+type restorePlans struct {
+	*planner
+	stored Manifest
+}
+
+// plan plans the restoring of one instance from a backup.
+func (p restorePlans) plan(ctx context.Context, i Instance) (InstancePlan, error) {
+	todo := base(i)
+	entry, _ := p.stored.find(i.UUID)
+	todo.Found = entry.Found
+	switch why := p.inHand(i.UUID); {
+	case why != "":
+		return todo.refuse("%s", why), nil
 	case i.Verdict == VerdictIntact, i.Verdict == VerdictUnaffected:
-		plan.Action = ActionNone
-		return plan, nil
+		todo.Action = ActionNone
+		return todo, nil
 	case i.Verdict == VerdictUnknown, i.Verdict == VerdictDisplaced:
-		return plan.refuse("%v", append(i.Reasons, i.Possible...)), nil
+		return todo.refuse("%v", append(i.Reasons, i.Possible...)), nil
 	case i.disagreement != "":
-		return plan.refuse("%s", i.disagreement), nil
+		return todo.refuse("%s", i.disagreement), nil
 	}
 	if reason := handsOff(i.domain); reason != "" {
-		return plan.refuse("%s", reason), nil
+		return todo.refuse("%s", reason), nil
 	}
 	for _, f := range entry.Files {
 		if here(i, f.Path) {
@@ -37,27 +41,27 @@ func (p *planner) restore(ctx context.Context, hv Hypervisor, m Manifest, i Inst
 		fp := FilePlan{Path: f.Path, Role: f.Role, Format: f.Format, Target: f.Target, Backing: f.Backing, Size: f.Size, Allocated: f.Allocated,
 			Writable: f.Writable, UID: f.UID, GID: f.GID, Mode: f.Mode, Stored: f.Stored, SHA256: f.SHA256}
 		if err := p.place(&fp); err != nil {
-			return plan.refuse("%v", err), nil
+			return todo.refuse("%v", err), nil
 		}
 		if err := p.notShared(f.Path); err != nil {
-			return plan.refuse("%v", err), nil
+			return todo.refuse("%v", err), nil
 		}
-		plan.Files = append(plan.Files, fp)
+		todo.Files = append(todo.Files, fp)
 	}
-	plan.Action = ActionPublish
-	if i.PID != 0 && anyWritable(plan.Files) {
-		plan.Action = ActionReboot
+	todo.Action = ActionPublish
+	if i.PID != 0 && anyWritable(todo.Files) {
+		todo.Action = ActionReboot
 	} else if i.PID != 0 {
-		plan.Action = ActionPutBack
+		todo.Action = ActionPutBack
 	}
-	if err := p.notOutrun(ctx, hv, entry, i, &plan); err != nil {
-		return plan.refuse("%v", err), nil
+	if err := p.notOutrun(ctx, entry, i, &todo); err != nil {
+		return todo.refuse("%v", err), nil
 	}
-	if why, err := p.refuseByNova(ctx, i, plan); why != "" || err != nil {
-		return plan.refuse("%s", why), err
+	if why, err := p.nova.refuse(ctx, i, todo); why != "" || err != nil {
+		return todo.refuse("%s", why), err
 	}
-	plan.Steps = p.restoreSteps(plan, entry)
-	return plan, nil
+	todo.Steps = p.restoreSteps(todo, entry)
+	return todo, nil
 }
 
 // here is true when an instance has the file at its path, as it should be.
@@ -67,31 +71,24 @@ func here(i Instance, path string) bool {
 
 // notShared returns an error where other hosts may write the place that a file
 // is restored to: one of them may run the instance by now.
-func (p *planner) notShared(path string) error {
-	if p.options.AcceptShared || p.cloud != nil {
-		return nil
-	}
-	near, err := p.nearest(path)
+func (p restorePlans) notShared(path string) error {
+	near, err := p.root.Nearest(path)
 	if err != nil {
 		return err
 	}
 	defer near.Close()
-	dir, err := os.Open(filepath.Join(p.settings.Root, near.Path()))
+	dir, err := os.Open(filepath.Join(p.Settings.Root, near.Path()))
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	shared, err := copier.Shared(dir)
-	if err == nil && shared {
-		err = errShared(path)
-	}
-	return err
+	return p.notSharedFile(path, dir)
 }
 
 // notOutrun returns ErrOlder unless the guest has provably written nothing since
 // the backup was taken: it is the same QEMU, and its counters stand where they stood.
-func (p *planner) notOutrun(ctx context.Context, hv Hypervisor, entry ManifestInstance, i Instance, plan *InstancePlan) error {
-	if p.options.AcceptOlder || !anyWritable(plan.Files) {
+func (p restorePlans) notOutrun(ctx context.Context, entry ManifestInstance, i Instance, todo *InstancePlan) error {
+	if p.Options.AcceptOlder || !anyWritable(todo.Files) {
 		return nil
 	}
 	held := slices.ContainsFunc(i.Files, func(f File) bool { return f.Writable && len(f.Holders) > 0 })
@@ -103,7 +100,7 @@ func (p *planner) notOutrun(ctx context.Context, hv Hypervisor, entry ManifestIn
 		return fmt.Errorf("%w: the guest's QEMU has ended since the backup of %s, and what it wrote until then can't be known%s; --accept-older restores the backup as it is",
 			ErrOlder, entry.Taken.Local().Format(time.DateTime), rescue)
 	}
-	counters, err := hv.Counters(ctx, i.UUID)
+	counters, err := p.Hypervisor.Counters(ctx, i.UUID)
 	if err != nil {
 		return err
 	}
@@ -111,28 +108,28 @@ func (p *planner) notOutrun(ctx context.Context, hv Hypervisor, entry ManifestIn
 	if !entry.Snapshot.unchanged(now) {
 		return fmt.Errorf("%w: the guest has written since the backup of %s%s; --accept-older restores the backup as it is", ErrOlder, entry.Taken.Local().Format(time.DateTime), rescue)
 	}
-	plan.Restored = &entry.Snapshot
+	todo.Restored = &entry.Snapshot
 	return nil
 }
 
-func (p *planner) restoreSteps(plan InstancePlan, entry ManifestInstance) []string {
+func (p restorePlans) restoreSteps(todo InstancePlan, entry ManifestInstance) []string {
 	var steps []string
 	add := func(format string, args ...any) { steps = append(steps, fmt.Sprintf(format, args...)) }
-	for _, f := range plan.Files {
+	for _, f := range todo.Files {
 		add("copy %s from the backup of %s, compare it in full", f.Path, entry.Taken.Local().Format(time.DateTime))
 	}
-	if plan.Action == ActionReboot {
+	if todo.Action == ActionReboot {
 		add("destroy the domain")
 	}
 	add("publish the copies with their owners and modes")
 	switch {
-	case p.options.NoReboot:
+	case p.Options.NoReboot:
 		add("leave the domain off (--no-reboot)")
-	case plan.Action == ActionPutBack:
-	case p.cloud != nil && (plan.Found == StateRunning || plan.Found == StatePaused):
-		add("hard reboot it through Nova (%s, as it was before the backup)", plan.Found)
-	case plan.Found == StateRunning, plan.Found == StatePaused:
-		add("start the domain (%s, as it was before the backup)", plan.Found)
+	case todo.Action == ActionPutBack:
+	case p.Cloud != nil && (todo.Found == StateRunning || todo.Found == StatePaused):
+		add("hard reboot it through Nova (%s, as it was before the backup)", todo.Found)
+	case todo.Found == StateRunning, todo.Found == StatePaused:
+		add("start the domain (%s, as it was before the backup)", todo.Found)
 	}
 	return steps
 }

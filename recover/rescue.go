@@ -63,9 +63,8 @@ func (t *task) room() error {
 	if t.prior != nil {
 		return nil // what is staged already needs no room again
 	}
-	p := &planner{settings: t.s.e.Settings, root: t.s.root, options: t.s.plan.Options}
 	one := Plan{Command: t.s.plan.Command, Options: t.s.plan.Options, Instances: []InstancePlan{t.ip}}
-	if err := p.space(&one); err != nil {
+	if err := fit(&one, t.s.root, t.s.e.Settings); err != nil {
 		return err
 	}
 	if refused := one.Instances[0]; refused.Action == ActionRefuse {

@@ -249,8 +249,7 @@ func (t *task) replan(ctx context.Context, d Domain) (Outcome, error) {
 	if i, err = t.s.attach(ctx, i); err != nil {
 		return OutcomeFailed, err
 	}
-	c := choice{e: t.s.e, command: t.s.plan.Command, options: t.s.plan.Options, selected: selected{here: []Instance{i}}}
-	plan, err := c.plan(ctx, t.s.cloud, true)
+	plan, err := t.s.e.makePlan(ctx, t.s.cloud, t.s.plan.Command, t.s.plan.Options, selected{here: []Instance{i}}, true)
 	if err != nil {
 		return OutcomeFailed, err
 	}

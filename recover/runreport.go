@@ -47,9 +47,9 @@ type InstanceReport struct {
 // RunReport is the result of a run, a backup or a restore.
 type RunReport struct {
 	Run         string           `json:"run"`
-	Command     string           `json:"command"`
+	Command     Command          `json:"command"`
 	Host        string           `json:"host"`
-	Mode        string           `json:"mode"`
+	Mode        Mode             `json:"mode"`
 	Started     time.Time        `json:"started"`
 	Finished    time.Time        `json:"finished"`
 	Interrupted bool             `json:"interrupted,omitempty"`

@@ -31,7 +31,7 @@ func (r hostRuns) report(name string) (RunReport, error) {
 	if err != nil {
 		return RunReport{}, err
 	}
-	report := RunReport{Run: id, Command: string(run.Command), Host: run.Host, Mode: cmp.Or(whole.Mode, head.Mode), Started: run.Started,
+	report := RunReport{Run: id, Command: run.Command, Host: run.Host, Mode: cmp.Or(whole.Mode, head.Mode), Started: run.Started,
 		Finished: run.Finished, Interrupted: run.State == RunInterrupted || ended.Interrupted, Instances: []InstanceReport{},
 		Elsewhere: whole.Elsewhere, Warnings: whole.Warnings}
 	for _, i := range run.Instances {

@@ -20,7 +20,7 @@ type selected struct {
 
 // mapper joins what Nova says of instances with the scans of their hosts.
 type mapper struct {
-	e       *Engine
+	scanner *scanner
 	cloud   Cloud
 	options Options
 	scans   []Report
@@ -31,10 +31,10 @@ type mapper struct {
 // mapOnline returns what the selection means, by Nova. Every instance is Nova's
 // word and libvirt's together; where the two disagree it is left alone. The scans
 // are this host's own, or in its place those of other hosts.
-func (e *Engine) mapOnline(ctx context.Context, cloud Cloud, o Options, scans []Report) (selected, error) {
-	m := &mapper{e: e, cloud: cloud, options: o, scans: scans, seen: map[string]bool{}}
+func (c *choice) mapOnline(ctx context.Context, cloud Cloud, scans []Report) (selected, error) {
+	m := &mapper{scanner: c.scanner, cloud: cloud, options: c.options, scans: scans, seen: map[string]bool{}}
 	var err error
-	switch s := o.Selection; {
+	switch s := c.options.Selection; {
 	case s.All:
 		err = m.all(ctx)
 	case s.Project != "":
@@ -173,7 +173,7 @@ func (m *mapper) askedAlone(uuid string, server Server, err error) error {
 	m.seen[uuid] = true
 	switch {
 	case err == nil:
-		m.take(*i, host, server)
+		m.merge(*i, host, server)
 	case errors.Is(err, ErrNoInstance):
 		m.disagree(*i, "Nova knows no such instance: it was deleted while its domain lived on, or the domain is not Nova's; its data is only in this domain")
 	case i != nil && (errors.Is(err, ErrCloudUnavailable) || errors.Is(err, ErrForbidden)):
@@ -215,7 +215,7 @@ func (m *mapper) add(ctx context.Context, server Server, named bool) error {
 	}
 	m.seen[server.UUID] = true
 	if i, host := m.scanned(server.UUID); i != nil {
-		m.take(*i, host, server)
+		m.merge(*i, host, server)
 		return nil
 	}
 	ofThese := slices.ContainsFunc(m.scans, func(scan Report) bool { return scan.Host == server.Host })
@@ -231,8 +231,8 @@ func (m *mapper) add(ctx context.Context, server Server, named bool) error {
 	return nil
 }
 
-// take takes in an instance whose domain was found on a host.
-func (m *mapper) take(i Instance, host string, server Server) {
+// merge takes in an instance whose domain was found on a host.
+func (m *mapper) merge(i Instance, host string, server Server) {
 	i.server = &server
 	if why := disagreement(i, host, server); why != "" {
 		m.disagree(i, why)
@@ -283,7 +283,7 @@ func (m *mapper) absent(ctx context.Context, server Server) error {
 		m.disagree(i, fmt.Sprintf("Nova has it on %s as %s, and the scan of that host has no such domain", server.Host, server.Status))
 		return nil
 	}
-	i, err := m.e.scanner().novaOnly(ctx, server, m.options.Holders)
+	i, err := m.scanner.novaOnly(ctx, server, m.options.Holders)
 	if err != nil {
 		return err
 	}

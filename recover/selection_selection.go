@@ -1,38 +1,32 @@
 package recover
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
 )
 
-// choice finds out what a run is about, and plans it. It changes nothing.
+// choice finds out which instances a command is about. It changes nothing.
 type choice struct {
-	e       *Engine
-	command Command
-	options Options
+	settings Settings
+	scanner  *scanner
+	command  Command
+	options  Options
 
-	report   Report // this host's scan
-	selected selected
+	report   Report   // this host's scan, once it was made
+	selected selected // once it was chosen
 }
 
-// signIn connects to Nova for a run that asks it; nil for all others.
-func (e *Engine) signIn(ctx context.Context, command Command, o Options) (Cloud, error) {
-	if command == CommandBackup || o.Offline || e.SignIn == nil {
-		if command == CommandReboot {
-			return nil, fmt.Errorf("%w: a hard reboot is made by Nova: it can't be done offline", ErrUsage)
-		}
-		return nil, nil
-	}
-	return e.SignIn(ctx)
+// newChoice begins the choice of the instances of a command.
+func newChoice(settings Settings, scanner *scanner, command Command, options Options) *choice {
+	return &choice{settings: settings, scanner: scanner, command: command, options: options}
 }
 
 // scan looks at this host, unless the scans of others are to do.
 func (c *choice) scan(ctx context.Context) (err error) {
 	if !c.options.Reboot.Remote {
-		c.report, err = c.e.scan(ctx, c.options.Holders)
+		c.report, err = c.scanner.host(ctx, c.options.Holders)
 	}
 	return err
 }
@@ -46,14 +40,14 @@ func (c *choice) choose(ctx context.Context, cloud Cloud) (err error) {
 			err = c.askEach(ctx, cloud)
 		}
 	case cloud == nil:
-		if h := c.options.Selection.Host; h != "" && h != c.e.Settings.Host {
-			return fmt.Errorf("%w: this host is %s, and --host is %s: offline only this host's instances are known", ErrNothingSelected, c.e.Settings.Host, h)
+		if h := c.options.Selection.Host; h != "" && h != c.settings.Host {
+			return fmt.Errorf("%w: this host is %s, and --host is %s: offline only this host's instances are known", ErrNothingSelected, c.settings.Host, h)
 		}
 		c.selected.here, err = fromScan(c.options.Selection, c.report)
 	case c.options.Reboot.Remote:
-		c.selected, err = c.e.mapOnline(ctx, cloud, c.options, c.options.Reboot.Reports)
+		c.selected, err = c.mapOnline(ctx, cloud, c.options.Reboot.Reports)
 	default:
-		c.selected, err = c.e.mapOnline(ctx, cloud, c.options, []Report{c.report})
+		c.selected, err = c.mapOnline(ctx, cloud, []Report{c.report})
 	}
 	if err == nil && c.command == CommandReboot {
 		c.leaveOut()
@@ -63,8 +57,8 @@ func (c *choice) choose(ctx context.Context, cloud Cloud) (err error) {
 
 // askEach joins what Nova says with instances that are chosen already.
 func (c *choice) askEach(ctx context.Context, cloud Cloud) error {
-	m := &mapper{e: c.e, cloud: cloud, options: c.options, seen: map[string]bool{},
-		scans: []Report{{Host: c.e.Settings.Host, Instances: c.selected.here}}}
+	m := &mapper{scanner: c.scanner, cloud: cloud, options: c.options, seen: map[string]bool{},
+		scans: []Report{{Host: c.settings.Host, Instances: c.selected.here}}}
 	err := m.leftovers(ctx, func(Instance) bool { return true })
 	c.selected = m.out
 	return err
@@ -81,14 +75,6 @@ func (c *choice) leaveOut() {
 	if n -= len(c.selected.here); n > 0 {
 		c.selected.warnings = append(c.selected.warnings, fmt.Sprintf("%d more instances are not %s and are left out (--state names others)", n, strings.Join(states, " or ")))
 	}
-}
-
-// modeOf is a run's mode; only a rescue has another than reboot.
-func modeOf(command Command, o Options) Mode {
-	if command != CommandRescue {
-		return ModeReboot
-	}
-	return cmp.Or(o.Mode, ModeReboot)
 }
 
 // meant is true for an instance of one of the statuses, and for one that is being

@@ -84,7 +84,7 @@ func (s *Session) prepare(ctx context.Context, command Command, o Options) error
 	if err := s.open(command); err != nil {
 		return err
 	}
-	head := runHeader{Command: command, Mode: string(modeOf(command, o)), Host: s.e.Settings.Host, PID: os.Getpid(), Options: o}
+	head := runHeader{Command: command, Mode: o.modeOf(command), Host: s.e.Settings.Host, PID: os.Getpid(), Options: o}
 	var err error
 	if head.BootID, err = bootID(procDir); err != nil {
 		return err
@@ -108,7 +108,7 @@ func (s *Session) prepare(ctx context.Context, command Command, o Options) error
 // choosePinPlan fills the session in from a fresh scan. What the domains' own
 // metadata says is meant is pinned before Nova is asked, however long that takes.
 func (s *Session) choosePinPlan(ctx context.Context, id string, head runHeader) error {
-	c := choice{e: s.e, command: head.Command, options: head.Options}
+	c := newChoice(s.e.Settings, s.e.scanner(), head.Command, head.Options)
 	if err := c.scan(ctx); err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func (s *Session) choosePinPlan(ctx context.Context, id string, head runHeader) 
 	if err := s.unpinOthers(ctx, c.selected.here); err != nil {
 		return err
 	}
-	plan, err := c.plan(ctx, s.cloud, s.resuming)
+	plan, err := s.e.makePlan(ctx, s.cloud, head.Command, head.Options, c.selected, s.resuming)
 	if err != nil {
 		return err
 	}
@@ -206,7 +206,7 @@ func (e *Engine) DryRun(ctx context.Context, command Command, o Options) (Plan, 
 	if err := o.Selection.Validate(); err != nil {
 		return Plan{}, err
 	}
-	c := choice{e: e, command: command, options: o}
+	c := newChoice(e.Settings, e.scanner(), command, o)
 	if err := c.scan(ctx); err != nil {
 		return Plan{}, err
 	}
@@ -217,7 +217,7 @@ func (e *Engine) DryRun(ctx context.Context, command Command, o Options) (Plan, 
 	if err := c.choose(ctx, cloud); err != nil {
 		return Plan{}, err
 	}
-	return c.plan(ctx, cloud, false)
+	return e.makePlan(ctx, cloud, command, o, c.selected, false)
 }
 
 // Plan returns what Execute will do.
@@ -329,7 +329,7 @@ func (s *Session) settled(uuid string) (InstanceReport, bool) {
 func (s *Session) report(ctx context.Context) RunReport {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := RunReport{Run: s.plan.Run, Command: string(s.plan.Command), Host: s.plan.Host, Mode: s.plan.Mode,
+	r := RunReport{Run: s.plan.Run, Command: s.plan.Command, Host: s.plan.Host, Mode: s.plan.Mode,
 		Started: s.started, Finished: time.Now().UTC(), Instances: []InstanceReport{}, Elsewhere: s.plan.Elsewhere, Warnings: s.plan.Warnings}
 	for _, ip := range s.plan.Instances {
 		if ir, ok := s.reports[ip.UUID]; ok {

@@ -1,6 +1,7 @@
 package recover
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"strings"
@@ -224,4 +225,12 @@ func (o RebootOptions) states() []string {
 		states = append(states, strings.ToUpper(s))
 	}
 	return states
+}
+
+// modeOf is the mode of a run of a command; only a rescue has another than reboot.
+func (o Options) modeOf(command Command) Mode {
+	if command != CommandRescue {
+		return ModeReboot
+	}
+	return cmp.Or(o.Mode, ModeReboot)
 }

@@ -1,9 +1,7 @@
 package recover
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,11 +21,18 @@ type room struct {
 	users  map[string]bool  // the instances that need any of it
 }
 
-// space checks, before the first pause, whether the copies fit with their
+// measuring finds out what a plan needs, by the device of each file system.
+type measuring struct {
+	root     *beneath.Root
+	settings Settings
+	rooms    map[uint64]*room
+}
+
+// fit checks, before the first pause, whether a plan's copies fit with their
 // headroom: a full file system pauses the healthy guests on it. When not all fit
-// at once it turns the run into one by one, and refuses what does not fit alone.
-func (p *planner) space(plan *Plan) error {
-	rooms := map[uint64]*room{}
+// at once it turns the plan into one by one, and refuses what does not fit alone.
+func fit(plan *Plan, root *beneath.Root, settings Settings) error {
+	m := &measuring{root: root, settings: settings, rooms: map[uint64]*room{}}
 	seen := map[string]bool{}
 	for _, ip := range plan.Work() {
 		for _, f := range ip.Files {
@@ -44,22 +49,22 @@ func (p *planner) space(plan *Plan) error {
 					continue
 				}
 				seen[key] = true
-				if err := p.need(rooms, ip, f, path, f.Writable && n == 0 && plan.Command == CommandRescue); err != nil {
+				if err := m.need(ip, f, path, f.Writable && n == 0 && plan.Command == CommandRescue); err != nil {
 					return err
 				}
 			}
 		}
 	}
-	for _, r := range rooms {
-		p.fit(plan, r)
+	for _, r := range m.rooms {
+		r.decide(plan)
 	}
 	slices.SortFunc(plan.Space, func(a, b SpacePlan) int { return int(b.Need - a.Need) })
 	return nil
 }
 
 // need adds one file to what its file system must have room for.
-func (p *planner) need(rooms map[uint64]*room, ip InstancePlan, f FilePlan, path string, temporary bool) error {
-	dir, err := p.nearest(path)
+func (m *measuring) need(ip InstancePlan, f FilePlan, path string, temporary bool) error {
+	dir, err := m.root.Nearest(path)
 	if err != nil {
 		return err
 	}
@@ -68,16 +73,16 @@ func (p *planner) need(rooms map[uint64]*room, ip InstancePlan, f FilePlan, path
 	if err != nil {
 		return err
 	}
-	r := rooms[st.Dev]
+	r := m.rooms[st.Dev]
 	if r == nil {
 		space, err := dir.Statfs()
 		if err != nil {
 			return err
 		}
 		r = &room{each: map[string]int64{}, users: map[string]bool{}, SpacePlan: SpacePlan{Path: dir.Path(), Free: int64(space.Free),
-			Headroom: int64(float64(space.Total) * p.settings.Headroom)}}
-		r.Clones = clones(filepath.Join(p.settings.Root, dir.Path()), space.Magic)
-		rooms[st.Dev] = r
+			Headroom: int64(float64(space.Total) * m.settings.Headroom)}}
+		r.Clones = clones(filepath.Join(m.settings.Root, dir.Path()), space.Magic)
+		m.rooms[st.Dev] = r
 	}
 	mirrored := ip.Action == ActionLive && f.Writable // which is no clone
 	if r.Clones && f.Device == st.Dev && !mirrored {
@@ -93,8 +98,8 @@ func (p *planner) need(rooms map[uint64]*room, ip InstancePlan, f FilePlan, path
 	return nil
 }
 
-// fit decides what becomes of the plan with that much room.
-func (p *planner) fit(plan *Plan, r *room) {
+// decide decides what becomes of a plan with that much room.
+func (r *room) decide(plan *Plan) {
 	plan.Space = append(plan.Space, r.SpacePlan)
 	free := r.Free - r.Headroom
 	if r.Need <= free {
@@ -109,17 +114,6 @@ func (p *planner) fit(plan *Plan, r *room) {
 			plan.Instances[n] = ip.refuse("%v on the file system of %s: it needs %s, %s are free, and %s of those must stay free: make room, or move other files away", ErrNoSpace, r.Path,
 				humanize.IBytes(uint64(alone)), humanize.IBytes(uint64(r.Free)), humanize.IBytes(uint64(r.Headroom)))
 		}
-	}
-}
-
-// nearest opens the nearest directory above path that exists.
-func (p *planner) nearest(path string) (*beneath.Dir, error) {
-	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
-		d, err := p.root.OpenDir(dir)
-		if errors.Is(err, fs.ErrNotExist) && dir != "/" {
-			continue
-		}
-		return d, err
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -76,6 +77,17 @@ func (r *Root) OpenDir(path string) (*Dir, error) {
 	}
 	defer w.close()
 	return w.dir()
+}
+
+// Nearest opens the nearest directory above path that exists.
+func (r *Root) Nearest(path string) (*Dir, error) {
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		d, err := r.OpenDir(dir)
+		if errors.Is(err, fs.ErrNotExist) && dir != "/" {
+			continue
+		}
+		return d, err
+	}
 }
 
 // MkdirAll walks as OpenDir does and makes every directory that is missing.

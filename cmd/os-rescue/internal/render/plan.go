@@ -48,9 +48,9 @@ func planTitle(plan recover.Plan) string {
 		title = "Plan of a reboot by the scans of other hosts"
 	case plan.Command == recover.CommandReboot, plan.Command == recover.CommandBackup:
 	case plan.Options.Offline:
-		title += ", mode " + orDash(plan.Mode) + ", without Nova"
+		title += ", mode " + orDash(string(plan.Mode)) + ", without Nova"
 	default:
-		title += ", mode " + orDash(plan.Mode)
+		title += ", mode " + orDash(string(plan.Mode))
 	}
 	return title
 }

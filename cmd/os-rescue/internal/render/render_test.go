@@ -211,7 +211,7 @@ func TestASumNamesWhatTheCommandDid(t *testing.T) {
 	for command, want := range map[recover.Command]string{
 		recover.CommandRescue: "1 rescued.", recover.CommandBackup: "1 backed up.", recover.CommandRestore: "1 restored.", recover.CommandReboot: "1 rebooted.",
 	} {
-		r := recover.RunReport{Command: string(command), Instances: []recover.InstanceReport{{Outcome: recover.OutcomeRescued}}}
+		r := recover.RunReport{Command: command, Instances: []recover.InstanceReport{{Outcome: recover.OutcomeRescued}}}
 		if got := runSum(r); got != want {
 			t.Errorf("%s: %q, want %q", command, got, want)
 		}

@@ -47,7 +47,7 @@ func (t Text) Run(w io.Writer, r recover.RunReport, o recover.Options) error {
 }
 
 func (t Text) runTable(p *page, r recover.RunReport) {
-	reboot := r.Command == string(recover.CommandReboot)
+	reboot := r.Command == recover.CommandReboot
 	var rows [][]any
 	for _, i := range r.Instances {
 		note := ""
@@ -57,7 +57,7 @@ func (t Text) runTable(p *page, r recover.RunReport) {
 		if proof := proofText(i); proof != "" {
 			note = strings.TrimSuffix(proof+"; "+note, "; ")
 		}
-		row := []any{console.Clean(i.Domain), short(i.Name, 24), t.paint(outcomeColor(i.Outcome), outcomeText(r.Command, i.Outcome))}
+		row := []any{console.Clean(i.Domain), short(i.Name, 24), t.paint(outcomeColor(i.Outcome), outcomeText(string(r.Command), i.Outcome))}
 		if reboot {
 			row = append(row, secondsOrDash(rebootSeconds(i)), note)
 		} else {
@@ -106,7 +106,7 @@ func runSum(r recover.RunReport) string {
 	var parts []string
 	for _, o := range []recover.Outcome{recover.OutcomeRescued, recover.OutcomeIntact, recover.OutcomeSkipped, recover.OutcomeFailed} {
 		if n[o] > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n[o], outcomeText(r.Command, o)))
+			parts = append(parts, fmt.Sprintf("%d %s", n[o], outcomeText(string(r.Command), o)))
 		}
 	}
 	if unsettled := n[""]; unsettled > 0 {

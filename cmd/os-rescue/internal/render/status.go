@@ -155,7 +155,7 @@ func stepSeconds(s recover.StepStatus) string {
 
 // outcomes counts a run's instances by how they ended.
 func outcomes(r recover.RunStatus) string {
-	report := recover.RunReport{Command: string(r.Command)}
+	report := recover.RunReport{Command: r.Command}
 	for _, i := range r.Instances {
 		report.Instances = append(report.Instances, recover.InstanceReport{Outcome: i.Outcome})
 	}
