@@ -25,7 +25,9 @@ type app struct {
 	stderr *console.Stderr
 	stdin  *bufio.Reader // the answers of a person
 	began  bool          // the command line was understood
-	check  *check        // "os-rescue check", which has exit codes of its own
+
+	// endings has the commands that end with exit codes of their own.
+	endings map[*cobra.Command]ending
 
 	reload atomic.Pointer[func()] // what SIGHUP means to a daemon; nil: to stop
 
@@ -34,6 +36,11 @@ type app struct {
 	noColor    bool
 	quiet      bool
 }
+
+// ending turns the error of a call, nil if there was none, into the one that the
+// call ends with. cmd is the command that ran: the root command when cobra did not
+// understand the command line.
+type ending func(cmd *cobra.Command, err error) error
 
 // run carries out one call and returns its exit code.
 func run(sys system) int {
@@ -47,16 +54,13 @@ func run(sys system) int {
 	root.SetOut(sys.stdout)
 	root.SetErr(a.stderr)
 	cmd, err := root.ExecuteContextC(ctx)
-	if isCheck(root, cmd, sys.args) {
-		return a.check.end(cmd, err)
-	}
-	if err == nil {
-		return exitOK
-	}
-	if !a.began {
+	if err != nil && !a.began {
 		err = usageError{err}
 	}
-	if !told(err) {
+	if end := a.endings[meant(root, cmd, sys.args)]; end != nil {
+		err = end(cmd, err)
+	}
+	if err != nil && !told(err) {
 		a.say("os-rescue: %s", err)
 	}
 	if errors.As(err, &usageError{}) {
@@ -148,7 +152,11 @@ func globalFlags(cmd *cobra.Command) []string {
 // flagOf names the flag of a command that sets a key of the configuration.
 func flagOf(cmd *cobra.Command) map[string]string {
 	flags := map[string]string{
-		"libvirt.uri": "libvirt-uri", "os_cloud": "os-cloud", "log.level": "log-level", "log.format": "log-format", "parallel": "parallel",
+		"libvirt.uri": "libvirt-uri",
+		"os_cloud":    "os-cloud",
+		"log.level":   "log-level",
+		"log.format":  "log-format",
+		"parallel":    "parallel",
 	}
 	if cmd.Flags().Lookup(maxPause) != nil {
 		for key, flag := range map[string]string{

@@ -11,14 +11,12 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/metrics"
 	"github.com/os-rescue/os-rescue/recover"
 )
 
 const (
-	checkName    = "check"
 	checkTimeout = 10 * time.Second
 	// checkGrace is for a check that has come to its end, to say what it found out
 	// until then.
@@ -37,34 +35,10 @@ type check struct {
 
 func newCheck(a *app) *cobra.Command {
 	c := &check{a: a}
-	a.check = c
 	cmd := &cobra.Command{
-		Use:   checkName,
+		Use:   "check",
 		Short: "Say how this host is, for cron and monitoring; changes nothing",
-		Long: `Says whether instances of this host have lost files, as a plugin of Nagios or Icinga
-does: one line with the level, what is wrong and performance data, then
-the instances that are affected. Where the guard runs it is asked; else the host
-is scanned.
-
-  0 OK        no instance has lost files
-  1 WARNING   files are displaced; a run was interrupted; an instance runs on other
-              files while its deleted ones are held; deleted files take more than
-              --warning-held; the guard is missing (--require-guard), has problems, or
-              has not scanned for --max-age
-  2 CRITICAL  instances have lost files (--critical of them or more), held or not; an
-              interrupted run left a live rescue half done; deleted files take more
-              than --critical-held
-  3 UNKNOWN   it could not be found out: bad usage or configuration, not root, no
-              libvirt, an instance that can't be looked at, --timeout is over
-
-Of several levels CRITICAL counts before UNKNOWN, UNKNOWN before WARNING. Every
-error of this command, and --help, ends with 3: a mistake is never OK.
-
-A delete through Nova can look like a loss for a moment: have your monitoring check
-twice before it wakes somebody.
-
---prometheus also writes the result to a file for node_exporter's textfile
-collector, at every level. Such a file must end in .prom.`,
+		Long:  help("check"),
 		Example: `  os-rescue check
   os-rescue check --require-guard --warning-held 50GiB --critical-held 200GiB
   os-rescue check --output json | jq -r '.findings[] | "\(.level) \(.text)"'
@@ -77,11 +51,14 @@ collector, at every level. Such a file must end in .prom.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd) },
 	}
+	a.endings[cmd] = c.end
 	f := cmd.Flags()
 	f.IntVar(&c.options.Warning, "warning", 1, "WARNING from this `number` of instances with lost files on")
 	f.IntVar(&c.options.Critical, "critical", 1, "CRITICAL from this `number` of instances with lost files on")
-	f.Var((*byteSize)(&c.options.WarningHeld), "warning-held", "WARNING when deleted files that are still open take more `bytes` than this, like 50GiB; 0 is no limit")
-	f.Var((*byteSize)(&c.options.CriticalHeld), "critical-held", "CRITICAL when they take more `bytes` than this; 0 is no limit")
+	f.Var((*byteSize)(&c.options.WarningHeld), "warning-held",
+		"WARNING when deleted files that are still open take more `bytes` than this, like 50GiB; 0 is no limit")
+	f.Var((*byteSize)(&c.options.CriticalHeld), "critical-held",
+		"CRITICAL when they take more `bytes` than this; 0 is no limit")
 	f.DurationVar(&c.options.MaxAge, "max-age", recover.DefaultCheckMaxAge, "how old the guard's last scan may be")
 	f.BoolVar(&c.options.RequireGuard, "require-guard", false, "WARNING when no guard runs on this host")
 	f.DurationVar(&c.timeout, "timeout", checkTimeout, "UNKNOWN when it takes longer")
@@ -148,72 +125,39 @@ func (c *check) look(cmd *cobra.Command) (recover.CheckReport, error) {
 	})
 }
 
-// end says what the check found, or what it ended with, and returns its exit code.
-// After --help there is neither.
-func (c *check) end(cmd *cobra.Command, err error) int {
+// end says what the check found, or what it ended with, and ends with that level's
+// exit code. After --help there is neither.
+func (c *check) end(cmd *cobra.Command, err error) error {
 	if err == nil && c.report == nil {
-		return recover.CheckUnknown.Code()
+		return levelError(recover.CheckUnknown)
 	}
 	if err != nil {
 		report := recover.UnmadeCheck(c.a.sys.hostname, err)
-		if !c.a.began || errors.Is(err, recover.ErrUsage) {
+		if errors.Is(err, recover.ErrUsage) {
 			report.Findings[0].Next = "os-rescue check --help"
 		}
 		c.report = &report
 	}
 	if c.prometheus != "" {
 		if err := metrics.WriteFile(c.prometheus, *c.report, thisBuild().forMetrics()); err != nil {
-			c.report.Add(recover.Finding{Level: recover.CheckUnknown, Kind: recover.FindingNotLooked, Text: fmt.Sprintf("the metrics could not be written: %v", err)})
+			c.report.Add(recover.Finding{
+				Level: recover.CheckUnknown, Kind: recover.FindingNotLooked, Text: fmt.Sprintf("the metrics could not be written: %v", err),
+			})
 		}
 	}
 	err = c.a.result(*c.report, func(w io.Writer) error { return c.a.text(cmd, w).Check(w, *c.report, c.options) })
 	if err != nil {
-		c.a.say("os-rescue: %s", err)
-		return recover.CheckUnknown.Code()
+		return err // exit code 3, which is UNKNOWN
 	}
-	return c.report.Level.Code()
+	return levelError(c.report.Level)
 }
 
-// isCheck says whether a command line was meant for the check, also when it could
-// not be understood.
-func isCheck(root, found *cobra.Command, args []string) bool {
-	if found != nil && found != root {
-		return found.Name() == checkName
-	}
-	skip := false
-	for _, arg := range args {
-		switch {
-		case skip:
-			skip = false
-		case !strings.HasPrefix(arg, "-"):
-			return arg == checkName
-		default:
-			f := flagNamed(root, arg)
-			skip = f != nil && f.NoOptDefVal == ""
-		}
-	}
-	return false
-}
-
-// flagNamed returns the flag that takes the next argument for its value, if arg is
-// one that does; nil for one that has its value with it, and for what is none.
-func flagNamed(cmd *cobra.Command, arg string) *pflag.Flag {
-	name := strings.TrimLeft(arg, "-")
-	switch {
-	case name == "" || strings.Contains(name, "="):
-		return nil
-	case strings.HasPrefix(arg, "--"):
-		if f := cmd.PersistentFlags().Lookup(name); f != nil {
-			return f
-		}
-		return cmd.Flags().Lookup(name)
-	case len(name) > 1:
+// levelError is what a check ends with that has written its result; nil for OK.
+func levelError(level recover.CheckLevel) error {
+	if level == recover.CheckOK {
 		return nil
 	}
-	if f := cmd.PersistentFlags().ShorthandLookup(name); f != nil {
-		return f
-	}
-	return cmd.Flags().ShorthandLookup(name)
+	return &exitError{code: level.Code(), text: "the level is " + string(level), told: true}
 }
 
 // byteSize is a flag's number of bytes, with a unit if there is one.

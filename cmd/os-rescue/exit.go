@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/config"
@@ -19,50 +20,80 @@ const (
 	exitInterrupted = 130 // interrupted and rolled back
 )
 
+// exitError is an error of a command that carries its exit code.
+type exitError struct {
+	code int
+	text string
+	told bool // the results have spelled it out already
+}
+
+func (e *exitError) Error() string { return e.text }
+
+// Is makes the error match its exit code.
+func (e *exitError) Is(target error) bool { return target == withCode(e.code) }
+
+// withCode is a target of errors.Is: it matches every exitError with this code.
+type withCode int
+
+func (c withCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
+
 var (
 	// errUnrescued: the run's report, which was written, says which and why.
-	errUnrescued = errors.New("not every instance was rescued")
+	errUnrescued = &exitError{code: exitUnrescued, text: "not every instance was rescued", told: true}
 	// errUnknown: the scan could not look at every instance.
-	errUnknown = errors.New("not every instance could be looked at")
+	errUnknown = &exitError{code: exitUnrescued, text: "not every instance could be looked at", told: true}
 	// errInterrupted: the run was stopped by a signal.
-	errInterrupted = errors.New("interrupted")
+	errInterrupted = &exitError{code: exitInterrupted, text: "interrupted", told: true}
 	// errDeclined: the operator was asked, and did not say yes.
-	errDeclined = errors.New("not confirmed: nothing was changed")
+	errDeclined = &exitError{code: exitUnrescued, text: "not confirmed: nothing was changed"}
 	// errNoConsent: there is nobody to ask.
-	errNoConsent = errors.New("this needs consent")
+	errNoConsent = &exitError{code: exitUsage, text: "this needs consent"}
 	// errNotRoot: only root can read what other users' processes hold.
-	errNotRoot = errors.New("this needs root: it reads other users' open files and gives files to other users")
+	errNotRoot = &exitError{code: exitUnusable, text: "this needs root: it reads other users' open files and gives files to other users"}
 	// errOutput: the results could not be written.
-	errOutput = errors.New("can't write the results")
+	errOutput = &exitError{code: exitUnusable, text: "can't write the results"}
 )
 
-// exitCode is what the process ends with. An error is never 0.
+// exitCode is what the process ends with. An error is never 0. Of several joined
+// errors the first of these codes counts.
 func exitCode(err error) int {
-	is := func(targets ...error) bool {
-		for _, target := range targets {
+	if err == nil {
+		return exitOK
+	}
+	for _, code := range []int{exitInterrupted, exitUsage, exitUnrescued, exitUnusable} {
+		for _, target := range append(kinds(code), withCode(code)) {
 			if errors.Is(err, target) {
-				return true
+				return code
 			}
 		}
-		return false
 	}
-	switch {
-	case err == nil:
-		return exitOK
-	case is(errInterrupted, context.Canceled):
-		return exitInterrupted
-	case is(recover.ErrUsage, recover.ErrNothingSelected, recover.ErrNoProject, recover.ErrAmbiguous, recover.ErrNoInstance, recover.ErrNoRun, config.ErrInvalid, errNoConsent):
-		return exitUsage
-	case is(errUnrescued, errUnknown, errDeclined, recover.ErrNoSpace, recover.ErrConflict, recover.ErrRefused, recover.ErrOlder, recover.ErrUnproven):
-		return exitUnrescued
-	case is(recover.ErrUnusable, recover.ErrBusy, recover.ErrUnavailable, recover.ErrCloudUnavailable, recover.ErrCredentials, recover.ErrForbidden, nova.ErrTooOld, errNotRoot, errOutput, fs.ErrPermission):
-		return exitUnusable
-	default:
-		return exitUnrescued
+	return exitUnrescued
+}
+
+// kinds returns the errors of other packages, which have no exit code, that end
+// the process with this one.
+func kinds(code int) []error {
+	switch code {
+	case exitInterrupted:
+		return []error{context.Canceled}
+	case exitUsage:
+		return []error{
+			recover.ErrUsage, recover.ErrNothingSelected, recover.ErrNoProject, recover.ErrAmbiguous, recover.ErrNoInstance, recover.ErrNoRun,
+			config.ErrInvalid,
+		}
+	case exitUnrescued:
+		return []error{recover.ErrNoSpace, recover.ErrConflict, recover.ErrRefused, recover.ErrOlder, recover.ErrUnproven}
+	case exitUnusable:
+		return []error{
+			recover.ErrUnusable, recover.ErrBusy, recover.ErrUnavailable, recover.ErrCloudUnavailable, recover.ErrCredentials, recover.ErrForbidden,
+			nova.ErrTooOld, fs.ErrPermission,
+		}
 	}
+	return nil
 }
 
 // told is true for an error that the results have spelled out already.
 func told(err error) bool {
-	return err == errUnrescued || err == errUnknown || err == errInterrupted //nolint:errorlint // wrapped, it says more
+	own, ok := err.(*exitError) //nolint:errorlint // wrapped, it says more
+	return ok && own.told
 }

@@ -19,6 +19,7 @@ func TestEveryKindOfErrorHasItsExitCodeAndNoneIsZero(t *testing.T) {
 	}{
 		{nil, 0},
 		{errUnrescued, 1}, {errUnknown, 1}, {errDeclined, 1},
+		{levelError(recover.CheckWarning), 1}, {levelError(recover.CheckCritical), 2}, {levelError(recover.CheckUnknown), 3},
 		{recover.ErrNoSpace, 1}, {recover.ErrConflict, 1}, {recover.ErrRefused, 1}, {recover.ErrOlder, 1}, {recover.ErrUnproven, 1},
 		{errors.New("anything else"), 1},
 		{recover.ErrUsage, 2}, {recover.ErrNothingSelected, 2}, {recover.ErrNoRun, 2}, {config.ErrInvalid, 2}, {errNoConsent, 2},
@@ -28,6 +29,10 @@ func TestEveryKindOfErrorHasItsExitCodeAndNoneIsZero(t *testing.T) {
 		{recover.ErrCloudUnavailable, 3}, {recover.ErrCredentials, 3}, {recover.ErrForbidden, 3}, {nova.ErrTooOld, 3},
 		{errInterrupted, 130}, {context.Canceled, 130}, {stoppedBy{"SIGTERM"}, 130},
 		{errors.Join(errInterrupted, recover.ErrUnusable), 130},
+		{errors.Join(errUnrescued, context.Canceled), 130},
+		{errors.Join(recover.ErrRefused, errOutput), 1},
+		{errors.Join(errOutput, errUnrescued), 1},
+		{errors.Join(recover.ErrUnusable, errNoConsent), 2},
 		{&recover.InstanceError{Domain: "d", Err: recover.ErrUnproven}, 1},
 	} {
 		if got := exitCode(c.err); got != c.want {

@@ -20,24 +20,7 @@ func newGuard(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "guard",
 		Short: "Hold every instance file open and watch for deletions; a daemon for every compute node",
-		Long: `Holds a read-only descriptor of every file of this host's instances, running or
-not, so that no data is lost whoever deletes files, reboots or stops an instance;
-and keeps what is small and held by nobody: disk.info, and each domain's definition.
-
-It notices a deletion at once, says so in its log, raises its metrics, and with
-guard.lock in the configuration locks the affected instances in Nova, so that their
-owners can't reboot them. Everything can be rescued from what it holds, also when
-libvirt and QEMU have nothing any more: see "os-rescue scan".
-
-What is deleted in the ordinary way is let go within seconds: when Nova says that
-the instance was deleted or has moved, or its running QEMU has no such file. When
-Nova can't be asked, after guard.grace; and when free space falls under
-guard.min_free_percent. What an instance needs that still exists is held without
-limit: when you know better, "os-rescue guard release UUID" lets it go.
-
-It runs under systemd (os-rescue-guard.service), which keeps the descriptors while
-it is restarted. SIGHUP has it read its configuration again. It needs no Nova; what
-it needs of Nova for more is in docs/openstack.md.`,
+		Long:  help("guard"),
 		Example: `  systemctl enable --now os-rescue-guard
   os-rescue guard --log-level debug
   os-rescue status`,
@@ -51,12 +34,9 @@ it needs of Nova for more is in docs/openstack.md.`,
 func newGuardRelease(a *app) *cobra.Command {
 	yes := false
 	cmd := &cobra.Command{
-		Use:   "release UUID",
-		Short: "Let the guard's deleted files of an instance go: they are not needed any more",
-		Long: `The guard holds the deleted files of an instance that still exists, without limit.
-When the instance was restored in another way, or its data is not needed, this lets
-them go, and their room is free. What nobody else has open is gone for good then:
-it asks first, or needs --yes.`,
+		Use:     "release UUID",
+		Short:   "Let the guard's deleted files of an instance go: they are not needed any more",
+		Long:    help("guard-release"),
 		Example: `  os-rescue guard release 6f0c1f4e-3d53-4c9c-8a83-0d5b0c1f9a11`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -94,12 +74,14 @@ func (a *app) mayRelease(ctx context.Context, i recover.Incident, yes bool) erro
 		return nil
 	}
 	if !a.interactive() {
-		return fmt.Errorf("%w: what nobody else has open of the deleted files of %s would be gone for good: add --yes, or run it on a terminal. Nothing was changed", errNoConsent, i.Domain)
+		return fmt.Errorf("%w: what nobody else has open of the deleted files of %s would be gone for good: "+
+			"add --yes, or run it on a terminal. Nothing was changed", errNoConsent, i.Domain)
 	}
 	for _, path := range i.Paths {
 		a.say("  %s", path)
 	}
-	a.say("The guard holds these deleted files of %s (%s). What nobody else has open is gone for good. Type yes to let them go:", i.Domain, i.UUID)
+	a.say("The guard holds these deleted files of %s (%s). What nobody else has open is gone for good. Type yes to let them go:",
+		i.Domain, i.UUID)
 	return agreed(ctx, a.stdin)
 }
 

@@ -32,12 +32,14 @@ func (f *runFlags) addSelectors(cmd *cobra.Command, all string) {
 // addNovaSelectors adds what only Nova and Keystone can tell apart.
 func (f *runFlags) addNovaSelectors(cmd *cobra.Command) {
 	s := &f.options.Selection
-	cmd.Flags().StringVar(&s.ProjectDomain, "project-domain", "", "the Keystone `domain` of --project, where several have a project of that name")
+	cmd.Flags().StringVar(&s.ProjectDomain, "project-domain", "",
+		"the Keystone `domain` of --project, where several have a project of that name")
 	cmd.Flags().StringVar(&s.Host, "host", "", "leave out what Nova has on another compute `host` than this")
 }
 
 func (f *runFlags) addOffline(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&f.options.Offline, "offline", false, "work through libvirt alone: never ask Nova, lock nothing, start the domains by libvirt")
+	cmd.Flags().BoolVar(&f.options.Offline, "offline", false,
+		"work through libvirt alone: never ask Nova, lock nothing, start the domains by libvirt")
 }
 
 func (f *runFlags) addAcceptLoss(cmd *cobra.Command) {
@@ -56,7 +58,8 @@ func (f *runFlags) addConsent(cmd *cobra.Command) {
 }
 
 func (f *runFlags) addPublish(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&f.options.ReplaceExisting, "replace-existing", false, "move aside (never delete) what stands where a file belongs and differs from it")
+	cmd.Flags().BoolVar(&f.options.ReplaceExisting, "replace-existing", false,
+		"move aside (never delete) what stands where a file belongs and differs from it")
 	cmd.Flags().BoolVar(&f.options.AcceptShared, "accept-shared", false,
 		"with --offline: the files are on a file system that other hosts may write too, and you know that no other host runs the instance")
 	cmd.Flags().BoolVar(&f.options.NoReboot, "no-reboot", false, "put the files back and leave the domains off")
@@ -65,8 +68,12 @@ func (f *runFlags) addPublish(cmd *cobra.Command) {
 // addMode adds how a rescue goes about it. What they set is a configuration's too.
 func (f *runFlags) addMode(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.String("mode", "reboot", "how a lost disk comes back: reboot; live: while the guest runs on; auto: live where it can be, else reboot")
-	flags.String("verify", "", "how a live rescue is proven: running (compared in full, while the guest runs on), full (compared while it is suspended), structure (checked as an image, not compared) (default: the first of these that the host can do, full only within --max-pause)")
+	flags.String("mode", "reboot",
+		"how a lost disk comes back: reboot; live: while the guest runs on; auto: live where it can be, else reboot")
+	flags.String("verify", "", "how a live rescue is proven: "+
+		"running (compared in full, while the guest runs on), full (compared while it is suspended), "+
+		"structure (checked as an image, not compared) "+
+		"(default: the first of these that the host can do, full only within --max-pause)")
 	flags.String(maxPause, "30s", "the longest suspend for a comparison that nobody asked for with --verify full")
 	flags.String("bandwidth", "0", "the most `bytes` per second that a live rescue copies of each disk, like 100M; 0 is no limit")
 	flags.String("timeout", "0s", "give a live rescue up whose disks are not mirrored by then; 0s never does")

@@ -21,22 +21,7 @@ func newReboot(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "reboot {--project NAME|ID | --instance UUID ... | --all}",
 		Short: "Hard reboot instances through Nova after an incident, and wait until they are in service",
-		Long: `Hard reboots the selected instances through Nova, a few at a time, and waits for
-each until it is ACTIVE and its domain runs. It is for when the files are back
-and Nova, libvirt and the guests are to agree again.
-
-Nova ends a guest before it looks for its disk. So an instance is rebooted only
-if its domain was scanned a moment ago and misses nothing: one with lost or
-displaced files is left alone and named. One that Nova is rebooting already is
-waited for, not rebooted twice. What was interrupted is finished by "os-rescue
-resume".
-
-Without --scan-report the instances of this host are meant, and it is scanned.
-With --scan-report FILE, which may be repeated, the scans were made on other hosts
-by "os-rescue scan --output json", and it is their instances that are meant: one
-place can reboot for many hosts, and libvirt is not needed there. A FILE may have
-the scans of several hosts one after the other; - is standard input, and needs
---yes. A scan older than --scan-max-age is refused.`,
+		Long:  help("reboot"),
 		Example: `  os-rescue reboot --project shop --dry-run
   os-rescue reboot --all --max-parallel 4 --batch-size 20 --batch-wait 1m
   os-rescue reboot --project shop --state ACTIVE --state ERROR --yes
@@ -51,7 +36,8 @@ the scans of several hosts one after the other; - is standard input, and needs
 			r := &f.options.Reboot
 			if r.Remote = len(reports) > 0; r.Remote {
 				if slices.Contains(reports, "-") && !f.yes && !f.dryRun {
-					return fmt.Errorf("%w: standard input is the scan report, so nobody can be asked: add --yes, or --dry-run to see the plan", recover.ErrUsage)
+					return fmt.Errorf("%w: standard input is the scan report, so nobody can be asked: "+
+						"add --yes, or --dry-run to see the plan", recover.ErrUsage)
 				}
 				if r.Reports, err = scanreport.Read(reports, a.stdin); err != nil {
 					return err
@@ -65,12 +51,14 @@ the scans of several hosts one after the other; - is standard input, and needs
 	f.addNovaSelectors(cmd)
 	f.addAcceptLoss(cmd)
 	f.addConsent(cmd)
-	cmd.Flags().StringSliceVar(&r.States, "state", nil, "only instances of this `status`: "+strings.Join(rebootable(), ", ")+"; may be repeated (default ACTIVE)")
+	cmd.Flags().StringSliceVar(&r.States, "state", nil,
+		"only instances of this `status`: "+strings.Join(rebootable(), ", ")+"; may be repeated (default ACTIVE)")
 	cmd.Flags().Int(maxParallel, 2, "how many instances are rebooted at a time")
 	cmd.Flags().IntVar(&r.BatchSize, "batch-size", 0, "reboot this many, then wait for --batch-wait (default: all in one go)")
 	cmd.Flags().DurationVar(&r.BatchWait, "batch-wait", 0, "how long to wait after each batch: 90s, 5m")
 	cmd.Flags().DurationVar(&r.Timeout, "timeout", 0, "how long each instance may take (default: reboot_timeout of the configuration, 5m)")
-	cmd.Flags().StringArrayVar(&reports, "scan-report", nil, "a `file` with the scan of another host, as JSON; - is standard input; may be repeated")
+	cmd.Flags().StringArrayVar(&reports, "scan-report", nil,
+		"a `file` with the scan of another host, as JSON; - is standard input; may be repeated")
 	cmd.Flags().DurationVar(&r.MaxAge, "scan-max-age", 10*time.Minute, "how old a scan report may be")
 	return cmd
 }
@@ -81,7 +69,8 @@ func (f *runFlags) checkReboot(cmd *cobra.Command) error {
 	for n, state := range r.States {
 		r.States[n] = strings.ToUpper(state)
 		if !slices.Contains(rebootable(), r.States[n]) {
-			return fmt.Errorf("%w: --state is %q: it must be one of %s, from which Nova can hard reboot", recover.ErrUsage, state, strings.Join(rebootable(), ", "))
+			return fmt.Errorf("%w: --state is %q: it must be one of %s, from which Nova can hard reboot",
+				recover.ErrUsage, state, strings.Join(rebootable(), ", "))
 		}
 	}
 	switch {

@@ -10,10 +10,7 @@ func newReport(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "report RUN",
 		Short: "Show what a run did, as it was shown at its end",
-		Long: `Shows the result of a run again, from its journal: how each instance fared, for
-how long it was paused and down, and every error in full.
-
-RUN is what "os-rescue status" shows, or its beginning. libvirt is not needed.`,
+		Long:  help("report"),
 		Example: `  os-rescue report 20261122-1804
   os-rescue report 20261122-1804 --output json`,
 		Args: cobra.ExactArgs(1),

@@ -11,15 +11,7 @@ func newRestore(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore --from DIR",
 		Short: "Put a backup's files back; refuses a backup that the guest has outrun",
-		Long: `Puts the files of a backup back where they belong, with their owners and modes,
-and hard reboots the instances through Nova; with --offline libvirt starts them.
-A domain that still runs is destroyed first. Without a selector, every instance of
-the backup is restored that is on this host.
-
-A backup is refused when the guest may have written since it was taken: when it
-can't be proven that its QEMU is the same one and has written nothing. With
---accept-older it is restored all the same, and what the guest wrote since is
-gone.`,
+		Long:  help("restore"),
 		Example: `  os-rescue restore --from /mnt/backup --dry-run
   os-rescue restore --from /mnt/backup --instance 6f0c1f4e-3d53-4c9c-8a83-0d5b0c1f9a11
   os-rescue restore --from /mnt/backup --no-reboot --yes`,

@@ -23,17 +23,7 @@ func newResume(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "resume [RUN]",
 		Short: "Finish an interrupted run",
-		Long: `Goes on where a run ended that was killed, or whose host went down, or that Nova
-left in the middle. What was copied is proven again, a guest that was left paused
-goes on, every instance ends in the state it was found in, and is unlocked if the
-run had locked it. Without RUN, all unfinished runs are finished, the oldest
-first; with --output json that is one document per run.
-
-With --offline Nova is not asked, even if the run had begun with it: domains are
-started by libvirt. What is locked in Nova stays locked, and the result says so;
-a later resume without --offline unlocks it.
-
-RUN is what "os-rescue status" shows, or its beginning.`,
+		Long:  help("resume"),
 		Example: `  os-rescue resume
   os-rescue resume 20261122-1804 --yes
   os-rescue resume --offline`,

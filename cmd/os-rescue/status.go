@@ -13,11 +13,7 @@ func newStatus(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status [RUN]",
 		Short: "Show the runs and where they stand",
-		Long: `Lists the runs of this host, the newest first, and what the keeper holds: the
-process that keeps lost files open while a run is under way or unfinished; and what
-the guard holds, where one runs, and its incidents. With RUN, shows each instance of that run and its steps.
-
-RUN is what the list shows, or its beginning. libvirt is not needed.`,
+		Long:  help("status"),
 		Example: `  os-rescue status
   os-rescue status 20261122-1804
   os-rescue status --output json | jq -r '.runs[] | select(.state == "interrupted") | .run'`,

@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
+
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/config"
 )
 
 func TestVersionSaysWhatTheToolchainStamped(t *testing.T) {
@@ -52,4 +54,11 @@ func TestEveryCommandHasAManualPageAndALongHelpWithAnExample(t *testing.T) {
 		}
 	}
 	check(newRoot(&app{}))
+}
+
+func TestTheHelpNamesTheConfigurationThatIsRead(t *testing.T) {
+	o := do(t, &fake{}, call{args: "--help"})
+	if !strings.Contains(o.out, "Configuration: "+config.DefaultFile+",") || !strings.Contains(o.out, "("+config.EnvPrefix+"LOG_LEVEL ") {
+		t.Error(o.out)
+	}
 }

@@ -94,7 +94,8 @@ func guardOptions(c config.Config) recover.GuardOptions {
 			return nil, err
 		}
 		if client.Admin() {
-			return nil, fmt.Errorf("%w: the credentials of guard.os_cloud (%s) have the role admin, and the guard does not use a cloud admin's: give it an account with the rights that docs/openstack.md lists", recover.ErrRefused, c.GuardCloud)
+			return nil, fmt.Errorf("%w: the credentials of guard.os_cloud (%s) have the role admin, and the guard does not use a cloud admin's: "+
+				"give it an account with the rights that docs/openstack.md lists", recover.ErrRefused, c.GuardCloud)
 		}
 		return client, nil
 	}

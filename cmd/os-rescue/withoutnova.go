@@ -34,7 +34,8 @@ func attempt[T any](ctx context.Context, w withoutNova, prepare func(offline boo
 	case !w.possible:
 		return ready, fmt.Errorf("%w. Nothing was changed. Next: run it again when that is cured", err)
 	case !away || w.yes || !w.a.interactive():
-		return ready, fmt.Errorf("%w. Nothing was changed. Next: cure that, or go on without Nova: add --offline (the domains are started by libvirt, and nothing is locked)", err)
+		return ready, fmt.Errorf("%w. Nothing was changed. Next: cure that, or go on without Nova: "+
+			"add --offline (the domains are started by libvirt, and nothing is locked)", err)
 	}
 	w.a.askOffline(err)
 	if no := agreed(ctx, w.a.stdin); no != nil {

@@ -49,7 +49,8 @@ func (t Text) elsewhere(p *page, all []recover.Elsewhere, command recover.Comman
 		p.line("On %s: %s", console.Clean(host), t.paint(bold, there(command, o, hosts[host])))
 	}
 	if unknown {
-		p.line("Not known: the cell of the instance does not answer, so it may be on any host, also on this one. Run it again when the cell is back.")
+		p.line("Not known: the cell of the instance does not answer, so it may be on any host, also on this one. " +
+			"Run it again when the cell is back.")
 	}
 }
 

@@ -185,7 +185,9 @@ func actionText(plan recover.Plan, i recover.InstancePlan) string {
 	case recover.ActionPutBack:
 		return "put back while it runs, with no pause"
 	case recover.ActionLive:
-		return "live, no reboot: " + whileRunning(i, "mirror while it runs, suspend for a moment, move it over", "mirror it, move it over, leave it paused")
+		return "live, no reboot: " + whileRunning(i,
+			"mirror while it runs, suspend for a moment, move it over",
+			"mirror it, move it over, leave it paused")
 	case recover.ActionReboot:
 		return "pause, copy, prove, destroy, put back" + comeback(plan, i, "; it stays off", ", start", ", hard reboot")
 	case recover.ActionPublish:

@@ -66,7 +66,9 @@ func (t Text) guard(p *page, g recover.GuardStatus) {
 		if i.Locked {
 			what += ", locked in Nova"
 		}
-		rows = append(rows, []any{console.Clean(i.Domain), console.Clean(i.Name), i.UUID, when(i.Since), len(i.Paths), console.Size(i.Bytes), what})
+		rows = append(rows, []any{
+			console.Clean(i.Domain), console.Clean(i.Name), i.UUID, when(i.Since), len(i.Paths), console.Size(i.Bytes), what,
+		})
 	}
 	p.columns("  ", []any{"incident", "name", "instance", "since", "files", "size", "state"}, rows, right(5), right(6))
 }
@@ -90,7 +92,8 @@ func (t Text) keeper(p *page, k recover.KeeperStatus) {
 // Status writes one run with each instance's steps.
 func (t Text) Status(w io.Writer, r recover.RunStatus) error {
 	var p page
-	p.line("%s  %s on %s, started %s, %s", t.paint(bold, console.Clean(r.Run)), orDash(string(r.Command)), orDash(r.Host), when(r.Started), t.runState(r))
+	p.line("%s  %s on %s, started %s, %s",
+		t.paint(bold, console.Clean(r.Run)), orDash(string(r.Command)), orDash(r.Host), when(r.Started), t.runState(r))
 	for _, i := range r.Instances {
 		p.line("")
 		outcome := t.paint(outcomeColor(i.Outcome), outcomeText(string(r.Command), i.Outcome))
