@@ -16,7 +16,7 @@ import (
 
 // finding is an engine's check that finds one thing.
 func finding(level recover.CheckLevel) *fake {
-	return &fake{check: func(context.Context, recover.CheckOptions, func(context.Context) (recover.Report, error)) (recover.CheckReport, error) {
+	return &fake{check: func(context.Context, recover.CheckOptions, scanFunc) (recover.CheckReport, error) {
 		r := recover.CheckReport{Host: "h", Taken: time.Now(), Level: recover.CheckOK}
 		if level != recover.CheckOK {
 			r.Add(recover.Finding{Level: level, Text: "something"})
@@ -26,7 +26,9 @@ func finding(level recover.CheckLevel) *fake {
 }
 
 func TestTheExitCodeOfACheckIsItsLevel(t *testing.T) {
-	for level, code := range map[recover.CheckLevel]int{recover.CheckOK: 0, recover.CheckWarning: 1, recover.CheckCritical: 2, recover.CheckUnknown: 3} {
+	for level, code := range map[recover.CheckLevel]int{
+		recover.CheckOK: 0, recover.CheckWarning: 1, recover.CheckCritical: 2, recover.CheckUnknown: 3,
+	} {
 		for _, output := range []string{"text", "json"} {
 			o := do(t, finding(level), call{args: "check --output " + output})
 			if o.code != code || o.err != "" || o.withLibvirt {
@@ -82,7 +84,8 @@ func TestNoErrorOfACheckIsAnythingButUnknown(t *testing.T) {
 	if o := do(t, &fake{}, call{args: "check --help"}); o.code != 3 || !strings.Contains(o.out, "--require-guard") {
 		t.Errorf("--help: exit %d", o.code)
 	}
-	if o := do(t, finding(recover.CheckOK), call{args: "check", stdout: failing{}}); o.code != 3 || !strings.Contains(o.err, "can't write the results") {
+	o := do(t, finding(recover.CheckOK), call{args: "check", stdout: failing{}})
+	if o.code != 3 || !strings.Contains(o.err, "can't write the results") {
 		t.Errorf("nobody reads it: exit %d, %q", o.code, o.err)
 	}
 	if o := do(t, finding(recover.CheckOK), call{args: "check", connectErr: recover.ErrUnusable}); o.code != 3 {
@@ -91,7 +94,9 @@ func TestNoErrorOfACheckIsAnythingButUnknown(t *testing.T) {
 }
 
 func TestOnlyTheCheckHasTheExitCodesOfAPlugin(t *testing.T) {
-	for args, code := range map[string]int{"--project check --bogus": 2, "scan --nonsense": 2, "chekc": 2, "help check": 0, "--nonsense scan": 2} {
+	for args, code := range map[string]int{
+		"--project check --bogus": 2, "scan --nonsense": 2, "chekc": 2, "help check": 0, "--nonsense scan": 2,
+	} {
 		if o := do(t, &fake{}, call{args: args}); o.code != code {
 			t.Errorf("%s: exit %d, %q", args, o.code, o.out)
 		}
@@ -100,7 +105,7 @@ func TestOnlyTheCheckHasTheExitCodesOfAPlugin(t *testing.T) {
 
 func TestThresholdsOfACheckReachTheEngine(t *testing.T) {
 	var got recover.CheckOptions
-	f := &fake{check: func(_ context.Context, o recover.CheckOptions, _ func(context.Context) (recover.Report, error)) (recover.CheckReport, error) {
+	f := &fake{check: func(_ context.Context, o recover.CheckOptions, _ scanFunc) (recover.CheckReport, error) {
 		got = o
 		return recover.CheckReport{Level: recover.CheckOK}, nil
 	}}
@@ -117,13 +122,14 @@ func TestThresholdsOfACheckReachTheEngine(t *testing.T) {
 
 func TestACheckConnectsToLibvirtOnlyToScan(t *testing.T) {
 	f := &fake{report: recover.Report{Host: "scanned"}}
-	f.check = func(ctx context.Context, _ recover.CheckOptions, scan func(context.Context) (recover.Report, error)) (recover.CheckReport, error) {
+	f.check = func(ctx context.Context, _ recover.CheckOptions, scan scanFunc) (recover.CheckReport, error) {
 		r, err := scan(ctx)
 		return recover.CheckReport{Level: recover.CheckOK, Host: r.Host}, err
 	}
 	o := do(t, f, call{args: "check -o json"})
-	if o.code != 0 || !o.withLibvirt || !strings.Contains(o.out, `"host": "scanned"`) || strings.Join(f.calls, " ") != "check scan disconnect disconnect" {
-		t.Errorf("exit %d, %s, %v", o.code, o.out, f.calls)
+	calls := strings.Join(f.calls, " ")
+	if o.code != 0 || !o.withLibvirt || !strings.Contains(o.out, `"host": "scanned"`) || calls != "check scan disconnect disconnect" {
+		t.Errorf("exit %d, %s, %s", o.code, o.out, calls)
 	}
 	f.err = recover.ErrUnavailable
 	if o := do(t, f, call{args: "check"}); o.code != 3 || !strings.Contains(o.out, recover.ErrUnavailable.Error()) {
@@ -134,11 +140,12 @@ func TestACheckConnectsToLibvirtOnlyToScan(t *testing.T) {
 func TestACheckEndsWhenItsTimeIsOverAndWhenItIsStopped(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)
-	f := &fake{check: func(context.Context, recover.CheckOptions, func(context.Context) (recover.Report, error)) (recover.CheckReport, error) {
+	f := &fake{check: func(context.Context, recover.CheckOptions, scanFunc) (recover.CheckReport, error) {
 		<-hang
 		return recover.CheckReport{}, nil
 	}}
-	if o := do(t, f, call{args: "check --timeout 20ms"}); o.code != 3 || !strings.Contains(o.out, "OS-RESCUE UNKNOWN: it was not done in 20ms") {
+	o := do(t, f, call{args: "check --timeout 20ms"})
+	if o.code != 3 || !strings.Contains(o.out, "OS-RESCUE UNKNOWN: it was not done in 20ms") {
 		t.Errorf("exit %d, %q", o.code, o.out)
 	}
 	signals := make(chan os.Signal, 1)
@@ -147,7 +154,7 @@ func TestACheckEndsWhenItsTimeIsOverAndWhenItIsStopped(t *testing.T) {
 		t.Errorf("exit %d, %q", o.code, o.out)
 	}
 	// What the engine has found out until then is said all the same.
-	f = &fake{check: func(ctx context.Context, _ recover.CheckOptions, _ func(context.Context) (recover.Report, error)) (recover.CheckReport, error) {
+	f = &fake{check: func(ctx context.Context, _ recover.CheckOptions, _ scanFunc) (recover.CheckReport, error) {
 		<-ctx.Done()
 		r := recover.CheckReport{Level: recover.CheckOK}
 		r.Add(recover.Finding{Level: recover.CheckCritical, Text: "half done"})

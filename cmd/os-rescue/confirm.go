@@ -20,10 +20,15 @@ func consent(ctx context.Context, plan recover.Plan, yes, interactive bool, in *
 		return nil
 	}
 	if !interactive {
-		return fmt.Errorf("%w: %s: add --yes, or run it on a terminal. Nothing was changed", errNoConsent, disturbance(disruptive))
+		return nobodyToAsk(disturbance(disruptive))
 	}
 	ask()
 	return agreed(ctx, in)
+}
+
+// nobodyToAsk is errNoConsent for what a command would do.
+func nobodyToAsk(does string) error {
+	return fmt.Errorf("%w: %s: add --yes, or run it on a terminal. Nothing was changed", errNoConsent, does)
 }
 
 // agreed waits for an answer. It returns nil when that is yes, errDeclined for

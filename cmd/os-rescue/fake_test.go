@@ -9,6 +9,9 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
+// scanFunc is how a check scans the host.
+type scanFunc = func(context.Context) (recover.Report, error)
+
 // fake is an engine that answers what a test says, and keeps what it was asked.
 type fake struct {
 	report   recover.Report
@@ -26,7 +29,7 @@ type fake struct {
 	released []string
 	started  chan *fakeGuard // gets the guard that is made; nil: nobody waits for it
 
-	check func(context.Context, recover.CheckOptions, func(context.Context) (recover.Report, error)) (recover.CheckReport, error)
+	check func(context.Context, recover.CheckOptions, scanFunc) (recover.CheckReport, error)
 
 	mu      sync.Mutex
 	calls   []string
@@ -45,7 +48,7 @@ func (f *fake) Scan(context.Context) (recover.Report, error) {
 	return f.report, f.err
 }
 
-func (f *fake) Check(ctx context.Context, o recover.CheckOptions, scan func(context.Context) (recover.Report, error)) (recover.CheckReport, error) {
+func (f *fake) Check(ctx context.Context, o recover.CheckOptions, scan scanFunc) (recover.CheckReport, error) {
 	f.called("check")
 	return f.check(ctx, o, scan)
 }

@@ -64,7 +64,7 @@ func newGuardRelease(a *app) *cobra.Command {
 			return fmt.Errorf("%w: the guard holds no deleted files of an instance %s", recover.ErrNothingSelected, args[0])
 		},
 	}
-	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	addYes(cmd, &yes)
 	return cmd
 }
 
@@ -74,8 +74,7 @@ func (a *app) mayRelease(ctx context.Context, i recover.Incident, yes bool) erro
 		return nil
 	}
 	if !a.interactive() {
-		return fmt.Errorf("%w: what nobody else has open of the deleted files of %s would be gone for good: "+
-			"add --yes, or run it on a terminal. Nothing was changed", errNoConsent, i.Domain)
+		return nobodyToAsk(fmt.Sprintf("what nobody else has open of the deleted files of %s would be gone for good", i.Domain))
 	}
 	for _, path := range i.Paths {
 		a.say("  %s", path)

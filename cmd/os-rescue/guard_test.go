@@ -58,7 +58,9 @@ func TestAHangUpHasTheGuardReadItsConfigurationAgain(t *testing.T) {
 }
 
 func TestReleasingWhatTheGuardHoldsNeedsConsent(t *testing.T) {
-	held := recover.GuardStatus{Running: true, Incidents: []recover.Incident{{UUID: "u1", Domain: "instance-00000001", Paths: []string{"/i/u1/disk"}}}}
+	held := recover.GuardStatus{Running: true, Incidents: []recover.Incident{
+		{UUID: "u1", Domain: "instance-00000001", Paths: []string{"/i/u1/disk"}},
+	}}
 	for _, c := range []struct {
 		name, args, stdin string
 		interactive       bool

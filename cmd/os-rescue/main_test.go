@@ -21,6 +21,7 @@ type call struct {
 	args        string
 	env         map[string]string
 	stdin       string
+	answers     io.Reader // instead of stdin
 	interactive bool
 	notRoot     bool
 	signals     chan os.Signal
@@ -53,6 +54,9 @@ func do(t *testing.T, f *fake, c call) outcome {
 			o.withLibvirt, o.config = k.libvirt, k.config
 			return f, func() { f.called("disconnect") }, c.connectErr
 		},
+	}
+	if c.answers != nil {
+		sys.stdin = c.answers
 	}
 	if c.stdout != nil {
 		sys.stdout = c.stdout
@@ -147,7 +151,10 @@ func TestBadUsageIsExit2AndTouchesNothing(t *testing.T) {
 }
 
 func TestOnlyRootCanDoAnythingButRead(t *testing.T) {
-	for _, args := range []string{"scan", "status", "report r1", "resume", "--all", "--all --offline", "reboot --all", "backup --all --to /b", "restore --from /b", "keeper --dir /x"} {
+	for _, args := range []string{
+		"scan", "status", "report r1", "resume", "--all", "--all --offline", "reboot --all", "backup --all --to /b", "restore --from /b",
+		"keeper --dir /x",
+	} {
 		if o := do(t, &fake{}, call{args: args, notRoot: true}); o.code != exitUnusable || !strings.Contains(o.err, "root") {
 			t.Errorf("%s: exit %d, %q", args, o.code, o.err)
 		}
@@ -160,6 +167,7 @@ func TestOnlyRootCanDoAnythingButRead(t *testing.T) {
 }
 
 func TestWhatDisturbsGuestsNeedsConsent(t *testing.T) {
+	const executed, abandoned = "prepare execute close disconnect", "prepare abandon close disconnect"
 	quiet := recover.Plan{Instances: []recover.InstancePlan{{UUID: "u2", Domain: "d2", Action: recover.ActionPutBack}}}
 	for _, c := range []struct {
 		name  string
@@ -169,13 +177,13 @@ func TestWhatDisturbsGuestsNeedsConsent(t *testing.T) {
 		calls string
 		err   string
 	}{
-		{"no terminal", disruptive(), call{}, exitUsage, "prepare abandon close disconnect", "instance-00000001: add --yes"},
-		{"no terminal, --yes", disruptive(), call{args: "--yes"}, exitOK, "prepare execute close disconnect", ""},
-		{"yes", disruptive(), call{interactive: true, stdin: "yes\n"}, exitOK, "prepare execute close disconnect", "Type yes to go on"},
-		{"y is not yes", disruptive(), call{interactive: true, stdin: "y\n"}, exitUnrescued, "prepare abandon close disconnect", "nothing was changed"},
-		{"end of input", disruptive(), call{interactive: true}, exitUnrescued, "prepare abandon close disconnect", "nothing was changed"},
-		{"put back alone asks nobody", quiet, call{}, exitOK, "prepare execute close disconnect", ""},
-		{"nothing to do asks nobody", recover.Plan{}, call{interactive: true}, exitOK, "prepare execute close disconnect", ""},
+		{"no terminal", disruptive(), call{}, exitUsage, abandoned, "instance-00000001: add --yes"},
+		{"no terminal, --yes", disruptive(), call{args: "--yes"}, exitOK, executed, ""},
+		{"yes", disruptive(), call{interactive: true, stdin: "yes\n"}, exitOK, executed, "Type yes to go on"},
+		{"y is not yes", disruptive(), call{interactive: true, stdin: "y\n"}, exitUnrescued, abandoned, "nothing was changed"},
+		{"end of input", disruptive(), call{interactive: true}, exitUnrescued, abandoned, "nothing was changed"},
+		{"put back alone asks nobody", quiet, call{}, exitOK, executed, ""},
+		{"nothing to do asks nobody", recover.Plan{}, call{interactive: true}, exitOK, executed, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := &fake{plan: c.plan}
@@ -215,25 +223,35 @@ func TestFlagsBecomeOptions(t *testing.T) {
 		want    recover.Options
 	}{
 		{"--instance a --instance b --offline --backup-dir /b --parallel 7 --replace-existing --no-reboot --accept-shared", recover.CommandRescue,
-			recover.Options{Selection: recover.Selection{Instances: []string{"a", "b"}}, Parallel: 7, ReplaceExisting: true, BackupDir: "/b", NoReboot: true, AcceptShared: true, Offline: true}},
+			recover.Options{Selection: recover.Selection{Instances: []string{"a", "b"}}, Parallel: 7, ReplaceExisting: true, BackupDir: "/b",
+				NoReboot: true, AcceptShared: true, Offline: true}},
 		{"--project shop", recover.CommandRescue, recover.Options{Selection: recover.Selection{Project: "shop"}, Parallel: 2}},
-		{"--project shop --offline --host this-host", recover.CommandRescue, recover.Options{Selection: recover.Selection{Project: "shop", Host: "this-host"}, Parallel: 2, Offline: true}},
-		{"--project shop --project-domain acme --host cmp-8 --accept-loss nvram,vtpm --accept-loss vpmem --accept-loss saved-memory --holder 7 --holder 9", recover.CommandRescue,
+		{"--project shop --offline --host this-host", recover.CommandRescue,
+			recover.Options{Selection: recover.Selection{Project: "shop", Host: "this-host"}, Parallel: 2, Offline: true}},
+		{"--project shop --project-domain acme --host cmp-8 --accept-loss nvram,vtpm --accept-loss vpmem --accept-loss saved-memory " +
+			"--holder 7 --holder 9", recover.CommandRescue,
 			recover.Options{Selection: recover.Selection{Project: "shop", ProjectDomain: "acme", Host: "cmp-8"}, Parallel: 2,
 				AcceptLoss: []string{"nvram", "vtpm", "vpmem", "saved-memory"}, Holders: []int{7, 9}}},
 		{"--all --mode live --verify running --max-pause 10s --bandwidth 100MiB --timeout 2h", recover.CommandRescue,
 			recover.Options{Selection: recover.Selection{All: true}, Parallel: 2, Mode: recover.ModeLive, Verify: recover.VerifyRunning,
 				Live: recover.LiveOptions{MaxPause: 10 * time.Second, BytesPerSecond: 100 << 20, Timeout: 2 * time.Hour}}},
 		{"--all --mode auto --verify structure --no-reboot", recover.CommandRescue,
-			recover.Options{Selection: recover.Selection{All: true}, Parallel: 2, Mode: recover.ModeAuto, Verify: recover.VerifyStructure, NoReboot: true,
-				Live: recover.LiveOptions{MaxPause: 30 * time.Second}}},
-		{"backup --all --to /b/ --keep-paused", recover.CommandBackup, recover.Options{Selection: recover.Selection{All: true}, Parallel: 2, BackupDir: "/b", KeepPaused: true, Offline: true}},
-		{"restore --from /b --offline --accept-older", recover.CommandRestore, recover.Options{Selection: recover.Selection{All: true}, Parallel: 2, BackupDir: "/b", AcceptOlder: true, Offline: true}},
-		{"restore --from /b --instance a", recover.CommandRestore, recover.Options{Selection: recover.Selection{Instances: []string{"a"}}, Parallel: 2, BackupDir: "/b"}},
-		{"reboot --all", recover.CommandReboot, recover.Options{Selection: recover.Selection{All: true}, Parallel: 2, Reboot: recover.RebootOptions{MaxAge: 10 * time.Minute}}},
-		{"reboot --project shop --project-domain acme --host h --state active,ERROR --state shutoff --max-parallel 5 --batch-size 10 --batch-wait 90s --timeout 8m --accept-loss nvram", recover.CommandReboot,
-			recover.Options{Selection: recover.Selection{Project: "shop", ProjectDomain: "acme", Host: "h"}, Parallel: 5, AcceptLoss: []string{"nvram"},
-				Reboot: recover.RebootOptions{States: []string{"ACTIVE", "ERROR", "SHUTOFF"}, BatchSize: 10, BatchWait: 90 * time.Second, Timeout: 8 * time.Minute, MaxAge: 10 * time.Minute}}},
+			recover.Options{Selection: recover.Selection{All: true}, Parallel: 2, Mode: recover.ModeAuto, Verify: recover.VerifyStructure,
+				NoReboot: true, Live: recover.LiveOptions{MaxPause: 30 * time.Second}}},
+		{"backup --all --to /b/ --keep-paused", recover.CommandBackup,
+			recover.Options{Selection: recover.Selection{All: true}, Parallel: 2, BackupDir: "/b", KeepPaused: true, Offline: true}},
+		{"restore --from /b --offline --accept-older", recover.CommandRestore,
+			recover.Options{Selection: recover.Selection{All: true}, Parallel: 2, BackupDir: "/b", AcceptOlder: true, Offline: true}},
+		{"restore --from /b --instance a", recover.CommandRestore,
+			recover.Options{Selection: recover.Selection{Instances: []string{"a"}}, Parallel: 2, BackupDir: "/b"}},
+		{"reboot --all", recover.CommandReboot,
+			recover.Options{Selection: recover.Selection{All: true}, Parallel: 2, Reboot: recover.RebootOptions{MaxAge: 10 * time.Minute}}},
+		{"reboot --project shop --project-domain acme --host h --state active,ERROR --state shutoff --max-parallel 5 --batch-size 10 " +
+			"--batch-wait 90s --timeout 8m --accept-loss nvram", recover.CommandReboot,
+			recover.Options{Selection: recover.Selection{Project: "shop", ProjectDomain: "acme", Host: "h"}, Parallel: 5,
+				AcceptLoss: []string{"nvram"},
+				Reboot: recover.RebootOptions{States: []string{"ACTIVE", "ERROR", "SHUTOFF"}, BatchSize: 10, BatchWait: 90 * time.Second,
+					Timeout: 8 * time.Minute, MaxAge: 10 * time.Minute}}},
 	} {
 		f := &fake{}
 		if o := do(t, f, call{args: c.args}); o.code != exitOK {
@@ -302,12 +320,9 @@ func TestASignalAtTheQuestionIsANo(t *testing.T) {
 	never, hold := io.Pipe()
 	defer hold.Close()
 	f := &fake{plan: disruptive()}
-	var stdout, stderr bytes.Buffer
-	code := run(system{args: []string{"--all", "--offline"}, env: map[string]string{"OS_RESCUE_NOVA_CONF": novaConf(t)}, stdin: never, stdout: &stdout, stderr: &stderr, isRoot: true,
-		hostname: "h", signals: signals, interactive: true,
-		connect: func(context.Context, connection) (engine, func(), error) { return f, func() {}, nil }})
-	if code != exitInterrupted || strings.Join(f.calls, " ") != "prepare abandon close" {
-		t.Errorf("exit %d, calls %v, stderr %q", code, f.calls, stderr.String())
+	o := do(t, f, call{args: "--all --offline", answers: never, signals: signals, interactive: true})
+	if o.code != exitInterrupted || strings.Join(f.calls, " ") != "prepare abandon close disconnect" {
+		t.Errorf("exit %d, calls %v, stderr %q", o.code, f.calls, o.err)
 	}
 }
 
@@ -345,7 +360,8 @@ func TestResumeFinishesEveryInterruptedRunTheOldestFirst(t *testing.T) {
 		{Run: "r2", State: recover.RunFinished}, {Run: "r1", State: recover.RunInterrupted},
 	}}
 	o := do(t, f, call{args: "resume"})
-	if want := "disconnect resume r1 execute close resume r4 execute close disconnect"; o.code != exitOK || strings.Join(f.calls, " ") != want {
+	const want = "disconnect resume r1 execute close resume r4 execute close disconnect"
+	if o.code != exitOK || strings.Join(f.calls, " ") != want {
 		t.Errorf("exit %d, calls %v", o.code, f.calls)
 	}
 	f = &fake{runs: f.runs, result: recover.RunReport{Instances: []recover.InstanceReport{{Outcome: recover.OutcomeFailed}}}}
@@ -368,7 +384,12 @@ func TestResumeFinishesEveryInterruptedRunTheOldestFirst(t *testing.T) {
 
 func TestStatusAndReportWorkWithoutLibvirt(t *testing.T) {
 	for args, want := range map[string]string{
-		"status": "No runs.", "status r1": "r1", "report r1": "Run r1.", "status -o json": `"runs": []`, "status r1 -o json": `"run": "r1"`, "report r1 -o json": `"instances": []`,
+		"status":            "No runs.",
+		"status r1":         "r1",
+		"report r1":         "Run r1.",
+		"status -o json":    `"runs": []`,
+		"status r1 -o json": `"run": "r1"`,
+		"report r1 -o json": `"instances": []`,
 	} {
 		o := do(t, &fake{}, call{args: args})
 		if o.code != exitOK || o.withLibvirt || !strings.Contains(o.out, want) {

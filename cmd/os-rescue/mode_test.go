@@ -22,7 +22,8 @@ func TestModeLiveCanBeConfiguredAndIsARescuesAlone(t *testing.T) {
 		{"--all", recover.ModeLive, recover.VerifyStructure, configured},
 		{"--all --mode auto", recover.ModeAuto, recover.VerifyStructure, configured},
 		{"--all --mode reboot --verify full", recover.ModeReboot, recover.VerifyFull, configured},
-		{"--all --max-pause 9s --bandwidth 0 --timeout 0s", recover.ModeLive, recover.VerifyStructure, recover.LiveOptions{MaxPause: 9 * time.Second}},
+		{"--all --max-pause 9s --bandwidth 0 --timeout 0s", recover.ModeLive, recover.VerifyStructure,
+			recover.LiveOptions{MaxPause: 9 * time.Second}},
 		{"backup --all --to /b", "", "", recover.LiveOptions{}},
 		{"restore --from /b --no-reboot", "", "", recover.LiveOptions{}},
 		{"reboot --all --timeout 8m", "", "", recover.LiveOptions{}},
@@ -42,7 +43,8 @@ func TestModeLiveCanBeConfiguredAndIsARescuesAlone(t *testing.T) {
 }
 
 func TestWhatNeedsConsentIsSaidAsItIs(t *testing.T) {
-	live, reboot := recover.InstancePlan{Domain: "a", Action: recover.ActionLive}, recover.InstancePlan{Domain: "b", Action: recover.ActionReboot}
+	live := recover.InstancePlan{Domain: "a", Action: recover.ActionLive}
+	reboot := recover.InstancePlan{Domain: "b", Action: recover.ActionReboot}
 	hard := recover.InstancePlan{Domain: "c", Action: recover.ActionHardReboot}
 	for _, c := range []struct {
 		plans []recover.InstancePlan

@@ -54,7 +54,11 @@ func (f *runFlags) addRun(cmd *cobra.Command) {
 
 func (f *runFlags) addConsent(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "show the plan and touch nothing")
-	cmd.Flags().BoolVarP(&f.yes, "yes", "y", false, "do not ask")
+	addYes(cmd, &f.yes)
+}
+
+func addYes(cmd *cobra.Command, yes *bool) {
+	cmd.Flags().BoolVarP(yes, "yes", "y", false, "do not ask")
 }
 
 func (f *runFlags) addPublish(cmd *cobra.Command) {

@@ -57,7 +57,7 @@ func newResume(a *app) *cobra.Command {
 			return a.resumeAll(ctx, cmd, e, runs, f)
 		},
 	}
-	cmd.Flags().BoolVarP(&f.yes, "yes", "y", false, "do not ask")
+	addYes(cmd, &f.yes)
 	cmd.Flags().BoolVar(&f.offline, "offline", false, "finish it through libvirt alone: never ask Nova, leave locks as they are")
 	return cmd
 }

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"os"
@@ -25,28 +23,50 @@ func TestWithoutNovaAPersonIsAskedAndAScriptIsToldWhatToDo(t *testing.T) {
 		err   string
 		not   string
 	}{
-		{"yes, then yes to the plan", away, call{args: "--all", interactive: true, stdin: "yes\nyes\n"}, exitOK, "prepare prepare execute close disconnect", "Type yes to go on without Nova", ""},
-		{"yes, then no to the plan", away, call{args: "--all", interactive: true, stdin: "yes\nno\n"}, exitUnrescued, "prepare prepare abandon close disconnect", "nothing was changed", ""},
-		{"no", away, call{args: "--all", interactive: true, stdin: "no\n"}, exitUnrescued, "prepare disconnect", "nothing was changed", ""},
-		{"end of input", away, call{args: "--all", interactive: true}, exitUnrescued, "prepare disconnect", "nothing was changed", ""},
-		{"no terminal", away, call{args: "--all"}, exitUnusable, "prepare disconnect", "add --offline", "Type yes"},
-		{"--yes is no yes to that", away, call{args: "--all --yes", interactive: true, stdin: "yes\n"}, exitUnusable, "prepare disconnect", "add --offline", "Type yes"},
-		{"a dry run", away, call{args: "--all --dry-run", interactive: true, stdin: "yes\n"}, exitOK, "dry-run dry-run disconnect", "Type yes to go on without Nova", ""},
-		{"--offline asks nothing", away, call{args: "--all --offline --yes"}, exitOK, "prepare execute close disconnect", "", "Nova does not answer"},
-		{"a restore", away, call{args: "restore --from /b", interactive: true, stdin: "yes\nyes\n"}, exitOK, "prepare prepare execute close disconnect", "Type yes to go on without Nova", ""},
-		{"a backup never asks Nova", away, call{args: "backup --all --to /b --yes"}, exitOK, "prepare execute close disconnect", "", "Nova does not answer"},
-		{"a reboot can't do without", away, call{args: "reboot --all", interactive: true, stdin: "yes\n"}, exitUnusable, "prepare disconnect", "run it again", "--offline"},
-		{"a resume", away, call{args: "resume r1", interactive: true, stdin: "yes\nyes\n"}, exitOK, "disconnect resume r1 resume r1 execute close disconnect", "Type yes to go on without Nova", ""},
-		{"a resume with no terminal", away, call{args: "resume r1"}, exitUnusable, "disconnect resume r1 disconnect", "add --offline", "Type yes"},
-		{"a resume --offline", away, call{args: "resume r1 --offline --yes"}, exitOK, "disconnect resume r1 execute close disconnect", "", ""},
-		{"no credentials", recover.ErrCredentials, call{args: "--all", interactive: true, stdin: "yes\n"}, exitUnusable, "prepare disconnect", "add --offline", "Type yes"},
-		{"no right", recover.ErrForbidden, call{args: "--all"}, exitUnusable, "prepare disconnect", "add --offline", "Type yes"},
-		{"a Nova of long ago", nova.ErrTooOld, call{args: "--all"}, exitUnusable, "prepare disconnect", "add --offline", "Type yes"},
-		{"no such project", recover.ErrNoProject, call{args: "--project x"}, exitUsage, "prepare disconnect", "no such project", "--offline"},
-		{"the Keystone domain of a project", away, call{args: "--project x --project-domain d", interactive: true, stdin: "yes\n"}, exitUsage, "prepare disconnect", "give the ID of the project", ""},
-		{"the Keystone domain of a project, --offline", nil, call{args: "--project x --project-domain d --offline"}, exitUsage, "disconnect", "give the ID of the project", ""},
-		{"another host, --offline", nil, call{args: "--all --host cmp-8 --offline"}, exitUsage, "disconnect", `of this host, "this-host", are known`, ""},
-		{"another host, --offline --dry-run", nil, call{args: "--all --host cmp-8 --offline --dry-run"}, exitUsage, "disconnect", `of this host, "this-host", are known`, ""},
+		{"yes, then yes to the plan", away, call{args: "--all", interactive: true, stdin: "yes\nyes\n"},
+			exitOK, "prepare prepare execute close disconnect", "Type yes to go on without Nova", ""},
+		{"yes, then no to the plan", away, call{args: "--all", interactive: true, stdin: "yes\nno\n"},
+			exitUnrescued, "prepare prepare abandon close disconnect", "nothing was changed", ""},
+		{"no", away, call{args: "--all", interactive: true, stdin: "no\n"},
+			exitUnrescued, "prepare disconnect", "nothing was changed", ""},
+		{"end of input", away, call{args: "--all", interactive: true},
+			exitUnrescued, "prepare disconnect", "nothing was changed", ""},
+		{"no terminal", away, call{args: "--all"},
+			exitUnusable, "prepare disconnect", "add --offline", "Type yes"},
+		{"--yes is no yes to that", away, call{args: "--all --yes", interactive: true, stdin: "yes\n"},
+			exitUnusable, "prepare disconnect", "add --offline", "Type yes"},
+		{"a dry run", away, call{args: "--all --dry-run", interactive: true, stdin: "yes\n"},
+			exitOK, "dry-run dry-run disconnect", "Type yes to go on without Nova", ""},
+		{"--offline asks nothing", away, call{args: "--all --offline --yes"},
+			exitOK, "prepare execute close disconnect", "", "Nova does not answer"},
+		{"a restore", away, call{args: "restore --from /b", interactive: true, stdin: "yes\nyes\n"},
+			exitOK, "prepare prepare execute close disconnect", "Type yes to go on without Nova", ""},
+		{"a backup never asks Nova", away, call{args: "backup --all --to /b --yes"},
+			exitOK, "prepare execute close disconnect", "", "Nova does not answer"},
+		{"a reboot can't do without", away, call{args: "reboot --all", interactive: true, stdin: "yes\n"},
+			exitUnusable, "prepare disconnect", "run it again", "--offline"},
+		{"a resume", away, call{args: "resume r1", interactive: true, stdin: "yes\nyes\n"},
+			exitOK, "disconnect resume r1 resume r1 execute close disconnect", "Type yes to go on without Nova", ""},
+		{"a resume with no terminal", away, call{args: "resume r1"},
+			exitUnusable, "disconnect resume r1 disconnect", "add --offline", "Type yes"},
+		{"a resume --offline", away, call{args: "resume r1 --offline --yes"},
+			exitOK, "disconnect resume r1 execute close disconnect", "", ""},
+		{"no credentials", recover.ErrCredentials, call{args: "--all", interactive: true, stdin: "yes\n"},
+			exitUnusable, "prepare disconnect", "add --offline", "Type yes"},
+		{"no right", recover.ErrForbidden, call{args: "--all"},
+			exitUnusable, "prepare disconnect", "add --offline", "Type yes"},
+		{"a Nova of long ago", nova.ErrTooOld, call{args: "--all"},
+			exitUnusable, "prepare disconnect", "add --offline", "Type yes"},
+		{"no such project", recover.ErrNoProject, call{args: "--project x"},
+			exitUsage, "prepare disconnect", "no such project", "--offline"},
+		{"the Keystone domain of a project", away, call{args: "--project x --project-domain d", interactive: true, stdin: "yes\n"},
+			exitUsage, "prepare disconnect", "give the ID of the project", ""},
+		{"the Keystone domain of a project, --offline", nil, call{args: "--project x --project-domain d --offline"},
+			exitUsage, "disconnect", "give the ID of the project", ""},
+		{"another host, --offline", nil, call{args: "--all --host cmp-8 --offline"},
+			exitUsage, "disconnect", `of this host, "this-host", are known`, ""},
+		{"another host, --offline --dry-run", nil, call{args: "--all --host cmp-8 --offline --dry-run"},
+			exitUsage, "disconnect", `of this host, "this-host", are known`, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := &fake{plan: disruptive(), away: c.away}
@@ -70,12 +90,9 @@ func TestASignalAtTheQuestionOfNovaIsANo(t *testing.T) {
 	never, hold := io.Pipe()
 	defer hold.Close()
 	f := &fake{away: recover.ErrCloudUnavailable}
-	var stdout, stderr bytes.Buffer
-	code := run(system{args: []string{"--all"}, env: map[string]string{"OS_RESCUE_NOVA_CONF": novaConf(t)}, stdin: never, stdout: &stdout, stderr: &stderr, isRoot: true,
-		hostname: "h", signals: signals, interactive: true,
-		connect: func(context.Context, connection) (engine, func(), error) { return f, func() {}, nil }})
-	if code != exitInterrupted || strings.Join(f.calls, " ") != "prepare" {
-		t.Errorf("exit %d, calls %v, stderr %q", code, f.calls, stderr.String())
+	o := do(t, f, call{args: "--all", answers: never, signals: signals, interactive: true})
+	if o.code != exitInterrupted || strings.Join(f.calls, " ") != "prepare disconnect" {
+		t.Errorf("exit %d, calls %v, stderr %q", o.code, f.calls, o.err)
 	}
 }
 

@@ -92,7 +92,8 @@ func TestWhatMakesNoSenseIsAnErrorThatNamesIt(t *testing.T) {
 		{"not a percent", "headroom_percent: .nan\n", nil, nil, []string{"headroom_percent", "0 to 90"}},
 		{"a number as text", "host: 0123\n", nil, nil, []string{`host is "83"`, "quotes"}},
 		{"empty", "libvirt: {uri: ''}\n", nil, nil, []string{"libvirt.uri", "empty"}},
-		{"from the environment", "", map[string]string{"OS_RESCUE_PARALLEL": "many"}, nil, []string{`parallel is "many" in OS_RESCUE_PARALLEL of the environment`}},
+		{"from the environment", "", map[string]string{"OS_RESCUE_PARALLEL": "many"}, nil,
+			[]string{`parallel is "many" in OS_RESCUE_PARALLEL of the environment`}},
 		{"from a flag", "", nil, []string{"--log-level=loud"}, []string{`log.level is "loud" in the flag --log-level`, "debug"}},
 		{"parallel", "parallel: 0\n", nil, nil, []string{"parallel", "1 to 64"}},
 		{"mode", "mode: lively\n", nil, nil, []string{`mode is "lively"`, "reboot, live, auto"}},
@@ -140,7 +141,8 @@ func TestOwnersAreTheProfileWithWhatIsSetOverIt(t *testing.T) {
 	want := recover.RedHatOwners()
 	want.Disk = recover.OwnerRule{User: "qemu", Group: "cinder", Mode: 0o640}
 	want.DiskInfo.User = "root"
-	got, err := load(t, "owners:\n  profile: redhat\n  disk: {group: cinder, mode: '0640'}\n", map[string]string{"OS_RESCUE_OWNERS_DISK_INFO_USER": "root"})
+	got, err := load(t, "owners:\n  profile: redhat\n  disk: {group: cinder, mode: '0640'}\n",
+		map[string]string{"OS_RESCUE_OWNERS_DISK_INFO_USER": "root"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +189,8 @@ func TestTheDefaultsAreTheEnginesOwn(t *testing.T) {
 }
 
 func TestSettingsTakeEveryValue(t *testing.T) {
-	got, err := load(t, "headroom_percent: 12.5\nfreeze_timeout: 0s\nstart_timeout: 1m30s\nwatch: 0s\ncheck: {user: qi, group: qg}\nstate_dir: /s\n", nil)
+	got, err := load(t, "headroom_percent: 12.5\nfreeze_timeout: 0s\nstart_timeout: 1m30s\nwatch: 0s\n"+
+		"check: {user: qi, group: qg}\nstate_dir: /s\n", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +202,9 @@ func TestSettingsTakeEveryValue(t *testing.T) {
 }
 
 func TestABandwidthIsBytesWithOrWithoutAUnit(t *testing.T) {
-	for text, want := range map[string]uint64{"0": 0, "4096": 4096, "100M": 100_000_000, "100MB": 100_000_000, "1GiB": 1 << 30, "1.5 GiB": 3 << 29} {
+	for text, want := range map[string]uint64{
+		"0": 0, "4096": 4096, "100M": 100_000_000, "100MB": 100_000_000, "1GiB": 1 << 30, "1.5 GiB": 3 << 29,
+	} {
 		got, err := load(t, "live: {bandwidth: "+text+"}\n", nil)
 		if err != nil || got.Live.BytesPerSecond != want {
 			t.Errorf("%s: %d, %v", text, got.Live.BytesPerSecond, err)

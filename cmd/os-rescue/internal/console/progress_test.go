@@ -228,7 +228,11 @@ func TestWhatOthersChoseCannotRepaintTheTerminal(t *testing.T) {
 }
 
 func TestSeconds(t *testing.T) {
-	for s, want := range map[float64]string{0: "0.0 s", 0.0002: "1 ms", 0.0441: "44 ms", 0.44: "440 ms", 0.9996: "1.0 s", 1.44: "1.4 s", 9.4: "9.4 s", 14.4: "14 s", 59.6: "1 min 0 s", 200: "3 min 20 s", 7300: "2 h 1 min"} {
+	for s, want := range map[float64]string{
+		0: "0.0 s", 0.0002: "1 ms", 0.0441: "44 ms", 0.44: "440 ms",
+		0.9996: "1.0 s", 1.44: "1.4 s", 9.4: "9.4 s", 14.4: "14 s",
+		59.6: "1 min 0 s", 200: "3 min 20 s", 7300: "2 h 1 min",
+	} {
 		if got := Seconds(s); got != want {
 			t.Errorf("Seconds(%v) = %q, want %q", s, got, want)
 		}

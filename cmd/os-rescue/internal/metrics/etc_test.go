@@ -111,8 +111,14 @@ func TestTheAlertsAreWellFormedAndOnMetricsThatThereAre(t *testing.T) {
 			}
 		}
 	}
-	for alert, severity := range map[string]string{"OsRescueInstanceFilesDeleted": "critical", "OsRescueRunHalfDone": "critical", "OsRescueGuardDown": "warning",
-		"OsRescueAbsent": "warning", "OsRescueScanStale": "warning", "OsRescueHeldSpaceGrowing": "warning"} {
+	for alert, severity := range map[string]string{
+		"OsRescueInstanceFilesDeleted": "critical",
+		"OsRescueRunHalfDone":          "critical",
+		"OsRescueGuardDown":            "warning",
+		"OsRescueAbsent":               "warning",
+		"OsRescueScanStale":            "warning",
+		"OsRescueHeldSpaceGrowing":     "warning",
+	} {
 		if alerts[alert] != severity {
 			t.Errorf("%s is %q", alert, alerts[alert])
 		}
@@ -171,7 +177,8 @@ func TestTheDashboardIsWellFormedAndOnMetricsThatThereAre(t *testing.T) {
 	}
 	variables := strings.NewReplacer("$__rate_interval", "5m", "$instance", ".*")
 	for _, v := range dashboard.Templating.List {
-		if name := strings.TrimSuffix(strings.TrimPrefix(v.Definition, "label_values("), ", instance)"); v.Type == "query" && metrics[name] == nil {
+		name := strings.TrimSuffix(strings.TrimPrefix(v.Definition, "label_values("), ", instance)")
+		if v.Type == "query" && metrics[name] == nil {
 			t.Errorf("the variable %s is of %q, which nobody exports", v.Name, name)
 		}
 	}

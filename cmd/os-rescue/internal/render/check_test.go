@@ -22,8 +22,12 @@ func checked() recover.CheckReport {
 			r.Affected = append(r.Affected, i)
 		}
 	}
-	r.Add(recover.Finding{Level: recover.CheckWarning, Kind: recover.FindingInterrupted, Text: "run r2 was interrupted", Next: "os-rescue resume r2"})
-	r.Add(recover.Finding{Level: recover.CheckCritical, Kind: recover.FindingLost, Text: "2 of 24 instances have lost files", Next: "os-rescue --all --dry-run"})
+	r.Add(recover.Finding{
+		Level: recover.CheckWarning, Kind: recover.FindingInterrupted, Text: "run r2 was interrupted", Next: "os-rescue resume r2",
+	})
+	r.Add(recover.Finding{
+		Level: recover.CheckCritical, Kind: recover.FindingLost, Text: "2 of 24 instances have lost files", Next: "os-rescue --all --dry-run",
+	})
 	return r
 }
 
@@ -34,8 +38,10 @@ func checkOptions() recover.CheckOptions {
 func TestACheckIsOneLineForMonitoringThenWhatToDo(t *testing.T) {
 	text := plain()
 	text.Again = "os-rescue --config /x"
-	golden(t, written(t, func(b *bytes.Buffer) error { return text.Check(b, checked(), checkOptions()) }), `
-OS-RESCUE CRITICAL: 2 of 24 instances have lost files; run r2 was interrupted | 'instances'=24;;;0 'lost'=2;0;2;0;24 'displaced'=0;0;;0;24 'unknown'=0;;;0;24 'interrupted_runs'=1;0;;0 'half_done'=0;;0;0 'held_deleted'=4096B;;8192;0 'scan_age'=12s;300;;0
+	line := "OS-RESCUE CRITICAL: 2 of 24 instances have lost files; run r2 was interrupted | " +
+		"'instances'=24;;;0 'lost'=2;0;2;0;24 'displaced'=0;0;;0;24 'unknown'=0;;;0;24 " +
+		"'interrupted_runs'=1;0;;0 'half_done'=0;;0;0 'held_deleted'=4096B;;8192;0 'scan_age'=12s;300;;0"
+	golden(t, written(t, func(b *bytes.Buffer) error { return text.Check(b, checked(), checkOptions()) }), line+`
 CRITICAL: 2 of 24 instances have lost files
   Next: os-rescue --config /x --all --dry-run
 WARNING: run r2 was interrupted
@@ -60,7 +66,7 @@ func TestTheLineOfACheck(t *testing.T) {
 	finding := func(level recover.CheckLevel, text string) recover.Finding {
 		return recover.Finding{Level: level, Text: text}
 	}
-	intact := map[recover.Verdict]int{recover.VerdictIntact: 1}
+	intact, lost := map[recover.Verdict]int{recover.VerdictIntact: 1}, map[recover.Verdict]int{recover.VerdictLost: 1}
 	for name, c := range map[string]struct {
 		report recover.CheckReport
 		adds   []recover.Finding
@@ -70,12 +76,19 @@ func TestTheLineOfACheck(t *testing.T) {
 			"OS-RESCUE OK: 1 instance, no lost files | 'instances'=1;;;0 'lost'=0;0;2;0;1 'displaced'=0;0;;0;1 'unknown'=0;;;0;1"},
 		"nothing known": {recover.UnmadeCheck("h", errFor("no libvirt\nat all | x")), nil,
 			"OS-RESCUE UNKNOWN: no libvirt; at all ? x"},
-		"below the thresholds": {recover.CheckReport{Level: recover.CheckOK, Verdicts: map[recover.Verdict]int{recover.VerdictLost: 1}}, []recover.Finding{finding(recover.CheckOK, "1 of 1 instance has lost files")},
+		"below the thresholds": {recover.CheckReport{Level: recover.CheckOK, Verdicts: lost},
+			[]recover.Finding{finding(recover.CheckOK, "1 of 1 instance has lost files")},
 			"OS-RESCUE OK: 1 of 1 instance has lost files | "},
-		"many": {recover.CheckReport{}, []recover.Finding{finding(recover.CheckWarning, "a"), finding(recover.CheckWarning, "b"), finding(recover.CheckCritical, "c"), finding(recover.CheckWarning, "d"), finding(recover.CheckWarning, "e")},
+		"many": {recover.CheckReport{},
+			[]recover.Finding{
+				finding(recover.CheckWarning, "a"), finding(recover.CheckWarning, "b"), finding(recover.CheckCritical, "c"),
+				finding(recover.CheckWarning, "d"), finding(recover.CheckWarning, "e"),
+			},
 			"OS-RESCUE CRITICAL: c; a; b; 2 more"},
-		"long":      {recover.CheckReport{}, []recover.Finding{finding(recover.CheckUnknown, strings.Repeat("x", 500))}, "OS-RESCUE UNKNOWN: " + strings.Repeat("x", inLine-1) + "…"},
-		"runs only": {recover.CheckReport{Level: recover.CheckUnknown, Runs: []recover.UnfinishedRun{}}, nil, "OS-RESCUE UNKNOWN: 0 instances, no lost files | 'interrupted_runs'=0;0;;0 'half_done'=0;;0;0"},
+		"long": {recover.CheckReport{}, []recover.Finding{finding(recover.CheckUnknown, strings.Repeat("x", 500))},
+			"OS-RESCUE UNKNOWN: " + strings.Repeat("x", inLine-1) + "…"},
+		"runs only": {recover.CheckReport{Level: recover.CheckUnknown, Runs: []recover.UnfinishedRun{}}, nil,
+			"OS-RESCUE UNKNOWN: 0 instances, no lost files | 'interrupted_runs'=0;0;;0 'half_done'=0;;0;0"},
 	} {
 		for _, f := range c.adds {
 			c.report.Add(f)

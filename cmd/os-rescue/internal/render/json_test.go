@@ -52,7 +52,8 @@ func first(t *testing.T, object map[string]any, field string) any {
 }
 
 func TestTheJSONOfAScanHasWhatScriptsDependOn(t *testing.T) {
-	report := recover.Report{Host: "h", Instances: []recover.Instance{{Files: []recover.File{{Format: "qcow2", Holders: []recover.Holder{{PID: 1}}}}}}}
+	disk := recover.File{Format: "qcow2", Holders: []recover.Holder{{PID: 1}}}
+	report := recover.Report{Host: "h", Instances: []recover.Instance{{Files: []recover.File{disk}}}}
 	r := has(t, "the report", decoded(t, report), "host", "instances")
 	i := has(t, "an instance", first(t, r, "instances"), "uuid", "domain", "pid", "state", "project_id", "project_name", "verdict", "files")
 	f := has(t, "a file", first(t, i, "files"), "path", "role", "format", "size", "allocated", "device", "inode", "state", "holders")
@@ -62,7 +63,8 @@ func TestTheJSONOfAScanHasWhatScriptsDependOn(t *testing.T) {
 func TestTheJSONOfARunHasWhatScriptsDependOn(t *testing.T) {
 	report := recover.RunReport{Instances: []recover.InstanceReport{{Error: "x", Steps: []recover.StepReport{{Name: "copy"}}}}}
 	r := has(t, "the report", decoded(t, report), "run", "host", "mode", "instances")
-	i := has(t, "an instance", first(t, r, "instances"), "uuid", "domain", "outcome", "steps", "pause_seconds", "downtime_seconds", "bytes", "error")
+	i := has(t, "an instance", first(t, r, "instances"),
+		"uuid", "domain", "outcome", "steps", "pause_seconds", "downtime_seconds", "bytes", "error")
 	has(t, "a step", first(t, i, "steps"), "name", "started", "seconds")
 }
 
@@ -72,7 +74,9 @@ func TestTheJSONSaysHowAnInstanceIsRescuedLiveAndHowItWasProven(t *testing.T) {
 	if i["mode"] != "live" || i["verified"] != "structure" {
 		t.Errorf("mode %v, verified %v", i["mode"], i["verified"])
 	}
-	plan := recover.Plan{Instances: []recover.InstancePlan{{Action: recover.ActionReboot, NotLive: "it has snapshots"}, {Action: recover.ActionLive}}}
+	plan := recover.Plan{Instances: []recover.InstancePlan{
+		{Action: recover.ActionReboot, NotLive: "it has snapshots"}, {Action: recover.ActionLive},
+	}}
 	list := decoded(t, plan)["instances"].([]any)
 	if i = has(t, "an instance", list[0], "action", "not_live"); i["not_live"] != "it has snapshots" {
 		t.Errorf("not_live %v", i["not_live"])
@@ -85,7 +89,8 @@ func TestTheJSONSaysHowAnInstanceIsRescuedLiveAndHowItWasProven(t *testing.T) {
 func TestTheWordsOfTheJSONAreTheOnesScriptsKnow(t *testing.T) {
 	var got []string
 	for _, w := range []any{
-		recover.RoleDisk, recover.RoleBacking, recover.RoleConfigDrive, recover.RoleConsoleLog, recover.RoleDiskInfo, recover.RoleNVRAM, recover.RoleOther,
+		recover.RoleDisk, recover.RoleBacking, recover.RoleConfigDrive, recover.RoleConsoleLog, recover.RoleDiskInfo, recover.RoleNVRAM,
+		recover.RoleOther,
 		recover.FilePresent, recover.FileDeleted, recover.FileDisplaced, recover.FileReplaced, recover.FileMissing,
 		recover.OutcomeRescued, recover.OutcomeIntact, recover.OutcomeSkipped, recover.OutcomeFailed,
 	} {

@@ -70,8 +70,8 @@ Not known: the cell of the instance does not answer, so it may be on any host, a
 
 Warning: masakari-hostmonitor runs here: stop it first
 
-In sum: 1 instance paused, destroyed and hard rebooted, 1 instance paused, destroyed and started, 1 instance put back and hard rebooted, 1 instance left alone.
-`)
+In sum: 1 instance paused, destroyed and hard rebooted, 1 instance paused, destroyed and started, `+
+		"1 instance put back and hard rebooted, 1 instance left alone.\n")
 }
 
 func TestHowAnInstanceComesBackIsSaidAsItWillBe(t *testing.T) {
@@ -89,10 +89,14 @@ func TestHowAnInstanceComesBackIsSaidAsItWillBe(t *testing.T) {
 			"pause, copy, prove, destroy, put back, start", "paused, destroyed and started"},
 		{"not at all", recover.Options{NoReboot: true}, recover.InstancePlan{Action: recover.ActionReboot, Found: "running", Server: nova},
 			"pause, copy, prove, destroy, put back; it stays off", "paused and destroyed"},
-		{"off", recover.Options{}, recover.InstancePlan{Action: recover.ActionPublish, Found: "shutoff", Server: nova}, "put back; it stays off", "put back"},
-		{"off, to be started", recover.Options{Offline: true}, recover.InstancePlan{Action: recover.ActionPublish, Found: "running"}, "put back, start", "put back and started"},
-		{"files alone", recover.Options{}, recover.InstancePlan{Action: recover.ActionPutBack, Server: nova}, "put back while it runs, with no pause", "put back with no pause"},
-		{"reboot alone", recover.Options{}, recover.InstancePlan{Action: recover.ActionHardReboot, Server: nova}, "hard reboot through Nova", "hard rebooted"},
+		{"off", recover.Options{}, recover.InstancePlan{Action: recover.ActionPublish, Found: "shutoff", Server: nova},
+			"put back; it stays off", "put back"},
+		{"off, to be started", recover.Options{Offline: true}, recover.InstancePlan{Action: recover.ActionPublish, Found: "running"},
+			"put back, start", "put back and started"},
+		{"files alone", recover.Options{}, recover.InstancePlan{Action: recover.ActionPutBack, Server: nova},
+			"put back while it runs, with no pause", "put back with no pause"},
+		{"reboot alone", recover.Options{}, recover.InstancePlan{Action: recover.ActionHardReboot, Server: nova},
+			"hard reboot through Nova", "hard rebooted"},
 	} {
 		plan := recover.Plan{Options: c.options}
 		if got := actionText(plan, c.plan); got != c.action {
@@ -130,9 +134,11 @@ func TestWhatToRunOnAnotherHostIsTheSameCommandThere(t *testing.T) {
 		{recover.CommandRescue, recover.Options{Selection: demo, Mode: recover.ModeReboot}, "os-rescue --project demo"},
 		{recover.CommandRescue, recover.Options{Selection: demo, Mode: recover.ModeLive}, "os-rescue --project demo --mode live"},
 		{recover.CommandRescue, recover.Options{Selection: demo, Mode: recover.ModeAuto}, "os-rescue --project demo --mode auto"},
-		{recover.CommandRescue, recover.Options{Selection: recover.Selection{Project: "it's", ProjectDomain: "d"}}, `os-rescue --project 'it'\''s' --project-domain d`},
+		{recover.CommandRescue, recover.Options{Selection: recover.Selection{Project: "it's", ProjectDomain: "d"}},
+			`os-rescue --project 'it'\''s' --project-domain d`},
 		{recover.CommandRescue, everything(), "os-rescue --all"},
-		{recover.CommandRescue, recover.Options{Selection: recover.Selection{Instances: []string{"a", "b", "c"}}}, "os-rescue --instance b --instance c"},
+		{recover.CommandRescue, recover.Options{Selection: recover.Selection{Instances: []string{"a", "b", "c"}}},
+			"os-rescue --instance b --instance c"},
 		{recover.CommandReboot, recover.Options{Selection: recover.Selection{Project: "demo", Host: "x"}}, "os-rescue reboot --project demo"},
 	} {
 		if got := there(c.command, c.options, []string{"b", "c"}); got != c.want {
@@ -147,7 +153,9 @@ func TestAThousandInstancesElsewhereAreNotAThousandLines(t *testing.T) {
 		all = append(all, recover.Elsewhere{UUID: fmt.Sprintf("e%03d", n), Host: "cmp-8"})
 	}
 	got := written(t, func(b *bytes.Buffer) error {
-		return plain().Plan(b, recover.Plan{Command: recover.CommandRescue, Host: "h", Elsewhere: all, Options: recover.Options{Selection: recover.Selection{Project: "p"}}})
+		return plain().Plan(b, recover.Plan{
+			Command: recover.CommandRescue, Host: "h", Elsewhere: all, Options: recover.Options{Selection: recover.Selection{Project: "p"}},
+		})
 	})
 	if n := strings.Count(got, "\n"); n > 30 || !strings.Contains(got, "and 980 more") || !strings.Contains(got, "1000 instances") {
 		t.Errorf("%d lines: %s", n, got)
@@ -176,15 +184,18 @@ Warning: nova-compute is down here
 		t.Errorf("%s\ndoes not have\n%s", got, want)
 	}
 	empty := recover.RunReport{Command: "rescue", Elsewhere: r.Elsewhere}
-	if got := written(t, func(b *bytes.Buffer) error { return plain().Run(b, empty, everything()) }); !strings.HasSuffix(got, "\n\nThe selected instances are all elsewhere: nothing to do here.\n") {
+	got = written(t, func(b *bytes.Buffer) error { return plain().Run(b, empty, everything()) })
+	if !strings.HasSuffix(got, "\n\nThe selected instances are all elsewhere: nothing to do here.\n") {
 		t.Errorf("with nothing here: %q", got)
 	}
 }
 
 func TestAPlanOfRebootsAndItsResult(t *testing.T) {
-	plan := recover.Plan{Command: recover.CommandReboot, Mode: "reboot", Host: "ctl", Options: recover.Options{Reboot: recover.RebootOptions{Remote: true}},
+	plan := recover.Plan{Command: recover.CommandReboot, Mode: "reboot", Host: "ctl",
+		Options: recover.Options{Reboot: recover.RebootOptions{Remote: true}},
 		Instances: []recover.InstancePlan{
-			{UUID: "u1", Domain: "instance-00000001", Name: "web", Action: recover.ActionHardReboot, Found: "running", Server: &recover.Server{Status: "ACTIVE"}, Steps: []string{"hard reboot it through Nova"}},
+			{UUID: "u1", Domain: "instance-00000001", Name: "web", Action: recover.ActionHardReboot, Found: "running",
+				Server: &recover.Server{Status: "ACTIVE"}, Steps: []string{"hard reboot it through Nova"}},
 			{UUID: "u2", Domain: "instance-00000002", Action: recover.ActionRefuse, Refusal: "it has lost files"},
 		}}
 	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Plan(b, plan) }), `
@@ -202,7 +213,8 @@ In sum: 1 instance hard rebooted, 1 instance left alone.
 	start := time.Date(2026, 11, 22, 18, 4, 0, 0, time.UTC)
 	report := recover.RunReport{Run: "r9", Command: "reboot", Host: "ctl", Started: start, Finished: start.Add(8 * time.Second),
 		Instances: []recover.InstanceReport{
-			{UUID: "u1", Domain: "instance-00000001", Name: "web", Outcome: recover.OutcomeRescued, Steps: []recover.StepReport{{Name: "lock", Seconds: 1}, {Name: "reboot", Seconds: 6.2}}},
+			{UUID: "u1", Domain: "instance-00000001", Name: "web", Outcome: recover.OutcomeRescued,
+				Steps: []recover.StepReport{{Name: "lock", Seconds: 1}, {Name: "reboot", Seconds: 6.2}}},
 			{UUID: "u2", Domain: "instance-00000002", Outcome: recover.OutcomeSkipped, Error: "it has lost files"},
 		}}
 	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Run(b, report, everything()) }), `
@@ -218,10 +230,11 @@ instance-00000002  u2
 }
 
 func TestTheTitleOfAPlanSaysWhetherNovaHasAPart(t *testing.T) {
+	offline := recover.Options{Offline: true}
 	for want, plan := range map[string]recover.Plan{
 		"Plan of a rescue on h, mode reboot":                {Command: recover.CommandRescue, Mode: "reboot", Host: "h"},
-		"Plan of a restore on h, mode reboot, without Nova": {Command: recover.CommandRestore, Mode: "reboot", Host: "h", Options: recover.Options{Offline: true}},
-		"Plan of a backup on h":                             {Command: recover.CommandBackup, Mode: "reboot", Host: "h", Options: recover.Options{Offline: true}},
+		"Plan of a restore on h, mode reboot, without Nova": {Command: recover.CommandRestore, Mode: "reboot", Host: "h", Options: offline},
+		"Plan of a backup on h":                             {Command: recover.CommandBackup, Mode: "reboot", Host: "h", Options: offline},
 		"Plan of a reboot on h":                             {Command: recover.CommandReboot, Mode: "reboot", Host: "h"},
 	} {
 		if got := planTitle(plan); got != want {

@@ -43,17 +43,23 @@ func held(pid int, process string) []recover.Holder {
 
 func scanned() recover.Report {
 	return recover.Report{Host: "cmp-7", Instances: []recover.Instance{
-		{UUID: "11111111-0000-4000-8000-000000000001", Domain: "instance-00000001", Name: "db", ProjectName: "shop", PID: 100, State: "running", Verdict: recover.VerdictIntact,
+		{UUID: "11111111-0000-4000-8000-000000000001", Domain: "instance-00000001", Name: "db", ProjectName: "shop", PID: 100,
+			State: "running", Verdict: recover.VerdictIntact,
 			Files: []recover.File{{Path: "/i/1/disk", Role: recover.RoleDisk, State: recover.FilePresent, Allocated: gib, Size: gib}}},
-		{UUID: "11111111-0000-4000-8000-000000000002", Domain: "instance-00000002", Name: "web", ProjectName: "shop", PID: 200, State: "running", Verdict: recover.VerdictRecoverable,
+		{UUID: "11111111-0000-4000-8000-000000000002", Domain: "instance-00000002", Name: "web", ProjectName: "shop", PID: 200,
+			State: "running", Verdict: recover.VerdictRecoverable,
 			Reasons: []string{"3 of its files were deleted, and all are still held"},
 			Files: []recover.File{
-				{Path: "/i/2/disk", Role: recover.RoleDisk, Target: "vda", State: recover.FileDeleted, Allocated: 3 * gib, Size: 20 * gib, Writable: true, Holders: held(200, "qemu-system-x86")},
-				{Path: "/i/_base/abc", Role: recover.RoleBacking, State: recover.FileDeleted, Allocated: gib / 2, Size: gib / 2, Holders: append(held(200, "qemu-system-x86"), held(300, "qemu-system-x86")...)},
-				{Path: "/i/2/console.log", Role: recover.RoleConsoleLog, State: recover.FileReplaced, Allocated: 4096, Size: 4096, Holders: held(50, "virtlogd"), Reason: "a new file of the same size stands there"},
+				{Path: "/i/2/disk", Role: recover.RoleDisk, Target: "vda", State: recover.FileDeleted,
+					Allocated: 3 * gib, Size: 20 * gib, Writable: true, Holders: held(200, "qemu-system-x86")},
+				{Path: "/i/_base/abc", Role: recover.RoleBacking, State: recover.FileDeleted, Allocated: gib / 2, Size: gib / 2,
+					Holders: append(held(200, "qemu-system-x86"), held(300, "qemu-system-x86")...)},
+				{Path: "/i/2/console.log", Role: recover.RoleConsoleLog, State: recover.FileReplaced, Allocated: 4096, Size: 4096,
+					Holders: held(50, "virtlogd"), Reason: "a new file of the same size stands there"},
 				{Path: "/i/2/disk.info", Role: recover.RoleDiskInfo, State: recover.FileMissing},
 			}},
-		{UUID: "11111111-0000-4000-8000-000000000003", Domain: "instance-00000003", Name: "evil\x1b[2J", ProjectID: "p3", State: "shutoff", Verdict: recover.VerdictLost,
+		{UUID: "11111111-0000-4000-8000-000000000003", Domain: "instance-00000003", Name: "evil\x1b[2J", ProjectID: "p3",
+			State: "shutoff", Verdict: recover.VerdictLost,
 			Possible: []string{"restore it from a backup"},
 			Files:    []recover.File{{Path: "/i/3/disk", Role: recover.RoleDisk, State: recover.FileMissing}}},
 		{UUID: "11111111-0000-4000-8000-000000000004", Domain: "pet", State: "running", Verdict: recover.VerdictUnaffected},
@@ -96,20 +102,24 @@ func TestTheLastLineOfAScanIsWhatToDo(t *testing.T) {
 		want    string
 	}{
 		{recover.VerdictRecoverable, "Next, see what a rescue would do: os-rescue --config /x --all --dry-run"},
-		{recover.VerdictConflict, "Next, see what a rescue would do that moves aside what stands in the way: os-rescue --config /x --all --replace-existing --dry-run"},
+		{recover.VerdictConflict, "Next, see what a rescue would do that moves aside what stands in the way: " +
+			"os-rescue --config /x --all --replace-existing --dry-run"},
 		{recover.VerdictLost, "What is lost is held by no process any more: see above what is still possible."},
 		{recover.VerdictUnknown, "Next, look again: os-rescue --config /x scan"},
-		{recover.VerdictDisplaced, "Files that are displaced are not lost. Put them, or the mount, back where they belong; os-rescue leaves them alone."},
+		{recover.VerdictDisplaced, "Files that are displaced are not lost. " +
+			"Put them, or the mount, back where they belong; os-rescue leaves them alone."},
 		{recover.VerdictIntact, "Nothing is lost: there is nothing to do."},
 		{recover.VerdictUnaffected, "Nothing is lost: there is nothing to do."},
 	} {
 		report := recover.Report{Host: "h", Instances: []recover.Instance{{Domain: "d", UUID: "u", Verdict: c.verdict}}}
-		lines := strings.Split(strings.TrimSpace(written(t, func(b *bytes.Buffer) error { return Text{Again: "os-rescue --config /x"}.Scan(b, report) })), "\n")
+		text := written(t, func(b *bytes.Buffer) error { return Text{Again: "os-rescue --config /x"}.Scan(b, report) })
+		lines := strings.Split(strings.TrimSpace(text), "\n")
 		if got := lines[len(lines)-1]; got != c.want {
 			t.Errorf("%s: the last line is %q, want %q", c.verdict, got, c.want)
 		}
 	}
-	if got := written(t, func(b *bytes.Buffer) error { return plain().Scan(b, recover.Report{Host: "h"}) }); got != "h  0 instances\n\nNothing is lost: there is nothing to do.\n" {
+	got := written(t, func(b *bytes.Buffer) error { return plain().Scan(b, recover.Report{Host: "h"}) })
+	if got != "h  0 instances\n\nNothing is lost: there is nothing to do.\n" {
 		t.Errorf("a host without instances: %q", got)
 	}
 }
@@ -118,7 +128,13 @@ func TestColoursAreOnlyThereWhenAskedFor(t *testing.T) {
 	for _, color := range []bool{false, true} {
 		s := Text{Color: color, Again: "os-rescue"}
 		all := written(t, func(b *bytes.Buffer) error {
-			return errors.Join(s.Scan(b, scanned()), s.Plan(b, planned()), s.Run(b, ran(), everything()), s.Status(b, stood()), s.Overview(b, Overview{Runs: []recover.RunStatus{stood()}}))
+			return errors.Join(
+				s.Scan(b, scanned()),
+				s.Plan(b, planned()),
+				s.Run(b, ran(), everything()),
+				s.Status(b, stood()),
+				s.Overview(b, Overview{Runs: []recover.RunStatus{stood()}}),
+			)
 		})
 		if got := strings.Contains(all, "\x1b["); got != color {
 			t.Errorf("with Color %v: escape sequences are there: %v", color, got)
@@ -127,7 +143,8 @@ func TestColoursAreOnlyThereWhenAskedFor(t *testing.T) {
 }
 
 func planned() recover.Plan {
-	return recover.Plan{Run: "r1", Command: recover.CommandRescue, Mode: "reboot", Host: "cmp-7", OneByOne: true, Options: recover.Options{Offline: true},
+	return recover.Plan{Run: "r1", Command: recover.CommandRescue, Mode: "reboot", Host: "cmp-7", OneByOne: true,
+		Options: recover.Options{Offline: true},
 		Space: []recover.SpacePlan{
 			{Path: "/i", Need: 4 * gib, Free: 5 * gib, Headroom: 2 * gib},
 			{Path: "/xfs", Need: gib, Free: gib, Headroom: gib, Clones: true},
@@ -182,11 +199,14 @@ In sum: 1 instance paused, destroyed and started, 1 instance put back with no pa
 
 func ran() recover.RunReport {
 	start := time.Date(2026, 11, 22, 18, 4, 0, 0, time.UTC)
-	return recover.RunReport{Run: "20261122-180400-ab12", Command: "rescue", Host: "cmp-7", Started: start, Finished: start.Add(75 * time.Second),
+	return recover.RunReport{Run: "20261122-180400-ab12", Command: "rescue", Host: "cmp-7",
+		Started: start, Finished: start.Add(75 * time.Second),
 		Instances: []recover.InstanceReport{
 			{UUID: "u1", Domain: "instance-00000001", Outcome: recover.OutcomeIntact},
-			{UUID: "u2", Domain: "instance-00000002", Name: "web", Outcome: recover.OutcomeRescued, PauseSeconds: 3.44, DowntimeSeconds: 14.2, Bytes: 3 * gib, Notes: []string{"no guest agent answered: not frozen"}},
-			{UUID: "u3", Domain: "instance-00000003", Outcome: recover.OutcomeSkipped, Error: "refused: it is migrating, and that may take a good while to end. Nothing was touched. Run it again later"},
+			{UUID: "u2", Domain: "instance-00000002", Name: "web", Outcome: recover.OutcomeRescued,
+				PauseSeconds: 3.44, DowntimeSeconds: 14.2, Bytes: 3 * gib, Notes: []string{"no guest agent answered: not frozen"}},
+			{UUID: "u3", Domain: "instance-00000003", Outcome: recover.OutcomeSkipped,
+				Error: "refused: it is migrating, and that may take a good while to end. Nothing was touched. Run it again later"},
 		}}
 }
 
@@ -209,7 +229,10 @@ instance-00000003  u3
 
 func TestASumNamesWhatTheCommandDid(t *testing.T) {
 	for command, want := range map[recover.Command]string{
-		recover.CommandRescue: "1 rescued.", recover.CommandBackup: "1 backed up.", recover.CommandRestore: "1 restored.", recover.CommandReboot: "1 rebooted.",
+		recover.CommandRescue:  "1 rescued.",
+		recover.CommandBackup:  "1 backed up.",
+		recover.CommandRestore: "1 restored.",
+		recover.CommandReboot:  "1 rebooted.",
 	} {
 		r := recover.RunReport{Command: command, Instances: []recover.InstanceReport{{Outcome: recover.OutcomeRescued}}}
 		if got := runSum(r); got != want {
@@ -235,7 +258,9 @@ func stood() recover.RunStatus {
 				{Name: "copy", Path: "/i/1/disk", Started: start, Seconds: 2.5, State: recover.PhaseDone},
 				{Name: "check", Path: "/i/1/disk", Started: start, Seconds: 0.5, State: recover.PhaseFailed, Error: "leaks"},
 			}},
-			{UUID: "u2", Domain: "instance-00000002", Steps: []recover.StepStatus{{Name: "copy", Path: "/i/2/disk", Started: start, State: recover.PhaseBegin}}},
+			{UUID: "u2", Domain: "instance-00000002", Steps: []recover.StepStatus{
+				{Name: "copy", Path: "/i/2/disk", Started: start, State: recover.PhaseBegin},
+			}},
 		}}
 }
 
@@ -260,11 +285,20 @@ Next, finish it: os-rescue resume r1
 
 func TestTheOverviewIsTheRunsAndWhatTheKeeperHolds(t *testing.T) {
 	at := when(stood().Started)
-	o := Overview{Runs: []recover.RunStatus{stood()}, Keeper: recover.KeeperStatus{Running: true, PID: 77, Holds: []recover.KeeperHold{
-		{Instances: []string{"u1", "u2"}, Path: "/i/_base/a", Size: gib, Since: stood().Started},
-	}}, Guard: recover.GuardStatus{Running: true, PID: 78, Scanned: stood().Started, Held: recover.GuardHeld{Files: 9, Bytes: 2 * gib, DeletedFiles: 3, DeletedBytes: gib},
-		Problems:  []string{"Nova does not answer"},
-		Incidents: []recover.Incident{{UUID: "u1", Domain: "instance-00000001", Name: "web", Since: stood().Started, Paths: []string{"/i/1/disk", "/i/_base/a"}, Bytes: gib, Locked: true}}}}
+	o := Overview{
+		Runs: []recover.RunStatus{stood()},
+		Keeper: recover.KeeperStatus{Running: true, PID: 77, Holds: []recover.KeeperHold{
+			{Instances: []string{"u1", "u2"}, Path: "/i/_base/a", Size: gib, Since: stood().Started},
+		}},
+		Guard: recover.GuardStatus{Running: true, PID: 78, Scanned: stood().Started,
+			Held:     recover.GuardHeld{Files: 9, Bytes: 2 * gib, DeletedFiles: 3, DeletedBytes: gib},
+			Problems: []string{"Nova does not answer"},
+			Incidents: []recover.Incident{{
+				UUID: "u1", Domain: "instance-00000001", Name: "web", Since: stood().Started,
+				Paths: []string{"/i/1/disk", "/i/_base/a"}, Bytes: gib, Locked: true,
+			}},
+		},
+	}
 	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Overview(b, o) }), fmt.Sprintf(`
 RUN  COMMAND  STARTED              FINISHED  STATE        INSTANCES
 r1   rescue   %[1]s  -         interrupted  1 rescued, 1 not finished
@@ -279,20 +313,24 @@ The guard (pid 78) holds 9 files (2.0 GiB), of which 3 are deleted (1.0 GiB). It
 
 Next, finish what was interrupted: os-rescue resume
 `, at))
-	if got := written(t, func(b *bytes.Buffer) error { return plain().Overview(b, Overview{}) }); !strings.HasPrefix(got, "No runs.\n\nThe keeper is not running: nothing is held.\nNo guard runs") {
+	got := written(t, func(b *bytes.Buffer) error { return plain().Overview(b, Overview{}) })
+	if !strings.HasPrefix(got, "No runs.\n\nThe keeper is not running: nothing is held.\nNo guard runs") {
 		t.Errorf("%q", got)
 	}
 }
 
 func TestAPlanOfModeAutoSaysWhoIsRescuedLiveAndWhyTheOthersAreNot(t *testing.T) {
-	plan := recover.Plan{Command: recover.CommandRescue, Mode: "auto", Host: "cmp-7", Options: recover.Options{Mode: recover.ModeAuto, Selection: recover.Selection{Project: "shop"}},
+	active := &recover.Server{Status: "ACTIVE"}
+	plan := recover.Plan{Command: recover.CommandRescue, Mode: "auto", Host: "cmp-7",
+		Options:   recover.Options{Mode: recover.ModeAuto, Selection: recover.Selection{Project: "shop"}},
 		Elsewhere: []recover.Elsewhere{{UUID: "e1", Name: "db", Host: "cmp-8", Status: "ACTIVE"}},
 		Instances: []recover.InstancePlan{
-			{UUID: "u1", Domain: "instance-00000001", Name: "web", Action: recover.ActionLive, Found: recover.StateRunning, Server: &recover.Server{Status: "ACTIVE"},
+			{UUID: "u1", Domain: "instance-00000001", Name: "web", Action: recover.ActionLive, Found: recover.StateRunning, Server: active,
 				Steps: []string{"lock it in Nova", "mirror /i/1/disk (3.0 GiB of 20 GiB) while the guest runs", "unlock it"},
 				Files: []recover.FilePlan{{Path: "/i/1/disk", Role: recover.RoleDisk, Size: 20 * gib, Allocated: 3 * gib, Writable: true}}},
-			{UUID: "u2", Domain: "instance-00000002", Action: recover.ActionLive, Found: recover.StatePaused, Server: &recover.Server{Status: "PAUSED"}},
-			{UUID: "u3", Domain: "instance-00000003", Action: recover.ActionReboot, Found: recover.StateRunning, Server: &recover.Server{Status: "ACTIVE"},
+			{UUID: "u2", Domain: "instance-00000002", Action: recover.ActionLive, Found: recover.StatePaused,
+				Server: &recover.Server{Status: "PAUSED"}},
+			{UUID: "u3", Domain: "instance-00000003", Action: recover.ActionReboot, Found: recover.StateRunning, Server: active,
 				NotLive: "/i/3/disk has 1 snapshots inside\x1b[2J: --mode reboot keeps them", Steps: []string{"destroy the domain"}},
 		}}
 	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Plan(b, plan) }), `
@@ -328,7 +366,8 @@ func TestTheResultOfALiveRunSaysHowShortTheSuspendWasAndHowItWasProven(t *testin
 	for n, i := range []recover.InstanceReport{
 		{Mode: recover.ModeLive, Verified: recover.VerifyRunning, PauseSeconds: 0.0441, DowntimeSeconds: 0.0441, Bytes: 3 * gib},
 		{Mode: recover.ModeLive, Verified: recover.VerifyFull, PauseSeconds: 12.2, DowntimeSeconds: 12.2, Bytes: gib},
-		{Mode: recover.ModeLive, Verified: recover.VerifyStructure, PauseSeconds: 0.0629, DowntimeSeconds: 0.0629, Bytes: gib, Notes: []string{"the new disks were checked as images"}},
+		{Mode: recover.ModeLive, Verified: recover.VerifyStructure, PauseSeconds: 0.0629, DowntimeSeconds: 0.0629, Bytes: gib,
+			Notes: []string{"the new disks were checked as images"}},
 		{Mode: recover.ModeReboot, PauseSeconds: 3.44, DowntimeSeconds: 14.2, Bytes: gib},
 	} {
 		i.UUID, i.Domain, i.Outcome = fmt.Sprintf("u%d", n+1), fmt.Sprintf("instance-0000000%d", n+1), recover.OutcomeRescued

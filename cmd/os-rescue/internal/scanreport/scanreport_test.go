@@ -14,8 +14,11 @@ import (
 func scanOf(t testing.TB, host string) string {
 	t.Helper()
 	report := recover.Report{Host: host, Taken: time.Date(2026, 11, 22, 18, 0, 0, 0, time.UTC), Instances: []recover.Instance{
-		{UUID: "11111111-0000-4000-8000-000000000001", Domain: "instance-00000001", PID: 7, State: recover.StateRunning, Verdict: recover.VerdictIntact,
-			Files: []recover.File{{Path: "/i/disk", Role: recover.RoleDisk, State: recover.FilePresent, Holders: []recover.Holder{{PID: 7, FD: 13}}}}},
+		{UUID: "11111111-0000-4000-8000-000000000001", Domain: "instance-00000001", PID: 7,
+			State: recover.StateRunning, Verdict: recover.VerdictIntact,
+			Files: []recover.File{{
+				Path: "/i/disk", Role: recover.RoleDisk, State: recover.FilePresent, Holders: []recover.Holder{{PID: 7, FD: 13}},
+			}}},
 	}}
 	var b bytes.Buffer
 	if err := render.JSON(&b, report); err != nil {
