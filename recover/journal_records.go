@@ -92,6 +92,22 @@ type exportRecord struct {
 	Scratch []string `json:"scratch"`
 }
 
+// publishedIn returns what a run has published of held inodes, by path, each path's
+// in the order in which it was published.
+func publishedIn(records []Record) map[string][]published {
+	files := map[string][]published{}
+	for _, r := range records {
+		if r.Point() != stepPublish+".done" {
+			continue
+		}
+		var p published
+		if err := r.decode(&p); err == nil && p.Source != "" {
+			files[r.Path] = append(files[r.Path], p)
+		}
+	}
+	return files
+}
+
 // published is what a publish record says: which inode's content stands where.
 type published struct {
 	Source string `json:"source,omitempty"` // key of the inode that was copied; empty for a made file

@@ -38,13 +38,9 @@ func (r hostRuns) published() (provenFiles, error) {
 		if head, err := headOf(records); err != nil || head.BootID != boot {
 			continue
 		}
-		for _, rec := range records {
-			if rec.Step != stepPublish || rec.Phase != PhaseDone {
-				continue
-			}
-			var p published
-			if err := rec.decode(&p); err == nil && p.Source != "" {
-				files[provenKey{rec.Path, p.Source}] = p
+		for path, all := range publishedIn(records) {
+			for _, p := range all {
+				files[provenKey{path, p.Source}] = p
 			}
 		}
 	}
