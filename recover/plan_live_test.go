@@ -2,10 +2,8 @@ package recover
 
 import (
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestALivePlanIsMadeWhereItCanBeAndSaysWhyNotBefore(t *testing.T) {
@@ -75,50 +73,6 @@ func TestWhatNoBlockJobReachesIsNotMirrored(t *testing.T) {
 	} {
 		if got := unmirrored(d, c.file); (got == "") != (c.says == "") || !strings.Contains(got, c.says) {
 			t.Errorf("%s: %q", name, got)
-		}
-	}
-}
-
-func TestAQEMUTellsHowItWasStarted(t *testing.T) {
-	for arg, want := range map[string]bool{"-blockdev": true, "-drive": false} {
-		cmd := exec.Command("/bin/sh", "-c", "echo; read x", "qemu", arg)
-		in, err := cmd.StdinPipe()
-		must(t, err)
-		out, err := cmd.StdoutPipe()
-		must(t, err)
-		must(t, cmd.Start())
-		_, err = out.Read(make([]byte, 1)) // it has its own command line by now
-		must(t, err)
-		got, err := startedWithBlockdev(cmd.Process.Pid)
-		if err != nil || got != want {
-			t.Errorf("%s: %v, %v", arg, got, err)
-		}
-		in.Close()
-		cmd.Wait()
-	}
-}
-
-func TestTheProofIsTheBestThatTheHostCanAndTheOperatorAccepts(t *testing.T) {
-	for name, c := range map[string]struct {
-		wish    Verify
-		export  bool
-		seconds int
-		want    Verify
-	}{
-		"by default, while it runs":                 {VerifyDefault, true, 1000, VerifyRunning},
-		"an old libvirt and a small disk":           {VerifyDefault, false, 5, VerifyFull},
-		"an old libvirt and a large disk":           {VerifyDefault, false, 1000, VerifyStructure},
-		"asked for under the suspend, however long": {VerifyFull, true, 1000, VerifyFull},
-		"asked for alone":                           {VerifyStructure, true, 5, VerifyStructure},
-		"asked for what this host can't do":         {VerifyRunning, false, 5, VerifyStructure},
-	} {
-		tk := &task{s: &Session{plan: Plan{Options: Options{Verify: c.wish}}}}
-		tk.chooseProof(MirrorSupport{Export: c.export}, time.Duration(c.seconds)*time.Second)
-		if tk.proof != c.want {
-			t.Errorf("%s: %q, want %q", name, tk.proof, c.want)
-		}
-		if c.want == VerifyStructure && c.wish != VerifyStructure && len(tk.report.Notes) == 0 {
-			t.Errorf("%s: nobody is told", name)
 		}
 	}
 }
