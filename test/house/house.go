@@ -1,0 +1,263 @@
+package house
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Module is the path of the module whose house this is.
+const Module = "github.com/os-rescue/os-rescue"
+
+// Package is one package of the module, as its source files tell.
+type Package struct {
+	Dir     string // below the module's root, with slashes
+	Name    string
+	Doc     string      // the package's comment, from doc.go
+	Calls   []string    // the directories of the module's packages that it imports, tests left out
+	files   []*ast.File // tests left out
+	tests   []*ast.File
+	fileSet *token.FileSet
+}
+
+// Purpose is the first sentence of the package's comment, without "Package NAME".
+func (p Package) Purpose() string {
+	text := strings.TrimPrefix(strings.TrimPrefix(p.Doc, "Package "+p.Name+" "), "Command "+p.Name+" ")
+	text, _, _ = strings.Cut(strings.ReplaceAll(text, "\n", " "), ". ")
+	return strings.TrimSuffix(strings.TrimSpace(text), ".")
+}
+
+// MayCall is what the package's comment says after "May call:", as directories.
+// ok is false when it says nothing.
+func (p Package) MayCall() (dirs []string, ok bool) {
+	for paragraph := range strings.SplitSeq(p.Doc, "\n\n") {
+		list, found := strings.CutPrefix(strings.ReplaceAll(strings.TrimSpace(paragraph), "\n", " "), "May call: ")
+		if !found {
+			continue
+		}
+		if list = strings.TrimSuffix(list, "."); list == "nothing of ours" {
+			return nil, true
+		}
+		for name := range strings.SplitSeq(list, ", ") {
+			dirs = append(dirs, directory(name))
+		}
+		slices.Sort(dirs)
+		return dirs, true
+	}
+	return nil, false
+}
+
+// directory is the directory of a package by its name in a list: those below
+// recover are called without it.
+func directory(name string) string {
+	top, _, _ := strings.Cut(name, "/")
+	if slices.Contains([]string{"recover", "nova", "hypervisor", "cmd", "test"}, top) {
+		return name
+	}
+	return "recover/" + name
+}
+
+// Listed is how a package is called in a list.
+func Listed(dir string) string { return strings.TrimPrefix(dir, "recover/") }
+
+// Load reads the packages below the given directories of the module at root.
+func Load(root string, below ...string) ([]*Package, error) {
+	byDir := map[string]*Package{}
+	for _, top := range below {
+		err := filepath.WalkDir(filepath.Join(root, top), func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() || filepath.Ext(path) != ".go" {
+				return err
+			}
+			rel, err := filepath.Rel(root, filepath.Dir(path))
+			if err != nil {
+				return err
+			}
+			p := byDir[filepath.ToSlash(rel)]
+			if p == nil {
+				p = &Package{Dir: filepath.ToSlash(rel), fileSet: token.NewFileSet()}
+				byDir[p.Dir] = p
+			}
+			return p.add(path)
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	var packages []*Package
+	for _, p := range byDir {
+		if len(p.files) > 0 {
+			packages = append(packages, p)
+		}
+	}
+	slices.SortFunc(packages, func(a, b *Package) int { return strings.Compare(a.Dir, b.Dir) })
+	return packages, nil
+}
+
+// add reads one more file of the package.
+func (p *Package) add(path string) error {
+	file, err := parser.ParseFile(p.fileSet, path, nil, parser.ParseComments)
+	if err != nil {
+		return err
+	}
+	if strings.HasSuffix(path, "_test.go") {
+		p.tests = append(p.tests, file)
+		return nil
+	}
+	p.files = append(p.files, file)
+	p.Name = file.Name.Name
+	if filepath.Base(path) == "doc.go" {
+		p.Doc = strings.TrimSpace(file.Doc.Text())
+	}
+	for _, spec := range file.Imports {
+		imported, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			return err
+		}
+		if dir, ours := strings.CutPrefix(imported, Module+"/"); ours && !slices.Contains(p.Calls, dir) {
+			p.Calls = append(p.Calls, dir)
+		}
+	}
+	slices.Sort(p.Calls)
+	return nil
+}
+
+// MethodFiles returns for each of the package's types the names of the files in which
+// it has methods.
+func (p Package) MethodFiles() map[string][]string {
+	files := map[string][]string{}
+	for _, file := range p.files {
+		name := filepath.Base(p.fileSet.Position(file.Pos()).Filename)
+		for _, decl := range file.Decls {
+			f, ok := decl.(*ast.FuncDecl)
+			if !ok || f.Recv == nil {
+				continue
+			}
+			if receiver := baseType(f.Recv.List[0].Type); !slices.Contains(files[receiver], name) {
+				files[receiver] = append(files[receiver], name)
+			}
+		}
+	}
+	return files
+}
+
+func baseType(expr ast.Expr) string {
+	switch e := expr.(type) {
+	case *ast.StarExpr:
+		return baseType(e.X)
+	case *ast.IndexExpr:
+		return baseType(e.X)
+	case *ast.Ident:
+		return e.Name
+	}
+	return ""
+}
+
+// Export is an exported name at the top level of a package.
+type Export struct {
+	Name  string
+	Place string // dir/file:line
+	// Mentions are the names that its declaration mentions: who uses the one gets to
+	// see the others. Of a constant that is its type.
+	Mentions []string
+	Constant bool
+}
+
+// Exports returns the package's exported names, methods left out: what those mention
+// is mentioned by their receiver.
+func (p Package) Exports() []Export {
+	exports := map[string]*Export{}
+	note := func(id *ast.Ident, constant bool, nodes ...ast.Node) {
+		e := exports[id.Name]
+		if e == nil {
+			e = &Export{Name: id.Name, Constant: constant}
+			exports[id.Name] = e
+		}
+		if id.Pos().IsValid() && e.Place == "" {
+			at := p.fileSet.Position(id.Pos())
+			e.Place = fmt.Sprintf("%s/%s:%d", p.Dir, filepath.Base(at.Filename), at.Line)
+		}
+		for _, node := range nodes {
+			ast.Inspect(node, func(n ast.Node) bool {
+				if id, ok := n.(*ast.Ident); ok && id.IsExported() {
+					e.Mentions = append(e.Mentions, id.Name)
+				}
+				return n != nil
+			})
+		}
+	}
+	for _, file := range p.files {
+		for _, decl := range file.Decls {
+			switch d := decl.(type) {
+			case *ast.FuncDecl:
+				switch {
+				case d.Recv == nil:
+					note(d.Name, false, d.Type)
+				case d.Name.IsExported():
+					note(ast.NewIdent(baseType(d.Recv.List[0].Type)), false, d.Type)
+				}
+			case *ast.GenDecl:
+				var kind ast.Expr // of constants that repeat the one before
+				for _, spec := range d.Specs {
+					switch s := spec.(type) {
+					case *ast.TypeSpec:
+						note(s.Name, false, s.Type)
+					case *ast.ValueSpec:
+						if s.Type != nil {
+							kind = s.Type
+						}
+						for _, name := range s.Names {
+							note(name, d.Tok == token.CONST)
+							if kind != nil {
+								note(name, d.Tok == token.CONST, kind)
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	var list []Export
+	for name, e := range exports {
+		if ast.IsExported(name) {
+			list = append(list, *e)
+		}
+	}
+	slices.SortFunc(list, func(a, b Export) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
+
+// UsedOutside returns the names that a package's files, tests among them, use of other
+// packages of the module, as "dir.Name".
+func (p Package) UsedOutside() map[string]bool {
+	used := map[string]bool{}
+	for _, file := range slices.Concat(p.files, p.tests) {
+		imports := map[string]string{}
+		for _, spec := range file.Imports {
+			imported, _ := strconv.Unquote(spec.Path.Value)
+			dir, ours := strings.CutPrefix(imported, Module+"/")
+			if !ours {
+				continue
+			}
+			name := filepath.Base(dir)
+			if spec.Name != nil {
+				name = spec.Name.Name
+			}
+			imports[name] = dir
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if selector, ok := n.(*ast.SelectorExpr); ok {
+				if id, ok := selector.X.(*ast.Ident); ok && imports[id.Name] != "" && imports[id.Name] != p.Dir {
+					used[imports[id.Name]+"."+selector.Sel.Name] = true
+				}
+			}
+			return true
+		})
+	}
+	return used
+}
