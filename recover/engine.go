@@ -3,7 +3,6 @@ package recover
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"time"
 )
 
@@ -30,11 +29,4 @@ type Engine struct {
 // firstLook is how long to wait before Nova is asked again how a reboot is.
 func (e *Engine) firstLook() time.Duration {
 	return cmp.Or(e.rebootPoll, 300*time.Millisecond)
-}
-
-func inodeKey(device, inode uint64) string {
-	if device == 0 && inode == 0 {
-		return ""
-	}
-	return fmt.Sprintf("%d:%d", device, inode)
 }

@@ -103,16 +103,6 @@ func (t *task) written() []FilePlan {
 	return slices.DeleteFunc(slices.Clone(t.ip.Files), func(f FilePlan) bool { return !f.Writable })
 }
 
-// diskOf returns the disk of a domain that a file is the top image of.
-func diskOf(d Domain, f FilePlan) (Disk, error) {
-	for _, disk := range d.Disks {
-		if disk.Target == f.Target && disk.Chain[0].Path == f.Path {
-			return disk, nil
-		}
-	}
-	return Disk{}, fmt.Errorf("%w: the domain has no disk %s at %s any more", ErrRefused, f.Target, f.Path)
-}
-
 // hold suspends a guest that runs. Its mirrors may have taken hours: its owner may
 // have paused it meanwhile, or QEMU for an I/O error.
 func (t *task) hold(ctx context.Context) (DomainState, error) {

@@ -8,20 +8,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// novaParallel is how many instances Nova is asked about at a time, where each
-// takes but a few short requests.
-const novaParallel = 8
-
-// errCellDown: what Nova says of an instance is nothing but its UUID.
-var errCellDown = fmt.Errorf("%w: its cell is down", ErrCloudUnavailable)
-
-// lockRecord is what a run did about an instance's lock in Nova.
-type lockRecord struct {
-	Reason string `json:"reason"`
-	// Found is true when somebody had locked it already: that lock stays.
-	Found bool `json:"found,omitempty"`
-}
-
 func (s *Session) lockReason() string {
 	return "os-rescue " + s.plan.Run + ": its files were deleted and are being put back; a reboot or stop now would lose them"
 }
@@ -176,25 +162,6 @@ func (t *task) allPublished() bool {
 		}
 	}
 	return true
-}
-
-// locksOf reads a journal for the locks that its run has made or found, and has
-// not undone.
-func locksOf(records []Record) (map[string]lockRecord, error) {
-	locks := map[string]lockRecord{}
-	for _, r := range records {
-		switch r.Point() {
-		case stepLock + ".begin":
-			var rec lockRecord
-			if err := r.decode(&rec); err != nil {
-				return nil, err
-			}
-			locks[r.Instance] = rec
-		case stepUnlock + ".done":
-			delete(locks, r.Instance)
-		}
-	}
-	return locks, nil
 }
 
 // attach joins what Nova says now with an instance that was scanned again.

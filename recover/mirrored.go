@@ -16,16 +16,6 @@ import (
 	"github.com/os-rescue/os-rescue/recover/beneath"
 )
 
-// mirrorRecord is what the record before a mirror says: which file it goes to.
-type mirrorRecord struct {
-	Target string `json:"target"`
-	Dir    string `json:"dir"`  // where it is staged
-	Name   string `json:"name"` // in there
-	Inode  uint64 `json:"inode"`
-	Source string `json:"source"` // key of the lost inode
-	Disk   Disk   `json:"disk"`
-}
-
 // mirrored is one disk on its way to a new file. The embedded file is staged but
 // for two moments: when QEMU opens it, by the disk's own path, and from the guest's
 // suspend on.

@@ -170,11 +170,6 @@ func (t *task) compareSuspended(ctx context.Context) error {
 	return nil
 }
 
-// exportRecord is what the record before an export says.
-type exportRecord struct {
-	Scratch []string `json:"scratch"`
-}
-
 // export has QEMU show the new disks as they are at the suspended guest's last
 // instruction, whatever it writes later. Where that fails the guest is already on
 // its new disks: they stay checked, and not compared.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"time"
@@ -144,14 +143,6 @@ func (t *task) letGoOn(ctx context.Context) error {
 func (t *task) snapshot(ctx context.Context) (Snapshot, error) {
 	c, err := t.s.e.Hypervisor.Counters(ctx, t.ip.UUID)
 	return Snapshot{Process: t.ip.Process, Taken: time.Now().UTC(), Counters: c}, err
-}
-
-// unchanged is true when the guest has provably written nothing between two
-// snapshots.
-func (s Snapshot) unchanged(later Snapshot) bool {
-	return s.Process == later.Process && maps.EqualFunc(s.Counters, later.Counters, func(a, b BlockCounters) bool {
-		return a.WriteRequests == b.WriteRequests && a.WriteBytes == b.WriteBytes
-	})
 }
 
 // stillQuiet makes sure, right before the destroy, that the copies are of what

@@ -435,10 +435,3 @@ func (t *task) watch(ctx context.Context) error {
 	}
 	return nil
 }
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
-}

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/rs/zerolog"
 )
 
 // PrepareResume gets an interrupted run ready to be finished: the one of that
@@ -109,20 +107,6 @@ func (s *Session) reopenStages(records []Record) error {
 	return nil
 }
 
-// sameBoot is true when the host has not been booted since the run began: only
-// then do the numbers of held inodes mean anything.
-func sameBoot(records []Record) (bool, error) {
-	if len(records) == 0 {
-		return true, nil
-	}
-	head, err := headOf(records)
-	if err != nil {
-		return false, err
-	}
-	boot, err := bootID(procDir)
-	return boot == head.BootID, err
-}
-
 // planAgain makes the plan that an interrupted run did not come to make.
 func (s *Session) planAgain(ctx context.Context, id string, records []Record, offline bool) error {
 	if len(records) == 0 {
@@ -140,18 +124,6 @@ func (s *Session) planAgain(ctx context.Context, id string, records []Record, of
 	s.priors = map[string]*prior{}
 	head.Options.Offline = head.Options.Offline || offline
 	return s.choosePinPlan(ctx, id, head)
-}
-
-// planOf returns the plan of the run as a whole.
-func planOf(records []Record) (Plan, bool, error) {
-	for _, r := range records {
-		if r.Point() == stepPlan+".done" && r.Instance == "" {
-			var plan Plan
-			err := r.decode(&plan)
-			return plan, true, err
-		}
-	}
-	return Plan{}, false, nil
 }
 
 // resume goes on with an instance from where an interrupted run left it, by what
@@ -330,38 +302,4 @@ func (t *task) stagedPlaces() string {
 		places = append(places, c.Dir+"/"+c.Name)
 	}
 	return strings.Join(places, ", ")
-}
-
-// unsettled returns the instances that unfinished runs have begun to work on and
-// not brought to an end, with the run of each. The run that holds the lock now
-// is left out.
-func (e *Engine) unsettled(ctx context.Context) (map[string]string, error) {
-	state := stateDir(e.Settings.StateDir)
-	ids, err := state.list()
-	if err != nil {
-		return nil, err
-	}
-	busy, running := state.running()
-	unsettled := map[string]string{}
-	for _, id := range ids {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if running && busy.Run == id {
-			continue
-		}
-		// Of a damaged journal what can be read counts: one run's trouble must
-		// not stop every other command.
-		records, _ := readJournal(state.run(id))
-		priors, err := priorsOf(records)
-		if err != nil {
-			zerolog.Ctx(ctx).Debug().Err(err).Str("run", id).Msg("its journal is damaged")
-		}
-		for uuid, p := range priors {
-			if p.begun && (p.settlement == nil || !p.settlement.Settled) {
-				unsettled[uuid] = id
-			}
-		}
-	}
-	return unsettled, nil
 }

@@ -12,14 +12,6 @@ import (
 	"github.com/os-rescue/os-rescue/recover/beneath"
 )
 
-// sealRecord is a directory that is closed to all but root while files grow in
-// it, and what it was before.
-type sealRecord struct {
-	Dir  string        `json:"dir"`
-	Made bool          `json:"made,omitempty"` // it did not exist
-	Was  beneath.Owner `json:"was,omitzero"`
-}
-
 // seal closes the directories of the instance's disks to all but root, until the
 // guest is on its new files: libvirt creates files in there, by path and as root,
 // and the nova user could plant a symlink.

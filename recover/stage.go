@@ -13,10 +13,6 @@ import (
 	"github.com/os-rescue/os-rescue/recover/beneath"
 )
 
-// stagePrefix begins the name of a directory in which a run stages its copies,
-// on the file system that they will live on. Only root gets in.
-const stagePrefix = ".os-rescue-"
-
 // stages are the staging directories of one run.
 type stages struct {
 	root     *beneath.Root

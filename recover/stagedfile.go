@@ -37,18 +37,6 @@ type stagedFile struct {
 	published bool
 }
 
-// stagedRecord is what a copy's journal records say.
-type stagedRecord struct {
-	Dir    string        `json:"dir"`
-	Name   string        `json:"name"`
-	Source string        `json:"source,omitempty"`
-	Method copier.Method `json:"method,omitempty"`
-	Bytes  int64         `json:"bytes,omitempty"`
-	// Proven is true in the record after a copy that needs no comparison.
-	Proven bool   `json:"proven,omitempty"`
-	Inode  uint64 `json:"inode,omitempty"`
-}
-
 // stage copies one file to its staging place and proves the copy. When it fails,
 // what it returns besides the error is to be removed by the caller.
 func (t *task) stage(ctx context.Context, f FilePlan) (*stagedFile, error) {
