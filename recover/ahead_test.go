@@ -8,10 +8,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // opened is the guest's disk, for what the guest writes.
-func (g *guest) opened(t *testing.T) *os.File {
+func (g *testGuest) opened(t *testing.T) *os.File {
 	t.Helper()
 	f, err := os.OpenFile(g.disk, os.O_RDWR, 0)
 	must(t, err)
@@ -20,7 +22,7 @@ func (g *guest) opened(t *testing.T) *os.File {
 }
 
 // writes is the guest writing to its disk, past its end too.
-func (g *guest) writes(t *testing.T, disk *os.File, off int, data string) {
+func (g *testGuest) writes(t *testing.T, disk *os.File, off int, data string) {
 	t.Helper()
 	content := g.content[g.disk]
 	content = append(content, make([]byte, max(0, off+len(data)-len(content)))...)
@@ -63,7 +65,7 @@ func TestWhatWasCopiedAheadOfACrashIsNeverTakenForProven(t *testing.T) {
 	t.Parallel()
 	for name, off := range map[string]bool{"the guest runs on": false, "the guest ends": true} {
 		first := newHost(t)
-		for k := crashPoint(t, first, CommandRescue, func(g *guest) Options { return options(g) }, guestOptions{}, "ahead.begin", ""); ; k++ {
+		for k := crashPoint(t, first, CommandRescue, func(g *testGuest) Options { return options(g) }, guestOptions{}, "ahead.begin", ""); ; k++ {
 			h := first.elsewhere(t)
 			g := h.add(k, guestOptions{})
 			disk := g.opened(t)
@@ -98,7 +100,7 @@ func TestWhatWasCopiedAheadOfACrashIsNeverTakenForProven(t *testing.T) {
 
 func TestAResumeGoesOnWithWhatWasCopiedAhead(t *testing.T) {
 	h := newHost(t)
-	k := crashPoint(t, h, CommandRescue, func(g *guest) Options { return options(g) }, guestOptions{}, "ahead.done", "")
+	k := crashPoint(t, h, CommandRescue, func(g *testGuest) Options { return options(g) }, guestOptions{}, "ahead.done", "")
 	h = h.elsewhere(t)
 	g := h.add(1, guestOptions{})
 	h.purge()
@@ -117,7 +119,7 @@ func TestAResumeGoesOnWithWhatWasCopiedAhead(t *testing.T) {
 // After a power cut what was copied while the guest ran is all that is left of it.
 func TestAPowerCutLeavesWhatWasCopiedAheadAndSaysWhere(t *testing.T) {
 	h := newHost(t)
-	k := crashPoint(t, h, CommandRescue, func(g *guest) Options { return options(g) }, guestOptions{}, "suspend.begin", "")
+	k := crashPoint(t, h, CommandRescue, func(g *testGuest) Options { return options(g) }, guestOptions{}, "suspend.begin", "")
 	h = h.elsewhere(t)
 	g := h.add(1, guestOptions{})
 	h.purge()
@@ -154,14 +156,17 @@ func TestAGuestThatDoesNotRunIsNotCopiedAhead(t *testing.T) {
 }
 
 func TestWhatGoesWrongWhileADiskIsCopiedAheadLeavesTheGuestAlone(t *testing.T) {
-	for name, spoil := range map[string]func(h *host, g *guest, cancel func()){
-		"it is interrupted": func(_ *host, _ *guest, cancel func()) { cancel() },
-		"the file system fills up": func(h *host, _ *guest, _ func()) {
-			h.settings.Headroom = 2 // more than there can be
+	for name, spoil := range map[string]func(t *testing.T, h *host, cancel func()){
+		"it is interrupted": func(_ *testing.T, _ *host, cancel func()) { cancel() },
+		"the file system fills up": func(t *testing.T, h *host, _ func()) {
+			err := os.WriteFile(filepath.Join(h.settings.InstancesPath, "other"), make([]byte, 4<<20), 0o600)
+			if !errors.Is(err, unix.ENOSPC) {
+				t.Errorf("there is room left: %v", err)
+			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := newHost(t)
+			h := smallHost(t, "2m")
 			g := h.add(1, guestOptions{agent: true})
 			disk := g.opened(t)
 			pid := h.hv.get(g.uuid).PID
@@ -172,8 +177,7 @@ func TestWhatGoesWrongWhileADiskIsCopiedAheadLeavesTheGuestAlone(t *testing.T) {
 			e.Failpoint = func(point string) {
 				if point == "ahead.done" {
 					g.writes(t, disk, 300<<10, strings.Repeat("grown", 9999))
-					spoil(h, g, cancel)
-					e.Settings = h.settings
+					spoil(t, h, cancel)
 				}
 			}
 			s, err := e.Prepare(ctx, CommandRescue, options(g))

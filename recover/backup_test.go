@@ -14,7 +14,7 @@ import (
 )
 
 // backUp backs guests up into a new directory and returns it.
-func (h *host) backUp(t *testing.T, change func(*Options), guests ...*guest) (string, RunReport) {
+func (h *host) backUp(t *testing.T, change func(*Options), guests ...*testGuest) (string, RunReport) {
 	t.Helper()
 	o := options(guests...)
 	o.BackupDir = filepath.Join(t.TempDir(), "backup")
@@ -33,7 +33,7 @@ func TestABackupHasTheManualLayoutAndLeavesTheGuestRunning(t *testing.T) {
 	pids := [2]int{h.hv.get(a.uuid).PID, h.hv.get(b.uuid).PID}
 	h.purge()
 	dir, report := h.backUp(t, func(o *Options) { o.Parallel = 2 }, a, b)
-	for _, g := range []*guest{a, b} {
+	for _, g := range []*testGuest{a, b} {
 		if r := g.report(report); r.Outcome != OutcomeRescued {
 			t.Fatalf("%+v", r)
 		}
@@ -45,7 +45,7 @@ func TestABackupHasTheManualLayoutAndLeavesTheGuestRunning(t *testing.T) {
 	if len(m.Instances) != 2 {
 		t.Fatalf("%d entries", len(m.Instances))
 	}
-	for _, g := range []*guest{a, b} {
+	for _, g := range []*testGuest{a, b} {
 		entry, ok := m.find(g.uuid)
 		if !ok || len(entry.Files) != len(g.content) || entry.Snapshot.Process.PID == 0 || entry.Definition == "" || entry.Run != report.Run {
 			t.Errorf("%+v", entry)
@@ -214,17 +214,17 @@ func TestARescueKeepsABackupAsWell(t *testing.T) {
 
 func TestARestoreIsRefusedWhenTheGuestMayHaveWrittenSince(t *testing.T) {
 	for name, c := range map[string]struct {
-		since func(*host, *guest)
+		since func(*host, *testGuest)
 		older bool
 		ok    bool
 	}{
-		"the guest wrote nothing":                     {func(*host, *guest) {}, false, true},
-		"the guest wrote":                             {func(h *host, g *guest) { h.hv.change(g.uuid, (*fakeDomain).write) }, false, false},
-		"the guest wrote, and that is accepted":       {func(h *host, g *guest) { h.hv.change(g.uuid, (*fakeDomain).write) }, true, true},
-		"its QEMU has ended":                          {func(h *host, g *guest) { h.hv.change(g.uuid, (*fakeDomain).off) }, false, false},
-		"its QEMU has ended, and that is accepted":    {func(h *host, g *guest) { h.hv.change(g.uuid, (*fakeDomain).off) }, true, true},
-		"libvirt has forgotten it":                    {func(h *host, g *guest) { h.hv.forget(g.uuid) }, false, false},
-		"libvirt has forgotten it, which is accepted": {func(h *host, g *guest) { h.hv.forget(g.uuid) }, true, true},
+		"the guest wrote nothing":                     {func(*host, *testGuest) {}, false, true},
+		"the guest wrote":                             {func(h *host, g *testGuest) { h.hv.change(g.uuid, (*fakeDomain).write) }, false, false},
+		"the guest wrote, and that is accepted":       {func(h *host, g *testGuest) { h.hv.change(g.uuid, (*fakeDomain).write) }, true, true},
+		"its QEMU has ended":                          {func(h *host, g *testGuest) { h.hv.change(g.uuid, (*fakeDomain).off) }, false, false},
+		"its QEMU has ended, and that is accepted":    {func(h *host, g *testGuest) { h.hv.change(g.uuid, (*fakeDomain).off) }, true, true},
+		"libvirt has forgotten it":                    {func(h *host, g *testGuest) { h.hv.forget(g.uuid) }, false, false},
+		"libvirt has forgotten it, which is accepted": {func(h *host, g *testGuest) { h.hv.forget(g.uuid) }, true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)

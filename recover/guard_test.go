@@ -97,10 +97,10 @@ func (g *guarding) paths() map[string]bool {
 }
 
 // destroyed ends a guest's QEMU, forgotten has libvirt forget the domain besides.
-func (g *guest) destroyed()         { must(g.h.t, g.h.hv.Destroy(context.Background(), g.uuid)) }
-func (g *guest) forgotten()         { g.destroyed(); g.h.hv.forget(g.uuid) }
-func (g *guest) rm()                { must(g.h.t, os.RemoveAll(g.dir)) }
-func offlineOf(g ...*guest) Options { o := options(g...); o.Offline = true; return o }
+func (g *testGuest) destroyed()         { must(g.h.t, g.h.hv.Destroy(context.Background(), g.uuid)) }
+func (g *testGuest) forgotten()         { g.destroyed(); g.h.hv.forget(g.uuid) }
+func (g *testGuest) rm()                { must(g.h.t, os.RemoveAll(g.dir)) }
+func offlineOf(g ...*testGuest) Options { o := options(g...); o.Offline = true; return o }
 
 func TestAGuardHoldsTheFilesOfEveryInstance(t *testing.T) {
 	h := newHost(t)
@@ -223,7 +223,7 @@ func TestAStoppedGuestsFilesComeBackAndItStaysOff(t *testing.T) {
 	}
 }
 
-func (g *guest) hasContent(t *testing.T) {
+func (g *testGuest) hasContent(t *testing.T) {
 	t.Helper()
 	for path, want := range g.content {
 		got, err := os.ReadFile(path)
@@ -237,26 +237,26 @@ func (g *guest) hasContent(t *testing.T) {
 func TestAGuardLetsGoOfNothingThatNovaHas(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		nova  func(*host, *guest) // after the files and the domain are gone; nil: no Nova
+		nova  func(*host, *testGuest) // after the files and the domain are gone; nil: no Nova
 		grace time.Duration
 		want  ReleaseReason // empty: it holds on
 		alone bool          // Nova has no instance on a host of this name
 
 		incident bool // it is one
 	}{
-		{"deleted through Nova", func(h *host, v *guest) { h.cloud.deletes(v.uuid) }, 0, ReleasedDeleted, false, false},
-		{"moved to another host", func(h *host, v *guest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.Host = "other" }) }, 0, ReleasedMoved, false, false},
-		{"moved, and this host's name is not known to be Nova's", func(h *host, v *guest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.Host = "other" }) }, 0, "", true, false},
-		{"shelved: on no host", func(h *host, v *guest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.Host = "" }) }, 0, ReleasedMoved, false, false},
-		{"a task under way", func(h *host, v *guest) {
+		{"deleted through Nova", func(h *host, v *testGuest) { h.cloud.deletes(v.uuid) }, 0, ReleasedDeleted, false, false},
+		{"moved to another host", func(h *host, v *testGuest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.Host = "other" }) }, 0, ReleasedMoved, false, false},
+		{"moved, and this host's name is not known to be Nova's", func(h *host, v *testGuest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.Host = "other" }) }, 0, "", true, false},
+		{"shelved: on no host", func(h *host, v *testGuest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.Host = "" }) }, 0, ReleasedMoved, false, false},
+		{"a task under way", func(h *host, v *testGuest) {
 			h.cloud.change(v.uuid, func(s *fakeServer) { s.TaskState = "deleting"; s.Host = "other" })
 		}, 0, "", false, false},
-		{"the last moment of a deletion", func(h *host, v *guest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.to(VMDeleted) }) }, 0, "", false, false},
-		{"the last moment of a shelving", func(h *host, v *guest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.to(VMShelvedOffloaded) }) }, 0, "", false, false},
-		{"a cell that is down", func(h *host, v *guest) { h.cloud.mu.Lock(); h.cloud.down = true; h.cloud.mu.Unlock() }, 0, "", false, false},
-		{"Nova that does not answer", func(h *host, v *guest) { h.cloud.away("Server", "Deleted") }, 0, "", false, false},
-		{"a 404 without proof", func(h *host, v *guest) { h.cloud.mu.Lock(); delete(h.cloud.servers, v.uuid); h.cloud.mu.Unlock() }, 0, "", false, false},
-		{"it still exists", func(h *host, v *guest) {}, 0, "", false, true},
+		{"the last moment of a deletion", func(h *host, v *testGuest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.to(VMDeleted) }) }, 0, "", false, false},
+		{"the last moment of a shelving", func(h *host, v *testGuest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.to(VMShelvedOffloaded) }) }, 0, "", false, false},
+		{"a cell that is down", func(h *host, v *testGuest) { h.cloud.mu.Lock(); h.cloud.down = true; h.cloud.mu.Unlock() }, 0, "", false, false},
+		{"Nova that does not answer", func(h *host, v *testGuest) { h.cloud.away("Server", "Deleted") }, 0, "", false, false},
+		{"a 404 without proof", func(h *host, v *testGuest) { h.cloud.mu.Lock(); delete(h.cloud.servers, v.uuid); h.cloud.mu.Unlock() }, 0, "", false, false},
+		{"it still exists", func(h *host, v *testGuest) {}, 0, "", false, true},
 		{"no Nova, within the grace", nil, time.Hour, "", false, false},
 		{"no Nova, after the grace", nil, 200 * time.Millisecond, ReleasedGrace, false, false},
 	} {

@@ -124,15 +124,15 @@ func (h *host) killKeeper() {
 }
 
 func (h *host) engine() *Engine {
-	e := &Engine{Settings: h.settings, Hypervisor: h.hv, Progress: NoProgress{}, rebootPoll: 5 * time.Millisecond}
+	e := &Engine{Settings: h.settings, Hypervisor: h.hv, Progress: NoProgress{}, pollInterval: 5 * time.Millisecond}
 	if h.cloud != nil {
 		e.SignIn = func(context.Context) (Cloud, error) { return h.cloud, nil }
 	}
 	return e
 }
 
-// guest is one instance with the content that its files must have.
-type guest struct {
+// testGuest is one instance with the content that its files must have.
+type testGuest struct {
 	h       *host
 	uuid    string
 	dir     string
@@ -166,10 +166,10 @@ func payload(seed, n int) []byte {
 }
 
 // add makes an instance's files and starts it.
-func (h *host) add(n int, o guestOptions) *guest {
+func (h *host) add(n int, o guestOptions) *testGuest {
 	t := h.t
 	t.Helper()
-	g := &guest{h: h, uuid: testUUID(n), content: map[string][]byte{}}
+	g := &testGuest{h: h, uuid: testUUID(n), content: map[string][]byte{}}
 	g.dir = filepath.Join(h.settings.InstancesPath, g.uuid)
 	g.disk = filepath.Join(g.dir, "disk")
 	must(t, os.MkdirAll(g.dir, 0o755))
@@ -230,7 +230,7 @@ func (h *host) purge() {
 	}
 }
 
-func options(guests ...*guest) Options {
+func options(guests ...*testGuest) Options {
 	o := Options{Parallel: 1}
 	for _, g := range guests {
 		o.Selection.Instances = append(o.Selection.Instances, g.uuid)
@@ -324,7 +324,7 @@ func (h *host) dropLock() {
 }
 
 // back checks that every file of the instance is at its path with its content.
-func (g *guest) back() error {
+func (g *testGuest) back() error {
 	for path, want := range g.content {
 		got, err := os.ReadFile(path)
 		if err != nil {
@@ -344,7 +344,7 @@ func (g *guest) back() error {
 }
 
 // serving checks that the instance is in that state on its published files.
-func (g *guest) serving(state DomainState) error {
+func (g *testGuest) serving(state DomainState) error {
 	if err := g.back(); err != nil {
 		return err
 	}
@@ -375,7 +375,7 @@ func (g *guest) serving(state DomainState) error {
 }
 
 // asFound checks that the guest goes on in the process that it was in.
-func (g *guest) asFound(state DomainState, pid int) error {
+func (g *testGuest) asFound(state DomainState, pid int) error {
 	d := g.h.hv.get(g.uuid)
 	switch {
 	case d.State != state:
@@ -406,7 +406,7 @@ func (h *host) staged() []string {
 }
 
 // pinnedBy returns how many files the keeper holds for an instance.
-func (g *guest) pinned() int {
+func (g *testGuest) pinned() int {
 	g.h.t.Helper()
 	status, err := g.h.engine().Keeper(g.h.t.Context())
 	must(g.h.t, err)
@@ -420,7 +420,7 @@ func (g *guest) pinned() int {
 }
 
 // outcome returns the report of one instance.
-func (g *guest) report(r RunReport) InstanceReport {
+func (g *testGuest) report(r RunReport) InstanceReport {
 	g.h.t.Helper()
 	for _, i := range r.Instances {
 		if i.UUID == g.uuid {
@@ -432,7 +432,7 @@ func (g *guest) report(r RunReport) InstanceReport {
 }
 
 // scan returns the instance as a scan sees it now.
-func (g *guest) scan() Instance {
+func (g *testGuest) scan() Instance {
 	g.h.t.Helper()
 	r, err := g.h.engine().Scan(g.h.t.Context())
 	must(g.h.t, err)

@@ -75,27 +75,6 @@ func stageDirs(records []Record) ([]string, error) {
 	return dirs, nil
 }
 
-// publishedBefore is true when the interrupted run gave the file's path that very
-// inode, for whichever of its instances. Devices may be numbered anew by a reboot.
-func (s *Session) publishedBefore(f FilePlan, at inode) bool {
-	for _, p := range s.priors {
-		if pub, ok := p.published[f.Path]; ok && pub.Inode == at.Inode && pub.Source == f.Key() {
-			return true
-		}
-	}
-	return false
-}
-
-// storedBefore is true when the interrupted run had begun that file of a backup.
-func (s *Session) storedBefore(path string) bool {
-	for _, p := range s.priors {
-		if slices.Contains(p.stores, path) {
-			return true
-		}
-	}
-	return false
-}
-
 // priorsOf reads the records of a journal, in order, into what was done to each
 // instance. What a later try did counts instead of what an earlier one did.
 func priorsOf(records []Record) (map[string]*prior, error) {

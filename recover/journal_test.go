@@ -171,9 +171,9 @@ func TestAGuestIsLetGoOnThoughTheJournalIsFull(t *testing.T) {
 			// From here on no record can be written.
 			closed, err := os.Open(os.DevNull)
 			must(t, err)
-			s.journal.mu.Lock()
-			s.journal.file = closed
-			s.journal.mu.Unlock()
+			s.log.mu.Lock()
+			s.log.file = closed
+			s.log.mu.Unlock()
 		}
 	}
 	if _, err := s.Execute(t.Context()); err == nil {
@@ -271,7 +271,7 @@ func TestAReportCanBeMadeAnewFromTheJournal(t *testing.T) {
 
 func TestTheStatusOfAnInterruptedRunNamesTheLastThingItDid(t *testing.T) {
 	h := newHost(t)
-	k := crashPoint(t, h, CommandRescue, func(g *guest) Options { return options(g) }, guestOptions{}, "suspend.begin", "")
+	k := crashPoint(t, h, CommandRescue, func(g *testGuest) Options { return options(g) }, guestOptions{}, "suspend.begin", "")
 	h = h.elsewhere(t)
 	g := h.add(1, guestOptions{})
 	h.purge()

@@ -19,12 +19,12 @@ func TestTheProofIsTheBestThatTheHostCanAndTheOperatorAccepts(t *testing.T) {
 		"asked for alone":                           {VerifyStructure, true, 5, VerifyStructure},
 		"asked for what this host can't do":         {VerifyRunning, false, 5, VerifyStructure},
 	} {
-		tk := &task{s: &Session{plan: Plan{Options: Options{Verify: c.wish}}}}
-		tk.chooseProof(MirrorSupport{Export: c.export}, time.Duration(c.seconds)*time.Second)
-		if tk.proof != c.want {
-			t.Errorf("%s: %q, want %q", name, tk.proof, c.want)
+		v := &verification{t: newTask(&run{plan: Plan{Options: Options{Verify: c.wish}}}, InstancePlan{})}
+		v.choose(MirrorSupport{Export: c.export}, time.Duration(c.seconds)*time.Second)
+		if v.how != c.want {
+			t.Errorf("%s: %q, want %q", name, v.how, c.want)
 		}
-		if c.want == VerifyStructure && c.wish != VerifyStructure && len(tk.report.Notes) == 0 {
+		if c.want == VerifyStructure && c.wish != VerifyStructure && len(v.t.notes()) == 0 {
 			t.Errorf("%s: nobody is told", name)
 		}
 	}

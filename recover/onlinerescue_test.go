@@ -15,7 +15,7 @@ import (
 )
 
 // onlineHost is a host with one running guest, all of whose files were deleted.
-func onlineHost(t *testing.T, add guestOptions) (*host, *guest) {
+func onlineHost(t *testing.T, add guestOptions) (*host, *testGuest) {
 	t.Helper()
 	h := newHost(t)
 	g := h.add(1, add)
@@ -210,47 +210,47 @@ func TestCtrlCWithNovaLeavesNothingLocked(t *testing.T) {
 
 func TestTheHardRebootOfARescue(t *testing.T) {
 	for name, c := range map[string]struct {
-		broken   func(*host, *guest)
+		broken   func(*host, *testGuest)
 		requests int    // that reached Nova
 		reboots  int    // that it accepted
 		says     string // in the error; empty when it is rescued
 	}{
-		"is asked for again after 409": {func(h *host, _ *guest) {
+		"is asked for again after 409": {func(h *host, _ *testGuest) {
 			h.cloud.once["HardReboot"] = []error{ErrTaskUnderWay, fmt.Errorf("%w: 409", ErrTaskUnderWay)}
 		}, 3, 1, ""},
-		"is not sent twice when only its answer was lost": {func(h *host, _ *guest) { h.cloud.lost["HardReboot"] = errAnswer }, 1, 1, ""},
-		"is sent again when it did not arrive":            {func(h *host, _ *guest) { h.cloud.once["HardReboot"] = []error{errAnswer} }, 2, 1, ""},
-		"is given up after some that did not arrive":      {func(h *host, _ *guest) { h.cloud.errs["HardReboot"] = errAnswer }, 3, 0, "asked for 3 times"},
-		"waits for Nova's own stop": {func(h *host, g *guest) {
+		"is not sent twice when only its answer was lost": {func(h *host, _ *testGuest) { h.cloud.lost["HardReboot"] = errAnswer }, 1, 1, ""},
+		"is sent again when it did not arrive":            {func(h *host, _ *testGuest) { h.cloud.once["HardReboot"] = []error{errAnswer} }, 2, 1, ""},
+		"is given up after some that did not arrive":      {func(h *host, _ *testGuest) { h.cloud.errs["HardReboot"] = errAnswer }, 3, 0, "asked for 3 times"},
+		"waits for Nova's own stop": {func(h *host, g *testGuest) {
 			h.hv.before = func(method, _ string) {
 				if method == "destroy" {
 					h.cloud.change(g.uuid, func(s *fakeServer) { h.cloud.stop(s, 4) })
 				}
 			}
 		}, 1, 1, ""},
-		"comes after Nova's own stop": {func(h *host, g *guest) {
+		"comes after Nova's own stop": {func(h *host, g *testGuest) {
 			h.hv.before = func(method, _ string) {
 				if method == "destroy" {
 					h.cloud.change(g.uuid, func(s *fakeServer) { s.to(VMStopped) })
 				}
 			}
 		}, 1, 1, ""},
-		"is asked for again when Nova stops the instance right after it": {func(h *host, g *guest) {
+		"is asked for again when Nova stops the instance right after it": {func(h *host, g *testGuest) {
 			h.cloud.point = func(point string) {
 				if s := h.cloud.get(g.uuid); point == "before Server" && s.reboots == 1 && s.VMState == VMActive && s.task != nil && s.TaskState == "rebooting_hard" {
 					h.cloud.change(g.uuid, func(s *fakeServer) { h.cloud.stop(s, 2) })
 				}
 			}
 		}, 2, 2, ""},
-		"says why it ended in ERROR": {func(h *host, g *guest) {
+		"says why it ended in ERROR": {func(h *host, g *testGuest) {
 			h.cloud.point = func(point string) {
 				if point == "before HardReboot" {
 					must(h.t, os.Remove(g.disk))
 				}
 			}
 		}, 1, 1, "No disk at"},
-		"is forbidden": {func(h *host, _ *guest) { h.cloud.errs["HardReboot"] = ErrForbidden }, 1, 0, ErrForbidden.Error()},
-		"is not waited for without end": {func(h *host, _ *guest) {
+		"is forbidden": {func(h *host, _ *testGuest) { h.cloud.errs["HardReboot"] = ErrForbidden }, 1, 0, ErrForbidden.Error()},
+		"is not waited for without end": {func(h *host, _ *testGuest) {
 			h.cloud.taking = 1 << 30
 			h.settings.RebootTimeout = 100 * time.Millisecond
 		}, 1, 1, "has not ended"},

@@ -10,7 +10,7 @@ import (
 
 // brought checks that an instance is back in service after a run and its resume:
 // in Nova and in libvirt, with its data, rebooted exactly once.
-func brought(t *testing.T, where string, h *host, g *guest, run string, found DomainState, locked bool) {
+func brought(t *testing.T, where string, h *host, g *testGuest, run string, found DomainState, locked bool) {
 	t.Helper()
 	vm := VMActive
 	if found == StatePaused {
@@ -214,7 +214,7 @@ func (h *host) remotely() RebootOptions {
 }
 
 // crashOnline kills a rescue at the first record of that name.
-func crashOnline(t *testing.T, add guestOptions, point string) (*host, *guest, string) {
+func crashOnline(t *testing.T, add guestOptions, point string) (*host, *testGuest, string) {
 	t.Helper()
 	first := newHost(t)
 	h := first.elsewhere(t)

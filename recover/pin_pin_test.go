@@ -25,7 +25,7 @@ func TestAFileReadWithODirectIsPlannedAndReadSo(t *testing.T) {
 			continue
 		}
 		file := File{Path: path, State: FileDeleted}
-		addHolder(&file, candidate{heldFile: h})
+		addHolder(&file, scanCandidate{heldFile: h})
 		src, err := openHeld(file)
 		must(t, err)
 		defer src.File.Close()

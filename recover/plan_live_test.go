@@ -10,18 +10,18 @@ func TestALivePlanIsMadeWhereItCanBeAndSaysWhyNotBefore(t *testing.T) {
 	everything := MirrorSupport{Synchronous: true, Export: true}
 	for name, c := range map[string]struct {
 		support MirrorSupport
-		prepare func(t *testing.T, h *host, g *guest)
+		prepare func(t *testing.T, h *host, g *testGuest)
 		change  func(*Options)
 		says    string // in the refusal; empty when it can be rescued live
 	}{
 		"a disk":             {everything, nil, nil, ""},
 		"an old libvirt":     {MirrorSupport{Missing: "libvirt 5.0 can't mirror"}, nil, nil, "libvirt 5.0 can't mirror: --mode reboot"},
 		"a backup directory": {everything, nil, func(o *Options) { o.BackupDir = "/b" }, "--backup-dir needs the files to be still"},
-		"something of the same size at its path": {everything, func(t *testing.T, h *host, g *guest) {
+		"something of the same size at its path": {everything, func(t *testing.T, h *host, g *testGuest) {
 			must(t, os.MkdirAll(g.dir, 0o755))
 			must(t, os.WriteFile(g.disk, make([]byte, len(g.content[g.disk])), 0o600))
 		}, nil, "something else stands at"},
-		"the same, to be moved aside": {everything, func(t *testing.T, h *host, g *guest) {
+		"the same, to be moved aside": {everything, func(t *testing.T, h *host, g *testGuest) {
 			must(t, os.MkdirAll(g.dir, 0o755))
 			must(t, os.WriteFile(g.disk, []byte("x"), 0o600))
 		}, func(o *Options) { o.ReplaceExisting = true }, ""},

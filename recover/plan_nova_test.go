@@ -8,14 +8,14 @@ import (
 )
 
 func TestWhatNovasStateForbidsIsRefusedBeforeTheFirstPause(t *testing.T) {
-	state := func(vm string) func(*host, *guest, *Options) {
-		return func(h *host, g *guest, _ *Options) { h.cloud.servers[g.uuid].to(vm) }
+	state := func(vm string) func(*host, *testGuest, *Options) {
+		return func(h *host, g *testGuest, _ *Options) { h.cloud.servers[g.uuid].to(vm) }
 	}
-	base := func(do func(*host, *guest, *Options)) func(*host, *guest, *Options) {
-		return func(h *host, g *guest, o *Options) { o.AcceptShared = true; do(h, g, o) }
+	base := func(do func(*host, *testGuest, *Options)) func(*host, *testGuest, *Options) {
+		return func(h *host, g *testGuest, o *Options) { o.AcceptShared = true; do(h, g, o) }
 	}
 	for name, c := range map[string]struct {
-		change func(*host, *guest, *Options)
+		change func(*host, *testGuest, *Options)
 		says   string // empty: it is not refused
 	}{
 		"active":                 {state(VMActive), ""},
@@ -25,29 +25,29 @@ func TestWhatNovasStateForbidsIsRefusedBeforeTheFirstPause(t *testing.T) {
 		"resized":                {state(VMResized), "resize confirm"},
 		"shelved":                {state(VMShelved), "shelved"},
 		"a state of its own":     {state("building"), "building"},
-		"a task":                 {func(h *host, g *guest, _ *Options) { h.cloud.servers[g.uuid].TaskState = "image_snapshot" }, "image_snapshot"},
-		"its owner reboots it":   {func(h *host, g *guest, _ *Options) { h.cloud.servers[g.uuid].TaskState = "rebooting" }, "task under way"},
-		"a token of its project": {func(h *host, _ *guest, _ *Options) { h.cloud.own = "p1" }, "its own project"},
-		"losses":                 {func(h *host, g *guest, _ *Options) { h.hv.domains[g.uuid].Losses = []string{LossNVRAM, LossVTPM} }, "--accept-loss nvram,vtpm"},
-		"losses, one of them accepted": {func(h *host, g *guest, o *Options) {
+		"a task":                 {func(h *host, g *testGuest, _ *Options) { h.cloud.servers[g.uuid].TaskState = "image_snapshot" }, "image_snapshot"},
+		"its owner reboots it":   {func(h *host, g *testGuest, _ *Options) { h.cloud.servers[g.uuid].TaskState = "rebooting" }, "task under way"},
+		"a token of its project": {func(h *host, _ *testGuest, _ *Options) { h.cloud.own = "p1" }, "its own project"},
+		"losses":                 {func(h *host, g *testGuest, _ *Options) { h.hv.domains[g.uuid].Losses = []string{LossNVRAM, LossVTPM} }, "--accept-loss nvram,vtpm"},
+		"losses, one of them accepted": {func(h *host, g *testGuest, o *Options) {
 			h.hv.domains[g.uuid].Losses = []string{LossNVRAM, LossVTPM}
 			o.AcceptLoss = []string{LossNVRAM}
 		}, "--accept-loss vtpm"},
-		"losses, all accepted": {func(h *host, g *guest, o *Options) {
+		"losses, all accepted": {func(h *host, g *testGuest, o *Options) {
 			h.hv.domains[g.uuid].Losses = []string{LossNVRAM}
 			o.AcceptLoss = []string{LossNVRAM}
 		}, ""},
-		"losses, and no reboot": {func(h *host, g *guest, o *Options) {
+		"losses, and no reboot": {func(h *host, g *testGuest, o *Options) {
 			h.hv.domains[g.uuid].Losses = []string{LossNVRAM}
 			o.NoReboot = true
 		}, ""},
-		"nova-compute down": {func(h *host, _ *guest, _ *Options) { h.cloud.services["node"] = ComputeService{Known: true} }, "nova-compute is down on node"},
-		"nova-compute down, and no reboot": {func(h *host, _ *guest, o *Options) {
+		"nova-compute down": {func(h *host, _ *testGuest, _ *Options) { h.cloud.services["node"] = ComputeService{Known: true} }, "nova-compute is down on node"},
+		"nova-compute down, and no reboot": {func(h *host, _ *testGuest, o *Options) {
 			h.cloud.services["node"] = ComputeService{Known: true}
 			o.NoReboot = true
 		}, ""},
-		"nova-compute unknown": {func(h *host, _ *guest, _ *Options) { delete(h.cloud.services, "node") }, "knows no nova-compute"},
-		"services forbidden":   {func(h *host, _ *guest, _ *Options) { h.cloud.errs["ComputeService"] = ErrForbidden }, ""},
+		"nova-compute unknown": {func(h *host, _ *testGuest, _ *Options) { delete(h.cloud.services, "node") }, "knows no nova-compute"},
+		"services forbidden":   {func(h *host, _ *testGuest, _ *Options) { h.cloud.errs["ComputeService"] = ErrForbidden }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)

@@ -13,7 +13,7 @@ import (
 )
 
 // planned returns the plan that a run of these options would make for a guest.
-func planned(t *testing.T, h *host, g *guest, command Command, o Options) InstancePlan {
+func planned(t *testing.T, h *host, g *testGuest, command Command, o Options) InstancePlan {
 	t.Helper()
 	plan, err := h.engine().DryRun(t.Context(), command, o)
 	must(t, err)
@@ -29,23 +29,23 @@ func planned(t *testing.T, h *host, g *guest, command Command, o Options) Instan
 func TestThePlanIsTheLeastThatHelps(t *testing.T) {
 	for name, c := range map[string]struct {
 		add    guestOptions
-		damage func(*host, *guest)
+		damage func(*host, *testGuest)
 		action Action
 		steps  []string // in this order
 		never  string
 	}{
-		"nothing lost": {guestOptions{base: "b"}, func(*host, *guest) {}, ActionNone, nil, ""},
-		"the base alone": {guestOptions{base: "b"}, func(_ *host, g *guest) { os.Remove(g.base) }, ActionPutBack,
+		"nothing lost": {guestOptions{base: "b"}, func(*host, *testGuest) {}, ActionNone, nil, ""},
+		"the base alone": {guestOptions{base: "b"}, func(_ *host, g *testGuest) { os.Remove(g.base) }, ActionPutBack,
 			[]string{"put back"}, "destroy"},
-		"disk.info alone": {guestOptions{}, func(_ *host, g *guest) { os.Remove(g.dir + "/disk.info") }, ActionPutBack,
+		"disk.info alone": {guestOptions{}, func(_ *host, g *testGuest) { os.Remove(g.dir + "/disk.info") }, ActionPutBack,
 			[]string{"make "}, "destroy"},
-		"config drive and console log": {guestOptions{config: true, console: true}, func(_ *host, g *guest) { os.Remove(g.console); os.Remove(g.dir + "/disk.config") }, ActionPutBack,
+		"config drive and console log": {guestOptions{config: true, console: true}, func(_ *host, g *testGuest) { os.Remove(g.console); os.Remove(g.dir + "/disk.config") }, ActionPutBack,
 			[]string{"put back"}, "suspend"},
-		"the disk alone": {guestOptions{base: "b"}, func(_ *host, g *guest) { os.Remove(g.disk) }, ActionReboot,
+		"the disk alone": {guestOptions{base: "b"}, func(_ *host, g *testGuest) { os.Remove(g.disk) }, ActionReboot,
 			[]string{"suspend", "copy", "destroy", "publish", "start the domain and"}, "put back"},
-		"everything": {guestOptions{base: "b", console: true}, func(h *host, _ *guest) { h.purge() }, ActionReboot,
+		"everything": {guestOptions{base: "b", console: true}, func(h *host, _ *testGuest) { h.purge() }, ActionReboot,
 			[]string{"put back", "make ", "suspend", "copy", "destroy", "publish", "start the domain and"}, "paused"},
-		"everything, of a paused guest": {guestOptions{state: StatePaused}, func(h *host, _ *guest) { h.purge() }, ActionReboot,
+		"everything, of a paused guest": {guestOptions{state: StatePaused}, func(h *host, _ *testGuest) { h.purge() }, ActionReboot,
 			[]string{"leave the guest paused", "copy", "destroy", "publish", "start the domain paused"}, "freeze"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -73,30 +73,30 @@ func TestThePlanIsTheLeastThatHelps(t *testing.T) {
 }
 
 func TestAnInstanceIsRefusedWithTheReason(t *testing.T) {
-	change := func(do func(*fakeDomain)) func(*host, *guest) {
-		return func(h *host, g *guest) { h.hv.change(g.uuid, do) }
+	change := func(do func(*fakeDomain)) func(*host, *testGuest) {
+		return func(h *host, g *testGuest) { h.hv.change(g.uuid, do) }
 	}
 	for name, c := range map[string]struct {
 		add    guestOptions
-		damage func(*host, *guest)
+		damage func(*host, *testGuest)
 		o      func(*Options)
 		says   string
 	}{
-		"another size stands at the path": {damage: func(_ *host, g *guest) {
+		"another size stands at the path": {damage: func(_ *host, g *testGuest) {
 			os.MkdirAll(g.dir, 0o755)
 			os.WriteFile(g.disk, []byte("short"), 0o600)
 		}, says: ErrConflict.Error()},
-		"a symlink at UUID/disk": {damage: func(_ *host, g *guest) {
+		"a symlink at UUID/disk": {damage: func(_ *host, g *testGuest) {
 			os.MkdirAll(g.dir, 0o755)
 			os.Symlink("/etc/passwd", g.disk)
 		}, says: g1("disk")},
-		"a directory at UUID/disk": {damage: func(_ *host, g *guest) { os.MkdirAll(g.disk, 0o755) }, says: "no regular file"},
-		"a symlink of another user at UUID": {damage: func(h *host, g *guest) {
+		"a directory at UUID/disk": {damage: func(_ *host, g *testGuest) { os.MkdirAll(g.disk, 0o755) }, says: "no regular file"},
+		"a symlink of another user at UUID": {damage: func(h *host, g *testGuest) {
 			chownTree(h)
 			os.Symlink(filepath.Dir(h.settings.InstancesPath), g.dir)
 			os.Lchown(g.dir, 65534, 65534)
 		}, says: "symlink"},
-		"a symlink of another user at _base": {add: guestOptions{base: "b"}, damage: func(h *host, g *guest) {
+		"a symlink of another user at _base": {add: guestOptions{base: "b"}, damage: func(h *host, g *testGuest) {
 			chownTree(h)
 			base := filepath.Join(h.settings.InstancesPath, "_base")
 			os.Symlink(filepath.Dir(h.settings.InstancesPath), base)
@@ -112,8 +112,8 @@ func TestAnInstanceIsRefusedWithTheReason(t *testing.T) {
 		"off, and everything is gone":            {damage: change((*fakeDomain).off), says: "nobody holds it"},
 		"a disk that os-rescue does not know":    {damage: change(func(d *fakeDomain) { d.Disks[0].Unusual = []string{"slices"} }), says: "slices"},
 		"libvirt calls a raw file a qcow2 image": {damage: change(func(d *fakeDomain) { d.Disks[0].Chain[0].Format = "qcow2" }), says: "qcow2"},
-		"a fifo at the path of the backing file": {add: guestOptions{base: "b"}, damage: func(_ *host, g *guest) { os.MkdirAll(filepath.Dir(g.base), 0o755); unix.Mkfifo(g.base, 0o600) }, says: "no regular file"},
-		"a backup of it is in the directory given": {o: func(o *Options) { o.BackupDir = filepath.Join(os.TempDir(), fmt.Sprint("recover-test-", os.Getpid())) }, damage: func(_ *host, g *guest) {
+		"a fifo at the path of the backing file": {add: guestOptions{base: "b"}, damage: func(_ *host, g *testGuest) { os.MkdirAll(filepath.Dir(g.base), 0o755); unix.Mkfifo(g.base, 0o600) }, says: "no regular file"},
+		"a backup of it is in the directory given": {o: func(o *Options) { o.BackupDir = filepath.Join(os.TempDir(), fmt.Sprint("recover-test-", os.Getpid())) }, damage: func(_ *host, g *testGuest) {
 			os.MkdirAll(filepath.Join(os.TempDir(), fmt.Sprint("recover-test-", os.Getpid()), g.uuid), 0o700)
 		}, says: "already"},
 	} {
@@ -168,18 +168,18 @@ func createQcow2(t *testing.T, args ...string) {
 
 func TestAQcow2HeaderThatSaysOtherThanLibvirtStopsItsInstance(t *testing.T) {
 	for name, c := range map[string]struct {
-		make func(t *testing.T, g *guest)
+		make func(t *testing.T, g *testGuest)
 		ok   bool
 		says string
 	}{
-		"the same backing file":        {func(t *testing.T, g *guest) { createQcow2(t, "-F", "raw", "-b", g.base, g.disk, "1M") }, true, ""},
-		"the same, by a relative path": {func(t *testing.T, g *guest) { createQcow2(t, "-F", "raw", "-b", "../_base/b", g.disk, "1M") }, true, ""},
-		"another backing file":         {func(t *testing.T, g *guest) { createQcow2(t, "-u", "-F", "raw", "-b", "/etc/shadow", g.disk, "1M") }, false, "/etc/shadow"},
-		"no backing file":              {func(t *testing.T, g *guest) { createQcow2(t, g.disk, "1M") }, false, "backing file"},
-		"an external data file": {func(t *testing.T, g *guest) {
+		"the same backing file":        {func(t *testing.T, g *testGuest) { createQcow2(t, "-F", "raw", "-b", g.base, g.disk, "1M") }, true, ""},
+		"the same, by a relative path": {func(t *testing.T, g *testGuest) { createQcow2(t, "-F", "raw", "-b", "../_base/b", g.disk, "1M") }, true, ""},
+		"another backing file":         {func(t *testing.T, g *testGuest) { createQcow2(t, "-u", "-F", "raw", "-b", "/etc/shadow", g.disk, "1M") }, false, "/etc/shadow"},
+		"no backing file":              {func(t *testing.T, g *testGuest) { createQcow2(t, g.disk, "1M") }, false, "backing file"},
+		"an external data file": {func(t *testing.T, g *testGuest) {
 			createQcow2(t, "-o", "data_file="+filepath.Join(g.dir, "data"), g.disk, "1M")
 		}, false, "external data file"},
-		"an image that is corrupt in itself": {func(t *testing.T, g *guest) {
+		"an image that is corrupt in itself": {func(t *testing.T, g *testGuest) {
 			createQcow2(t, "-F", "raw", "-b", g.base, g.disk, "1M")
 			corrupt(t, g.disk)
 		}, false, "corrupt"},
@@ -258,7 +258,7 @@ func TestAnInstanceWithNoLocalFilesIsUnaffected(t *testing.T) {
 	h := newHost(t)
 	h.hv.add(Domain{UUID: testUUID(1), Name: "instance-00000001", State: StateShutOff, Persistent: true,
 		Disks: []Disk{{Target: "vda", Chain: []Image{{Source: SourceBlock, Path: "/dev/sdb"}}}}}, false)
-	g := &guest{h: h, uuid: testUUID(1)}
+	g := &testGuest{h: h, uuid: testUUID(1)}
 	if ip := planned(t, h, g, CommandRescue, options(g)); ip.Action != ActionNone || ip.Verdict != VerdictUnaffected {
 		t.Errorf("%+v", ip)
 	}

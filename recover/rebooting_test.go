@@ -11,10 +11,10 @@ import (
 )
 
 // rebootHost is a host with guests of which nothing is lost.
-func rebootHost(t *testing.T, n int) (*host, []*guest) {
+func rebootHost(t *testing.T, n int) (*host, []*testGuest) {
 	t.Helper()
 	h := newHost(t)
-	var all []*guest
+	var all []*testGuest
 	for i := range n {
 		all = append(all, h.add(i+1, guestOptions{}))
 	}
@@ -156,12 +156,12 @@ func TestAnInstanceThatIsRebootingIsWaitedForAndNotRebootedTwice(t *testing.T) {
 // Nova destroys a domain before it looks for its files: what QEMU holds is not put
 // at risk, however late its files were deleted.
 func TestRebootNeverEndsAQEMUThatHoldsLostFiles(t *testing.T) {
-	lose := func(g *guest) {
+	lose := func(g *testGuest) {
 		if err := os.Remove(g.disk); err != nil {
 			g.h.t.Error(err)
 		}
 	}
-	check := func(t *testing.T, h *host, g *guest, report RunReport, pid int) {
+	check := func(t *testing.T, h *host, g *testGuest, report RunReport, pid int) {
 		t.Helper()
 		if r := g.report(report); r.Outcome != OutcomeSkipped || !strings.Contains(r.Error, "rescue it first") && !strings.Contains(r.Error, "by now") {
 			t.Errorf("%+v", r)

@@ -81,7 +81,7 @@ func TestASharedBackingFileIsCopiedOnce(t *testing.T) {
 	o.Parallel = 2
 	report, err := h.run(t.Context(), CommandRescue, o)
 	must(t, err)
-	for _, g := range []*guest{a, b, c} {
+	for _, g := range []*testGuest{a, b, c} {
 		if r := g.report(report); r.Outcome != OutcomeRescued {
 			t.Errorf("%+v", r)
 		}
@@ -146,7 +146,7 @@ func TestACopyThatEndsBeforeWhatQEMUWroteIsRefused(t *testing.T) {
 }
 
 func TestWhatStandsAtAPath(t *testing.T) {
-	write := func(t *testing.T, g *guest, data []byte) {
+	write := func(t *testing.T, g *testGuest, data []byte) {
 		must(t, os.MkdirAll(g.dir, 0o755))
 		must(t, os.WriteFile(g.disk, data, 0o600))
 	}

@@ -15,11 +15,11 @@ import (
 // name on. after says what becomes
 // of the host between the crash and the resume; state is how the guest must end
 // if it was not destroyed before the crash.
-func crashes(t *testing.T, from string, o func(*host, *guest) Options, add guestOptions, after func(*host, *guest), state DomainState) {
+func crashes(t *testing.T, from string, o func(*host, *testGuest) Options, add guestOptions, after func(*host, *testGuest), state DomainState) {
 	t.Helper()
 	first := newHost(t)
 	add.base = "b"
-	for k := crashPoint(t, first, CommandRescue, func(g *guest) Options { return o(g.h, g) }, add, from, ""); ; k++ {
+	for k := crashPoint(t, first, CommandRescue, func(g *testGuest) Options { return o(g.h, g) }, add, from, ""); ; k++ {
 		h := first.elsewhere(t)
 		add.base = fmt.Sprint("b", k) // inode numbers are used again: let no path be
 		g := h.add(k, add)
@@ -76,7 +76,7 @@ func crashes(t *testing.T, from string, o func(*host, *guest) Options, add guest
 	}
 }
 
-func plain(_ *host, g *guest) Options { return options(g) }
+func plain(_ *host, g *testGuest) Options { return options(g) }
 
 func TestResumeAfterKill9AtEveryJournalPointBringsTheInstanceBack(t *testing.T) {
 	t.Parallel()
@@ -85,14 +85,14 @@ func TestResumeAfterKill9AtEveryJournalPointBringsTheInstanceBack(t *testing.T) 
 
 func TestResumeAfterKill9AndTheGuestsOwnEndBringsItsFilesBack(t *testing.T) {
 	t.Parallel()
-	crashes(t, "pin.done", plain, guestOptions{console: true, agent: true}, func(h *host, g *guest) {
+	crashes(t, "pin.done", plain, guestOptions{console: true, agent: true}, func(h *host, g *testGuest) {
 		h.hv.change(g.uuid, (*fakeDomain).off)
 	}, StateShutOff)
 }
 
 func TestResumeAfterKill9WithABackupDirectoryBringsTheInstanceBack(t *testing.T) {
 	t.Parallel()
-	crashes(t, "backup.begin", func(h *host, g *guest) Options {
+	crashes(t, "backup.begin", func(h *host, g *testGuest) Options {
 		o := options(g)
 		o.BackupDir = filepath.Join(filepath.Dir(h.settings.InstancesPath), "backup")
 		return o
@@ -103,7 +103,7 @@ func TestResumeAfterKill9WithABackupDirectoryBringsTheInstanceBack(t *testing.T)
 func TestResumeAfterAPowerCutNeverRemovesTheOnlyCopy(t *testing.T) {
 	t.Parallel()
 	first := newHost(t)
-	for k := crashPoint(t, first, CommandRescue, func(g *guest) Options { return options(g) }, guestOptions{base: "b"}, "instance.begin", ""); ; k++ {
+	for k := crashPoint(t, first, CommandRescue, func(g *testGuest) Options { return options(g) }, guestOptions{base: "b"}, "instance.begin", ""); ; k++ {
 		h := first.elsewhere(t)
 		g := h.add(k, guestOptions{base: fmt.Sprint("b", k)})
 		h.purge()
@@ -183,7 +183,7 @@ func TestResumeOfInstancesThatShareABaseNeedsNobodyWhoHoldsItOnceItIsPublished(t
 	// The first to finish has let the base's old inode go: a new QEMU has the new one.
 	report, err := h.resume(t.Context(), info.Run)
 	must(t, err)
-	for _, g := range []*guest{a, b} {
+	for _, g := range []*testGuest{a, b} {
 		if r := g.report(report); r.Outcome != OutcomeRescued {
 			t.Errorf("%+v", r)
 		}
@@ -194,7 +194,7 @@ func TestResumeOfInstancesThatShareABaseNeedsNobodyWhoHoldsItOnceItIsPublished(t
 }
 
 // crashPoint finds the number of the first journal record of that name and path.
-func crashPoint(t *testing.T, h *host, command Command, o func(*guest) Options, add guestOptions, point string, base string) int {
+func crashPoint(t *testing.T, h *host, command Command, o func(*testGuest) Options, add guestOptions, point string, base string) int {
 	t.Helper()
 	s := h.elsewhere(t)
 	g := s.add(900, add)
@@ -228,7 +228,7 @@ func TestAResumeThatFailsIsNotSettledWhileTheGuestIsStillPaused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
-			k := crashPoint(t, h, CommandRescue, func(g *guest) Options { return options(g) }, guestOptions{agent: true}, "suspend.done", "")
+			k := crashPoint(t, h, CommandRescue, func(g *testGuest) Options { return options(g) }, guestOptions{agent: true}, "suspend.done", "")
 			h = h.elsewhere(t)
 			g := h.add(1, guestOptions{agent: true})
 			h.purge()
@@ -283,7 +283,7 @@ func TestAFailureToResumeTheGuestIsSaidAndLeftToResume(t *testing.T) {
 // interrupted run proved is newer, and nobody else has it.
 func TestResumeKeepsTheProvenCopyOfAGuestThatRunsOnOtherFiles(t *testing.T) {
 	h := newHost(t)
-	k := crashPoint(t, h, CommandRescue, func(g *guest) Options { return options(g) }, guestOptions{}, "destroy.done", "")
+	k := crashPoint(t, h, CommandRescue, func(g *testGuest) Options { return options(g) }, guestOptions{}, "destroy.done", "")
 	h = h.elsewhere(t)
 	g := h.add(1, guestOptions{})
 	h.purge()
@@ -306,7 +306,7 @@ func TestResumeKeepsTheProvenCopyOfAGuestThatRunsOnOtherFiles(t *testing.T) {
 
 func TestResumeOfSeveralInstancesAtATime(t *testing.T) {
 	h := newHost(t)
-	var all []*guest
+	var all []*testGuest
 	for n := range 3 {
 		all = append(all, h.add(n+1, guestOptions{base: "shared"}))
 	}
@@ -374,7 +374,7 @@ func TestASecondRunNamesTheFirst(t *testing.T) {
 
 func TestAnInstanceInTheHandsOfAnUnfinishedRunIsRefused(t *testing.T) {
 	h := newHost(t)
-	k := crashPoint(t, h, CommandRescue, func(g *guest) Options { return options(g) }, guestOptions{}, "suspend.done", "")
+	k := crashPoint(t, h, CommandRescue, func(g *testGuest) Options { return options(g) }, guestOptions{}, "suspend.done", "")
 	h = h.elsewhere(t)
 	g := h.add(1, guestOptions{})
 	h.purge()
@@ -396,7 +396,7 @@ func TestAnInterruptedBackupCanBeFinished(t *testing.T) {
 	for _, point := range []string{"suspend.done", "backup.begin", "store.begin", "store.done", "backup.done", "continue.done"} {
 		t.Run(point, func(t *testing.T) {
 			h := newHost(t)
-			with := func(g *guest) Options {
+			with := func(g *testGuest) Options {
 				o := options(g)
 				o.BackupDir = filepath.Join(filepath.Dir(g.h.settings.InstancesPath), "backup")
 				return o

@@ -42,7 +42,7 @@ func TestSpaceIsCheckedBeforeTheFirstPause(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := smallHost(t, c.size)
 			h.settings.Headroom = c.headroom
-			var all []*guest
+			var all []*testGuest
 			for n := range c.guests {
 				all = append(all, h.add(n+1, guestOptions{}))
 			}

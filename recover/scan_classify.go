@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// candidate is a held file that may be one of an instance's.
-type candidate struct {
+// scanCandidate is a held file that may be one of an instance's.
+type scanCandidate struct {
 	heldFile
 	// pinPath is the path of a keeper's or a guard's file as the definition has it;
 	// the descriptor's own link may read otherwise. Empty for other holders.
@@ -21,8 +21,8 @@ type candidate struct {
 }
 
 // candidates makes candidates of what a process holds that pins nothing.
-func candidates(held []heldFile) []candidate {
-	list := make([]candidate, len(held))
+func scanCandidates(held []heldFile) []scanCandidate {
+	list := make([]scanCandidate, len(held))
 	for n, h := range held {
 		list[n].heldFile = h
 	}
@@ -40,7 +40,7 @@ type lookup interface {
 //
 // home is the tree in which files are published: the same as tree, unless QEMU
 // lives in another mount namespace.
-func classify(f *File, held []candidate, tree, home lookup, others map[string]bool) error {
+func classify(f *File, held []scanCandidate, tree, home lookup, others map[string]bool) error {
 	at, err := tree.Stat(f.Path)
 	exists := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -91,7 +91,7 @@ func classify(f *File, held []candidate, tree, home lookup, others map[string]bo
 
 // usurped is true when nobody but a guard has the file at the path open, and the
 // guard has another one too that was deleted there while its instance needed it.
-func usurped(f *File, held []candidate, here inode) bool {
+func usurped(f *File, held []scanCandidate, here inode) bool {
 	old := false
 	for _, h := range held {
 		if h.pinPath == "" && h.inode() == here {
@@ -103,7 +103,7 @@ func usurped(f *File, held []candidate, here inode) bool {
 }
 
 // addHolder notes one more holder of the file's inode.
-func addHolder(f *File, h candidate) {
+func addHolder(f *File, h scanCandidate) {
 	measure(f, h.Stat)
 	f.unlinked = h.unlinked() || h.sillyRenamed()
 	f.Holders = append(f.Holders, h.holder())
@@ -120,9 +120,9 @@ func measure(f *File, st unix.Stat_t) {
 // nameless returns the held descriptors that are this file with its name gone.
 // What a living process of the domain holds counts before what the keeper has: a
 // pin may be of an earlier life of the instance.
-func nameless(f *File, held []candidate, exists bool, tree lookup, others map[string]bool) []candidate {
+func nameless(f *File, held []scanCandidate, exists bool, tree lookup, others map[string]bool) []scanCandidate {
 	path := f.Path
-	var found, pins, silly, detached []candidate
+	var found, pins, silly, detached []scanCandidate
 	for _, h := range held {
 		switch {
 		case h.pinPath != "":
@@ -188,7 +188,7 @@ func isTailOfAny(link string, paths map[string]bool) bool {
 }
 
 // displaced looks for a held file that still has a name, but not the right one.
-func displaced(f *File, held []candidate, at unix.Stat_t, exists bool, tree lookup, others map[string]bool) (candidate, string, bool) {
+func displaced(f *File, held []scanCandidate, at unix.Stat_t, exists bool, tree lookup, others map[string]bool) (scanCandidate, string, bool) {
 	path := f.Path
 	for _, h := range held {
 		if h.unlinked() || h.pinPath != "" {
@@ -208,16 +208,16 @@ func displaced(f *File, held []candidate, at unix.Stat_t, exists bool, tree look
 	// The same base name under another directory: moved, or unmounted lazily. All
 	// console logs are called alike, and virtlogd has those of every instance.
 	if f.Role == RoleConsoleLog {
-		return candidate{}, "", false
+		return scanCandidate{}, "", false
 	}
-	var match []candidate
+	var match []scanCandidate
 	for _, h := range held {
 		if !h.unlinked() && h.pinPath == "" && filepath.Base(h.Link) == filepath.Base(path) && !others[h.Link] {
 			match = append(match, h)
 		}
 	}
 	if len(match) == 0 || !sameInode(match) {
-		return candidate{}, "", false
+		return scanCandidate{}, "", false
 	}
 	h := match[0]
 	if st, err := tree.Stat(h.Link); err == nil && st.Ino == h.Stat.Ino && st.Dev == h.Stat.Dev {
@@ -257,7 +257,7 @@ func checkPlace(f *File, tree, home lookup) error {
 	return nil
 }
 
-func sameInode(held []candidate) bool {
+func sameInode(held []scanCandidate) bool {
 	for _, h := range held {
 		if h.inode() != held[0].inode() {
 			return false

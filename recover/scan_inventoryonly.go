@@ -14,7 +14,7 @@ import (
 func (l *look) inventoryOnly(ctx context.Context, known map[string]bool) ([]Instance, error) {
 	var found []Instance
 	for _, uuid := range slices.Sorted(maps.Keys(l.records)) {
-		if known[uuid] || !slices.ContainsFunc(l.pins.of(uuid), func(h candidate) bool { return h.unlinked() }) {
+		if known[uuid] || !slices.ContainsFunc(l.pins.of(uuid), func(h scanCandidate) bool { return h.unlinked() }) {
 			continue
 		}
 		i, err := l.instance(ctx, l.records[uuid].remembered())
@@ -66,7 +66,7 @@ func (l *look) addGuarded(i *Instance, tree root) {
 		}
 		f := File{Path: p.Meta.Path, Role: RoleOther, State: FileDeleted, Holders: []Holder{}, guarded: true,
 			Reason: "no definition names it, and the guard holds it: it goes back with the others"}
-		addHolder(&f, candidate{heldFile: p.heldFile})
+		addHolder(&f, scanCandidate{heldFile: p.heldFile})
 		i.Files = append(i.Files, f)
 	}
 }

@@ -17,7 +17,7 @@ type look struct {
 	root      root
 	logs      *logDaemons
 	pins      pinned
-	named     []candidate                 // what the processes hold that an operator named as holders
+	named     []scanCandidate             // what the processes hold that an operator named as holders
 	published func() (provenFiles, error) // reads the journals, at the first call
 	records   map[string]guardRecord      // what the guard knows of instances, by UUID
 }
@@ -54,7 +54,7 @@ func (l *look) addHolders(ctx context.Context, pids []int) error {
 		if err != nil {
 			return fmt.Errorf("%w: --holder %d: %w", ErrUsage, pid, err)
 		}
-		l.named = append(l.named, candidates(held)...)
+		l.named = append(l.named, scanCandidates(held)...)
 	}
 	return nil
 }
@@ -86,7 +86,7 @@ func (l *look) instance(ctx context.Context, d Domain) (Instance, error) {
 		return i, nil
 	}
 	defer tree.Close()
-	held := append(candidates(own), l.pins.of(d.UUID)...)
+	held := append(scanCandidates(own), l.pins.of(d.UUID)...)
 	if r := l.records[d.UUID].Incident; r != nil {
 		i.before = r.Found
 	}
@@ -164,23 +164,23 @@ func (l *look) held(ctx context.Context, d Domain, i *Instance) ([]heldFile, roo
 // classify classifies a file of a domain. A console log may be a virtlogd's; one
 // that nobody seems to hold, though its guest is there or it is gone, may be that
 // of a virtlogd without the pid file.
-func (l *look) classify(ctx context.Context, f *File, held []candidate, tree root, others map[string]bool, active bool) error {
+func (l *look) classify(ctx context.Context, f *File, held []scanCandidate, tree root, others map[string]bool, active bool) error {
 	if f.Role != RoleConsoleLog {
 		return classify(f, held, tree, l.root, others)
 	}
-	err := classify(f, slices.Concat(held, candidates(l.logs.held)), tree, l.root, others)
+	err := classify(f, slices.Concat(held, scanCandidates(l.logs.held)), tree, l.root, others)
 	if err != nil || len(f.Holders) > 0 || f.State == FilePresent && !active {
 		return err
 	}
 	if more, err := l.logs.widen(ctx); err != nil || !more {
 		return err
 	}
-	return classify(f, slices.Concat(held, candidates(l.logs.held)), tree, l.root, others)
+	return classify(f, slices.Concat(held, scanCandidates(l.logs.held)), tree, l.root, others)
 }
 
 // unnamed returns the deleted files that QEMU holds and no definition names.
 // Memory and temporary files have no name to go back to.
-func unnamed(named []File, held []candidate) []File {
+func unnamed(named []File, held []scanCandidate) []File {
 	known := map[inode]bool{}
 	for _, f := range named {
 		known[inode{f.Device, f.Inode}] = true

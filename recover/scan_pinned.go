@@ -6,12 +6,12 @@ import "slices"
 type pinned []heldPin
 
 // of returns the pins that belong, or may belong, to an instance.
-func (p pinned) of(uuid string) []candidate {
-	var list []candidate
+func (p pinned) of(uuid string) []scanCandidate {
+	var list []scanCandidate
 	for _, h := range p {
 		// A cached image of which a guard has not learned yet whose it is may be anybody's.
 		if slices.Contains(h.Owners, uuid) || len(h.Owners) == 0 {
-			list = append(list, candidate{heldFile: h.heldFile, pinPath: h.Meta.Path, needed: h.Meta.Needed})
+			list = append(list, scanCandidate{heldFile: h.heldFile, pinPath: h.Meta.Path, needed: h.Meta.Needed})
 		}
 	}
 	return list

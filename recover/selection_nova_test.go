@@ -31,21 +31,21 @@ func planOf1(t *testing.T, plan Plan, uuid string) InstancePlan {
 
 func TestWhereNovaAndLibvirtDisagreeAnInstanceIsLeftAlone(t *testing.T) {
 	for name, c := range map[string]struct {
-		change func(*host, *guest)
+		change func(*host, *testGuest)
 		says   string // in the refusal; empty when there is none
 	}{
-		"they agree":                  {func(*host, *guest) {}, ""},
-		"it was evacuated":            {func(h *host, g *guest) { h.cloud.servers[g.uuid].Host = "other" }, "evacuated or migrated"},
-		"no host has it":              {func(h *host, g *guest) { h.cloud.servers[g.uuid].Host = "" }, "on no host"},
-		"its domain has another name": {func(h *host, g *guest) { h.cloud.servers[g.uuid].Domain = "instance-0000ffff" }, "calls its domain instance-0000ffff"},
-		"its cell is down":            {func(h *host, _ *guest) { h.cloud.down = true }, "its cell does not answer"},
-		"Nova knows it no more":       {func(h *host, g *guest) { delete(h.cloud.servers, g.uuid) }, "Nova knows no such instance"},
-		"Nova can't say anything of it": {func(h *host, _ *guest) {
+		"they agree":                  {func(*host, *testGuest) {}, ""},
+		"it was evacuated":            {func(h *host, g *testGuest) { h.cloud.servers[g.uuid].Host = "other" }, "evacuated or migrated"},
+		"no host has it":              {func(h *host, g *testGuest) { h.cloud.servers[g.uuid].Host = "" }, "on no host"},
+		"its domain has another name": {func(h *host, g *testGuest) { h.cloud.servers[g.uuid].Domain = "instance-0000ffff" }, "calls its domain instance-0000ffff"},
+		"its cell is down":            {func(h *host, _ *testGuest) { h.cloud.down = true }, "its cell does not answer"},
+		"Nova knows it no more":       {func(h *host, g *testGuest) { delete(h.cloud.servers, g.uuid) }, "Nova knows no such instance"},
+		"Nova can't say anything of it": {func(h *host, _ *testGuest) {
 			h.cloud.once["Servers"] = []error{nil}
 			h.cloud.down = false
 			h.cloud.errs["Server"] = ErrCloudUnavailable
 		}, "named only"},
-		"it is migrating": {func(h *host, g *guest) { h.cloud.servers[g.uuid].TaskState = "migrating" }, "a task under way on it (migrating)"},
+		"it is migrating": {func(h *host, g *testGuest) { h.cloud.servers[g.uuid].TaskState = "migrating" }, "a task under way on it (migrating)"},
 	} {
 		for _, selection := range []Selection{{All: true}, {Project: "project"}, {Instances: []string{testUUID(1)}}} {
 			t.Run(fmt.Sprintf("%s %+v", name, selection), func(t *testing.T) {

@@ -173,6 +173,9 @@ type LiveOptions struct {
 	Timeout time.Duration `json:"timeout,omitempty"`
 }
 
+// DefaultMaxPause is LiveOptions.MaxPause where it is 0.
+const DefaultMaxPause = 30 * time.Second
+
 // Options are an operator's wishes for a run, a backup or a restore.
 type Options struct {
 	Selection       Selection `json:"selection"`

@@ -39,7 +39,7 @@ type session interface {
 	Plan() recover.Plan
 	Execute(ctx context.Context) (recover.RunReport, error)
 	Abandon(ctx context.Context) error
-	Close() error
+	Close()
 }
 
 // connector makes an engine. With libvirt false the engine only reads the state

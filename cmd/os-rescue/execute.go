@@ -58,7 +58,7 @@ func (a *app) execute(cmd *cobra.Command, command recover.Command, f *runFlags) 
 // carryOut asks for consent to what a session will do, lets it do it, and writes
 // what became of it.
 func (a *app) carryOut(ctx context.Context, cmd *cobra.Command, s session, yes bool) (err error) {
-	defer func() { err = joined(err, s.Close()) }()
+	defer s.Close()
 	plan := s.Plan()
 	if err := consent(ctx, plan, yes, a.interactive(), a.stdin, func() { a.ask(cmd, plan) }); err != nil {
 		return joined(err, s.Abandon(context.WithoutCancel(ctx)))

@@ -144,4 +144,4 @@ func (s *fakeSession) Execute(ctx context.Context) (recover.RunReport, error) {
 
 func (s *fakeSession) Abandon(context.Context) error { s.called("abandon"); return nil }
 
-func (s *fakeSession) Close() error { s.called("close"); return nil }
+func (s *fakeSession) Close() { s.called("close") }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -116,7 +115,7 @@ func rescueAll(ctx context.Context, e *recover.Engine, o recover.Options, count 
 	}
 	report, err := session.Execute(ctx)
 	took = time.Since(start)
-	err = errors.Join(err, session.Close())
+	session.Close()
 	rescued := 0
 	for _, i := range report.Instances {
 		if i.Outcome == recover.OutcomeRescued {

@@ -15,25 +15,25 @@ import (
 // seal closes the directories of the instance's disks to all but root, until the
 // guest is on its new files: libvirt creates files in there, by path and as root,
 // and the nova user could plant a symlink.
-func (t *task) seal(ctx context.Context, disks []FilePlan) error {
+func seal(ctx context.Context, t *task, disks []FilePlan) error {
 	var dirs []string
 	for _, f := range disks {
 		dir := filepath.Dir(f.Path)
-		if isBelow(dir, t.s.e.Settings.InstancesPath) && !slices.Contains(dirs, dir) {
+		if isBelow(dir, t.run.settings.InstancesPath) && !slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)
 		}
 	}
 	for _, path := range dirs {
-		if err := t.sealOne(ctx, path); err != nil {
+		if err := sealOne(ctx, t, path); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (t *task) sealOne(ctx context.Context, path string) error {
+func sealOne(ctx context.Context, t *task, path string) error {
 	rec := sealRecord{Dir: path}
-	st, err := t.s.root.Lstat(path)
+	st, err := t.run.root.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		rec.Made = true
@@ -42,14 +42,14 @@ func (t *task) sealOne(ctx context.Context, path string) error {
 	default:
 		rec.Was = ownerOf(st)
 	}
-	t.onFailure(stepUnseal, func(context.Context) error { return t.open(rec) })
+	t.onFailure(stepUnseal, func(context.Context) error { return unseal(t, rec) })
 	return t.stepData(ctx, stepSeal, path, rec, func() (any, error) {
 		closed := beneath.Owner{Mode: 0o755}
-		dir, _, err := t.s.root.MkdirAll(path, func(made string) beneath.Owner {
+		dir, _, err := t.run.root.MkdirAll(path, func(made string) beneath.Owner {
 			if made == path {
 				return closed
 			}
-			return t.s.owners.Dir(made)
+			return t.run.owners.Dir(made)
 		})
 		if err != nil {
 			return nil, err
@@ -69,10 +69,10 @@ func ownerOf(st unix.Stat_t) beneath.Owner {
 	return beneath.Owner{UID: st.Uid, GID: st.Gid, Mode: mode}
 }
 
-// open undoes sealOne. A directory that the run made, and in which nothing is, is
+// unseal undoes seal for one directory. A directory that the run made, and in which nothing is, is
 // removed.
-func (t *task) open(rec sealRecord) error {
-	parent, err := t.s.root.OpenDir(filepath.Dir(rec.Dir))
+func unseal(t *task, rec sealRecord) error {
+	parent, err := t.run.root.OpenDir(filepath.Dir(rec.Dir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -86,7 +86,7 @@ func (t *task) open(rec sealRecord) error {
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		owner = t.s.owners.Dir(rec.Dir)
+		owner = t.run.owners.Dir(rec.Dir)
 	}
 	dir, err := parent.Subdir(filepath.Base(rec.Dir))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -13,24 +13,32 @@ import (
 	"github.com/os-rescue/os-rescue/recover/beneath"
 )
 
-// stages are the staging directories of one run.
-type stages struct {
+// directories are the staging directories of one run. They are safe for concurrent
+// use.
+type directories struct {
 	root     *beneath.Root
 	settings Settings
 	mu       sync.Mutex
-	dirs     map[string]*stage // by the directory that they are in
+	dirs     map[string]*directory // by the directory that they are in
 }
 
-type stage struct {
+// newDirectories returns the staging directories of a run, none of which is made or
+// open yet.
+func newDirectories(root *beneath.Root, settings Settings) *directories {
+	return &directories{root: root, settings: settings, dirs: map[string]*directory{}}
+}
+
+// directory is one staging directory. Only the run that it belongs to writes in it.
+type directory struct {
+	*beneath.Dir
 	parent *beneath.Dir
-	dir    *beneath.Dir
 	name   string
 }
 
 // parentFor returns the directory in which a file is to be staged: the instances
 // directory, which a run makes anew if need be; or, when the file lives on
 // another file system than that, the nearest directory above it that exists.
-func (s *stages) parentFor(f FilePlan, owners *owners) (*beneath.Dir, error) {
+func (s *directories) parentFor(f FilePlan, owners *owners) (*beneath.Dir, error) {
 	base := s.settings.InstancesPath
 	if isBelow(f.Path, base) {
 		dir, _, err := s.root.MkdirAll(base, owners.Dir)
@@ -56,7 +64,7 @@ func (s *stages) parentFor(f FilePlan, owners *owners) (*beneath.Dir, error) {
 }
 
 // forFile returns the run's staging directory for a file, made if need be.
-func (s *stages) forFile(run string, f FilePlan, owners *owners) (*stage, error) {
+func (s *directories) forFile(run string, f FilePlan, owners *owners) (*directory, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	parent, err := s.parentFor(f, owners)
@@ -70,20 +78,20 @@ func (s *stages) forFile(run string, f FilePlan, owners *owners) (*stage, error)
 	name := stagePrefix + run
 	dir, err := parent.Mkdir(name, beneath.Owner{Mode: 0o700})
 	if errors.Is(err, fs.ErrExist) {
-		dir, err = ownStage(parent, name) // an interrupted run's, taken over
+		dir, err = openOwn(parent, name) // an interrupted run's, taken over
 	}
 	if err != nil {
 		parent.Close()
 		return nil, fmt.Errorf("make a place to stage %s: %w", f.Path, err)
 	}
-	st := &stage{parent: parent, dir: dir, name: name}
+	st := &directory{Dir: dir, parent: parent, name: name}
 	s.dirs[parent.Path()] = st
 	return st, nil
 }
 
-// ownStage opens a staging directory that is there already. The nova user can
+// openOwn opens a staging directory that is there already. The nova user can
 // write the directory around it: only one that is root's, and closed, is ours.
-func ownStage(parent *beneath.Dir, name string) (*beneath.Dir, error) {
+func openOwn(parent *beneath.Dir, name string) (*beneath.Dir, error) {
 	dir, err := parent.Subdir(name)
 	if err != nil {
 		return nil, err
@@ -100,7 +108,7 @@ func ownStage(parent *beneath.Dir, name string) (*beneath.Dir, error) {
 }
 
 // reopen opens the staging directory that a journal names, if it is still there.
-func (s *stages) reopen(path string) (*stage, error) {
+func (s *directories) reopen(path string) (*directory, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	parentPath, name := filepath.Split(path)
@@ -112,19 +120,19 @@ func (s *stages) reopen(path string) (*stage, error) {
 		parent.Close()
 		return st, nil
 	}
-	dir, err := ownStage(parent, name)
+	dir, err := openOwn(parent, name)
 	if err != nil {
 		parent.Close()
 		return nil, err
 	}
-	st := &stage{parent: parent, dir: dir, name: name}
+	st := &directory{Dir: dir, parent: parent, name: name}
 	s.dirs[parent.Path()] = st
 	return st, nil
 }
 
 // clean removes the staging directories that are empty. What still lies in one
 // is some instance's only proven copy, and stays.
-func (s *stages) clean() error {
+func (s *directories) clean() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs error
@@ -134,7 +142,7 @@ func (s *stages) clean() error {
 			errs = errors.Join(errs, err)
 		}
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
-			st.dir.Close()
+			st.Close()
 			st.parent.Close()
 			delete(s.dirs, key)
 		}
@@ -143,12 +151,23 @@ func (s *stages) clean() error {
 }
 
 // Close closes the directories and leaves them as they are.
-func (s *stages) Close() {
+func (s *directories) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for key, st := range s.dirs {
-		st.dir.Close()
+		st.Close()
 		st.parent.Close()
 		delete(s.dirs, key)
 	}
+}
+
+// copiesByClone is true when a copy of the file that is staged here will be a clone
+// of it; root is the "/" below which the directory is.
+func (d *directory) copiesByClone(root string, f FilePlan) (bool, error) {
+	info, err := d.Info()
+	if err != nil || info.Dev != f.Device {
+		return false, err
+	}
+	space, err := d.Statfs()
+	return err == nil && clones(filepath.Join(root, d.Path()), space.Magic), err
 }

@@ -12,18 +12,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/keeper"
 )
 
 // publish gives a staged copy its owner, its mode and, last, its name. What
-// stands there already is never replaced.
-func (t *task) publish(ctx context.Context, staged *stagedFile) error {
-	f := staged.plan
+// stands there already is never replaced: ErrConflict, or with ReplaceExisting it is
+// moved aside.
+func publish(ctx context.Context, t *task, staged *stagedFile) error {
+	f := staged.want
 	rec := published{Source: f.Key(), Device: staged.inode.Device, Inode: staged.inode.Inode, Size: staged.size, Kept: staged.kept}
 	if !staged.kept {
-		rec.Staged = staged.stage.dir.Path() + "/" + staged.name
+		rec.Staged = staged.place()
 	}
 	return t.stepData(ctx, stepPublish, f.Path, rec, func() (any, error) {
-		if err := t.give(ctx, staged); err != nil {
+		if err := give(ctx, t, staged); err != nil {
 			return nil, fmt.Errorf("publish %s: %w", f.Path, err)
 		}
 		staged.published = true
@@ -31,17 +33,17 @@ func (t *task) publish(ctx context.Context, staged *stagedFile) error {
 	})
 }
 
-func (t *task) give(ctx context.Context, staged *stagedFile) error {
-	f := staged.plan
-	dir, _, err := t.s.root.MkdirAll(filepath.Dir(f.Path), t.s.owners.Dir)
+func give(ctx context.Context, t *task, staged *stagedFile) error {
+	f := staged.want
+	dir, _, err := t.run.root.MkdirAll(filepath.Dir(f.Path), t.run.owners.Dir)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	owner := t.s.owners.File(f, t.ip.DACLabel)
+	owner := t.run.owners.File(f, t.plan.DACLabel)
 	name := filepath.Base(f.Path)
-	if f.Role == RoleBacking && isBelow(f.Path, filepath.Join(t.s.e.Settings.InstancesPath, "_base")) {
-		unlock, err := t.lockBase(ctx, name)
+	if f.Role == RoleBacking && isBelow(f.Path, filepath.Join(t.run.settings.InstancesPath, "_base")) {
+		unlock, err := lockBase(ctx, t, name)
 		if err != nil {
 			return err
 		}
@@ -61,37 +63,37 @@ func (t *task) give(ctx context.Context, staged *stagedFile) error {
 	if staged.kept {
 		return nil
 	}
-	if t.s.plan.Options.ReplaceExisting {
-		if err := t.moveAside(dir, name); err != nil {
+	if t.run.plan.Options.ReplaceExisting {
+		if err := moveAside(t, dir, name); err != nil {
 			return err
 		}
 	}
-	return beneath.Publish(staged.stage.dir, staged.name, dir, name)
+	return beneath.Publish(staged.dir.Dir, staged.name, dir, name)
 }
 
 // lockBase takes the lock under which Nova makes and removes cached images.
-func (t *task) lockBase(ctx context.Context, name string) (func() error, error) {
-	locks, _, err := t.s.root.MkdirAll(filepath.Join(t.s.e.Settings.InstancesPath, "locks"), t.s.owners.Dir)
+func lockBase(ctx context.Context, t *task, name string) (func() error, error) {
+	locks, _, err := t.run.root.MkdirAll(filepath.Join(t.run.settings.InstancesPath, "locks"), t.run.owners.Dir)
 	if err != nil {
 		return nil, err
 	}
 	defer locks.Close()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	return beneath.Lock(ctx, locks, name, t.s.owners.LockFile())
+	return beneath.Lock(ctx, locks, name, t.run.owners.LockFile())
 }
 
 // moveAside makes room for a file. What stood there is never deleted, and stays
 // where it is while anybody uses it.
-func (t *task) moveAside(dir *beneath.Dir, name string) error {
-	err := t.mayMoveAside(dir, name)
+func moveAside(t *task, dir *beneath.Dir, name string) error {
+	err := mayMoveAside(t, dir, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	aside := name + ".replaced-" + t.s.plan.Run
+	aside := name + ".replaced-" + t.run.plan.Run
 	if err := beneath.MoveAside(dir, name, aside); err != nil {
 		return err
 	}
@@ -101,13 +103,13 @@ func (t *task) moveAside(dir *beneath.Dir, name string) error {
 
 // mayMoveAside returns ErrConflict when somebody uses the file, fs.ErrNotExist
 // when there is none.
-func (t *task) mayMoveAside(dir *beneath.Dir, name string) error {
+func mayMoveAside(t *task, dir *beneath.Dir, name string) error {
 	at, err := dir.Open(name, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer at.Close()
-	users, err := beneath.InUse(at, t.s.guardPIDs()...)
+	users, err := beneath.InUse(at, guardPIDs(t.run.settings.StateDir)...)
 	if err != nil {
 		return err
 	}
@@ -115,4 +117,26 @@ func (t *task) mayMoveAside(dir *beneath.Dir, name string) error {
 		return fmt.Errorf("%w: %s/%s is in use by %v, and is not moved aside", ErrConflict, dir.Path(), name, users)
 	}
 	return nil
+}
+
+// clearPath moves aside what stands at a file's path. ErrConflict when somebody
+// uses it.
+func clearPath(t *task, f FilePlan) error {
+	dir, err := t.run.root.OpenDir(filepath.Dir(f.Path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return moveAside(t, dir, filepath.Base(f.Path))
+}
+
+// guardPIDs is the process of the guard, if one runs: that it has a file open is no
+// use of it.
+func guardPIDs(stateDir string) []int {
+	c, err := keeper.ConnectGuard(context.Background(), stateDir)
+	if err != nil {
+		return nil
+	}
+	defer c.Close()
+	return []int{c.PID()}
 }

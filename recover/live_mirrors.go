@@ -1,0 +1,279 @@
+package recover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover/beneath"
+)
+
+// mirrorPoll is how often a mirror is looked at.
+const mirrorPoll = 100 * time.Millisecond
+
+// mirrorSettleTime is how long the mirrors of a suspended guest may take to have all that
+// it wrote.
+const mirrorSettleTime = 10 * time.Second
+
+// mirrors are the disks of one guest that are, or were, mirrored.
+type mirrors struct {
+	t     *task
+	guest *guest
+	files *set
+	dirs  *directories
+	all   []*mirror
+}
+
+// begin begins the mirror of one disk.
+func (s *mirrors) begin(ctx context.Context, f FilePlan, disk Disk, support MirrorSupport) error {
+	t := s.t
+	dir, err := s.dirs.forFile(t.run.plan.Run, f, t.run.owners)
+	if err != nil {
+		return err
+	}
+	m, err := newMirror(t.run.root, dir, t.plan.UUID, f, disk)
+	if err != nil {
+		return err
+	}
+	s.all = append(s.all, m)
+	t.onFailure(stepCleanup, func(ctx context.Context) error { return s.abandon(ctx, m) })
+	if err := errors.Join(m.measure(), dir.Sync()); err != nil {
+		return err
+	}
+	return t.stepData(ctx, stepMirror, f.Path, m.record(), func() (any, error) {
+		if t.run.plan.Options.ReplaceExisting {
+			if err := clearPath(t, f); err != nil {
+				return nil, err
+			}
+		}
+		if err := m.lend(); err != nil {
+			return nil, err
+		}
+		err := t.run.hypervisor.Mirror(ctx, t.plan.UUID, MirrorRequest{Target: f.Target, Path: f.Path, Format: f.Format,
+			BytesPerSecond: t.run.plan.Options.Live.BytesPerSecond, Synchronous: support.Synchronous})
+		if err == nil {
+			// Whoever powers the instance on from here on finds no half disk.
+			err = m.takeBack()
+		}
+		if err != nil {
+			return nil, copyError(f, err)
+		}
+		return nil, nil
+	})
+}
+
+// awaitReady waits until every mirror has all of its disk.
+func (s *mirrors) awaitReady(ctx context.Context) error {
+	if limit := s.t.run.plan.Options.Live.Timeout; limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, fmt.Errorf("its mirrors are not ready after %s (--timeout): the guest may write faster than they "+
+			"follow, or --bandwidth is too low", limit))
+		defer cancel()
+	}
+	defer s.hide()
+	return s.t.step(ctx, stepReady, "", func() error {
+		for {
+			ready := true
+			for _, m := range s.all {
+				state, err := s.look(ctx, m)
+				if err != nil {
+					return err
+				}
+				ready = ready && state.Ready
+			}
+			if ready {
+				return nil
+			}
+			if err := s.roomLeft(); err != nil {
+				return err
+			}
+			pause(ctx, mirrorPoll)
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+		}
+	})
+}
+
+func (s *mirrors) hide() {
+	for _, m := range s.all {
+		if m.show != nil {
+			m.show.Done()
+			m.show = nil
+		}
+		s.t.addBytes(m.copied)
+	}
+}
+
+// look reads how far a mirror is, and shows it.
+func (s *mirrors) look(ctx context.Context, m *mirror) (MirrorState, error) {
+	state, err := s.t.run.hypervisor.MirrorState(ctx, s.t.plan.UUID, m.want.Target)
+	if errors.Is(err, ErrNoMirror) {
+		return state, endedError(m, err)
+	}
+	if err != nil {
+		return state, err
+	}
+	if m.show == nil {
+		m.show = s.t.run.progress.File(s.t.subject(), m.want.Path, stepMirror, state.Total)
+	}
+	if state.Copied > m.copied {
+		m.show.Add(state.Copied - m.copied)
+		m.copied = state.Copied
+	}
+	return state, nil
+}
+
+// endedError says why a mirror may have ended by itself: QEMU ends it at the first
+// error of its target, and the guest goes on with its source.
+func endedError(m *mirror, err error) error {
+	err = fmt.Errorf("the mirror of %s has ended before it was complete, by an error of QEMU's or by somebody's hand: %w", m.want.Path, err)
+	space, serr := m.dir.Statfs()
+	if serr == nil && int64(space.Free) < 16<<20 {
+		return fmt.Errorf("%w: %s are free on the file system of %s: %w", ErrNoSpace, humanize.IBytes(space.Free), m.want.Path, err)
+	}
+	return err
+}
+
+// roomLeft gives up before a file system is full on which healthy guests live:
+// mirrors grow with what the guests write. ErrNoSpace.
+func (s *mirrors) roomLeft() error {
+	for _, m := range s.all {
+		if err := m.dir.roomLeft(s.t.run.settings.Headroom, m.want.Path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle waits, with the guest suspended, until all it wrote is in the mirrors.
+func (s *mirrors) settle(ctx context.Context) error {
+	for end := time.Now().Add(mirrorSettleTime); ; pause(ctx, 5*time.Millisecond) {
+		quiet := true
+		for _, m := range s.all {
+			state, err := s.t.run.hypervisor.MirrorState(ctx, s.t.plan.UUID, m.want.Target)
+			if err != nil {
+				return err
+			}
+			quiet = quiet && state.Ready && state.Copied == state.Total
+		}
+		switch {
+		case quiet:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case time.Now().After(end):
+			return fmt.Errorf("its mirrors did not settle within %.0f s of the suspend", mirrorSettleTime.Seconds())
+		}
+	}
+}
+
+// place gives the mirrors their disks' names; pivot moves the guest onto them.
+func (s *mirrors) place(ctx context.Context) error {
+	for _, m := range s.all {
+		m.placing = true
+		if err := s.t.step(ctx, stepPlace, m.want.Path, m.lend); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *mirrors) pivot(ctx context.Context) error {
+	for _, m := range s.all {
+		m.pivoting = true
+		err := s.t.step(ctx, stepPivot, m.want.Path, func() error {
+			err := s.t.run.hypervisor.Pivot(ctx, s.t.plan.UUID, m.want.Target)
+			if err != nil && s.isOn(ctx, m.inode) && !s.isOnOld(ctx, m) {
+				err = nil // its answer was lost
+			}
+			m.pivoted = err == nil
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("move the guest onto the new %s: %w", m.want.Path, err)
+		}
+	}
+	return nil
+}
+
+// anyPivoting is true when the guest may be on one of the new disks, anyPivoted when
+// it is.
+func (s *mirrors) anyPivoting() bool {
+	return slices.ContainsFunc(s.all, func(m *mirror) bool { return m.pivoting })
+}
+
+func (s *mirrors) anyPivoted() bool {
+	return slices.ContainsFunc(s.all, func(m *mirror) bool { return m.pivoted })
+}
+
+// isOn is true when the instance's QEMU has that inode open for writing; a mirror
+// that is under way has it too.
+func (s *mirrors) isOn(ctx context.Context, file inode) bool {
+	held, err := heldBy(ctx, s.t.plan.Process.PID)
+	if err != nil || !s.guest.sameProcess() {
+		return false
+	}
+	for _, h := range held {
+		if h.inode() == file && h.writable() {
+			return true
+		}
+	}
+	return false
+}
+
+// isOnOld is true when QEMU still has the lost inode open.
+func (s *mirrors) isOnOld(ctx context.Context, m *mirror) bool {
+	return s.isOn(ctx, inode{m.want.Device, m.want.Inode})
+}
+
+// own gives a disk that the guest is on the owner, mode and label that it should
+// have: at the pivot libvirt takes those of the old source away from whatever
+// stands at its path (qemuBlockJobEventProcessConcludedCopyPivot in libvirt's
+// src/qemu/qemu_blockjob.c), and that is the new file.
+func (s *mirrors) own(ctx context.Context, m *mirror) error {
+	t, f := s.t, m.want
+	rec := published{Source: f.Key(), Device: m.inode.Device, Inode: m.inode.Inode}
+	return t.stepData(ctx, stepPublish, f.Path, rec, func() (any, error) {
+		st, err := t.run.root.Lstat(f.Path)
+		if err != nil {
+			return nil, err
+		}
+		if st.Ino != m.inode.Inode {
+			return nil, fmt.Errorf("%w: %s is not the file that its guest was moved onto", ErrConflict, f.Path)
+		}
+		if err := beneath.SetOwner(m.file, t.run.owners.File(f, t.plan.DACLabel)); err != nil {
+			return nil, err
+		}
+		if label := t.plan.ImageLabel; label != "" {
+			if err := unix.Fsetxattr(int(m.file.Fd()), "security.selinux", append([]byte(label), 0), 0); err != nil {
+				return nil, fmt.Errorf("set the SELinux label %s: %w", label, err)
+			}
+		}
+		if err := m.file.Sync(); err != nil {
+			return nil, err
+		}
+		m.published = true
+		s.files.noteMoved(f)
+		t.notePlaced(f.Path, rec)
+		return nil, nil
+	})
+}
+
+// Close closes the files of the mirrors and leaves them as they are.
+func (s *mirrors) Close() {
+	for _, m := range s.all {
+		m.Close()
+	}
+}
+
+// forget closes the mirrors, and is for what is begun anew.
+func (s *mirrors) forget() {
+	s.Close()
+	s.all = nil
+}
