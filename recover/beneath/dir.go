@@ -10,38 +10,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNotRegular: what stands at a name is no regular file (a device, a FIFO, a
-// socket, a directory), and was not opened for use.
+// ErrNotRegular: a name is not that of a regular file but of a device, a FIFO, a
+// socket or a directory, which is not opened.
 var ErrNotRegular = errors.New("not a regular file")
 
 // Dir is an open directory. Names given to its methods are single components;
-// anything else is fs.ErrInvalid. Its methods act in this very directory whatever
-// happens to the path that led here. They can be called from several goroutines
-// at once, Close when none is running.
+// anything else is fs.ErrInvalid. Its methods act in this very directory, even if
+// its path has come to name another one. They are safe for concurrent use, except
+// Close, which must not run beside another.
 type Dir struct {
 	fd   int
 	path string
 }
 
-// Path is where the directory was when it was opened, within its Root and with
-// symlinks resolved: for messages, not for opening anything.
+// Path is the directory's path within its Root when it was opened, with symlinks
+// resolved: for messages, not for opening anything.
 func (d *Dir) Path() string { return d.path }
 
-// Close lets the directory go.
+// Close closes the directory.
 func (d *Dir) Close() error {
 	fd := d.fd
 	d.fd = -1
 	return unix.Close(fd)
 }
 
-// Info is fstat of the directory itself: Dev and Ino say which one it is.
+// Info is fstat of the directory itself; Dev and Ino identify it.
 func (d *Dir) Info() (unix.Stat_t, error) { return fstat(d.fd, d.path) }
 
 // SetOwner gives the directory itself an owner and a mode, with SetOwner's errors.
 func (d *Dir) SetOwner(o Owner) error { return setOwner(d.fd, d.path, o) }
 
-// Stat returns what fstatat says of the name, which is not followed.
-// fs.ErrNotExist when there is nothing.
+// Stat returns fstatat's answer for a name, which is not followed.
+// fs.ErrNotExist when the name does not exist.
 func (d *Dir) Stat(name string) (unix.Stat_t, error) {
 	if err := d.check("stat", name); err != nil {
 		return unix.Stat_t{}, err
@@ -49,10 +49,9 @@ func (d *Dir) Stat(name string) (unix.Stat_t, error) {
 	return fstatat(d.fd, name, d.join(name))
 }
 
-// Open opens a regular file with the access mode and status flags given
-// (os.O_RDWR, unix.O_DIRECT, ...); flags that make or cut files are
-// fs.ErrInvalid: that is Create's. Errors: fs.ErrNotExist, ErrSymlink
-// (*SymlinkError), ErrNotRegular.
+// Open opens a regular file with an access mode and status flags (os.O_RDWR,
+// unix.O_DIRECT, ...). Flags that create or truncate are fs.ErrInvalid: use Create.
+// Errors: fs.ErrNotExist, ErrSymlink (*SymlinkError), ErrNotRegular.
 func (d *Dir) Open(name string, flags int) (*os.File, error) {
 	if err := d.check("open", name); err != nil {
 		return nil, err
@@ -61,7 +60,7 @@ func (d *Dir) Open(name string, flags int) (*os.File, error) {
 	if flags&(unix.O_CREAT|unix.O_EXCL|unix.O_TRUNC|unix.O_TMPFILE) != 0 {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrInvalid}
 	}
-	// O_NONBLOCK: opening somebody's FIFO must not wait for its other end.
+	// O_NONBLOCK: the open of a FIFO must not wait for its other end.
 	fd, err := openat(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	switch {
 	case errors.Is(err, unix.ELOOP):
@@ -85,8 +84,8 @@ func (d *Dir) Open(name string, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// Create makes a new file, 0600 and open for reading and writing. fs.ErrExist
-// when anything stands at the name, a dangling symlink included.
+// Create makes a new file with mode 0600 and opens it for reading and writing.
+// fs.ErrExist when the name exists, even as a dangling symlink.
 func (d *Dir) Create(name string) (*os.File, error) {
 	if err := d.check("create", name); err != nil {
 		return nil, err
@@ -99,10 +98,9 @@ func (d *Dir) Create(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// Mkdir makes a directory with its owner and mode in place before anyone but
-// root can enter it, fsyncs it and this directory, and opens it. fs.ErrExist when
-// anything stands at the name; any other error may leave an empty directory
-// there, of root's and 0700.
+// Mkdir makes a directory, sets its owner and mode before anyone but root can
+// enter it, fsyncs it and this directory, and opens it. fs.ErrExist when the name
+// exists; any other error may leave an empty directory of root's with mode 0700.
 func (d *Dir) Mkdir(name string, o Owner) (*Dir, error) {
 	if err := d.check("mkdir", name); err != nil {
 		return nil, err
@@ -131,12 +129,12 @@ func (d *Dir) Subdir(name string) (*Dir, error) {
 	return &Dir{fd: fd, path: d.join(name)}, nil
 }
 
-// Remove removes a name that is no directory; of a symlink, the symlink.
-// fs.ErrNotExist when there is nothing.
+// Remove removes a name that is not a directory's. A symlink is removed itself.
+// fs.ErrNotExist when the name does not exist.
 func (d *Dir) Remove(name string) error { return d.unlink(name, 0) }
 
-// RemoveDir removes an empty directory. fs.ErrNotExist when there is nothing,
-// unix.ENOTEMPTY when something is in it.
+// RemoveDir removes an empty directory. fs.ErrNotExist when the name does not
+// exist, unix.ENOTEMPTY when the directory is not empty.
 func (d *Dir) RemoveDir(name string) error { return d.unlink(name, unix.AT_REMOVEDIR) }
 
 func (d *Dir) unlink(name string, flags int) error {
@@ -151,7 +149,7 @@ func (d *Dir) unlink(name string, flags int) error {
 
 // Names returns the names in the directory, without "." and "..", in no order.
 func (d *Dir) Names() ([]string, error) {
-	// A description of its own: d's offset is shared by everybody who reads it.
+	// A file description of its own, because all readers of d share its offset.
 	fd, err := openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open directory", Path: d.path, Err: err}
@@ -169,14 +167,14 @@ func (d *Dir) Sync() error {
 	return nil
 }
 
-// FileSystem is what statfs says of the file system that a directory is on.
+// FileSystem describes the file system that a directory is on (statfs(2)).
 type FileSystem struct {
-	Free  uint64 // bytes that root can still write, reserved blocks included
+	Free  uint64 // bytes that users other than root can still write (f_bavail)
 	Total uint64 // bytes
-	Magic int64  // which kind it is: unix.XFS_SUPER_MAGIC, ...
+	Magic int64  // its type: unix.XFS_SUPER_MAGIC, ...
 }
 
-// Statfs looks at the file system that the directory is on.
+// Statfs describes the file system that the directory is on.
 func (d *Dir) Statfs() (FileSystem, error) {
 	var st unix.Statfs_t
 	if err := retry(func() error { return unix.Fstatfs(d.fd, &st) }); err != nil {
@@ -186,7 +184,11 @@ func (d *Dir) Statfs() (FileSystem, error) {
 	if unit == 0 {
 		unit = uint64(st.Bsize)
 	}
-	return FileSystem{Free: st.Bavail * unit, Total: st.Blocks * unit, Magic: int64(st.Type)}, nil //nolint:unconvert // narrower on other architectures
+	return FileSystem{
+		Free:  st.Bavail * unit,
+		Total: st.Blocks * unit,
+		Magic: int64(st.Type), //nolint:unconvert // narrower on other architectures
+	}, nil
 }
 
 func (d *Dir) join(name string) string { return strings.TrimSuffix(d.path, "/") + "/" + name }
@@ -207,8 +209,8 @@ func (d *Dir) symlink(name string) error {
 	return e
 }
 
-// mkdirOwned makes a directory and opens it for reading. made is true once the
-// name exists, also beside an error.
+// mkdirOwned makes a directory, sets its owner, and opens it for reading. made is
+// true once the directory exists, also beside an error.
 func mkdirOwned(parent int, name, path string, o Owner) (fd int, made bool, err error) {
 	if err := retry(func() error { return unix.Mkdirat(parent, name, 0o700) }); err != nil {
 		return -1, false, &fs.PathError{Op: "mkdir", Path: path, Err: err}
@@ -217,10 +219,14 @@ func mkdirOwned(parent int, name, path string, o Owner) (fd int, made bool, err 
 	if err != nil {
 		return -1, true, &fs.PathError{Op: "open directory", Path: path, Err: err}
 	}
-	// Who can write the parent could have put another directory there.
+	// A user who can write the parent could have put another directory there.
 	fresh, err := isFresh(fd, path)
 	if err == nil && !fresh {
-		err = &fs.PathError{Op: "mkdir", Path: path, Err: errors.New("somebody replaced the directory right after it was made; it was left alone")}
+		err = &fs.PathError{
+			Op:   "mkdir",
+			Path: path,
+			Err:  errors.New("somebody replaced the directory right after it was made; it was left alone"),
+		}
 	}
 	if err == nil {
 		err = ownDir(fd, parent, path, o)
@@ -232,7 +238,7 @@ func mkdirOwned(parent int, name, path string, o Owner) (fd int, made bool, err 
 	return fd, true, nil
 }
 
-// isFresh tells whether a directory looks as mkdirOwned's mkdir leaves it: ours,
+// isFresh reports whether a directory is as mkdirOwned's mkdir leaves it: ours,
 // closed to everybody else, and empty.
 func isFresh(fd int, path string) (bool, error) {
 	st, err := fstat(fd, path)

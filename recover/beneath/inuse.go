@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// QEMU marks the permissions it uses on an image with locks on single bytes from
-// 100 on, and those it does not share with others from 200 on, one byte for each
-// bit of a 64-bit mask (RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE and
+// QEMU locks one byte of an image, from byte 100 on, for each permission that it
+// uses, and one from byte 200 on for each that it does not share with others: one
+// byte for each bit of a 64-bit mask (RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE and
 // raw_apply_lock_bytes in QEMU's block/file-posix.c).
 const (
 	qemuPermBase   = 100
@@ -23,13 +23,14 @@ const (
 	qemuLockBytes  = 64
 )
 
-// Holder is one use of a file by somebody.
+// Holder is one process's use of a file.
 type Holder struct {
-	PID     int    // -1 when only the lock is known, not who holds it
+	PID     int    // -1 when only the lock is known, not its holder
 	Process string // the process's name (/proc/PID/comm)
 	FD      int    // its descriptor; -1 for a lock
 }
 
+// String describes the holder for a message.
 func (h Holder) String() string {
 	if h.PID < 0 {
 		return "a QEMU image lock"
@@ -40,18 +41,20 @@ func (h Holder) String() string {
 	return fmt.Sprintf("%s[%d] fd %d", h.Process, h.PID, h.FD)
 }
 
-// InUse looks who has the file open: every process of this host's pid namespace
-// except this one and those in ignore (the keeper), and whoever holds QEMU's locks
-// on it, be it on another host of a shared file system. None is an empty slice.
-// The caller must be root. Where even root can't look into a process (a security
-// module forbids it), the kernel is asked for a write lease, which it grants only
-// when nobody else has the file open (fcntl(2), F_SETLEASE); refused, it is an
-// error, because the file may be in use. A file system that can't tell its locks
-// is an error too.
+// InUse returns everybody who has the file open: every process of this PID
+// namespace except this one and those in ignore (the keeper), and the holders of
+// QEMU's locks on it, which may be on another host of a shared file system. An
+// empty slice means nobody. The caller must be root.
 //
-// What it can't see: a mapping that outlived its descriptor, a loop device, and
-// processes of other hosts that take no QEMU locks. It is a look, not a lock:
-// somebody may open the file right after.
+// Where even root can't look into a process (a security module forbids it), InUse
+// asks the kernel for a write lease, which is granted only when nobody else has the
+// file open (fcntl(2), F_SETLEASE). If the lease is refused, InUse returns an error,
+// because the file may be in use. It also fails on a file system that can't report
+// its locks.
+//
+// It can't see a mapping that outlived its descriptor, a loop device, or processes
+// of other hosts that take no QEMU locks. It locks nothing: somebody may open the
+// file right afterwards.
 func InUse(f *os.File, ignore ...int) ([]Holder, error) {
 	holders, err := openedBy(f, append([]int{os.Getpid()}, ignore...))
 	if err == nil {
@@ -64,7 +67,7 @@ func InUse(f *os.File, ignore ...int) ([]Holder, error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look who uses %s: %w", f.Name(), err)
+		return nil, fmt.Errorf("find who uses %s: %w", f.Name(), err)
 	}
 	return holders, nil
 }
@@ -130,7 +133,7 @@ func descriptorsOn(want fileID, pid int) ([]int, error) {
 	}
 	var fds []int
 	for _, name := range names {
-		// The cached answer will do, and does not wait for a server that hangs.
+		// The cached answer is enough, and does not wait for a server that hangs.
 		id, err := identify(int(dir.Fd()), name, unix.AT_STATX_DONT_SYNC)
 		if gone(err) {
 			continue
@@ -157,7 +160,7 @@ func identify(dir int, name string, flags int) (fileID, error) {
 	return fileID{major: st.Dev_major, minor: st.Dev_minor, inode: st.Ino}, err
 }
 
-// gone tells whether the error means that a process or descriptor has ended.
+// gone reports whether the error means that a process or descriptor has ended.
 func gone(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) }
 
 func processName(pid int) string {
@@ -168,7 +171,7 @@ func processName(pid int) string {
 	return strings.TrimSpace(string(comm))
 }
 
-// lockedBy asks for the locks of QEMU from base on. It takes none, and works on a
+// lockedBy queries QEMU's locks from base on. It takes none, and works on a
 // descriptor that is open for reading only.
 func lockedBy(f *os.File, base int64) ([]Holder, error) {
 	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: base, Len: qemuLockBytes}

@@ -35,7 +35,7 @@ func TestInUseFindsWhoHasTheFileOpenAtAnyPath(t *testing.T) {
 	if len(got) != 1 || got[0].PID != pid || fd != string(rune('0'+got[0].FD)) || got[0].Process == "" {
 		t.Errorf("held by %v, want pid %d fd %s", got, pid, fd)
 	}
-	// Where a process hides its descriptors, what is ignored can't be told from it.
+	// If some process hides its descriptors, an ignored process can't be told from it.
 	if got, err := InUse(f, pid); len(got) != 0 || err != nil && !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("not asked for pid %d, but got %v, %v", pid, got, err)
 	}
@@ -57,7 +57,7 @@ func TestInUseSeesQEMUsLocksThemselves(t *testing.T) {
 	_, err = p.in.Write([]byte("map\n")) // it answers when the image is open
 	must(t, err)
 	p.line()
-	// What its locks show without its process: as if it were on another host.
+	// Its locks without its process: as if it were on another host.
 	for _, base := range []int64{qemuPermBase, qemuSharedBase} {
 		got, err := lockedBy(f, base)
 		must(t, err)

@@ -14,29 +14,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockPoll is how often a busy lock is tried. fasteners, on Nova's side, waits
-// 10 ms more after each try, up to 100 ms (DELAY_INCREMENT and MAX_DELAY in
-// fasteners/process_lock.py).
+// lockPoll is the interval at which a busy lock is tried. fasteners, on Nova's
+// side, waits 10 ms more after each try, up to 100 ms (DELAY_INCREMENT and
+// MAX_DELAY in fasteners/process_lock.py).
 const lockPoll = 20 * time.Millisecond
 
 // Lock takes the lock under which Nova downloads, makes and removes the cached
-// image called name, waiting for it until the context ends (whose error is then
-// wrapped). dir is <instances_path>/locks; the lock file there is "nova-" + name.
-// unlock releases it; it may be called twice. The file stays, as Nova's does.
+// image called name. It waits until the context ends and then wraps the context's
+// error. dir is <instances_path>/locks; the lock file there is "nova-" + name.
+// unlock releases the lock and may be called twice. The file stays, as Nova's does.
 //
-// Where this is from: Image.cache in nova/virt/libvirt/imagebackend.py and
+// Source: Image.cache in nova/virt/libvirt/imagebackend.py and
 // _remove_old_enough_file in imagecache.py take utils.synchronized(name,
 // external=True, lock_path=<instances_path>/locks); nova/utils.py adds the
 // prefix "nova-", oslo_concurrency/lockutils.py makes the file name of the two,
 // and fasteners/process_lock.py opens that file for appending and takes
 // fcntl.lockf(LOCK_EX|LOCK_NB): a POSIX write lock on the whole file. Ours is an
-// open file description lock, which conflicts with POSIX locks of every process
-// but, unlike them, not only between processes (fcntl(2), "Open file description
-// locks").
+// open file description lock, which conflicts with the POSIX locks of every process
+// and, unlike those, also excludes other users in one process (fcntl(2), "Open file
+// description locks").
 //
-// A file that is missing appears with its owner and mode in place (Nova makes it
-// nova:nova 0644): one of root's, even for a moment, would make Nova's own open
-// fail. A file that is there is left as it is. Errors: ErrSymlink,
+// A missing lock file appears with its owner and mode already set (Nova makes it
+// nova:nova 0644), because Nova could not open a file of root's, even if it were
+// root's for a moment only. An existing file is left as it is. Errors: ErrSymlink,
 // ErrNotRegular, and ENOLCK or EOPNOTSUPP where the file system has no locks.
 func Lock(ctx context.Context, dir *Dir, name string, owner Owner) (unlock func() error, err error) {
 	if err := dir.check("lock", name); err != nil {
@@ -66,14 +66,14 @@ func Lock(ctx context.Context, dir *Dir, name string, owner Owner) (unlock func(
 		if current {
 			return sync.OnceValue(func() error { return errors.Join(release(f), f.Close()) }), nil
 		}
-		// Nova removes lock files of images it removes (remove_external_lock_file):
-		// what we hold is no longer what others lock.
+		// Nova removes the lock file with its image (remove_external_lock_file): others
+		// now lock another file than the one that we hold.
 		f.Close()
 	}
 }
 
-// openLock opens the lock file, or makes it under another name and puts it in
-// place finished.
+// openLock opens the lock file. If it is missing, it is made under another name and
+// moved into place when it has its owner.
 func openLock(dir *Dir, file string, owner Owner) (*os.File, error) {
 	f, err := dir.Open(file, os.O_RDWR)
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -117,8 +117,8 @@ func waitLock(ctx context.Context, f *os.File) error {
 	}
 }
 
-// release lets the lock go by itself: closing does that only once no child being
-// forked right now has the descriptor any more.
+// release unlocks explicitly: a close alone keeps the lock as long as a child that
+// is being forked right now has the descriptor.
 func release(f *os.File) error {
 	lock := unix.Flock_t{Type: unix.F_UNLCK, Whence: io.SeekStart}
 	return retry(func() error { return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lock) })

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peer is a process that does one thing and holds it until told to stop.
+// peer is a process that holds something until it is told to stop.
 type peer struct {
 	t   *testing.T
 	cmd *exec.Cmd
@@ -52,7 +52,7 @@ func (p *peer) stop() {
 	p.cmd.Wait()
 }
 
-// novaLock does what fasteners' InterProcessLock does, and says how it went.
+// novaLock takes the lock as fasteners' InterProcessLock does and prints the result.
 const novaLock = `
 import fcntl, sys
 f = open(sys.argv[1], 'a')
@@ -109,7 +109,7 @@ func TestLockKeepsAFileThatIsThereAndFollowsOneThatIsReplaced(t *testing.T) {
 	go func() {
 		unlock, err := Lock(t.Context(), dir, "abc", Owner{UID: nobody, GID: nobody, Mode: 0o644})
 		if err == nil {
-			// What is locked is what stands at the name.
+			// The locked file is the one that has the name now.
 			other := startPeer(t, "python3", "-c", novaLock, path+"/nova-abc")
 			if line := other.line(); line != "busy" {
 				err = fmt.Errorf("we hold the lock, and Nova is %q", line)

@@ -12,7 +12,7 @@ import (
 )
 
 // ErrUnknownName: there is no such user or group. The error is an
-// *UnknownNameError that names it.
+// *UnknownNameError, which has the name.
 var ErrUnknownName = errors.New("unknown user or group")
 
 // UnknownNameError is a user or group that a Root does not know. errors.Is finds
@@ -30,16 +30,16 @@ func (e *UnknownNameError) Error() string {
 // Unwrap makes errors.Is(err, ErrUnknownName) true.
 func (e *UnknownNameError) Unwrap() error { return ErrUnknownName }
 
-// maxIDFile bounds what is read of another root's passwd or group file, in bytes.
+// maxIDFile bounds another root's passwd or group file, in bytes.
 const maxIDFile = 16 << 20
 
-// LookupUser returns the uid of a user as this root knows it now: nothing is
-// kept from earlier lookups, because a reinstalled package may give its user
-// another uid. In the process's own root it asks NSS; in any other it reads
-// etc/passwd there. Names and numbers are told apart as libvirt does it
-// (virGetUserID, src/util/virutil.c): "+64055" is a number, "64055" is one unless
-// a user is called that. A name that is not known is an *UnknownNameError; any
-// other error says that the lookup failed, not that there is no such user.
+// LookupUser returns the uid of a user as this root knows it now. Nothing is
+// cached, because a reinstalled package may give its user another uid. In the
+// process's own root it asks NSS; in any other it reads etc/passwd there. Names
+// and numbers are told apart as in libvirt (virGetUserID, src/util/virutil.c):
+// "+64055" is a number, and "64055" is one unless a user has that name. An unknown
+// name is an *UnknownNameError; any other error means that the lookup failed, not
+// that there is no such user.
 func (r *Root) LookupUser(name string) (uint32, error) {
 	return r.lookup("user", name, "passwd", func(name string) (string, error) {
 		u, err := user.Lookup(name)
@@ -61,7 +61,7 @@ func (r *Root) LookupGroup(name string) (uint32, error) {
 	})
 }
 
-// Owner looks a user and a group up and joins them with a mode. Errors are those
+// Owner looks up a user and a group and joins them with a mode. Errors are those
 // of LookupUser and LookupGroup, both of them when both fail.
 func (r *Root) Owner(userName, groupName string, mode fs.FileMode) (Owner, error) {
 	uid, uerr := r.LookupUser(userName)
@@ -103,7 +103,7 @@ func (r *Root) lookup(kind, name, file string, nss func(string) (string, error))
 	return id, nil
 }
 
-// isOwn tells whether the root is this process's own "/".
+// isOwn reports whether the root is this process's own "/".
 func (r *Root) isOwn() (bool, error) {
 	own, err := OpenRoot("/")
 	if err != nil {
@@ -130,7 +130,7 @@ func lookupNSS(name string, nss func(string) (string, error)) (uint32, bool, err
 	}
 	id, ok := parseID(text)
 	if !ok {
-		return 0, false, fmt.Errorf("its ID %q is no usable number", text)
+		return 0, false, fmt.Errorf("its ID %q is not a usable number", text)
 	}
 	return id, true, nil
 }
@@ -157,9 +157,9 @@ func (r *Root) lookupFile(name, file string) (uint32, bool, error) {
 	return id, found, nil
 }
 
-// findID looks a name up in the text of a passwd(5) or group(5) file, which have
-// name and number at the same places. The first usable line wins, as in glibc's
-// "files" database; lines that are malformed are passed over.
+// findID looks up a name in the text of a passwd(5) or group(5) file: both have
+// name and number in the same fields. The first usable line wins, as in glibc's
+// "files" database; malformed lines are skipped.
 func findID(data []byte, name string) (uint32, bool) {
 	if name == "" || strings.ContainsAny(name, ":\n") {
 		return 0, false

@@ -9,7 +9,11 @@ import (
 func TestNamesAreThoseOfTheRootTheyAreLookedUpIn(t *testing.T) {
 	root, path := testRoot(t)
 	build(t, path, "d etc 0 755")
-	must(t, os.WriteFile(path+"/etc/passwd", []byte("root:x:0:0::/:/bin/sh\nnova:x:42436:42436::/:/bin/sh\nlibvirt-qemu:x:1:2\n123:x:9:9:::\n"), 0o644))
+	passwd := "root:x:0:0::/:/bin/sh\n" +
+		"nova:x:42436:42436::/:/bin/sh\n" +
+		"libvirt-qemu:x:1:2\n" +
+		"123:x:9:9:::\n"
+	must(t, os.WriteFile(path+"/etc/passwd", []byte(passwd), 0o644))
 	must(t, os.WriteFile(path+"/etc/group", []byte("nova:x:42437:\nkvm:x:78:nova,x\n"), 0o644))
 	o, err := root.Owner("nova", "kvm", 0o644)
 	must(t, err)

@@ -8,13 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Owner is who a file belongs to and who may do what with it. Mode has
-// permission bits and fs.ModeSetuid, fs.ModeSetgid, fs.ModeSticky, nothing else.
+// Owner is a file's user, group and mode. Mode has permission bits and
+// fs.ModeSetuid, fs.ModeSetgid and fs.ModeSticky, nothing else.
 type Owner struct {
 	UID, GID uint32
 	Mode     fs.FileMode
 }
 
+// String returns "UID:GID MODE" with the mode in octal.
 func (o Owner) String() string { return fmt.Sprintf("%d:%d %04o", o.UID, o.GID, o.bits()) }
 
 func (o Owner) bits() uint32 {
@@ -31,10 +32,10 @@ func (o Owner) bits() uint32 {
 	return bits
 }
 
-// SetOwner gives an open file its owner and mode, by descriptor, and looks
-// whether the file system took them (an NFS server that squashes root may not).
-// An ID of 2^32-1, which to chown(2) means "leave it", is fs.ErrInvalid, and so
-// are mode bits that are no permissions.
+// SetOwner sets the owner and mode of an open file, by descriptor, and verifies
+// that the file system took them (an NFS server that squashes root may not).
+// An ID of 2^32-1, which means "leave it" to chown(2), is fs.ErrInvalid, and so
+// are mode bits other than those of Owner.
 func SetOwner(f *os.File, o Owner) error {
 	c, err := f.SyscallConn()
 	if err != nil {
@@ -64,7 +65,11 @@ func setOwner(fd int, path string, o Owner) error {
 		return err
 	}
 	if st.Uid != o.UID || st.Gid != o.GID || st.Mode&0o7777 != o.bits() {
-		return &fs.PathError{Op: "set owner of", Path: path, Err: fmt.Errorf("the file system made %d:%d %04o of %s", st.Uid, st.Gid, st.Mode&0o7777, o)}
+		return &fs.PathError{
+			Op:   "set owner of",
+			Path: path,
+			Err:  fmt.Errorf("the file system set %d:%d %04o instead of %s", st.Uid, st.Gid, st.Mode&0o7777, o),
+		}
 	}
 	return nil
 }

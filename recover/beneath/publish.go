@@ -9,26 +9,26 @@ import (
 )
 
 // ErrCannotPublish: the file system can neither rename without replacing nor
-// make hard links, so no name can be given there without the risk of replacing
+// make hard links, so a file can't get a name there without the risk of replacing
 // another file. Nothing was changed.
-var ErrCannotPublish = errors.New("the file system can't give a name without the risk of replacing one")
+var ErrCannotPublish = errors.New("the file system can't give a file a name without the risk of replacing another file")
 
 // Publish moves a name from one directory to another on the same file system and
-// never replaces: fs.ErrExist when anything stands at toName, unix.EXDEV when it
-// is another file system, fs.ErrNotExist when there is no fromName. Both
+// never replaces: fs.ErrExist when toName exists, unix.EXDEV when the directories
+// are on different file systems, fs.ErrNotExist when fromName does not exist. Both
 // directories are fsynced; when only that fails, the error says that the file
-// stands at its new name already.
+// already has its new name.
 //
 // It is renameat2(RENAME_NOREPLACE) where the file system knows that flag. NFS
 // and CephFS refuse every flag with EINVAL (nfs_rename in fs/nfs/dir.c,
 // ceph_rename in fs/ceph/dir.c), and so does FUSE when its server does
-// (fs/fuse/dir.c): there it is link and unlink, which works for files only and,
-// interrupted between the two, leaves both names to one file; Publish called
-// again then finishes it.
+// (fs/fuse/dir.c). There Publish links and unlinks, which works for files only.
+// Interrupted between the two, it leaves one file with both names; calling Publish
+// again finishes it.
 //
-// Who can write the directory from can swap the name before it is moved: stage in
-// a directory that only root can write, or compare the published inode with the
-// descriptor afterwards.
+// A user who can write the directory from can swap the name before it is moved:
+// stage in a directory that only root can write, or compare the published inode
+// with the descriptor afterwards.
 func Publish(from *Dir, fromName string, to *Dir, toName string) error {
 	if err := errors.Join(from.check("publish", fromName), to.check("publish", toName)); err != nil {
 		return err
@@ -44,14 +44,14 @@ func Publish(from *Dir, fromName string, to *Dir, toName string) error {
 		err = errors.Join(err, from.Sync())
 	}
 	if err != nil {
-		return fail(fmt.Errorf("it stands at its new name, but may not survive a power cut: %w", err))
+		return fail(fmt.Errorf("it has its new name, which may not survive a power cut: %w", err))
 	}
 	return nil
 }
 
-// MoveAside gives what stands at name another name in the same directory, with
-// Publish's promises and errors. A directory can be moved aside only where the
-// file system knows RENAME_NOREPLACE (ErrCannotPublish elsewhere).
+// MoveAside renames a file within its directory, with Publish's promises and
+// errors. A directory can be moved aside only where the file system knows
+// RENAME_NOREPLACE (ErrCannotPublish elsewhere).
 func MoveAside(dir *Dir, name, newName string) error { return Publish(dir, name, dir, newName) }
 
 func moveNoReplace(from *Dir, fromName string, to *Dir, toName string) error {
@@ -67,8 +67,8 @@ func moveNoReplace(from *Dir, fromName string, to *Dir, toName string) error {
 	switch {
 	case err == nil:
 	case errors.Is(err, unix.EEXIST):
-		// It may be this very file: from a link that was interrupted, or whose
-		// reply NFS lost and asked for again.
+		// It may be this very file: an earlier call was interrupted after its link,
+		// or NFS lost the reply and sent the request again.
 		if !sameFile(from, fromName, to, toName) {
 			return err
 		}
@@ -78,7 +78,7 @@ func moveNoReplace(from *Dir, fromName string, to *Dir, toName string) error {
 		return err
 	}
 	if err := from.Remove(fromName); err != nil {
-		return fmt.Errorf("it stands at its new name, and still at the old one: %w", err)
+		return fmt.Errorf("it has its new name, but also still the old one: %w", err)
 	}
 	return nil
 }
@@ -87,7 +87,7 @@ func unsupported(err error) bool {
 	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
-// sameFile tells whether two names are links to one file.
+// sameFile reports whether two names are links to one file.
 func sameFile(from *Dir, fromName string, to *Dir, toName string) bool {
 	a, err := from.Stat(fromName)
 	if err != nil {
@@ -98,7 +98,7 @@ func sameFile(from *Dir, fromName string, to *Dir, toName string) bool {
 		!sameEntry(from, fromName, to, toName)
 }
 
-// sameEntry tells whether both are one and the same name of one directory, where
+// sameEntry reports whether both are the same name in the same directory: then
 // removing the first would remove the file.
 func sameEntry(from *Dir, fromName string, to *Dir, toName string) bool {
 	if fromName != toName {

@@ -11,7 +11,7 @@ import (
 )
 
 // ErrSymlink: a component of a path is a symlink that is not followed. The error
-// is a *SymlinkError that names it.
+// is a *SymlinkError, which names the symlink.
 var ErrSymlink = errors.New("untrusted symlink")
 
 // maxLinks is how many symlinks one walk follows, as many as Linux does
@@ -22,28 +22,29 @@ const maxLinks = 40
 // ErrSymlink in it.
 type SymlinkError struct {
 	Path   string // the symlink, as seen within its Root
-	Target string // what it says
-	UID    uint32 // who owns it
+	Target string // the text of the link
+	UID    uint32 // its owner
 }
 
 func (e *SymlinkError) Error() string {
-	return fmt.Sprintf("%s is a symlink to %q, owned by uid %d, where users other than root can put one: it is not followed", e.Path, e.Target, e.UID)
+	return fmt.Sprintf("%s is a symlink to %q, owned by uid %d; users other than root could have put it there, so it is not followed",
+		e.Path, e.Target, e.UID)
 }
 
 // Unwrap makes errors.Is(err, ErrSymlink) true.
 func (e *SymlinkError) Unwrap() error { return ErrSymlink }
 
-// Root is a "/" as some process sees it. Its methods can be called from several
-// goroutines at once, Close when none is running.
+// Root is a "/" as some process sees it. Its methods are safe for concurrent use,
+// except Close, which must not run beside another.
 type Root struct {
 	fd   int
 	path string
 }
 
 // OpenRoot opens a root directory: "/", "/proc/PID/root" for the mount namespace
-// of another process (proc_pid_root(5)), or any other directory, which is then
-// the highest that walks reach. The path itself is trusted and must be absolute.
-// The Root stays good when the process ends.
+// of another process (proc_pid_root(5)), or any other directory. No walk leaves
+// it upwards. The path itself is trusted and must be absolute. The Root stays
+// usable when the process ends.
 func OpenRoot(path string) (*Root, error) {
 	if !strings.HasPrefix(path, "/") {
 		return nil, &fs.PathError{Op: "open root", Path: path, Err: fs.ErrInvalid}
@@ -55,7 +56,7 @@ func OpenRoot(path string) (*Root, error) {
 	return &Root{fd: fd, path: path}, nil
 }
 
-// Close lets the root go. Directories opened through it stay open.
+// Close closes the root. Directories opened through it stay open.
 func (r *Root) Close() error {
 	fd := r.fd
 	r.fd = -1
@@ -67,7 +68,7 @@ func (r *Root) String() string { return r.path }
 
 // OpenDir walks an absolute path and opens the directory at its end. A path with
 // ".." in it is fs.ErrInvalid. errors.Is finds fs.ErrNotExist when a component is
-// missing, unix.ENOTDIR when one is no directory, ErrSymlink (a *SymlinkError)
+// missing, unix.ENOTDIR when one is not a directory, ErrSymlink (a *SymlinkError)
 // when one is a symlink that others could have made (see the package comment),
 // and unix.ELOOP after 40 symlinks.
 func (r *Root) OpenDir(path string) (*Dir, error) {
@@ -79,7 +80,7 @@ func (r *Root) OpenDir(path string) (*Dir, error) {
 	return w.dir()
 }
 
-// Nearest opens the nearest directory above path that exists.
+// Nearest opens the nearest directory above path that exists, with OpenDir's errors.
 func (r *Root) Nearest(path string) (*Dir, error) {
 	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
 		d, err := r.OpenDir(dir)
@@ -90,15 +91,15 @@ func (r *Root) Nearest(path string) (*Dir, error) {
 	}
 }
 
-// MkdirAll walks as OpenDir does and makes every directory that is missing.
-// owner is asked for each with its path, and what it returns is in place before
-// anyone but root can enter the directory: it is made 0700, then given its owner
-// and mode by descriptor. Each new directory and its parent are fsynced.
+// MkdirAll walks as OpenDir does and makes every missing directory. It calls owner
+// with the path of each. A directory is made with mode 0700 and then given that
+// owner and mode by descriptor, so nobody but root can enter it before. Each new
+// directory and its parent are fsynced.
 //
-// created has the paths of the directories that were made, symlinks resolved,
-// outermost first, also when an error is returned. A MkdirAll that was killed
-// between the making and the owning leaves an empty directory of root's with
-// mode 0700; the next one takes such a directory for its own and finishes it.
+// created has the paths of the new directories, symlinks resolved, outermost
+// first, also when an error is returned. If MkdirAll is killed before it has set
+// the owner, an empty directory of root's with mode 0700 is left; the next
+// MkdirAll finishes it.
 func (r *Root) MkdirAll(path string, owner func(path string) Owner) (dir *Dir, created []string, err error) {
 	w, err := r.walk(path, owner)
 	if err != nil {
@@ -112,8 +113,8 @@ func (r *Root) MkdirAll(path string, owner func(path string) Owner) (dir *Dir, c
 	return dir, w.created, err
 }
 
-// Lstat walks to the directory that holds the path, as OpenDir does and with its
-// errors, and returns what fstatat says of the last component, which is never
+// Lstat walks to the parent directory of path, as OpenDir does and with its
+// errors, and returns fstatat's answer for the last component, which is never
 // followed.
 func (r *Root) Lstat(path string) (unix.Stat_t, error) {
 	var st unix.Stat_t
@@ -133,8 +134,8 @@ func (r *Root) Lstat(path string) (unix.Stat_t, error) {
 	return fstatat(w.top().fd, last.name, w.join(last.name))
 }
 
-// step is one component still to be walked. path is what the caller calls the
-// directory it leads to; empty for the inner components of a symlink's target.
+// step is one component still to be walked. path is the caller's path of the
+// directory that it leads to; empty for the inner components of a symlink's target.
 type step struct{ name, path string }
 
 func split(path string) ([]step, error) {
@@ -162,9 +163,9 @@ func split(path string) ([]step, error) {
 	return steps, nil
 }
 
-// walker is where a walk stands: the directories from the root down to here,
-// with every symlink resolved, so that ".." in a trusted link's target is the
-// entry before and can never lead above the root.
+// walker is the state of a walk: the open directories from the root down, with
+// every symlink resolved. A ".." in a trusted link's target is therefore the entry
+// before, and can never lead above the root.
 type walker struct {
 	stack   []node
 	links   int
@@ -175,7 +176,7 @@ type walker struct {
 type node struct {
 	fd      int
 	name    string
-	trusted bool // it and all above it belong to root and only root can write them
+	trusted bool // it and all above it belong to root, and only root can write them
 }
 
 func (r *Root) walk(path string, owner func(string) Owner) (*walker, error) {
@@ -186,7 +187,8 @@ func (r *Root) walk(path string, owner func(string) Owner) (*walker, error) {
 	return r.walkSteps(steps, owner)
 }
 
-// walkSteps returns a walker without descriptors beside an error, for its created.
+// walkSteps returns a walker beside an error too: without descriptors, for its
+// created.
 func (r *Root) walkSteps(steps []step, owner func(string) Owner) (*walker, error) {
 	fd, err := openat(r.fd, ".", unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -215,7 +217,7 @@ func (r *Root) walkSteps(steps []step, owner func(string) Owner) (*walker, error
 
 func (w *walker) top() node { return w.stack[len(w.stack)-1] }
 
-// push takes over fd, also when it fails.
+// push takes ownership of fd, also when it fails.
 func (w *walker) push(fd int, name string, parentTrusted bool) error {
 	st, err := fstat(fd, w.join(name))
 	if err != nil {
@@ -256,8 +258,8 @@ func (w *walker) join(name string) string {
 	return strings.TrimSuffix(w.path(), "/") + "/" + name
 }
 
-// dir opens the directory where the walk ended for reading: what fsync and
-// getdents need and an O_PATH descriptor can't do.
+// dir opens the directory where the walk ended for reading: fsync and getdents
+// don't work on an O_PATH descriptor.
 func (w *walker) dir() (*Dir, error) {
 	path := w.path()
 	fd, err := openat(w.top().fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
@@ -267,11 +269,11 @@ func (w *walker) dir() (*Dir, error) {
 	return &Dir{fd: fd, path: path}, nil
 }
 
-// enter goes one component down. When that is a symlink to follow, it stays and
-// returns the steps of the target.
+// enter goes one component down. If the component is a symlink to follow, it
+// stays where it is and returns the steps of the target.
 func (w *walker) enter(s step) ([]step, error) {
-	// Again, because what is a file or a symlink at the first look can be a
-	// directory at the second; but not for ever: somebody may be playing games.
+	// More than once, because a symlink can have become a directory between two
+	// system calls; but not for ever, in case somebody swaps the two on purpose.
 	var err error
 	for range 4 {
 		var fd int
@@ -368,7 +370,7 @@ func (w *walker) make(s step) (int, error) {
 	return pathFD, nil
 }
 
-// finish gives a directory that an interrupted make left behind its owner. It
+// finish sets the owner of a directory that an interrupted make left behind. It
 // closes fd when it fails.
 func (w *walker) finish(fd int, s step) (err error) {
 	defer func() {

@@ -17,7 +17,7 @@ import (
 
 const nobody = 65534
 
-// testRoot is a directory to stand for "/", and its path.
+// testRoot returns a temporary directory as a Root, and its path.
 func testRoot(t *testing.T) (*Root, string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -38,7 +38,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// build makes what the lines say: "d PATH UID MODE", "l PATH UID TARGET" or "f PATH".
+// build makes an entry for each line: "d PATH UID MODE", "l PATH UID TARGET" or "f PATH".
 func build(t *testing.T, root string, lines ...string) {
 	t.Helper()
 	for _, line := range lines {
@@ -75,8 +75,18 @@ func TestASymlinkIsFollowedOnlyWhereRootAloneCanHaveMadeIt(t *testing.T) {
 		err     error
 		symlink string // the one that is refused
 	}{
-		{"an administrator's absolute link", []string{"d srv 0 755", "d srv/nova 65534 755", "d var 0 755", "l var/nova 0 /srv/nova"}, "/var/nova", "/srv/nova", nil, ""},
-		{"an administrator's relative link", []string{"d srv 0 755", "d srv/nova 65534 755", "d var 0 755", "l var/nova 0 ../srv/nova"}, "/var/nova", "/srv/nova", nil, ""},
+		{
+			name: "an administrator's absolute link",
+			tree: []string{"d srv 0 755", "d srv/nova 65534 755", "d var 0 755", "l var/nova 0 /srv/nova"},
+			open: "/var/nova",
+			want: "/srv/nova",
+		},
+		{
+			name: "an administrator's relative link",
+			tree: []string{"d srv 0 755", "d srv/nova 65534 755", "d var 0 755", "l var/nova 0 ../srv/nova"},
+			open: "/var/nova",
+			want: "/srv/nova",
+		},
 		{"a link to a link", []string{"d c 0 755", "l b 0 c", "l a 0 /b"}, "/a", "/c", nil, ""},
 		{"dots above the root stay in it", []string{"d etc 0 755", "l a 0 ../../../../etc"}, "/a", "/etc", nil, ""},
 		{"an absolute target is the root's, not ours", []string{"d proc 0 755", "l a 0 /proc"}, "/a", "/proc", nil, ""},
@@ -84,7 +94,13 @@ func TestASymlinkIsFollowedOnlyWhereRootAloneCanHaveMadeIt(t *testing.T) {
 		{"in another user's directory", []string{"d d 65534 755", "d d/x 0 755", "l d/a 0 x"}, "/d/a", "", ErrSymlink, "/d/a"},
 		{"in a directory the group can write", []string{"d d 0 775", "d d/x 0 755", "l d/a 0 x"}, "/d/a", "", ErrSymlink, "/d/a"},
 		{"in a sticky directory", []string{"d d 0 1777", "d d/x 0 755", "l d/a 0 x"}, "/d/a", "", ErrSymlink, "/d/a"},
-		{"in root's directory that another user can move", []string{"d d 65534 755", "d d/r 0 755", "d d/r/x 0 755", "l d/r/a 0 x"}, "/d/r/a", "", ErrSymlink, "/d/r/a"},
+		{
+			name:    "in root's directory that another user can move",
+			tree:    []string{"d d 65534 755", "d d/r 0 755", "d d/r/x 0 755", "l d/r/a 0 x"},
+			open:    "/d/r/a",
+			err:     ErrSymlink,
+			symlink: "/d/r/a",
+		},
 		{"behind a link that is trusted", []string{"d d 65534 755", "l d/a 0 /", "l ok 0 d"}, "/ok/a", "", ErrSymlink, "/d/a"},
 		{"a link to itself", []string{"l a 0 a"}, "/a", "", unix.ELOOP, ""},
 		{"a link to nothing", []string{"l a 0 b"}, "/a", "", fs.ErrNotExist, ""},
@@ -125,7 +141,7 @@ func TestASymlinkIsFollowedOnlyWhereRootAloneCanHaveMadeIt(t *testing.T) {
 	}
 }
 
-// asNobody runs a shell command as another user, in a directory it can write.
+// asNobody runs a shell command as a user that can write the directory.
 func asNobody(t *testing.T, dir, command string) {
 	t.Helper()
 	cmd := exec.Command("/bin/sh", "-c", command)
@@ -144,7 +160,10 @@ func TestASymlinkPlantedByTheOwnerOfTheTreeIsRefusedAtEveryLevel(t *testing.T) {
 		must(t, os.Chmod(dir, 0o755))
 	}
 	build(t, path, "d secret 0 700", "d secret/sub 0 700", "f secret/disk", "d instances 65534 755", "d instances/good 65534 755")
-	asNobody(t, path, `ln -s ../secret "$DIR/instances/uuid"; ln -s `+path+`/secret "$DIR/instances/_base"; ln -s ../../secret/disk "$DIR/instances/good/disk"`)
+	asNobody(t, path, `
+		ln -s ../secret "$DIR/instances/uuid"
+		ln -s `+path+`/secret "$DIR/instances/_base"
+		ln -s ../../secret/disk "$DIR/instances/good/disk"`)
 
 	wantRefused := func(what string, err error) {
 		t.Helper()
@@ -199,15 +218,17 @@ func TestSwappingADirectoryForASymlinkNeverLeadsOutside(t *testing.T) {
 				return
 			default:
 			}
-			if err := unix.Renameat2(unix.AT_FDCWD, path+"/instances/uuid", unix.AT_FDCWD, path+"/instances/evil", unix.RENAME_EXCHANGE); err != nil {
+			uuid, evil := path+"/instances/uuid", path+"/instances/evil"
+			if err := unix.Renameat2(unix.AT_FDCWD, uuid, unix.AT_FDCWD, evil, unix.RENAME_EXCHANGE); err != nil {
 				done <- err
 				return
 			}
 		}
 	}()
 	opened := 0
+	owner := func(string) Owner { return Owner{UID: nobody, GID: nobody, Mode: 0o755} }
 	for i := range 3000 {
-		dir, _, err := root.MkdirAll(fmt.Sprintf("/instances/uuid/%d", i), func(string) Owner { return Owner{UID: nobody, GID: nobody, Mode: 0o755} })
+		dir, _, err := root.MkdirAll(fmt.Sprintf("/instances/uuid/%d", i), owner)
 		if err == nil {
 			opened++
 			f, err := dir.Create("disk")

@@ -8,7 +8,7 @@ import (
 )
 
 // retry repeats a call that a signal interrupted: the Go runtime sends itself
-// signals, and FUSE and NFS let them through.
+// signals, and these interrupt calls on FUSE and NFS.
 func retry(call func() error) error {
 	for {
 		if err := call(); !errors.Is(err, unix.EINTR) {
