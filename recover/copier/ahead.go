@@ -14,9 +14,9 @@ import (
 // maxSums bounds the memory of a Draft: 32 MiB, for a file of a TiB.
 const maxSums = 1 << 20
 
-// sum is the SHA-256 of a chunk, and nothing but zeros for one that has nothing
-// but zeros. Of the digests that nobody can forge it was the fastest on
-// processors that have instructions for it: 1.6 GB/s on one core.
+// sum is the SHA-256 of a chunk, or all zeros for a chunk of zeros. SHA-256 was
+// the fastest digest without known collisions on processors with instructions for
+// it: 1.6 GB/s on one core.
 type sum [sha256.Size]byte
 
 func sumOf(data []byte) sum {
@@ -26,14 +26,14 @@ func sumOf(data []byte) sum {
 	return sha256.Sum256(data)
 }
 
-// Draft is what is known of a copy that was made ahead and is not proven: what
-// each of its chunks is on the disk, where that could be read back.
+// Draft has the digests of a copy that was made ahead and is not proven: one of
+// each chunk as it is on the disk, or none where that could not be read back.
 type Draft struct {
 	step int64
 	sums []sum
 }
 
-// has is true when the copy provably has that data at a span.
+// has reports whether the copy provably has that data at a span.
 func (d *Draft) has(sp span, data []byte) bool {
 	if d == nil || sp.end-sp.off != d.step {
 		return false
@@ -43,20 +43,25 @@ func (d *Draft) has(sp span, data []byte) bool {
 }
 
 // Ahead copies src into dst while somebody still writes src, so that Finish has
-// little left to write: what it reads may be half old, half new, and it proves
-// nothing. What reached the disk is read back and its digests are kept, so that
+// little left to write. It may read a mixture of old and new content and proves
+// nothing. It reads the copy back from the disk and keeps its digests, so that
 // Finish need not read it again. dst is an empty regular file open for reading
 // and writing; on success it was fsynced. src may grow or shrink meanwhile.
 //
-// progress, which may be nil, is told the bytes that are done since its last
-// call, holes included. bytes is how much was written. Errors: ErrNotEmpty,
-// ErrNotRegular, syscall.ENOSPC or EDQUOT, the context's.
+// progress, which may be nil, is called with the number of bytes done since its
+// last call, holes included. bytes is the number of bytes written. Errors:
+// ErrNotEmpty, ErrNotRegular, syscall.ENOSPC or EDQUOT, the context's.
 func Ahead(ctx context.Context, dst *os.File, src Source, progress func(bytes int64)) (d *Draft, bytes int64, err error) {
 	d, bytes, err = ahead(ctx, dst, src, progress)
 	if err != nil {
 		return nil, 0, fmt.Errorf("copy %s to %s ahead: %w", src.File.Name(), dst.Name(), err)
 	}
-	zerolog.Ctx(ctx).Debug().Str("source", src.File.Name()).Str("copy", dst.Name()).Int64("data_bytes", bytes).Int("digests", len(d.sums)).Msg("copied ahead")
+	zerolog.Ctx(ctx).Debug().
+		Str("source", src.File.Name()).
+		Str("copy", dst.Name()).
+		Int64("data_bytes", bytes).
+		Int("digests", len(d.sums)).
+		Msg("copied ahead")
 	return d, bytes, nil
 }
 
@@ -85,7 +90,7 @@ func ahead(ctx context.Context, dst *os.File, src Source, progress func(int64)) 
 	}
 	holes := &holes{file: src.File, stat: from, blind: !fs.seeks}
 	var total atomic.Int64
-	shows := meter{show: progress}
+	done := meter{progress: progress}
 	err = each(ctx, needs, holes.mark(sequence(from.size, d.step)), func(sp span, a, b []byte) error {
 		if !sp.hole {
 			data, err := readSpan(src.File, a, sp, from.size, ErrSourceChanged)
@@ -105,7 +110,7 @@ func ahead(ctx context.Context, dst *os.File, src Source, progress func(int64)) 
 			}
 			d.sums[sp.off/d.step] = sumOf(got)
 		}
-		shows.add(min(sp.end, from.size) - sp.off)
+		done.add(min(sp.end, from.size) - sp.off)
 		return nil
 	})
 	if err != nil {
@@ -114,15 +119,16 @@ func ahead(ctx context.Context, dst *os.File, src Source, progress func(int64)) 
 	return d, total.Load(), dst.Sync()
 }
 
-// holes finds the spans in which the source has no data, to skip their reading.
+// holes finds the spans in which the source has no data, so that they need not be
+// read.
 type holes struct {
 	file *os.File
 	stat
-	blind bool // nothing can be known
+	blind bool // the file system can't tell
 	data  span // the last extent of data that was found
 }
 
-// mark returns the spans of next, in order, with those marked that are holes.
+// mark returns the spans of next, in order, and marks those that are holes.
 func (h *holes) mark(next func() (span, error)) func() (span, error) {
 	return func() (span, error) {
 		sp, err := next()

@@ -16,7 +16,7 @@ import (
 	"github.com/os-rescue/os-rescue/test/lyingfs"
 )
 
-// held opens a source's file for writing, as its guest has it.
+// held opens a source's file for writing, as its guest does.
 func held(t *testing.T, src copier.Source) *os.File {
 	t.Helper()
 	f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", src.File.Fd()), os.O_RDWR, 0)
@@ -82,7 +82,13 @@ func TestWhatIsWrittenWhileAFileIsCopiedAheadIsInTheFinishedCopy(t *testing.T) {
 					progress = 0
 					result, err := copier.Finish(t.Context(), dst, src, draft, func(n int64) { progress += n })
 					must(t, err)
-					if want := (copier.Result{Method: copier.MethodAhead, Size: int64(len(content)), DataBytes: result.DataBytes, Proven: true}); result != want || progress != want.Size {
+					want := copier.Result{
+						Method:    copier.MethodAhead,
+						Size:      int64(len(content)),
+						DataBytes: result.DataBytes,
+						Proven:    true,
+					}
+					if result != want || progress != want.Size {
 						t.Errorf("%+v, progress %d, for %d bytes", result, progress, len(content))
 					}
 					equals(t, src, dst, content)
@@ -92,8 +98,8 @@ func TestWhatIsWrittenWhileAFileIsCopiedAheadIsInTheFinishedCopy(t *testing.T) {
 	}
 }
 
-// What a copy has that was read back once need not be read again: only the source
-// is, in full.
+// The copy was read back once and need not be read again: Finish reads only the
+// source, in full.
 func TestFinishReadsTheSourceInFullAndWritesOnlyTheBlocksThatDiffer(t *testing.T) {
 	const size = 24*mib + 4097
 	for _, kind := range []string{xfsNoReflink, ext4} {
@@ -117,7 +123,7 @@ func TestFinishReadsTheSourceInFullAndWritesOnlyTheBlocksThatDiffer(t *testing.T
 				before := readBytes(t)
 				result, err := copier.Finish(t.Context(), dst, src, draft, nil)
 				must(t, err)
-				// One chunk of the copy to see what differs, and it and the source again.
+				// One chunk of the copy to find the difference, then that chunk of both again.
 				if read := readBytes(t) - before; read < size || read > size+4*mib {
 					t.Errorf("byte %d: %d bytes were read", off, read)
 				}
@@ -140,7 +146,12 @@ func TestFinishReadsTheSourceInFullAndWritesOnlyTheBlocksThatDiffer(t *testing.T
 func TestFinishMakesACopyOfWhateverThereIs(t *testing.T) {
 	dir := mount(t, xfsNoReflink, 400)
 	content := append(random(3*mib), make([]byte, 2*mib+5)...)
-	for name, old := range map[string][]byte{"nothing": nil, "half of it": content[:mib+17], "rubbish": random(7 * mib), "more": append(bytes.Clone(content), 1)} {
+	for name, old := range map[string][]byte{
+		"nothing":    nil,
+		"half of it": content[:mib+17],
+		"rubbish":    random(7 * mib),
+		"more":       append(bytes.Clone(content), 1),
+	} {
 		t.Run(name, func(t *testing.T) {
 			src := deleted(t, dir, true, func(f *os.File) { write(t, f, 0, content) })
 			dst := target(t, dir)

@@ -15,13 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrDiffers: the copy is not equal to its source; a *DiffersError says where.
+// ErrDiffers: the copy is not equal to its source; a *DiffersError has the offset.
 var ErrDiffers = errors.New("the copy differs from its source")
 
-// errShrunk: somebody changes the copy.
+// errShrunk: somebody else changes the copy.
 var errShrunk = fmt.Errorf("%w: its size changed while it was read", ErrDiffers)
 
-// DiffersError tells where a copy differs from its source first.
+// DiffersError is the first difference of a copy from its source, in bytes.
+// errors.Is finds ErrDiffers in it.
 type DiffersError struct {
 	Offset               int64 // of the first byte that differs or is missing on one side
 	SourceSize, CopySize int64
@@ -38,27 +39,31 @@ func (e *DiffersError) Error() string {
 // Is makes errors.Is(err, ErrDiffers) true.
 func (e *DiffersError) Is(target error) bool { return target == ErrDiffers }
 
-// CompareOptions say what Compare does besides comparing.
+// CompareOptions are options of Compare.
 type CompareOptions struct {
 	Digest   bool              // compute the SHA-256 of the content
-	Progress func(bytes int64) // told the bytes compared since its last call; may be nil
+	Progress func(bytes int64) // called with the bytes compared since its last call; may be nil
 }
 
 // Compare reads src and dst in full, holes included, and returns nil when they
-// are equal to the byte: src as QEMU sees it, dst as it reached the disk. For that
-// dst is fsynced, dropped from the page cache and read through a descriptor of
-// its own with O_DIRECT; where its file system has no O_DIRECT, without.
-// dst is a regular file open for reading.
+// are equal to the byte: src as QEMU sees it, dst as it reached the disk. To read
+// dst from the disk it fsyncs dst, drops it from the page cache and reads it
+// through a new descriptor, with O_DIRECT where its file system has that. dst is a
+// regular file open for reading.
 //
 // The digest is the SHA-256 in lower-case hexadecimal, "" unless asked for.
-// Errors: ErrDiffers (as a *DiffersError unless dst changes meanwhile), ErrSourceChanged, ErrNotRegular, the
-// context's error (within one chunk of a MiB).
+// Errors: ErrDiffers (as a *DiffersError unless dst changes meanwhile),
+// ErrSourceChanged, ErrNotRegular, the context's error (within one chunk of a MiB).
 func Compare(ctx context.Context, src Source, dst *os.File, opt CompareOptions) (digest string, err error) {
 	digest, err = compare(ctx, src, dst, opt)
 	if err != nil {
 		return "", fmt.Errorf("compare %s with its copy %s: %w", src.File.Name(), dst.Name(), err)
 	}
-	zerolog.Ctx(ctx).Debug().Str("source", src.File.Name()).Str("copy", dst.Name()).Bool("direct", src.Direct).Msg("compared, equal")
+	zerolog.Ctx(ctx).Debug().
+		Str("source", src.File.Name()).
+		Str("copy", dst.Name()).
+		Bool("direct", src.Direct).
+		Msg("compared, equal")
 	return digest, nil
 }
 
@@ -79,7 +84,7 @@ func compare(ctx context.Context, src Source, dst *os.File, opt CompareOptions) 
 		return "", &DiffersError{Offset: min(from.size, to.size), SourceSize: from.size, CopySize: to.size}
 	}
 
-	// Both are read in the same steps, which suit the more demanding of the two.
+	// Both are read in the same steps, with the larger of the two alignments.
 	from.ioAlign = max(from.align(), to.align())
 	to.ioAlign = from.ioAlign
 	a := newStream(ctx, src.File, from, ErrSourceChanged, sequence(from.size, from.chunk()))
@@ -122,9 +127,9 @@ func compare(ctx context.Context, src Source, dst *os.File, opt CompareOptions) 
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// reopenFromDisk opens dst for reading past the page cache, with O_DIRECT if
-// its file system has it. Its pages are written and dropped in any case: some
-// file systems answer O_DIRECT from the page cache (btrfs, tmpfs).
+// reopenFromDisk opens dst for reading past the page cache, with O_DIRECT if its
+// file system has it. It always writes and drops dst's pages too, because some file
+// systems (btrfs, tmpfs) answer O_DIRECT from the page cache.
 func reopenFromDisk(dst *os.File) (*os.File, stat, error) {
 	st, err := statFile(dst)
 	if err != nil {
@@ -149,8 +154,8 @@ func reopenFromDisk(dst *os.File) (*os.File, stat, error) {
 	return os.NewFile(uintptr(fd), dst.Name()), st, nil
 }
 
-// firstDifference returns the index of the first byte that differs, of two
-// slices of one length that are not equal.
+// firstDifference returns the index of the first byte in which x and y differ. They
+// have the same length and are not equal.
 func firstDifference(x, y []byte) int64 {
 	for i := range x {
 		if x[i] != y[i] {

@@ -83,8 +83,8 @@ func allocated(t testing.TB, f *os.File) int64 {
 	return n
 }
 
-// sparse returns a file's content made of random stretches of data, zeros that
-// are written and holes, and writes it.
+// sparse writes a file of random stretches of data, written zeros and holes, and
+// returns its content.
 func sparse(t testing.TB, f *os.File, seed uint64) []byte {
 	r := rand.New(rand.NewPCG(seed, 7))
 	noise := random(3 * mib)
@@ -216,7 +216,7 @@ func TestASparseDiskIsCopiedInSpaceAndReadsProportionalToItsData(t *testing.T) {
 	}
 }
 
-// readBytes is how much this process has asked the kernel to read.
+// readBytes is the number of bytes that this process has asked the kernel to read.
 func readBytes(t *testing.T) int64 {
 	t.Helper()
 	var n int64
@@ -333,12 +333,13 @@ func TestASourceThatGrowsOrShrinksMeanwhileIsAnError(t *testing.T) {
 					path = fmt.Sprintf("/proc/self/fd/%d", f.Fd())
 				})
 				change := func(int64) { must(t, os.Truncate(path, size)) }
-				if _, err := copier.Copy(t.Context(), target(t, dir), src, copier.CopyOptions{Prove: prove, Progress: change}); !errors.Is(err, copier.ErrSourceChanged) {
+				_, err := copier.Copy(t.Context(), target(t, dir), src, copier.CopyOptions{Prove: prove, Progress: change})
+				if !errors.Is(err, copier.ErrSourceChanged) {
 					t.Errorf("copy: error %v", err)
 				}
 				must(t, os.Truncate(path, 8*mib))
 				dst := target(t, t.TempDir())
-				_, err := copier.Copy(t.Context(), dst, src, copier.CopyOptions{})
+				_, err = copier.Copy(t.Context(), dst, src, copier.CopyOptions{})
 				must(t, err)
 				if _, err := copier.Compare(t.Context(), src, dst, copier.CompareOptions{Progress: change}); !errors.Is(err, copier.ErrSourceChanged) {
 					t.Errorf("compare: error %v", err)
@@ -451,7 +452,7 @@ func TestACopyIsTrueWhereBufferedReadsLie(t *testing.T) {
 		t.Error("the copy is not what the guest wrote")
 	}
 
-	// The same with a buffered source shows what the lie does, and that it is found.
+	// A buffered source gives a stale copy, and the comparison finds that.
 	buffered, err := copier.OpenSource(fmt.Sprintf("/proc/self/fd/%d", src.File.Fd()), false)
 	must(t, err)
 	defer func() { _ = buffered.File.Close() }()

@@ -14,54 +14,54 @@ import (
 // ErrNotEmpty: the destination of a copy has content already; nothing was written.
 var ErrNotEmpty = errors.New("the destination is not empty")
 
-// Method is how a copy was made.
+// Method is how a copy was made, see Copy and Finish.
 type Method string
 
-// The ways, see Copy and Finish.
+// The methods.
 const (
 	MethodClone   Method = "clone"
 	MethodExtents Method = "extents"
-	MethodAhead   Method = "ahead" // begun by Ahead, ended by Finish
+	MethodAhead   Method = "ahead" // begun by Ahead, completed by Finish
 )
 
-// Result tells how a copy was made.
+// Result describes how a copy was made.
 type Result struct {
 	Method Method
 	Size   int64 // of the source and the copy, in bytes
-	// DataBytes is how much was written: what is not zero, in blocks of 4 KiB.
-	// 0 for a clone, which shares all its data with the source.
+	// DataBytes is the number of bytes written, which are the blocks of 4 KiB that
+	// are not all zero. 0 for a clone, which shares all its data with the source.
 	DataBytes int64
-	// Proven is true when the copy needs no Compare: a clone on a coherent file
-	// system, with every write flushed before, which can't differ from its source;
-	// or both sides were read in full for it and were equal.
+	// Proven is true when the copy needs no Compare: it is a clone on a coherent
+	// file system, made after every write was flushed, and can't differ from its
+	// source; or both sides were read in full and were equal.
 	Proven bool
 }
 
-// CopyOptions say what Copy does besides copying.
+// CopyOptions are options of Copy.
 type CopyOptions struct {
-	// Prove reads all of src, and reads back all of dst as it reached the disk,
-	// while the copy is made, which saves Compare another reading of src. Where the
-	// file system of dst can't do that the Result is not Proven.
+	// Prove reads all of src, and reads back all of dst from the disk, while the
+	// copy is made. This saves Compare a second reading of src. Where dst's file
+	// system can't read back from the disk, the Result is not Proven.
 	Prove    bool
-	Progress func(bytes int64) // told the bytes of src that are done since its last call; may be nil
+	Progress func(bytes int64) // called with the bytes of src done since its last call; may be nil
 }
 
 // Copy writes the content of src into dst and brings it to the disk: on success
-// dst has src's exact size and was fsynced (its directory is the caller's).
+// dst has src's exact size and was fsynced (its directory is the caller's to sync).
 // dst is an empty regular file open for reading and writing, without O_APPEND.
 //
-// Where both are on one file system that is known coherent and can clone (XFS
+// Where both are on one file system that can clone and is known to be coherent (XFS
 // with reflink, btrfs), dst becomes a clone of src (ioctl_ficlone(2)). Elsewhere
-// the data is read and written; blocks of zeros are left out, so that dst is
-// sparse wherever src reads as zeros. SEEK_DATA and SEEK_HOLE are asked only on
-// ext4, XFS, btrfs and tmpfs, after an fsync of the source, and only to skip
-// reading where nothing is proven: other file systems have answered them wrongly.
+// the data is read and written. Blocks of zeros are not written, so dst is sparse
+// wherever src reads as zeros. Copy uses SEEK_DATA and SEEK_HOLE only on ext4, XFS,
+// btrfs and tmpfs, after an fsync of the source, and only when it need not prove:
+// other file systems have answered them wrongly.
 //
-// The calls of progress add up to the size, holes included. After an error dst
-// holds part of the content, to be removed by the caller. Errors:
-// ErrSourceChanged, ErrNotEmpty, ErrNotRegular, ErrDiffers when what was written
-// is not what the disk has, syscall.ENOSPC or EDQUOT when the target is full, the
-// context's error (within a few chunks of a MiB).
+// The calls of Progress add up to the size, holes included. After an error dst
+// holds part of the content, and the caller removes it. Errors: ErrSourceChanged,
+// ErrNotEmpty, ErrNotRegular, ErrDiffers when the disk does not have the data that
+// was written, syscall.ENOSPC or EDQUOT when the target is full, the context's
+// error (within a few chunks of a MiB).
 func Copy(ctx context.Context, dst *os.File, src Source, opt CopyOptions) (Result, error) {
 	if opt.Progress == nil {
 		opt.Progress = func(int64) {}
@@ -119,8 +119,8 @@ func copyFile(ctx context.Context, dst *os.File, src Source, opt CopyOptions) (R
 	return result, settle(dst, src, from.size)
 }
 
-// settle brings a copy to the disk, and says whether both files have the size
-// that the source had at first.
+// settle brings a copy to the disk and checks that both files have the size that
+// the source had at first.
 func settle(dst *os.File, src Source, size int64) error {
 	if err := dst.Sync(); err != nil {
 		return err
@@ -128,7 +128,8 @@ func settle(dst *os.File, src Source, size int64) error {
 	return checkSizes(dst, src, size)
 }
 
-// checkSizes says whether both files have the size that the source had at first.
+// checkSizes is ErrSourceChanged unless both files have the size that the source
+// had at first.
 func checkSizes(dst *os.File, src Source, size int64) error {
 	from, err := src.stat()
 	if err != nil {
@@ -162,7 +163,8 @@ func clone(dst, src *os.File) (bool, error) {
 	}
 }
 
-// copyExtents writes what is not zero, and returns how many bytes that were.
+// copyExtents writes the blocks that are not zero and returns the number of their
+// bytes.
 func copyExtents(ctx context.Context, dst writer, src *os.File, from stat, seeks bool, progress func(int64)) (int64, error) {
 	next := sequence(from.size, from.chunk())
 	if seeks {

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dataSpans returns the spans of src that hold data, widened to what O_DIRECT
-// needs. If the file system can't tell, the rest of the file is data.
+// dataSpans returns the spans of src that hold data, widened to the alignment that
+// O_DIRECT needs. If the file system can't tell, the rest of the file is data.
 func dataSpans(src *os.File, st stat) func() (span, error) {
 	var extent span
 	return func() (span, error) {
@@ -28,6 +28,8 @@ func dataSpans(src *os.File, st stat) func() (span, error) {
 	}
 }
 
+// nextExtent returns the first extent of data at or after from; io.EOF when there
+// is none.
 func nextExtent(src *os.File, st stat, from int64) (span, error) {
 	rest := span{off: from, end: roundUp(st.size, st.align())}
 	start, err := seek(src, from, unix.SEEK_DATA)
@@ -35,7 +37,7 @@ func nextExtent(src *os.File, st stat, from int64) (span, error) {
 		return span{}, io.EOF
 	}
 	if err != nil {
-		return rest, nil //nolint:nilerr // no holes to be seen here: all is data
+		return rest, nil //nolint:nilerr // the file system shows no holes: all is data
 	}
 	end, err := seek(src, start, unix.SEEK_HOLE)
 	if err != nil || end <= start {

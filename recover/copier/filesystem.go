@@ -7,20 +7,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fileSystem is what is known of a kind of file system.
+// fileSystem has the known properties of a type of file system.
 type fileSystem struct {
 	name     string
-	coherent bool // buffered, direct and cloned reads all return what was written last
-	seeks    bool // SEEK_DATA and SEEK_HOLE tell the truth after an fsync
+	coherent bool // buffered, direct and cloned reads all return the latest write
+	seeks    bool // SEEK_DATA and SEEK_HOLE are right after an fsync
 	local    bool // only this host writes it
-	// readsBack: what O_DIRECT reads is what the device has (btrfs and tmpfs answer
-	// from the page cache).
+	// readsBack: O_DIRECT reads from the device (btrfs and tmpfs answer from the page
+	// cache).
 	readsBack bool
 }
 
-// kind returns what is known of the kind of file system with this f_type
-// (statfs(2) and the kernel's include/uapi/linux/magic.h). Every FUSE file
-// system, whatever is behind it, is "fuse"; ext2 and ext3 are "ext4".
+// kind returns the properties of the file system with this f_type (statfs(2) and
+// the kernel's include/uapi/linux/magic.h). All FUSE file systems are "fuse"; ext2
+// and ext3 are "ext4".
 func kind(magic uint32) fileSystem {
 	switch magic {
 	case unix.EXT4_SUPER_MAGIC:
@@ -70,17 +70,16 @@ func fileSystemOf(f *os.File) (fileSystem, error) {
 
 // Coherent returns the name of the file system that f is on ("ext4", "xfs",
 // "btrfs", "tmpfs", "nfs", "fuse", "ceph", "zfs", "overlayfs", "gfs2", "ocfs2",
-// ... or "unknown (0x...)"), and whether it is known that on it a clone made by
-// the kernel holds what was written last through any descriptor: ext4, XFS and
-// btrfs only.
+// ... or "unknown (0x...)"). coherent is true where a clone made by the kernel is
+// known to hold the latest write through any descriptor: ext4, XFS and btrfs only.
 func Coherent(f *os.File) (name string, coherent bool, err error) {
 	fs, err := fileSystemOf(f)
 	return fs.name, fs.coherent, err
 }
 
-// Shared says whether other hosts may write the file system f is on, so that
-// what is true of a file here may be changed from elsewhere: NFS, CephFS, every
-// FUSE file system, GFS2, OCFS2, CIFS, and every kind that is not known.
+// Shared reports whether other hosts may write to the file system that f is on, so
+// that files can change without this host's doing: NFS, CephFS, every FUSE file
+// system, GFS2, OCFS2, CIFS, and every unknown type.
 func Shared(f *os.File) (bool, error) {
 	fs, err := fileSystemOf(f)
 	return !fs.local, err

@@ -53,7 +53,7 @@ func mountImage(t testing.TB, kind string, megabytes int64) (dir, loopImage stri
 		})
 		return dir, ""
 	default:
-		// In memory: what is tested is not how fast the test machine's disk syncs.
+		// In memory, so that the test does not wait for the machine's disk to sync.
 		images, err := os.MkdirTemp("/dev/shm", "copier-test-*")
 		if err != nil {
 			t.Fatal(err)

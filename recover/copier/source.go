@@ -31,7 +31,7 @@ type Source struct {
 // QEMU's descriptor carries O_DIRECT ("flags:" in /proc/PID/fdinfo/N).
 //
 // The caller closes File. Errors: ErrDirectRefused, ErrNotRegular, fs.ErrNotExist
-// when the holder or its descriptor is gone.
+// when the process or its descriptor is gone.
 func OpenSource(path string, direct bool) (Source, error) {
 	flags := unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NOCTTY | unix.O_NONBLOCK
 	if direct {
@@ -59,7 +59,7 @@ func (s Source) Size() (int64, error) {
 }
 
 // Allocated is the space in bytes that the source takes on its file system: less
-// than Size when it is sparse, and near what a copy will take.
+// than Size when it is sparse, and close to the space that a copy will take.
 func (s Source) Allocated() (int64, error) {
 	st, err := s.stat()
 	return st.allocated, err
@@ -67,8 +67,7 @@ func (s Source) Allocated() (int64, error) {
 
 func (s Source) stat() (stat, error) { return statFile(s.File) }
 
-// flushed brings what was written to the source to its file system, and says what
-// is known of both then.
+// flushed fsyncs the source and then returns its state and its file system.
 func (s Source) flushed() (stat, fileSystem, error) {
 	if err := syncFile(s.File); err != nil {
 		return stat{}, fileSystem{}, err
@@ -81,17 +80,18 @@ func (s Source) flushed() (stat, fileSystem, error) {
 	return st, fs, err
 }
 
-// stat is what the kernel says of an open file now.
+// stat is the state of an open file.
 type stat struct {
-	size, allocated int64
+	size, allocated int64 // bytes
 	device          uint64
-	// What O_DIRECT asks of memory and of offsets and lengths, in bytes; 0 where
-	// O_DIRECT does not work, -1 where the kernel does not say (before Linux 6.1).
+	// The alignment that O_DIRECT needs of memory, and of offsets and lengths, in
+	// bytes; 0 where O_DIRECT does not work, -1 where the kernel does not say (before
+	// Linux 6.1).
 	memAlign, ioAlign int64
 }
 
-// statFile asks the file system itself: a network file system's client may
-// otherwise answer from a cache.
+// statFile asks the file system itself (AT_STATX_FORCE_SYNC), because a network
+// file system's client may otherwise answer from a cache.
 func statFile(f *os.File) (stat, error) {
 	var st unix.Statx_t
 	const mask = unix.STATX_TYPE | unix.STATX_SIZE | unix.STATX_BLOCKS | unix.STATX_DIOALIGN
@@ -130,24 +130,24 @@ func open(path string, flags int) (int, error) {
 	}
 }
 
-// syncFile brings what was written to the file, through any descriptor, to its
-// file system: only then do its extents tell the truth. fsync works on a
-// read-only descriptor (fsync(2) asks for none that is writable).
+// syncFile writes back all changes of the file, made through any descriptor: only
+// then are its extents right. fsync works on a read-only descriptor (fsync(2) does
+// not ask for a writable one).
 func syncFile(f *os.File) error {
 	for {
 		err := unix.Fsync(int(f.Fd()))
 		switch err {
 		case unix.EINTR:
 			continue
-		case nil, unix.EINVAL, unix.EROFS: // the last two: nothing that could be synced
+		case nil, unix.EINVAL, unix.EROFS: // the last two: there is nothing to sync
 			return nil
 		}
 		return &os.PathError{Op: "fsync", Path: f.Name(), Err: err}
 	}
 }
 
-// OpenStored opens a file of a backup for reading, with buffered reads; a symlink
-// at the end of the path is refused.
+// OpenStored opens a file of a backup for buffered reading. It does not follow a
+// symlink at the end of the path (unix.ELOOP). The caller closes File.
 func OpenStored(path string) (Source, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	return Source{File: f}, err

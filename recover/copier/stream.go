@@ -10,12 +10,12 @@ import (
 )
 
 const (
-	// blockSize is the unit in which zeros are looked for, and the least that
-	// reads are aligned to: every O_DIRECT device in use is content with it.
+	// blockSize is the unit in which zeros are looked for, and the least alignment
+	// of reads: it is enough for O_DIRECT on every device in use.
 	blockSize = 4096
-	// chunkSize is how much is read at once. Four MiB per file are in flight, at
-	// which the throughput stops to grow on a local disk, and which hides the
-	// latency of a network file system.
+	// chunkSize is the length of a read. Four MiB per file are in flight: with more
+	// the throughput of a local disk does not grow, and it hides the latency of a
+	// network file system.
 	chunkSize = 1 << 20
 	readAhead = 4
 )
@@ -32,7 +32,7 @@ type stream struct {
 	file    *os.File
 	size    int64
 	next    func() (span, error) // aligned spans of at most chunk bytes in order; io.EOF after the last
-	changed error                // returned when the file does not end where it should
+	changed error                // returned when the file ends before size
 
 	free    [][]byte
 	flight  []*chunk
@@ -48,7 +48,7 @@ type chunk struct {
 	ready  chan struct{}
 }
 
-// newStream returns a stream over file, whose size and needs st tells.
+// newStream returns a stream over the spans of file. st has its size and alignment.
 func newStream(ctx context.Context, file *os.File, st stat, changed error, next func() (span, error)) *stream {
 	s := &stream{ctx: ctx, file: file, size: st.size, changed: changed, next: next}
 	for range readAhead {
@@ -57,14 +57,14 @@ func newStream(ctx context.Context, file *os.File, st stat, changed error, next 
 	return s
 }
 
-// align is what offsets and lengths are multiples of.
+// align is the alignment of offsets and lengths in bytes.
 func (st stat) align() int64 { return max(st.ioAlign, blockSize) }
 
-// chunk is how much is read at once, a multiple of align.
+// chunk is the length of a read in bytes, a multiple of align.
 func (st stat) chunk() int64 { return roundUp(chunkSize, st.align()) }
 
-// Next returns the next span's offset and bytes, cut at the end of the file;
-// they are valid until the next call. io.EOF after the last one.
+// Next returns the next span's offset and its bytes, cut at the end of the file.
+// The bytes are valid until the next call. io.EOF after the last span.
 func (s *stream) Next() (int64, []byte, error) {
 	if s.current != nil {
 		s.free = append(s.free, s.current.buffer)
@@ -106,8 +106,8 @@ func (s *stream) Close() {
 }
 
 // readSpan reads a span of a file of that size into buffer, up to the end of the
-// file; changed is the error when that comes too early. os.File.ReadAt won't do:
-// it goes on after a short read, at an offset that O_DIRECT refuses.
+// file; changed is the error when the file ends before size. os.File.ReadAt does
+// not work here: after a short read it goes on at an offset that O_DIRECT refuses.
 func readSpan(file *os.File, buffer []byte, sp span, size int64, changed error) ([]byte, error) {
 	want := min(sp.end, size) - sp.off
 	buffer = buffer[:sp.end-sp.off]

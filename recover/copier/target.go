@@ -12,16 +12,17 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// workers go through a file, each with a chunk of its own: while one waits for
-// the disk another compares. More gained nothing on a local disk.
+// workers is the number of goroutines that go through a file, each with its own
+// chunk: while one waits for the disk another compares. More gained nothing on a
+// local disk.
 const workers = 4
 
 // target is a copy that is being made, whose size is set.
 type target struct {
 	writer
 	stat
-	onDisk    *os.File // reads what has reached the disk
-	readsBack bool     // at once: elsewhere only after a sync
+	onDisk    *os.File // reads from the disk
+	readsBack bool     // onDisk sees a write at once; if false, only after a sync
 }
 
 // openTarget sets dst's size and opens the ways to write it and to read it back.
@@ -42,7 +43,7 @@ func openTarget(dst *os.File, to stat, size int64) (*target, error) {
 			return nil, err
 		}
 	}
-	// Only where the kernel says that O_DIRECT is no buffered read in disguise.
+	// Only where the kernel confirms that an O_DIRECT read is not a buffered one.
 	t.readsBack = fs.readsBack && to.ioAlign > 0 && t.direct != t.file
 	if t.onDisk, t.stat, err = reopenFromDisk(dst); err != nil {
 		t.writer.close()
@@ -56,7 +57,7 @@ func (t *target) close() {
 	_ = t.onDisk.Close()
 }
 
-// suits returns what reads of both files need.
+// suits returns from with the alignment that reads of both files need.
 func (t *target) suits(from stat) stat {
 	from.ioAlign, from.memAlign = max(from.align(), t.align()), max(from.memAlign, t.memAlign)
 	return from
@@ -66,7 +67,7 @@ func (t *target) suits(from stat) stat {
 // chunk that was written, and compares it with what was read of the source.
 func (t *target) copyProven(ctx context.Context, src *os.File, from stat, progress func(int64)) (int64, error) {
 	var total atomic.Int64
-	shows := meter{show: progress}
+	done := meter{progress: progress}
 	needs := t.suits(from)
 	err := each(ctx, needs, sequence(from.size, needs.chunk()), func(sp span, a, b []byte) error {
 		data, err := readSpan(src, a, sp, from.size, ErrSourceChanged)
@@ -81,14 +82,14 @@ func (t *target) copyProven(ctx context.Context, src *os.File, from stat, progre
 		if err := t.same(sp, data, b); err != nil {
 			return err
 		}
-		shows.add(int64(len(data)))
+		done.add(int64(len(data)))
 		return nil
 	})
 	return total.Load(), err
 }
 
-// same reads a span of the copy from the disk into buffer; ErrDiffers when it is
-// not that data.
+// same reads a span of the copy from the disk into buffer and compares it with
+// data: ErrDiffers when they are not equal.
 func (t *target) same(sp span, data, buffer []byte) error {
 	got, err := readSpan(t.onDisk, buffer, sp, sp.off+int64(len(data)), errShrunk)
 	if err != nil {
@@ -100,8 +101,8 @@ func (t *target) same(sp span, data, buffer []byte) error {
 	return nil
 }
 
-// each has do go through spans, several at a time and in no order. Every worker
-// has two buffers of its own. The first error ends all.
+// each calls do for every span, several at a time and in no order. a and b are two
+// buffers of the worker. The first error ends all.
 func each(ctx context.Context, needs stat, next func() (span, error), do func(sp span, a, b []byte) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	var mu sync.Mutex
@@ -131,17 +132,17 @@ func each(ctx context.Context, needs stat, next func() (span, error), do func(sp
 	return g.Wait()
 }
 
-// meter adds up what several workers have done.
+// meter passes on the progress of several workers, one call at a time.
 type meter struct {
-	mu   sync.Mutex
-	show func(int64)
+	mu       sync.Mutex
+	progress func(int64) // may be nil
 }
 
 func (m *meter) add(n int64) {
-	if m.show == nil {
+	if m.progress == nil {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.show(n)
+	m.progress(n)
 }
