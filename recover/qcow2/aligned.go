@@ -7,13 +7,15 @@ import (
 	"unsafe"
 )
 
-// directAlign satisfies O_DIRECT on every file system and device in use.
+// directAlign is an alignment that O_DIRECT accepts on every file system and device
+// in use.
 const directAlign = 4096
 
-// Aligned reads at any offset from a file that may be open with O_DIRECT.
+// Aligned is an io.ReaderAt that reads at any offset from a file that may be open
+// with O_DIRECT.
 type Aligned struct{ File *os.File }
 
-// ReadAt is io.ReaderAt's.
+// ReadAt implements io.ReaderAt.
 func (r Aligned) ReadAt(p []byte, off int64) (int, error) {
 	start := off &^ (directAlign - 1)
 	skip := int(off - start)

@@ -18,24 +18,25 @@ import (
 
 var (
 	// ErrNoQemuImg: qemu-img, or the tools that confine it, are not installed.
-	ErrNoQemuImg = errors.New("qemu-img, prlimit and setpriv are needed to check an image and are not all installed")
+	ErrNoQemuImg = errors.New("qemu-img, prlimit and setpriv are needed to check an image, and at least one of them is not installed")
 	// ErrExternalData: the image keeps its data in another file, which qemu-img
-	// would open by a name that the guest may have written. Nothing was run.
+	// would open by a name that the guest may have written. qemu-img was not run.
 	ErrExternalData = errors.New("the image names an external data file")
-	// ErrCheckFailed: qemu-img could not check the image, which says nothing about
-	// it; or it was killed by a limit.
+	// ErrCheckFailed: qemu-img could not check the image, or was killed by a limit.
+	// The image may or may not be good.
 	ErrCheckFailed = errors.New("qemu-img could not check the image")
 )
 
-// CheckOptions say how qemu-img is run. The zero value is good.
+// CheckOptions configure the run of qemu-img. The zero value is usable.
 type CheckOptions struct {
-	// UID and GID run qemu-img, and own the file meanwhile. Best is an account that
-	// nothing else runs as. Both 0 means nobody (65534), but root with InService.
+	// UID and GID run qemu-img, and own the file meanwhile. They should be an account
+	// that nothing else runs as. Both 0 means nobody (65534), or root with InService.
 	UID, GID uint32
-	// InService: a QEMU that is suspended has the image open. Its lock is not asked
-	// for, and the file's owner stays: UID and GID may read it as it is.
+	// InService: a suspended QEMU has the image open. Check takes no lock and leaves
+	// the file's owner alone; UID and GID must be able to read the file as it is.
 	InService bool
-	// Direct reads the image with O_DIRECT, needed where buffered reads may lie.
+	// Direct reads the image with O_DIRECT, for file systems on which buffered reads
+	// may return old content.
 	Direct bool
 	// MemoryBytes limits qemu-img's address space, CPUTime its CPU time;
 	// 4 GiB and 15 minutes when 0.
@@ -43,17 +44,18 @@ type CheckOptions struct {
 	CPUTime     time.Duration
 }
 
-// CheckResult is what qemu-img check found.
+// CheckResult is the result of qemu-img check.
 type CheckResult struct {
-	Skipped     string // why the image was not checked, "" if it was
+	Skipped     string // why the image was not checked; "" if it was
 	Corruptions int64  // errors in the structure that can lose or mix up data
-	Leaks       int64  // clusters that are allocated and not used: wasted space, nothing lost
-	CheckErrors int64  // what could not be checked
-	// ImageEnd is the end in bytes of the last cluster in use, within the file.
+	Leaks       int64  // clusters that are allocated but unused: wasted space, no lost data
+	CheckErrors int64  // checks that failed
+	// ImageEnd is the end of the last cluster in use, in bytes from the start of the
+	// file.
 	ImageEnd int64
 }
 
-// Corrupt is true when the image must not be trusted. Leaks do no harm.
+// Corrupt reports whether the image must not be trusted. Leaks do no harm.
 func (r CheckResult) Corrupt() bool { return r.Corruptions > 0 || r.CheckErrors > 0 }
 
 // Check runs `qemu-img check` on an open qcow2 image, without repair. f is a
@@ -68,13 +70,12 @@ func (r CheckResult) Corrupt() bool { return r.Corruptions > 0 || r.CheckErrors 
 //     no_new_privs, an empty environment and limits on memory, CPU time and
 //     files. It dies with this process and with the context.
 //
-// qemu-img opens /proc/self/fd/3 afresh, which needs permission on the inode, so
-// Check makes opt.UID and opt.GID the owner meanwhile and restores the owner
-// before it returns: f must be a private copy with mode 0600, never a file in
-// service: there InService is for. After a crash of this process the copy may
-// still have that owner.
+// qemu-img opens /proc/self/fd/3 afresh, which needs permission on the inode. So
+// Check makes opt.UID and opt.GID the owner meanwhile and restores the owner before
+// it returns. f must be a private copy with mode 0600; for a file that QEMU has open
+// use InService. After a crash of this process the copy may still have that owner.
 //
-// Corruption is a result, not an error. An encrypted image is skipped, as its
+// Corruption is a result, not an error. An encrypted image is skipped, because its
 // key is not known here. Errors: ErrNotQcow2, ErrMalformed, ErrExternalData,
 // ErrNoQemuImg, ErrCheckFailed, the context's.
 func Check(ctx context.Context, f *os.File, opt CheckOptions) (CheckResult, error) {
@@ -92,13 +93,15 @@ func Check(ctx context.Context, f *os.File, opt CheckOptions) (CheckResult, erro
 	if header.Encryption != EncryptionNone {
 		return CheckResult{Skipped: "the image is encrypted"}, nil
 	}
-	check := checkOwned
+	var result CheckResult
 	if opt.InService {
-		check = checkInService
-	} else if opt.UID == 0 && opt.GID == 0 {
-		opt.UID, opt.GID = 65534, 65534
+		result, err = runCheck(ctx, f, opt)
+	} else {
+		if opt.UID == 0 && opt.GID == 0 {
+			opt.UID, opt.GID = 65534, 65534
+		}
+		result, err = checkOwned(ctx, f, info, opt)
 	}
-	result, err := check(ctx, f, info, opt)
 	if err != nil {
 		return CheckResult{}, fmt.Errorf("check %s: %w", f.Name(), err)
 	}
@@ -106,7 +109,7 @@ func Check(ctx context.Context, f *os.File, opt CheckOptions) (CheckResult, erro
 	return result, nil
 }
 
-// checkOwned lends the file to the unprivileged user for the check.
+// checkOwned makes the unprivileged user the file's owner for the check.
 func checkOwned(ctx context.Context, f *os.File, info os.FileInfo, opt CheckOptions) (result CheckResult, err error) {
 	owner := info.Sys().(*syscall.Stat_t)
 	if err := f.Chown(int(opt.UID), int(opt.GID)); err != nil {
@@ -115,11 +118,11 @@ func checkOwned(ctx context.Context, f *os.File, info os.FileInfo, opt CheckOpti
 	defer func() {
 		err = errors.Join(err, f.Chown(int(owner.Uid), int(owner.Gid)))
 	}()
-	return checkInService(ctx, f, info, opt)
+	return runCheck(ctx, f, opt)
 }
 
-// checkInService runs the check and lends nothing.
-func checkInService(ctx context.Context, f *os.File, _ os.FileInfo, opt CheckOptions) (CheckResult, error) {
+// runCheck runs the check and leaves the file's owner alone.
+func runCheck(ctx context.Context, f *os.File, opt CheckOptions) (CheckResult, error) {
 	args := []string{"check", "--output=json"}
 	if opt.Direct {
 		args = append(args, "-T", "none")
@@ -153,8 +156,8 @@ func checkInService(ctx context.Context, f *os.File, _ os.FileInfo, opt CheckOpt
 	return parse(stdout.kept.Bytes(), stderr.kept.String(), runErr)
 }
 
-// parse reads qemu-img's report. Its exit code is 0 for clean, 2 for corruption,
-// 3 for leaks alone, 1 when it could not do its work (qemu-img(1), "check").
+// parse interprets qemu-img's report and exit code: 0 for clean, 2 for corruption,
+// 3 for leaks only, 1 when the check itself failed (qemu-img(1), "check").
 func parse(stdout []byte, stderr string, runErr error) (CheckResult, error) {
 	var exit *exec.ExitError
 	if runErr != nil && !errors.As(runErr, &exit) {
@@ -191,8 +194,8 @@ func reason(stderr string, runErr error) string {
 	return text
 }
 
-// limitedBuffer keeps the first bytes of an output and drops the rest: a broken
-// image can make qemu-img say a line for every cluster.
+// limitedBuffer keeps the first bytes of an output and drops the rest: for a broken
+// image qemu-img can print a line for every cluster.
 type limitedBuffer struct {
 	kept  bytes.Buffer
 	limit int

@@ -20,15 +20,15 @@ import (
 var (
 	// ErrDiffers: the two disks are not the same to a guest.
 	ErrDiffers = errors.New("the disks differ")
-	// ErrCompareFailed: qemu-img could not compare them, which says nothing about
-	// them.
+	// ErrCompareFailed: qemu-img could not compare the disks. They may or may not be
+	// equal.
 	ErrCompareFailed = errors.New("qemu-img could not compare the disks")
 )
 
 // Member is one image of a chain.
 type Member struct {
 	File   *os.File
-	Format string // qcow2 or raw, never probed
+	Format string // "qcow2" or "raw", never probed
 }
 
 // Side is one of the two disks of a comparison: either a chain of open images,
@@ -39,31 +39,31 @@ type Side struct {
 	Export string // the name of the export there
 }
 
-// CompareOptions say how qemu-img is run.
+// CompareOptions configure the run of qemu-img.
 type CompareOptions struct {
-	// UID and GID run qemu-img: an account that may read the images and connect
-	// to the socket, best the one that their QEMU runs as.
+	// UID and GID run qemu-img: an account that may read the images and connect to
+	// the socket, preferably the one that their QEMU runs as.
 	UID, GID uint32
 	// Direct reads the images with O_DIRECT.
 	Direct bool
-	// Progress, if not nil, is told the share that is done, 0 to 1.
+	// Progress, if not nil, is called with the share that is done, 0 to 1.
 	Progress func(share float64)
-	// MemoryBytes limits qemu-img's address space, CPUTime its CPU time; 4 GiB
-	// and no limit when 0.
+	// MemoryBytes limits qemu-img's address space, 4 GiB when 0. CPUTime limits its
+	// CPU time, without limit when 0.
 	MemoryBytes int64
 	CPUTime     time.Duration
 }
 
-// Compare runs `qemu-img compare` on two disks, which are read as a guest sees
-// them, in full but for what both sides know to be zero. Nothing is probed, and no
-// name out of an image is followed: formats and chains are given. QEMU's locks are
-// not asked for, so the images may be open elsewhere, but must be still. The owner
-// of no file is changed. qemu-img is confined as in Check.
+// Compare runs `qemu-img compare` on two disks. It reads them as a guest sees them,
+// in full except for parts that both sides know to be zero. The caller gives formats
+// and chains: nothing is probed, and no name in an image is followed. Compare takes
+// none of QEMU's locks, so the images may be open elsewhere, but nobody may write
+// them meanwhile. It changes no file's owner. qemu-img is confined as in Check.
 //
 // Errors: ErrDiffers with the offset of the first difference in bytes, or when the
 // sizes differ; ErrNotQcow2, ErrMalformed, ErrExternalData of a member's header;
-// ErrNoQemuImg, ErrCompareFailed (qemu-img's own words; an encrypted image, a
-// format that is neither qcow2 nor raw), the context's.
+// ErrNoQemuImg; ErrCompareFailed with qemu-img's own message, or for an encrypted
+// image or a format other than qcow2 and raw; the context's.
 func Compare(ctx context.Context, a, b Side, opt CompareOptions) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -102,19 +102,19 @@ func Compare(ctx context.Context, a, b Side, opt CompareOptions) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("%w: %w", ErrCompareFailed, err)
 	}
-	said := followProgress(out, opt.Progress)
+	words := followProgress(out, opt.Progress)
 	runErr := cmd.Wait()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return compared(said, stderr.kept.String(), runErr)
+	return compared(words, stderr.kept.String(), runErr)
 }
 
 // unknownSize is the size of a disk that only qemu-img can tell.
 const unknownSize = -1
 
-// describe writes a side as qemu-img wants it, with its size in bytes, and notes
-// the files it needs.
+// describe returns a side as JSON for qemu-img, and its size in bytes. It adds the
+// side's files to those of the process.
 func (c *confined) describe(side Side) (node string, size int64, err error) {
 	size = unknownSize
 	var top any
@@ -123,7 +123,8 @@ func (c *confined) describe(side Side) (node string, size int64, err error) {
 		return "", 0, fmt.Errorf("%w: a side is either a chain or an export", ErrCompareFailed)
 	case side.Socket != "":
 		server := map[string]any{"type": "unix", "path": side.Socket}
-		top = map[string]any{"driver": "raw", "file": map[string]any{"driver": "nbd", "server": server, "export": side.Export}}
+		nbd := map[string]any{"driver": "nbd", "server": server, "export": side.Export}
+		top = map[string]any{"driver": "raw", "file": nbd}
 	}
 	for i := len(side.Chain) - 1; i >= 0; i-- {
 		m := side.Chain[i]
@@ -132,7 +133,11 @@ func (c *confined) describe(side Side) (node string, size int64, err error) {
 			return "", 0, fmt.Errorf("compare %s: %w", m.File.Name(), err)
 		}
 		size = seen
-		file := map[string]any{"driver": driver, "locking": "off", "filename": fmt.Sprintf("/proc/self/fd/%d", 3+len(c.files))}
+		file := map[string]any{
+			"driver":   driver,
+			"locking":  "off",
+			"filename": fmt.Sprintf("/proc/self/fd/%d", 3+len(c.files)),
+		}
 		c.files = append(c.files, m.File)
 		image := map[string]any{"driver": m.Format, "file": file}
 		if m.Format == "qcow2" {
@@ -148,8 +153,8 @@ func (c *confined) describe(side Side) (node string, size int64, err error) {
 const sector = 512
 
 // look returns QEMU's driver for the member's file, and the size in bytes that a
-// guest would see. It refuses an image in which qemu-img would look for another
-// file, or for a key.
+// guest would see. It refuses an image that makes qemu-img look for another file or
+// for a key.
 func (m Member) look() (driver string, size int64, err error) {
 	info, err := m.File.Stat()
 	if err != nil {
@@ -184,12 +189,12 @@ func (m Member) look() (driver string, size int64, err error) {
 	return driver, int64(header.VirtualSize) / sector * sector, nil
 }
 
-// maxLine is more than qemu-img says between two line ends.
+// maxLine bounds one line of qemu-img's output in bytes, and all that is kept of it.
 const maxLine = 64 << 10
 
-// followProgress tells the progress as it comes and returns the other lines.
-func followProgress(out io.Reader, tell func(float64)) string {
-	var said strings.Builder
+// followProgress passes on the progress as it comes and returns the other lines.
+func followProgress(out io.Reader, progress func(float64)) string {
+	var others strings.Builder
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, maxLine)
 	lines.Split(splitLines)
@@ -197,14 +202,14 @@ func followProgress(out io.Reader, tell func(float64)) string {
 		line := lines.Text()
 		share, ok := parseProgress(line)
 		switch {
-		case ok && tell != nil:
-			tell(share)
-		case !ok && said.Len() < maxLine:
-			said.WriteString(line + "\n")
+		case ok && progress != nil:
+			progress(share)
+		case !ok && others.Len() < maxLine:
+			others.WriteString(line + "\n")
 		}
 	}
-	_, _ = io.Copy(io.Discard, out) // or it would wait for a reader
-	return said.String()
+	_, _ = io.Copy(io.Discard, out) // otherwise qemu-img would wait for a reader
+	return others.String()
 }
 
 // splitLines is bufio.ScanLines for lines that end in a carriage return too.
@@ -228,9 +233,10 @@ func parseProgress(line string) (share float64, ok bool) {
 	return percent / 100, true
 }
 
-// compared reads qemu-img's words and exit code: 0 for the same, 1 for different,
-// more for a failure (qemu-img(1), "compare"). Of sizes it only warns. The code
-// alone proves nothing: prlimit and setpriv end with 1 too when they fail.
+// compared interprets qemu-img's output and exit code: 0 for equal, 1 for different,
+// more for a failure (qemu-img(1), "compare"). The code alone proves nothing:
+// prlimit and setpriv end with 1 too when they fail. qemu-img only warns of sizes
+// that differ.
 func compared(stdout, stderr string, runErr error) error {
 	words := strings.Join(strings.Fields(stdout+" "+stderr), " ")
 	var exit *exec.ExitError

@@ -17,6 +17,12 @@ import (
 // nobody is an unprivileged account.
 const nobody = 65534
 
+// asNobody compares as that account.
+func asNobody() qcow2.CompareOptions { return qcow2.CompareOptions{UID: nobody, GID: nobody} }
+
+// chain is a side of open images, the top one first.
+func chain(members ...qcow2.Member) qcow2.Side { return qcow2.Side{Chain: members} }
+
 func member(t *testing.T, path, format string) qcow2.Member {
 	t.Helper()
 	if err := os.Chmod(path, 0o644); err != nil {
@@ -30,7 +36,7 @@ func member(t *testing.T, path, format string) qcow2.Member {
 	return qcow2.Member{File: f, Format: format}
 }
 
-// written is a new image with what qemu-io's commands write into it.
+// written returns a new image after these commands of qemu-io.
 func written(t *testing.T, args []string, commands ...string) string {
 	t.Helper()
 	f := image(t, args...)
@@ -62,12 +68,16 @@ func TestCompareTellsWhetherAGuestWouldSeeADifference(t *testing.T) {
 		a, b qcow2.Side
 		same bool
 	}{
-		"another order and size of clusters": {alone(nil, "write -P 7 0 1M", "write -P 9 32M 1M"), alone([]string{"-o", "cluster_size=4k"}, "write -P 9 32M 1M", "write -P 7 0 1M"), true},
-		"one byte in a cluster":              {alone(nil, "write -P 7 0 1M"), alone(nil, "write -P 7 0 1M", "write -P 8 65536 512"), false},
-		"zeroes and nothing":                 {alone(nil, "write -P 0 0 1M"), alone(nil), true},
-		"an overlay and its flat copy":       {one, qcow2.Side{Chain: []qcow2.Member{member(t, flat, "raw")}}, true},
-		"an overlay that lacks a write":      {one, overlay(), false},
-		"a further cluster at the end":       {alone(nil), alone(nil, "write -P 1 67043328 64k"), false},
+		"another order and size of clusters": {
+			alone(nil, "write -P 7 0 1M", "write -P 9 32M 1M"),
+			alone([]string{"-o", "cluster_size=4k"}, "write -P 9 32M 1M", "write -P 7 0 1M"),
+			true,
+		},
+		"one byte in a cluster":         {alone(nil, "write -P 7 0 1M"), alone(nil, "write -P 7 0 1M", "write -P 8 65536 512"), false},
+		"zeroes and nothing":            {alone(nil, "write -P 0 0 1M"), alone(nil), true},
+		"an overlay and its flat copy":  {one, chain(member(t, flat, "raw")), true},
+		"an overlay that lacks a write": {one, overlay(), false},
+		"a further cluster at the end":  {alone(nil), alone(nil, "write -P 1 67043328 64k"), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, direct := range []bool{false, true} {
@@ -79,7 +89,8 @@ func TestCompareTellsWhetherAGuestWouldSeeADifference(t *testing.T) {
 		})
 	}
 	t.Run("where", func(t *testing.T) {
-		err := qcow2.Compare(t.Context(), alone(nil, "write -P 7 1M 64k"), alone(nil, "write -P 7 1M 60k", "write -P 8 1110016 4k"), qcow2.CompareOptions{UID: nobody, GID: nobody})
+		b := alone(nil, "write -P 7 1M 60k", "write -P 8 1110016 4k")
+		err := qcow2.Compare(t.Context(), alone(nil, "write -P 7 1M 64k"), b, asNobody())
 		if !errors.Is(err, qcow2.ErrDiffers) || !strings.Contains(err.Error(), "offset 1110016") {
 			t.Errorf("error %v", err)
 		}
@@ -87,7 +98,7 @@ func TestCompareTellsWhetherAGuestWouldSeeADifference(t *testing.T) {
 	t.Run("sizes", func(t *testing.T) {
 		larger := filepath.Join(t.TempDir(), "larger")
 		run(t, "qemu-img", "create", "-q", "-f", "qcow2", larger, "65M")
-		err := qcow2.Compare(t.Context(), alone(nil), qcow2.Side{Chain: []qcow2.Member{member(t, larger, "qcow2")}}, qcow2.CompareOptions{UID: nobody, GID: nobody})
+		err := qcow2.Compare(t.Context(), alone(nil), chain(member(t, larger, "qcow2")), asNobody())
 		if !errors.Is(err, qcow2.ErrDiffers) || !strings.Contains(err.Error(), "68157440") {
 			t.Errorf("a larger disk of zeroes: %v", err)
 		}
@@ -136,7 +147,7 @@ func TestCompareReadsABackingFileThatIsADevice(t *testing.T) {
 		"below an overlay": {{top, {File: f, Format: "raw"}}, {top, member(t, base, "raw")}},
 		"alone":            {{{File: f, Format: "raw"}}, {member(t, base, "raw")}},
 	} {
-		// Root, as the device is root's; that goes without capabilities.
+		// Root, because the device is root's. Capabilities are not needed for that.
 		if err := qcow2.Compare(t.Context(), qcow2.Side{Chain: chain[0]}, qcow2.Side{Chain: chain[1]}, qcow2.CompareOptions{}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -172,34 +183,36 @@ func TestCompareAndCheckReadWhatAQEMUHasOpen(t *testing.T) {
 	if err := os.Chmod(socket, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	opt := qcow2.CompareOptions{UID: nobody, GID: nobody}
+	opt := asNobody()
 	var told []float64
 	opt.Progress = func(share float64) { told = append(told, share) }
 	locked, other := member(t, path, "qcow2"), member(t, copied, "qcow2")
-	if err := qcow2.Compare(t.Context(), qcow2.Side{Chain: []qcow2.Member{locked}}, qcow2.Side{Chain: []qcow2.Member{other}}, opt); err != nil {
+	if err := qcow2.Compare(t.Context(), chain(locked), chain(other), opt); err != nil {
 		t.Errorf("a locked image: %v", err)
 	}
 	if len(told) == 0 || told[len(told)-1] != 1 {
 		t.Errorf("the progress was %v", told)
 	}
 	export := qcow2.Side{Socket: socket, Export: "vda"}
-	if err := qcow2.Compare(t.Context(), qcow2.Side{Chain: []qcow2.Member{other}}, export, opt); err != nil {
+	if err := qcow2.Compare(t.Context(), chain(other), export, opt); err != nil {
 		t.Errorf("an export: %v", err)
 	}
 	run(t, "qemu-io", "-f", "qcow2", "-c", "write -P 8 4M 512", copied)
-	if err := qcow2.Compare(t.Context(), qcow2.Side{Chain: []qcow2.Member{other}}, export, opt); !errors.Is(err, qcow2.ErrDiffers) {
+	if err := qcow2.Compare(t.Context(), chain(other), export, opt); !errors.Is(err, qcow2.ErrDiffers) {
 		t.Errorf("an export that differs: %v", err)
 	}
-	if err := qcow2.Compare(t.Context(), qcow2.Side{Chain: []qcow2.Member{other}}, qcow2.Side{Socket: socket, Export: "vdz"}, opt); !errors.Is(err, qcow2.ErrCompareFailed) {
+	missing := qcow2.Side{Socket: socket, Export: "vdz"}
+	if err := qcow2.Compare(t.Context(), chain(other), missing, opt); !errors.Is(err, qcow2.ErrCompareFailed) {
 		t.Errorf("no such export: %v", err)
 	}
 	larger := filepath.Join(t.TempDir(), "larger")
 	run(t, "qemu-img", "create", "-q", "-f", "qcow2", larger, "65M")
 	run(t, "qemu-io", "-f", "qcow2", "-c", "write -P 7 0 8M", larger)
-	if err := qcow2.Compare(t.Context(), qcow2.Side{Chain: []qcow2.Member{member(t, larger, "qcow2")}}, export, opt); !errors.Is(err, qcow2.ErrDiffers) {
+	if err := qcow2.Compare(t.Context(), chain(member(t, larger, "qcow2")), export, opt); !errors.Is(err, qcow2.ErrDiffers) {
 		t.Errorf("an export of a smaller disk: %v", err)
 	}
-	if r, err := qcow2.Check(t.Context(), locked.File, qcow2.CheckOptions{UID: nobody, GID: nobody, InService: true}); err != nil || r.Corrupt() || r.ImageEnd == 0 {
+	r, err := qcow2.Check(t.Context(), locked.File, qcow2.CheckOptions{UID: nobody, GID: nobody, InService: true})
+	if err != nil || r.Corrupt() || r.ImageEnd == 0 {
 		t.Errorf("check of a locked image: %+v, %v", r, err)
 	}
 }
@@ -207,24 +220,30 @@ func TestCompareAndCheckReadWhatAQEMUHasOpen(t *testing.T) {
 func TestAComparisonThatCantBeMadeIsAnErrorAndNoVerdict(t *testing.T) {
 	a := written(t, nil, "write -P 7 0 1M")
 	side := qcow2.Side{Chain: []qcow2.Member{member(t, a, "qcow2")}}
-	opt := qcow2.CompareOptions{UID: nobody, GID: nobody}
+	opt := asNobody()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := qcow2.Compare(ctx, side, side, opt); !errors.Is(err, context.Canceled) || errors.Is(err, qcow2.ErrCompareFailed) {
 		t.Errorf("cancelled: %v", err)
 	}
 	data := filepath.Join(t.TempDir(), "data")
-	if err := qcow2.Compare(t.Context(), side, qcow2.Side{Chain: []qcow2.Member{{File: image(t, "-o", "data_file="+data), Format: "qcow2"}}}, opt); !errors.Is(err, qcow2.ErrExternalData) {
+	other := chain(qcow2.Member{File: image(t, "-o", "data_file="+data), Format: "qcow2"})
+	if err := qcow2.Compare(t.Context(), side, other, opt); !errors.Is(err, qcow2.ErrExternalData) {
 		t.Errorf("an external data file: %v", err)
 	}
-	if err := qcow2.Compare(t.Context(), side, qcow2.Side{Chain: []qcow2.Member{{File: encrypted(t), Format: "qcow2"}}}, opt); !errors.Is(err, qcow2.ErrCompareFailed) || !strings.Contains(err.Error(), "encrypted") {
+	other = chain(qcow2.Member{File: encrypted(t), Format: "qcow2"})
+	err := qcow2.Compare(t.Context(), side, other, opt)
+	if !errors.Is(err, qcow2.ErrCompareFailed) || !strings.Contains(err.Error(), "encrypted") {
 		t.Errorf("an encrypted image: %v", err)
 	}
-	if err := qcow2.Compare(t.Context(), side, qcow2.Side{Chain: []qcow2.Member{{File: side.Chain[0].File, Format: "vmdk"}}}, opt); !errors.Is(err, qcow2.ErrCompareFailed) || !strings.Contains(err.Error(), `the format "vmdk"`) {
+	other = chain(qcow2.Member{File: side.Chain[0].File, Format: "vmdk"})
+	err = qcow2.Compare(t.Context(), side, other, opt)
+	if !errors.Is(err, qcow2.ErrCompareFailed) || !strings.Contains(err.Error(), `the format "vmdk"`) {
 		t.Errorf("a format that names other files: %v", err)
 	}
 	for _, wrong := range []qcow2.Side{{}, {Chain: side.Chain, Socket: "/s"}} {
-		if err := qcow2.Compare(t.Context(), side, wrong, opt); !errors.Is(err, qcow2.ErrCompareFailed) || !strings.Contains(err.Error(), "a chain or an export") {
+		err := qcow2.Compare(t.Context(), side, wrong, opt)
+		if !errors.Is(err, qcow2.ErrCompareFailed) || !strings.Contains(err.Error(), "a chain or an export") {
 			t.Errorf("neither a chain nor an export: %v", err)
 		}
 	}
@@ -272,7 +291,7 @@ func TestTheContextEndsAComparisonThatHangs(t *testing.T) {
 	}
 }
 
-// standIn has this script run instead of one of the tools.
+// standIn makes a script run instead of one of the tools.
 func standIn(t *testing.T, tool, script string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -287,7 +306,7 @@ func standIn(t *testing.T, tool, script string) {
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }
 
-// qemu-img says with 1 that the disks differ; the tools around it end so too.
+// qemu-img ends with 1 when the disks differ, and so do the tools around it when they fail.
 func TestAnExitCodeAloneIsNoVerdict(t *testing.T) {
 	side := qcow2.Side{Chain: []qcow2.Member{member(t, written(t, nil), "qcow2")}}
 	for name, tool := range map[string][2]string{
@@ -308,13 +327,24 @@ func TestAnExitCodeAloneIsNoVerdict(t *testing.T) {
 
 func TestQemuImgHasNoCapabilitiesWhoeverItRunsAs(t *testing.T) {
 	side := qcow2.Side{Chain: []qcow2.Member{member(t, written(t, nil), "qcow2")}}
-	standIn(t, "qemu-img", "while read -r key value; do case $key in Uid:|Cap*|NoNewPrivs:) echo $key $value;; esac; done < /proc/self/status >&2; exit 2")
-	for uid, said := range map[uint32]string{0: "Uid: 0 0 0 0", nobody: "Uid: 65534 65534 65534 65534"} {
+	standIn(t, "qemu-img", `
+while read -r key value; do
+	case $key in Uid:|Cap*|NoNewPrivs:) echo $key $value;; esac
+done < /proc/self/status >&2
+exit 2`)
+	for uid, uids := range map[uint32]string{0: "Uid: 0 0 0 0", nobody: "Uid: 65534 65534 65534 65534"} {
 		err := qcow2.Compare(t.Context(), side, side, qcow2.CompareOptions{UID: uid, GID: uid})
 		if err == nil {
 			t.Fatal("the stand-in did not run")
 		}
-		for _, want := range []string{said, "CapEff: 0000000000000000", "CapPrm: 0000000000000000", "CapInh: 0000000000000000", "CapAmb: 0000000000000000", "NoNewPrivs: 1"} {
+		for _, want := range []string{
+			uids,
+			"CapEff: 0000000000000000",
+			"CapPrm: 0000000000000000",
+			"CapInh: 0000000000000000",
+			"CapAmb: 0000000000000000",
+			"NoNewPrivs: 1",
+		} {
 			if !strings.Contains(err.Error(), want) {
 				t.Errorf("%d: %q is missing in %v", uid, want, err)
 			}

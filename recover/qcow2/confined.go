@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// confined is how qemu-img is let loose on bytes that a guest wrote: as another
-// user (root only where QEMU runs as root) without capabilities, in network and
-// IPC namespaces of its own, with no_new_privs, an empty environment and limits on
-// memory, CPU time and files. It dies with this process and with the context.
+// confined runs qemu-img on bytes that a guest wrote: as another user (root only
+// where QEMU runs as root) without capabilities, in its own network and IPC
+// namespaces, with no_new_privs, an empty environment and limits on memory, CPU time
+// and files. It dies with this process and with the context.
 type confined struct {
 	uid, gid uint32
 	memory   int64         // bytes of address space; 4 GiB when 0
@@ -20,7 +20,8 @@ type confined struct {
 	files    []*os.File    // its descriptors from 3 on
 }
 
-// command is qemu-img behind setpriv behind prlimit.
+// command returns prlimit, which runs setpriv, which runs qemu-img. ErrNoQemuImg
+// when one of them is not installed.
 func (c confined) command(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	var paths [3]string
 	for i, tool := range []string{"prlimit", "setpriv", "qemu-img"} {
@@ -39,8 +40,8 @@ func (c confined) command(ctx context.Context, args ...string) (*exec.Cmd, error
 	}
 	all := append(limits, "--", paths[1], "--no-new-privs")
 	if c.uid == 0 {
-		// Root would get all capabilities back when it starts qemu-img. libvirt
-		// takes them from its QEMU too.
+		// Otherwise root would get all capabilities back when it starts qemu-img.
+		// libvirt's QEMU has none either.
 		all = append(all, "--securebits=+noroot,+noroot_locked")
 	}
 	all = append(all, "--", paths[2])

@@ -25,9 +25,8 @@ const (
 	EncryptionLUKS Encryption = 2
 )
 
-// Header is what an image says of itself. Names are as the image has them: the
-// guest may have chosen them, so they are for showing and comparing, never for
-// opening.
+// Header is the header of an image. Its names are as in the image: the guest may
+// have chosen them, so they are for showing and comparing, never for opening.
 type Header struct {
 	Version     uint32 // 2 or 3
 	ClusterBits uint32 // a cluster is 1<<ClusterBits bytes: 9 to 21
@@ -42,13 +41,13 @@ type Header struct {
 	ExternalData bool
 	DataFile     string
 
-	Dirty   bool // not closed properly, refcounts may be wrong (lazy refcounts): normal while QEMU has it open
+	Dirty   bool // refcounts may be wrong (lazy refcounts): normal while QEMU has the image open
 	Corrupt bool // QEMU found corruption and will not write to it before a repair
 
 	Snapshots uint32 // internal snapshots
 	Bitmaps   bool   // persistent dirty bitmaps, of incremental backups
 
-	IncompatibleFeatures uint64 // all the bits, known or not
+	IncompatibleFeatures uint64 // all bits, known or not
 	Length               uint32 // of the header proper, in bytes
 }
 
@@ -57,7 +56,7 @@ const (
 	lengthV2      = 72
 	lengthV3      = 104
 	maxBacking    = 1023
-	maxHeader     = 1 << 21 // the largest cluster: everything parsed here lies in the first one
+	maxHeader     = 1 << 21 // the largest cluster: the header lies in the first one
 	maxExtensions = 256
 
 	extensionEnd           = 0
@@ -70,9 +69,9 @@ const (
 	incompatibleDataFile = 1 << 2
 )
 
-// ParseHeader reads the header of an image, of which r has size bytes. It reads
-// at most the first cluster (2 MiB) and opens nothing. Errors: ErrNotQcow2,
-// ErrMalformed, those of r.
+// ParseHeader reads the header of an image of size bytes. It reads at most the
+// first cluster (2 MiB) and opens nothing. Errors: ErrNotQcow2, ErrMalformed, those
+// of r.
 func ParseHeader(r io.ReaderAt, size int64) (Header, error) {
 	fixed, err := readUpTo(r, lengthV3, size)
 	if err != nil {
@@ -124,7 +123,7 @@ func ParseHeader(r io.ReaderAt, size int64) (Header, error) {
 			return Header{}, malformed("the backing file's name has %d bytes at offset %d", length, offset)
 		}
 		h.BackingFile = string(cluster[offset : offset+length])
-		end = offset // QEMU looks for extensions up to the name only
+		end = offset // QEMU looks for extensions only up to the name
 	}
 	return h, h.parseExtensions(cluster[h.Length:end])
 }
@@ -156,7 +155,7 @@ func (h *Header) parseExtensions(data []byte) error {
 	return malformed("more than %d header extensions", maxExtensions)
 }
 
-// readUpTo reads the first n bytes, or all if there are less.
+// readUpTo reads the first n bytes, or all if there are fewer.
 func readUpTo(r io.ReaderAt, n, size int64) ([]byte, error) {
 	data := make([]byte, max(0, min(n, size, maxHeader)))
 	got, err := r.ReadAt(data, 0)

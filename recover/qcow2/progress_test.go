@@ -7,7 +7,8 @@ import (
 
 func TestProgressIsToldAndTheRestKept(t *testing.T) {
 	var told []float64
-	said := followProgress(strings.NewReader("    (0.00/100%)\r    (12.50/100%)\rWarning: x\r    (100.00/100%)\rImages are identical.\n"), func(share float64) { told = append(told, share) })
+	out := "    (0.00/100%)\r    (12.50/100%)\rWarning: x\r    (100.00/100%)\rImages are identical.\n"
+	said := followProgress(strings.NewReader(out), func(share float64) { told = append(told, share) })
 	if len(told) != 3 || told[1] != 0.125 || told[2] != 1 {
 		t.Errorf("told %v", told)
 	}

@@ -40,7 +40,7 @@ func run(t *testing.T, name string, args ...string) {
 	}
 }
 
-// fill has the guest write some clusters.
+// fill writes some clusters as a guest does.
 func fill(t *testing.T, f *os.File) {
 	t.Helper()
 	run(t, "qemu-io", "-c", "write -P 7 0 1M", "-c", "write -P 9 32M 1M",
@@ -72,8 +72,8 @@ func put(t *testing.T, f *os.File, off int64, b ...byte) {
 	}
 }
 
-// refcount is where the count of a cluster is in the file: 16 bits each, in the
-// first refcount block.
+// refcount is the offset of a cluster's reference count in the file. Counts have 16
+// bits; these are in the first refcount block.
 func refcount(t *testing.T, f *os.File, cluster int64) int64 {
 	t.Helper()
 	return get64(t, f, get64(t, f, 48)) + 2*cluster
@@ -86,7 +86,7 @@ func data0(t *testing.T, f *os.File) int64 {
 	return get64(t, f, get64(t, f, get64(t, f, 40))&offsetBits) & offsetBits
 }
 
-// leak adds a cluster that is counted and that nothing refers to.
+// leak adds a cluster that has a reference count but no reference.
 func leak(t *testing.T, f *os.File) {
 	t.Helper()
 	const cluster = 1 << 16
@@ -255,8 +255,8 @@ func TestCheckTakesADescriptorThatWasOpenedForDirectReads(t *testing.T) {
 	}
 }
 
-// encrypted is an encrypted image. qemu-img measures how fast the CPU is, and gives
-// up where the kernel has counted no time for it yet.
+// encrypted is an encrypted image. qemu-img measures the speed of the CPU, and fails
+// if the kernel has not accounted any CPU time to it yet.
 func encrypted(t *testing.T) *os.File {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "disk")
@@ -283,7 +283,7 @@ func TestCheckRunsNothingOnWhatItMustNotOpen(t *testing.T) {
 	if err := os.Remove(data); err != nil {
 		t.Fatal(err)
 	}
-	// What is prevented: with the chain cut, qemu-img opens the file all the same.
+	// Without that refusal qemu-img opens the file, even with the chain cut.
 	out, err := exec.Command("qemu-img", "check",
 		`json:{"driver":"qcow2","file":{"driver":"file","filename":"`+f.Name()+`"},"backing":null}`).CombinedOutput()
 	if err == nil || !bytes.Contains(out, []byte(data)) {
