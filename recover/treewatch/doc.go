@@ -1,12 +1,21 @@
-// Package treewatch says that something in a set of directories has changed.
+// Package treewatch signals that something in a set of directories has changed.
 //
-// It hears of names alone: made, deleted, moved, and of the directories
-// themselves. What is written into a file is never heard, since QEMU writes its
-// disks all the time. It does not say what happened: events are lost when the
-// kernel's queue is full, and a name can be another file by the time it is looked
-// at, so whoever hears of a change has to look all the same.
+// It watches names only: made, deleted or moved, in the directories and of the
+// directories themselves. It does not watch the content of files, because QEMU
+// writes its disks all the time. It does not say what happened: events are lost when
+// the kernel's queue is full, and a name can be another file by the time it is
+// looked up. The receiver of a signal has to look at the directories anyway.
 //
-// inotify is silent on what another client of a network file system does, on a
-// mount over a watched directory and on a lazy unmount (inotify(7), "Limitations
-// and caveats"): whoever must not miss those looks again now and then.
+// inotify does not report changes by another client of a network file system, a
+// mount over a watched directory or a lazy unmount (inotify(7), "Limitations and
+// caveats"). A caller that must not miss those looks again at intervals.
+//
+// May call: nothing of ours.
+//
+// Invariants:
+//
+//   - A change is signalled, or Problem says why one may have been missed.
+//   - No goroutine that watches waits for the receiver of a signal.
+//   - Nothing is changed in a watched directory, and no symlink in its place is
+//     followed.
 package treewatch

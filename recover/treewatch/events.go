@@ -6,16 +6,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What is heard of a directory (IN_UNMOUNT, IN_Q_OVERFLOW and IN_IGNORED always
-// are), and that no symlink in its place is followed.
+// The events of a directory that are received (IN_UNMOUNT, IN_Q_OVERFLOW and
+// IN_IGNORED always are), and flags by which a symlink in its place is not followed.
 const (
 	events = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
 	flags  = unix.IN_ONLYDIR | unix.IN_DONT_FOLLOW
 )
 
-// masks puts the masks of the events in what one read(2) of an inotify descriptor
-// returned into one. IN_IGNORED is left out: the kernel sends it after the event
-// that ended the watch (IN_DELETE_SELF, IN_UNMOUNT), and when Set ended it.
+// masks joins the masks of all events in buf, the result of one read(2) of an inotify
+// descriptor. It leaves IN_IGNORED out: the kernel sends that after the event that
+// ended the watch (IN_DELETE_SELF, IN_UNMOUNT), and when Set ended it.
 func masks(buf []byte) uint32 {
 	var all uint32
 	for len(buf) >= unix.SizeofInotifyEvent {

@@ -13,19 +13,19 @@ import (
 type Watcher struct {
 	file    *os.File // the inotify descriptor
 	changed chan struct{}
-	ended   chan struct{} // closed when nothing reads any more
+	ended   chan struct{} // closed when the reader has ended
 
 	setting sync.Mutex       // held by Set
-	watches map[int]struct{} // watch descriptors, of Set alone
+	watches map[int]struct{} // watch descriptors; used by Set only
 
 	mu        sync.Mutex
 	overflows int
-	failed    error // what the last Set could not watch
-	broken    error // why nothing is read any more
+	failed    error // of the last Set
+	broken    error // of the reader
 }
 
-// New returns a watcher of nothing. It fails with unix.EMFILE when the user has
-// fs.inotify.max_user_instances of them already (128 by default). The caller
+// New returns a watcher without directories. It fails with unix.EMFILE when the user
+// already has fs.inotify.max_user_instances of them (128 by default). The caller
 // closes it.
 func New() (*Watcher, error) {
 	// Nonblocking, so that os.File waits in the runtime's poller and Close ends that.
@@ -43,18 +43,18 @@ func New() (*Watcher, error) {
 	return w, nil
 }
 
-// C says that something has changed since it was last received from: look. It is
-// never closed. It says so as well when a Set has added a directory, for what
-// happened in there before.
+// C receives a value when something has changed since the last one was received. It
+// is never closed. It also receives one when a Set has added a directory, because
+// that directory may have changed before.
 func (w *Watcher) C() <-chan struct{} { return w.changed }
 
-// Set makes these, by path, the directories that are watched: those alone, not
-// what is under them. A directory that is not there is passed over, and not
-// waited for: its parent is what says that it has come. What can't be watched
-// otherwise is told by Problem; the others are watched all the same.
+// Set sets the directories to watch, by path, without their subdirectories. A
+// missing directory is skipped: watch its parent to see it appear. If another
+// directory can't be watched, Problem says so and the others are still watched.
 //
-// Every call looks all the paths up anew (1,000 take some milliseconds): one may
-// be another directory by now, which no event tells when its parent was moved.
+// Every call looks up all paths again (1,000 take some milliseconds): a path may
+// name another directory by now, and there is no event for that if a parent was
+// moved.
 func (w *Watcher) Set(dirs []string) {
 	w.setting.Lock()
 	defer w.setting.Unlock()
@@ -100,15 +100,16 @@ func (w *Watcher) set(fd int, dirs []string) error {
 	}
 	switch {
 	case errors.Is(first, unix.ENOSPC):
-		return fmt.Errorf("%d of %d directories are not watched, raise the sysctl fs.inotify.max_user_watches: %w", failed, len(dirs), first)
+		return fmt.Errorf("%d of %d directories are not watched, raise the sysctl fs.inotify.max_user_watches: %w",
+			failed, len(dirs), first)
 	case first != nil:
 		return fmt.Errorf("%d of %d directories are not watched: %w", failed, len(dirs), first)
 	}
 	return nil
 }
 
-// vanished is true of the errors that mean that there is no such directory any
-// more, or something else in its place.
+// vanished reports whether the error means that the directory no longer exists or
+// that something else has its name.
 func vanished(err error) bool {
 	for _, gone := range []error{unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.ESTALE} {
 		if errors.Is(err, gone) {
@@ -120,7 +121,7 @@ func vanished(err error) bool {
 
 // Problem is why a change may go unnoticed now: the last Set could not watch a
 // directory (unix.ENOSPC: the user's limit of watches is reached), or nothing is
-// heard at all (os.ErrClosed after Close). nil when all is well.
+// watched at all (os.ErrClosed after Close). nil when there is no problem.
 func (w *Watcher) Problem() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -128,15 +129,15 @@ func (w *Watcher) Problem() error {
 }
 
 // Overflows counts how often events were lost because they came faster than they
-// were read (fs.inotify.max_queued_events). C has said so each time, and a look
-// makes it good.
+// were read (fs.inotify.max_queued_events). C was signalled each time, so a receiver
+// that looks again has missed nothing.
 func (w *Watcher) Overflows() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.overflows
 }
 
-// Close ends the watching. It may be called twice.
+// Close ends the watcher. It may be called twice.
 func (w *Watcher) Close() error {
 	err := w.file.Close()
 	<-w.ended
@@ -146,7 +147,7 @@ func (w *Watcher) Close() error {
 	return err
 }
 
-// read hears events until Close.
+// read receives events until Close.
 func (w *Watcher) read() {
 	defer close(w.ended)
 	buf := make([]byte, 64<<10)
@@ -171,7 +172,7 @@ func (w *Watcher) read() {
 	}
 }
 
-// signal never waits: one signal not received yet says it all.
+// signal never waits: if a signal has not been received yet, that one is enough.
 func (w *Watcher) signal() {
 	select {
 	case w.changed <- struct{}{}:

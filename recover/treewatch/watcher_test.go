@@ -32,7 +32,7 @@ func watch(t *testing.T, dirs ...string) *Watcher {
 	return w
 }
 
-// set makes the watcher watch these, and receives what Set itself says.
+// set sets the directories, and receives Set's own signal.
 func set(t *testing.T, w *Watcher, dirs ...string) {
 	t.Helper()
 	w.Set(dirs)
@@ -42,7 +42,7 @@ func set(t *testing.T, w *Watcher, dirs ...string) {
 	settle(t, w)
 }
 
-// settle waits until all that has happened was read, and receives its signal.
+// settle waits until all events were read, and receives their signal.
 func settle(t *testing.T, w *Watcher) {
 	t.Helper()
 	drained(t, w)
@@ -52,8 +52,8 @@ func settle(t *testing.T, w *Watcher) {
 	}
 }
 
-// drained waits until all that has happened was read and signalled. IN_IGNORED,
-// which says nothing, is read after the signal for what was read before it.
+// drained waits until all events were read and signalled. It ends with IN_IGNORED,
+// which is not signalled itself and is read after the signal for the events before.
 func drained(t *testing.T, w *Watcher) {
 	t.Helper()
 	conn, err := w.file.SyscallConn()
@@ -143,7 +143,7 @@ func TestEveryChangeOfNamesIsHeard(t *testing.T) {
 	}
 }
 
-// A flood of writes, as a QEMU makes it, wakes nobody.
+// A flood of writes, like that of a QEMU, wakes nobody.
 func TestWritesAreNotHeard(t *testing.T) {
 	dir := t.TempDir()
 	disk := filepath.Join(dir, "disk")
@@ -218,8 +218,8 @@ func TestADirectoryThatIsNotThereIsNoProblem(t *testing.T) {
 	wantSignal(t, w, "it has come, its parent says")
 }
 
-// The parents of the tree moved: no event of its own tells that the path is
-// another directory now.
+// A parent of the tree is moved: there is no event for the path, which now names
+// another directory.
 func TestAnotherDirectoryAtThePathIsWatched(t *testing.T) {
 	dir := t.TempDir()
 	path := dir + "/nova/instances"
@@ -244,8 +244,8 @@ func TestOneDirectoryByTwoPaths(t *testing.T) {
 	wantSignal(t, w, "the directory")
 }
 
-// The kernel drops what is over fs.inotify.max_queued_events, here because
-// nobody reads.
+// The kernel drops the events above fs.inotify.max_queued_events, here because
+// nobody reads them.
 func TestLostEventsAreCountedAndSignalled(t *testing.T) {
 	text, err := os.ReadFile("/proc/sys/fs/inotify/max_queued_events")
 	do(t, err)
@@ -256,7 +256,12 @@ func TestLostEventsAreCountedAndSignalled(t *testing.T) {
 	dir := t.TempDir()
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	do(t, err)
-	w := &Watcher{file: os.NewFile(uintptr(fd), "inotify"), changed: make(chan struct{}, 1), ended: make(chan struct{}), watches: map[int]struct{}{}}
+	w := &Watcher{
+		file:    os.NewFile(uintptr(fd), "inotify"),
+		changed: make(chan struct{}, 1),
+		ended:   make(chan struct{}),
+		watches: map[int]struct{}{},
+	}
 	w.Set([]string{dir})
 	<-w.C()
 	a, b := dir+"/a", dir+"/b"
