@@ -56,7 +56,6 @@ func main() {
 	if len(os.Args) > 2 && os.Args[1] == fleetCommand {
 		end(runFleet(ctx, os.Args[2], len(os.Args) > 3))
 	}
-	lab.Enter()
 	var o options
 	only := flag.String("only", "", "measure only the figures whose name matches this regular expression")
 	flag.BoolVar(&o.quick, "quick", false, "small sizes and two turns, unless other flags say so: to see that all works")
@@ -69,6 +68,7 @@ func main() {
 	sizes := flag.String("downtime", "1024,4096,16384", "data of the guests that are rescued in every way, in MiB; quick: 64")
 	flag.StringVar(&o.json, "json", "test/.cache/bench.json", "write every single number to this file")
 	flag.Parse()
+	lab.Enter(o.dir, filepath.Dir(o.json))
 	if o.quick {
 		given := map[string]bool{}
 		flag.Visit(func(f *flag.Flag) { given[f.Name] = true })

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/os-rescue/os-rescue/test/ground"
 )
 
 // Result is how a command ended.
@@ -45,7 +47,7 @@ func (l *Lab) Binary(t T) string {
 func (l *Lab) build(ctx context.Context) (string, error) {
 	// One for each set of flags, in a directory that outlives this lab.
 	sum := sha256.Sum256([]byte(strings.Join(l.options.BuildFlags, "\x00")))
-	path := filepath.Join(scratchDir, "os-rescue-lab-"+hex.EncodeToString(sum[:4]), "os-rescue")
+	path := filepath.Join(ground.ScratchDir, "os-rescue-lab-"+hex.EncodeToString(sum[:4]), "os-rescue")
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
@@ -68,7 +70,7 @@ func (l *Lab) Run(t T, env []string, args ...string) Result {
 // StartCommand starts os-rescue as Run does, and does not wait.
 func (l *Lab) StartCommand(t T, env []string, args ...string) *Process {
 	t.Helper()
-	return StartProcess(t, scratchDir, env, l.Binary(t), args...)
+	return StartProcess(t, ground.ScratchDir, env, l.Binary(t), args...)
 }
 
 // StartProcess starts a program in a directory, with env added to the

@@ -1,10 +1,10 @@
 // Package lab runs real libvirtd, virtlogd and QEMU, with tiny guests that can
 // tell whether anything of theirs was lost, for tests and demonstrations.
 //
-// Everything happens in mount, PID and IPC namespaces of its own: a lab uses
-// every default path (/var/lib/nova, /run/libvirt, /var/lib/os-rescue, ...) and
-// leaves nothing on the machine, however it ends. A test binary enters them
-// with
+// Everything happens in mount, PID and IPC namespaces of its own, on a root file
+// system of its own (package ground): a lab uses every default path (/var/lib/nova,
+// /run/libvirt, /var/lib/os-rescue, ...), leaves nothing on the machine, however it
+// ends, and is not disturbed by what happens there. A test binary enters them with
 //
 //	func TestMain(m *testing.M) { lab.Main(m) }
 //

@@ -16,6 +16,8 @@ import (
 
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/test/ground"
 )
 
 // Spec says what an instance is like. The zero value is what Nova makes of a
@@ -273,7 +275,7 @@ func (i *Instance) makeDisks(ctx context.Context) ([]disk, error) {
 
 // blockDevice makes a loop device that lives as long as the test and QEMU use it.
 func (i *Instance) blockDevice(t T) (string, error) {
-	file, err := namelessFile(imageSize << 20)
+	file, err := ground.NamelessFile(diskDir, imageSize<<20)
 	if err != nil {
 		return "", err
 	}
@@ -283,7 +285,7 @@ func (i *Instance) blockDevice(t T) (string, error) {
 			return "", err
 		}
 	}
-	loop, err := attachLoop(file, unix.LO_FLAGS_AUTOCLEAR)
+	loop, err := ground.AttachLoop(file, unix.LO_FLAGS_AUTOCLEAR)
 	if err != nil {
 		return "", err
 	}

@@ -9,13 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/test/ground"
 )
 
 // The paths of the lab: the defaults of Nova and libvirt on Debian.
@@ -104,7 +105,7 @@ func (l *Lab) start(ctx context.Context) error {
 	if l.root, err = moduleRoot(); err != nil {
 		return err
 	}
-	cache := os.Getenv("OS_RESCUE_LAB_CACHE")
+	cache := os.Getenv(cacheVariable)
 	if cache == "" {
 		cache = filepath.Join(l.root, "test", ".cache")
 	}
@@ -119,10 +120,7 @@ func (l *Lab) start(ctx context.Context) error {
 			return err
 		}
 	}
-	// libvirt's cache of what QEMU can do stays for the next lab.
-	if err := shareCache(); err != nil {
-		return err
-	}
+	// libvirt's cache of what QEMU can do, in /var/cache, stays for the next lab.
 	kind, size := l.options.FileSystem, l.options.Size
 	if kind == "" {
 		kind = Ext4
@@ -130,15 +128,8 @@ func (l *Lab) start(ctx context.Context) error {
 	if size == 0 {
 		size = 16 << 30
 	}
-	// What the machine itself has there must not show when a test unmounts its own.
-	if err := os.MkdirAll(NovaDir, 0o755); err != nil {
-		return err
-	}
-	if err := mount("tmpfs", NovaDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
-		return err
-	}
-	if err := mountImage(ctx, kind, size, NovaDir); err != nil {
-		return err
+	if err := (ground.Image{Dir: diskDir, Kind: kind, Size: size}).Mount(ctx, NovaDir); err != nil {
+		return fmt.Errorf("lab: %w", err)
 	}
 	if err := l.makeTree(); err != nil {
 		return err
@@ -150,21 +141,6 @@ func (l *Lab) start(ctx context.Context) error {
 		return err
 	}
 	return l.startLibvirtd(ctx)
-}
-
-// shareCache puts a tmpfs on libvirt's cache, once for all labs of the process.
-func shareCache() error {
-	const dir, mark = "/var/cache/libvirt", "/var/cache/libvirt/.os-rescue-lab"
-	if _, err := os.Stat(mark); err == nil {
-		return nil
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	if err := mount("tmpfs", dir, "tmpfs", 0, "mode=0755"); err != nil {
-		return err
-	}
-	return os.WriteFile(mark, nil, 0o600)
 }
 
 // makeTree makes what Nova's packages and nova-compute make.
@@ -380,27 +356,13 @@ func retry(limit time.Duration, f func() error) error {
 }
 
 func chown(path, user, group string) error {
-	uid, err := id("/etc/passwd", user)
+	uid, err := ground.UserID(user)
 	if err != nil {
 		return err
 	}
-	gid, err := id("/etc/group", group)
+	gid, err := ground.GroupID(group)
 	if err != nil {
 		return err
 	}
 	return os.Chown(path, uid, gid)
-}
-
-// id looks a name up in an account file: package os/user may ask elsewhere.
-func id(file, name string) (int, error) {
-	body, err := os.ReadFile(file)
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(body)) {
-		if fields := strings.Split(line, ":"); fields[0] == name && len(fields) > 2 {
-			return strconv.Atoi(fields[2])
-		}
-	}
-	return 0, fmt.Errorf("lab: no %s in %s", name, file)
 }

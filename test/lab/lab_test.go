@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/test/ground"
 )
 
 func TestMain(m *testing.M) { Main(m) }
@@ -177,7 +179,7 @@ func TestALabStartsCleanAndWithOtherOptions(t *testing.T) {
 func TestNewOwnersAreNovas(t *testing.T) {
 	l := New(t, Options{FileSystem: Btrfs, Size: 1 << 30})
 	guest := l.Define(t, Spec{})
-	nova, err := id("/etc/passwd", "nova")
+	nova, err := ground.UserID("nova")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,11 @@ func Main(m *testing.M) {
 // and the keeper are nobody's children); the child of that is the program.
 // When process 1 ends, the kernel kills all others and the mounts go with them
 // (pid_namespaces(7), mount_namespaces(7)).
-func Enter() {
+//
+// Inside, the root file system is a ground of the lab's own (package ground): of the
+// machine only what is installed is seen, the program, the source tree around the working
+// directory, Go with its caches, and those of dirs that are not empty.
+func Enter(dirs ...string) {
 	var code int
 	var err error
 	switch os.Getenv(stageVariable) {
@@ -50,7 +54,7 @@ func Enter() {
 			return
 		}
 	case stageInit:
-		code, err = runInit()
+		code, err = runInit(dirs)
 	default:
 		code, err = runOutside()
 	}
@@ -117,17 +121,14 @@ func runOutside() (int, error) {
 }
 
 // runInit is process 1 of the new namespaces.
-func runInit() (int, error) {
+func runInit(dirs []string) (int, error) {
 	if os.Getpid() != 1 {
 		return 0, fmt.Errorf("%s=%s is for the lab's own use", stageVariable, stageInit)
 	}
-	if err := prepareMounts(context.Background()); err != nil {
+	if err := prepareGround(context.Background(), dirs); err != nil {
 		return 0, err
 	}
 	if err := os.Setenv(stageVariable, stageInside); err != nil {
-		return 0, err
-	}
-	if err := os.Setenv("TMPDIR", scratchDir); err != nil {
 		return 0, err
 	}
 

@@ -47,8 +47,8 @@ func becomeSystemd() error {
 	if os.Getpid() != 1 {
 		return fmt.Errorf("%s=%s is for the lab's own use", stageVariable, stageInit)
 	}
-	if err := prepareMounts(context.Background()); err != nil {
+	if err := prepareGround(context.Background(), nil); err != nil {
 		return err
 	}
-	return systemd.Become(stageVariable+"="+stageInside, "TMPDIR="+scratchDir)
+	return systemd.Become(stageVariable + "=" + stageInside)
 }

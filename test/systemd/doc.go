@@ -10,7 +10,8 @@
 //	systemd.Install(t, "hello.service", text)
 //	systemd.Ctl(t, "start", "hello.service")
 //
-// Everything that was started or mounted ends with the test binary, however it
-// ends; an empty control group stays when it is killed with SIGKILL. The machine's
-// systemd, if it has one, is not touched. It needs root and the package systemd.
+// The root file system is a ground of the test's own (package ground), so the machine's
+// systemd, if it has one, is neither seen nor touched. Everything that was started or
+// mounted ends with the test binary, however it ends; an empty control group stays when
+// it is killed with SIGKILL. It needs root and the package systemd.
 package systemd

@@ -24,7 +24,7 @@ const (
 	cgroupPrefix   = "os-rescue-systemd-"
 )
 
-// prepare makes this mount namespace one that systemd can do no harm in.
+// prepare makes this ground one that systemd can do no harm on.
 func prepare() error {
 	for _, dir := range []string{unitDir, emptyDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -33,7 +33,8 @@ func prepare() error {
 	}
 	for path, text := range map[string]string{
 		logFile:                        "",
-		ownDir + "/machine-id":         "0123456789abcdef0123456789abcdef\n",
+		"/dev/console":                 "",
+		"/etc/machine-id":              "0123456789abcdef0123456789abcdef\n",
 		filepath.Join(unitDir, target): "[Unit]\nDescription=The test\nDefaultDependencies=no\n",
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
@@ -44,20 +45,18 @@ func prepare() error {
 		return err
 	}
 	// Limits of the kernel, which are the machine's.
-	if err := mount("/proc/sys", "/proc/sys", "", unix.MS_BIND, ""); err != nil {
+	if err := mount("/proc/sys", "/proc/sys", "", unix.MS_BIND); err != nil {
 		return err
 	}
-	if err := mount("", "/proc/sys", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+	if err := mount("", "/proc/sys", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY); err != nil {
 		return err
 	}
-	// The machine's configuration, and what it would be set up by at its first boot.
-	if err := mount("tmpfs", "/etc/systemd", "tmpfs", 0, "mode=0755"); err != nil {
+	// The machine's configuration is not for this one.
+	if err := os.RemoveAll("/etc/systemd"); err != nil {
 		return err
 	}
-	for from, to := range map[string]string{ownDir + "/machine-id": "/etc/machine-id", logFile: "/dev/console"} {
-		if err := mount(from, to, "", unix.MS_BIND, ""); err != nil {
-			return err
-		}
+	if err := mount(logFile, "/dev/console", "", unix.MS_BIND); err != nil {
+		return err
 	}
 	// As systemd makes it at boot: services get what is mounted later.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
@@ -76,7 +75,7 @@ func ownCgroup(name string) error {
 	if err := os.MkdirAll(machine, 0o755); err != nil {
 		return err
 	}
-	if err := mount("cgroup2", machine, "cgroup2", 0, ""); err != nil {
+	if err := mount("cgroup2", machine, "cgroup2", 0); err != nil {
 		return err
 	}
 	path, err := cgroupPath()
@@ -96,7 +95,7 @@ func ownCgroup(name string) error {
 	if err := unix.Unmount(machine, unix.MNT_DETACH); err != nil {
 		return err
 	}
-	return mount("cgroup2", cgroupRoot, "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	return mount("cgroup2", cgroupRoot, "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC)
 }
 
 // cgroupPath is this process's place in the unified hierarchy.
@@ -146,8 +145,8 @@ func removeCgroup(name int) {
 	}
 }
 
-func mount(source, target, kind string, flags uintptr, options string) error {
-	if err := unix.Mount(source, target, kind, flags, options); err != nil {
+func mount(source, target, kind string, flags uintptr) error {
+	if err := unix.Mount(source, target, kind, flags, ""); err != nil {
 		return fmt.Errorf("mount %s on %s: %w", source, target, err)
 	}
 	return nil

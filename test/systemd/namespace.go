@@ -1,6 +1,7 @@
 package systemd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/test/ground"
 )
 
 // stageVariable tells the program which of its lives it is in.
@@ -62,13 +65,12 @@ func initStage() error {
 	if os.Getpid() != 1 {
 		return fmt.Errorf("%s=%s is for Enter's own use", stageVariable, stageInit)
 	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make the mounts private: %w", err)
-	}
-	if err := mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+	ctx := context.Background()
+	o, err := ground.Here(ctx)
+	if err != nil {
 		return err
 	}
-	if err := mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
+	if err := ground.Pivot(ctx, o); err != nil {
 		return err
 	}
 	return Become(stageVariable + "=" + stageInside)
