@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -17,13 +16,15 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"github.com/os-rescue/os-rescue/test/ground"
 )
 
 // insideVariable marks the process that runs in its own namespaces.
 const insideVariable = "HYPERVISOR_TEST_INSIDE"
 
-// TestMain runs the tests in a mount and a PID namespace of their own, in which
-// libvirt's directories are empty and whose end kills every daemon and guest.
+// TestMain runs the tests in a mount and a PID namespace of their own, whose end
+// kills every daemon and guest.
 // The shell is process 1: it reaps the QEMUs that libvirtd leaves.
 func TestMain(m *testing.M) {
 	if os.Getenv(insideVariable) == "" {
@@ -50,14 +51,8 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "these tests need root and util-linux's unshare:", err)
 		os.Exit(1)
 	}
-	for _, dir := range []string{"/run", "/var/lib/libvirt", "/var/log/libvirt", "/etc/libvirt"} {
-		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
-			fmt.Fprintln(os.Stderr, "these tests need root and an installed libvirtd: mounting over", dir, err)
-			os.Exit(1)
-		}
-	}
-	if err := admitToKVM(); err != nil {
-		fmt.Fprintln(os.Stderr, "let guests open /dev/kvm:", err)
+	if err := ownGround(); err != nil {
+		fmt.Fprintln(os.Stderr, "these tests need root and an installed libvirtd:", err)
 		os.Exit(1)
 	}
 	for name, text := range map[string]string{
@@ -77,24 +72,25 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// admitToKVM lets the guests' user open /dev/kvm where that is there. Where only
-// the QEMU may that libvirt probes, libvirtd takes what it knows of QEMU for
-// outdated and probes anew with every call, a second each time.
-func admitToKVM() error {
-	var st syscall.Stat_t
-	if err := syscall.Stat("/dev/kvm", &st); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	groups, err := os.ReadFile("/etc/group")
+// ownGround gives the tests a root file system on which libvirt has nothing yet.
+func ownGround() error {
+	ctx := context.Background()
+	o, err := ground.Here(ctx)
 	if err != nil {
 		return err
 	}
-	const own = "/run/group"
-	groups = fmt.Appendf(groups, "guests-kvm:x:%d:libvirt-qemu\n", st.Gid)
-	if err := os.WriteFile(own, groups, 0o644); err != nil {
+	o.Users = []ground.User{{Name: "libvirt-qemu", Group: "kvm"}}
+	o.Groups = []string{"libvirt"}
+	// Where only root may open it, whom libvirt probes QEMU as, libvirtd takes what it
+	// knows of QEMU for outdated and probes anew with every call, a second each time.
+	o.KVM = "kvm"
+	if err := ground.Pivot(ctx, o); err != nil {
 		return err
 	}
-	return syscall.Mount(own, "/etc/group", "", syscall.MS_BIND, "")
+	if err := os.RemoveAll("/etc/libvirt"); err != nil {
+		return err
+	}
+	return os.Mkdir("/etc/libvirt", 0o755)
 }
 
 // daemon is one of libvirt's daemons, real.
