@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 func TestNoLibvirtIsUnavailableAndSaysWhatToTry(t *testing.T) {
@@ -206,7 +207,7 @@ func TestCountersOfAPausedDomainWithDeletedFilesComeFromQEMU(t *testing.T) {
 		t.Errorf("counters of a shut off domain: error %v, want ErrState", err)
 	}
 	virsh(t, "start", g.name)
-	waitFor(t, "the guest's writes", func() bool {
+	patience.Wait(t, "the guest's writes", func() bool {
 		got, err := c.Counters(ctx, g.uuid)
 		if err != nil {
 			t.Fatal(err)
@@ -294,7 +295,7 @@ func TestJobsPauseReasonAndSavedMemoryAreSeen(t *testing.T) {
 		t.Errorf("during a backup: job %q, block jobs %v", d.Job, d.BlockJobs)
 	}
 	virsh(t, "domjobabort", g.name)
-	waitFor(t, "the backup to end", func() bool { return domain(ctx, t, c, g).Job == "" })
+	patience.Wait(t, "the backup to end", func() bool { return domain(ctx, t, c, g).Job == "" })
 	if d := domain(ctx, t, c, g); len(d.BlockJobs) != 0 {
 		t.Errorf("block jobs %v after all ended", d.BlockJobs)
 	}
@@ -328,7 +329,7 @@ func TestADiskErrorIsAPauseReasonOfItsOwn(t *testing.T) {
 	if err := c.Start(ctx, g.uuid, false); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the guest to meet the full file system", func() bool { return domain(ctx, t, c, g).State == recover.StatePaused })
+	patience.Wait(t, "the guest to meet the full file system", func() bool { return domain(ctx, t, c, g).State == recover.StatePaused })
 	if got := domain(ctx, t, c, g).PauseReason; got != recover.PauseIOError {
 		t.Errorf("pause reason %q, want %q", got, recover.PauseIOError)
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // markUUID is a domain that the tests define to know that all before it was told.
@@ -40,7 +41,7 @@ func told(t *testing.T, ch <-chan string) []string {
 	t.Helper()
 	virsh(t, "define", writeXML(t, minimal(markUUID)))
 	var all []string
-	for limit := time.After(time.Minute); ; {
+	for limit := time.After(patience.Limit()); ; {
 		select {
 		case uuid, ok := <-ch:
 			if !ok {
@@ -51,7 +52,7 @@ func told(t *testing.T, ch <-chan string) []string {
 			}
 			all = append(all, uuid)
 		case <-limit:
-			t.Fatalf("no event for a minute, after %v", all)
+			t.Fatalf("no event in time, after %v", all)
 		}
 	}
 }
@@ -98,7 +99,7 @@ func TestEveryChangeOfADomainIsTold(t *testing.T) {
 		if uuid != g.uuid {
 			t.Errorf("after the death of QEMU was told %q, want %s", uuid, g.uuid)
 		}
-	case <-time.After(time.Minute):
+	case <-time.After(patience.Limit()):
 		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		t.Errorf("the death of QEMU is not told; domains:\n%s\nprocess %d:\n%s", virsh(t, "list", "--all"), pid, status)
 	}
@@ -142,8 +143,8 @@ func receive(t *testing.T, ch <-chan string) string {
 			t.Fatal("the channel is closed")
 		}
 		return uuid
-	case <-time.After(time.Minute):
-		t.Fatal("no event for a minute")
+	case <-time.After(patience.Limit()):
+		t.Fatal("no event in time")
 		return ""
 	}
 }
@@ -217,7 +218,7 @@ func TestEventsEndWithTheirContextAndLeaveNothing(t *testing.T) {
 			}
 			libvirtd.signal(t, syscall.SIGCONT)
 		}
-		waitFor(t, fmt.Sprintf("%s: %d goroutines, not %d, and %d connections", state, goroutines, runtime.NumGoroutine(), conns), func() bool {
+		patience.Wait(t, fmt.Sprintf("%s: %d goroutines, not %d, and %d connections", state, goroutines, runtime.NumGoroutine(), conns), func() bool {
 			return runtime.NumGoroutine() <= goroutines && connections(t) == conns
 		})
 	}

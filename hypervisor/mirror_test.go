@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 func TestWhatAnOldLibvirtOrQEMUCantDoIsSaid(t *testing.T) {
@@ -47,7 +48,7 @@ func running(ctx context.Context, t *testing.T, c *Client, g guest) {
 	t.Helper()
 	virsh(t, "define", writeXML(t, g.xml()))
 	virsh(t, "start", g.name)
-	waitFor(t, "the guest's writes", func() bool {
+	patience.Wait(t, "the guest's writes", func() bool {
 		got, err := c.Counters(ctx, g.uuid)
 		if err != nil {
 			t.Fatal(err)
@@ -76,7 +77,7 @@ func inode(t *testing.T, path string) uint64 {
 
 func ready(ctx context.Context, t *testing.T, c *Client, g guest, target string) {
 	t.Helper()
-	waitFor(t, "the mirror of "+target, func() bool {
+	patience.Wait(t, "the mirror of "+target, func() bool {
 		state, err := c.MirrorState(ctx, g.uuid, target)
 		if err != nil {
 			t.Fatal(err)
@@ -395,7 +396,7 @@ func TestAFullFileSystemEndsTheMirrorAndTheGuestRunsOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the mirror to fail", func() bool {
+	patience.Wait(t, "the mirror to fail", func() bool {
 		_, err = c.MirrorState(ctx, g.uuid, "vdb")
 		return err != nil
 	})
@@ -436,7 +437,7 @@ func TestAMirrorOutlivesTheDaemonInTheMiddleOfItsCopy(t *testing.T) {
 		t.Fatal(err)
 	}
 	var before recover.MirrorState
-	waitFor(t, "the copy to begin", func() (begun bool) {
+	patience.Wait(t, "the copy to begin", func() (begun bool) {
 		var err error
 		if before, err = c.MirrorState(ctx, g.uuid, "vdb"); err != nil {
 			t.Fatal(err)
@@ -481,7 +482,7 @@ func TestAnExportStandsStillWhileTheGuestWrites(t *testing.T) {
 	if err := c.Resume(ctx, g.uuid); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the guest's writes", func() bool {
+	patience.Wait(t, "the guest's writes", func() bool {
 		got, err := c.Counters(ctx, g.uuid)
 		if err != nil {
 			t.Fatal(err)

@@ -13,11 +13,11 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/rs/zerolog"
 
 	"github.com/os-rescue/os-rescue/test/ground"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // insideVariable marks the process that runs in its own namespaces.
@@ -111,7 +111,7 @@ func (d *daemon) start(t *testing.T) {
 	if err := d.cmd.Start(); err != nil {
 		t.Fatalf("starting %s (is the package installed?): %v", d.path, err)
 	}
-	waitFor(t, d.path+" to listen", func() bool {
+	patience.Wait(t, d.path+" to listen", func() bool {
 		conn, err := net.Dial("unix", d.socket)
 		if err == nil {
 			_ = conn.Close()
@@ -272,17 +272,6 @@ func run(t *testing.T, name string, args ...string) string {
 		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
 	}
 	return string(bytes.TrimSpace(out))
-}
-
-// waitFor waits for something that will come, with a limit that only a broken
-// machine meets.
-func waitFor(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for start := time.Now(); !done(); time.Sleep(20 * time.Millisecond) {
-		if time.Since(start) > time.Minute {
-			t.Fatalf("waited a minute for %s", what)
-		}
-	}
 }
 
 // bootSector is a BIOS boot sector that writes 8 sectors at sector 0x4000 of the

@@ -12,6 +12,7 @@ import (
 	"libvirt.org/go/libvirt"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 func TestARestartBetweenCallsIsNotNoticed(t *testing.T) {
@@ -89,7 +90,7 @@ func TestADaemonThatDiesUnderAChangeIsAskedAgain(t *testing.T) {
 				case "SIGKILL": // what virDomainDestroy ends a QEMU with that does not heed its SIGTERM
 					pid := qemuOf(t, g.uuid)
 					killGuests()
-					waitFor(t, "QEMU to end", func() bool { return syscall.Kill(pid, 0) != nil })
+					patience.Wait(t, "QEMU to end", func() bool { return syscall.Kill(pid, 0) != nil })
 				default:
 					qmp(t, tt.happened)
 				}
@@ -127,7 +128,7 @@ func TestAnotherLifeOfTheDomainIsNotDestroyed(t *testing.T) {
 		libvirtd.kill()
 		killGuests()
 		libvirtd.start(t)
-		waitFor(t, "the new daemon to see that QEMU is gone", func() bool { return virsh(t, "domstate", g.name) == "shut off" })
+		patience.Wait(t, "the new daemon to see that QEMU is gone", func() bool { return virsh(t, "domstate", g.name) == "shut off" })
 		virsh(t, "start", g.name)
 	})
 	virsh(t, "define", writeXML(t, g.xml()))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/test/lab"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 func TestABackupRestoresOnAnotherDay(t *testing.T) {
@@ -101,7 +102,7 @@ func TestABackupRestoresOnAnotherDay(t *testing.T) {
 // the backup's disk has it, and has lost nothing that the backup has.
 func (v *victim) isBackFromABackup(t *testing.T, heard, number int) {
 	t.Helper()
-	waitFor(t, "another boot", func() bool {
+	patience.Wait(t, "another boot", func() bool {
 		boots := v.Boots()
 		return len(boots) > heard && boots[len(boots)-1].Ready
 	})

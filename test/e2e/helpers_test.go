@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,9 +22,6 @@ import (
 )
 
 const stateDir = "/var/lib/os-rescue"
-
-// patience is how long a test waits for what takes a second at most.
-const patience = time.Minute
 
 // boot makes a guest and waits until it is up.
 func boot(t *testing.T, l *lab.Lab, spec lab.Spec) *victim {
@@ -104,15 +100,6 @@ func says(t *testing.T, text string, words ...string) {
 func at(t *testing.T, l *lab.Lab, point string, do func(), args ...string) lab.Result {
 	t.Helper()
 	return lab.At(t, point, func(env []string) *lab.Process { return l.StartCommand(t, env, args...) }, do)
-}
-
-func waitFor(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not in %s", what, patience)
-		}
-	}
 }
 
 func exists(path string) bool {

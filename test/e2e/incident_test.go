@@ -15,6 +15,7 @@ import (
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/test/lab"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // The incident: the whole tree is purged under a running guest.
@@ -126,7 +127,7 @@ func canBeLookedAt(t *testing.T, l *lab.Lab, ran recover.RunReport) {
 }
 
 func nothingIsLeft(t *testing.T, l *lab.Lab) {
-	waitFor(t, "the keeper ends by itself", func() bool { return !holdings(t, l).Running })
+	patience.Wait(t, "the keeper ends by itself", func() bool { return !holdings(t, l).Running })
 	if keepers := processes(t, "os-rescue"); len(keepers) > 0 {
 		t.Errorf("processes of os-rescue that run on: %v", keepers)
 	}
@@ -246,7 +247,7 @@ func watchEvents(t *testing.T, l *lab.Lab, v *victim) func() string {
 	}
 	// It listens once it has heard something that the test itself did.
 	mark := func(text string) {
-		waitFor(t, "an event of libvirt's", func() bool {
+		patience.Wait(t, "an event of libvirt's", func() bool {
 			n := strings.Count(heard(), "metadata-change")
 			l.Virsh(t, "desc", v.Name, "--live", "--new-desc", text)
 			time.Sleep(100 * time.Millisecond)

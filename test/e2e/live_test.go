@@ -9,12 +9,14 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/test/lab"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // live rescues every instance live, and returns the run's report.
@@ -88,7 +90,7 @@ func TestARunBringsAGuestsFilesBackWhileItRunsOn(t *testing.T) {
 	ran := live(t, l, 0)
 	got := of(t, ran, v)
 	if got.Outcome != recover.OutcomeRescued || got.Mode != recover.ModeLive || got.Verified != recover.VerifyRunning ||
-		got.PauseSeconds <= 0 || got.PauseSeconds > 5 || got.DowntimeSeconds != got.PauseSeconds || got.Bytes < 1<<20 {
+		got.PauseSeconds <= 0 || got.PauseSeconds > patience.Of(5*time.Second).Seconds() || got.DowntimeSeconds != got.PauseSeconds || got.Bytes < 1<<20 {
 		t.Errorf("the report is %s", asJSON(t, got))
 	}
 	t.Logf("suspended for %.0f ms", got.PauseSeconds*1000)
@@ -201,7 +203,7 @@ func TestALiveRunThatWasKilledAtAnyPointIsFinishedByResume(t *testing.T) {
 			l.DeleteTree(t)
 			runEnv(t, l, []string{"OS_RESCUE_FAILPOINT=" + point + "=kill"}, 128+9, "--all", "--offline", "--mode", "live", "--yes")
 			// Nobody has to come for that.
-			waitFor(t, "its mirrors to be ended, and the guest to go on", func() bool {
+			patience.Wait(t, "its mirrors to be ended, and the guest to go on", func() bool {
 				return v.State(t) == "running" && !strings.Contains(l.Virsh(t, "dumpxml", v.Name), "<mirror") && strings.Contains(l.Virsh(t, "domjobinfo", v.Name), "None")
 			})
 			run(t, l, 0, "resume", "--yes")
@@ -334,8 +336,7 @@ func TestAMirrorThatIsNotReadyInTimeIsGivenUp(t *testing.T) {
 func TestAGuestThatWritesWithoutAPauseIsRescuedLive(t *testing.T) {
 	l := lab.New(t, withFailpoints)
 	v := boot(t, l, lab.Spec{LogAppend: true})
-	v.Send(t, "write")
-	v.WaitLine(t, "write=10")
+	v.WaitLine(t, v.Send(t, "write"), "write=10")
 	pid := v.QemuPID()
 	for range 3 {
 		l.DeleteTree(t)
@@ -486,5 +487,5 @@ func TestADiskThatChangedOnItsWayIsFoundAndTheOldOneKept(t *testing.T) {
 	}
 	v.stayed(t, pid)
 	v.jobless(t)
-	waitFor(t, "the keeper ends by itself", func() bool { return !holdings(t, l).Running })
+	patience.Wait(t, "the keeper ends by itself", func() bool { return !holdings(t, l).Running })
 }

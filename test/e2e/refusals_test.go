@@ -16,7 +16,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/test/ground"
 	"github.com/os-rescue/os-rescue/test/lab"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // One guest, which no Nova made, and whose files are gone all the time: whatever
@@ -93,7 +95,7 @@ func domainJob(t *testing.T, l *lab.Lab, v *victim) {
 	defer pipe.Close()
 	dump := exec.Command("virsh", "--connect", "qemu:///system", "dump", "--live", "--memory-only", v.Name, path)
 	must(t, dump.Start())
-	waitFor(t, "the dump", func() bool {
+	patience.Wait(t, "the dump", func() bool {
 		out, err := lookVirsh(t, "domjobinfo", v.Name)
 		return err == nil && strings.Contains(out, "Dump")
 	})
@@ -258,6 +260,8 @@ func setRefcount(t *testing.T, v *victim, n uint16) {
 // system, and to somewhere on the same one.
 func symlinks(t *testing.T, v *victim) {
 	elsewhere, beside := filepath.Join(os.TempDir(), "elsewhere"), filepath.Join(lab.NovaDir, "beside")
+	nova, err := ground.UserID("nova")
+	must(t, err)
 	for _, outside := range []string{elsewhere, beside} {
 		t.Cleanup(func() { _ = os.RemoveAll(outside) })
 		write(t, filepath.Join(outside, "disk"), "precious")
@@ -275,7 +279,7 @@ func symlinks(t *testing.T, v *victim) {
 			must(t, os.MkdirAll(filepath.Dir(c.path), 0o755))
 			remove(t, c.path)
 			must(t, os.Symlink(c.target, c.path))
-			must(t, os.Lchown(c.path, 64060, 64060))
+			must(t, os.Lchown(c.path, nova, nova))
 			says(t, v.refused(t, "--instance", v.UUID, "--replace-existing").Error, c.path, "symlink")
 			if diff := cmp.Diff(before, [2]map[string]string{listing(t, elsewhere), listing(t, beside)}); diff != "" {
 				t.Errorf("what symlinks lead to was touched:\n%s", diff)

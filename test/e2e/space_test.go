@@ -8,9 +8,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/test/lab"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // Two guests with agents, on a file system that gets full.
@@ -20,8 +22,7 @@ func TestAFullFileSystemAndASilentAgentCostNothing(t *testing.T) {
 	v, w := guests[0], guests[1]
 	for _, g := range guests {
 		g.WaitAgent(t)
-		g.Send(t, "fill 16")
-		g.WaitLine(t, "fill payload")
+		g.WaitLine(t, g.Send(t, "fill 16"), "fill payload")
 	}
 	l.DeleteTree(t)
 
@@ -41,7 +42,7 @@ func TestAFullFileSystemAndASilentAgentCostNothing(t *testing.T) {
 	t.Run("one that QEMU paused for an I/O error is left alone", func(t *testing.T) {
 		filler := fill(t, lab.NovaDir, 0)
 		v.Send(t, "fill 24")
-		waitFor(t, "QEMU pauses the guest", func() bool {
+		patience.Wait(t, "QEMU pauses the guest", func() bool {
 			return strings.Contains(l.Virsh(t, "domstate", v.Name, "--reason"), "I/O error")
 		})
 		remove(t, filler)
@@ -53,7 +54,7 @@ func TestAFullFileSystemAndASilentAgentCostNothing(t *testing.T) {
 		l.Virsh(t, "resume", v.Name)
 		v.unharmed(t)
 		v.Verify(t)
-		waitFor(t, "the other guest runs", func() bool { // it may have run into the full file system too
+		patience.Wait(t, "the other guest runs", func() bool { // it may have run into the full file system too
 			if w.State(t) == "paused" {
 				l.Virsh(t, "resume", w.Name)
 			}
@@ -162,20 +163,24 @@ func oneByOne(t *testing.T, l *lab.Lab, guests []*victim) {
 	}
 }
 
+// seconds is a time for a test's own waiting, as an argument.
+func seconds(d time.Duration) string { return fmt.Sprint(int(patience.Of(d).Seconds())) }
+
 // hangingAgent stops the agent in the guest, where it does not answer any more.
 func hangingAgent(t *testing.T, l *lab.Lab, v *victim) {
 	v.WaitAgent(t)
 	l.Virsh(t, "qemu-agent-command", v.Name, `{"execute":"guest-exec","arguments":{"path":"/bin/busybox","arg":["sh","-c","sleep 1; kill -STOP $PPID"]}}`)
-	waitFor(t, "the agent is silent", func() bool {
-		out, err := lookVirsh(t, "qemu-agent-command", "--timeout", "1", v.Name, `{"execute":"guest-ping"}`)
+	patience.Wait(t, "the agent is silent", func() bool {
+		out, err := lookVirsh(t, "qemu-agent-command", "--timeout", seconds(3*time.Second), v.Name, `{"execute":"guest-ping"}`)
 		return err != nil && strings.Contains(out, "agent")
 	})
 	l.DeleteTree(t)
 	r := runEnv(t, l, []string{"OS_RESCUE_FREEZE_TIMEOUT=2s"}, 0, rescueArgs("--instance", v.UUID)...)
 	got := of(t, report(t, r), v)
 	for _, step := range got.Steps {
-		if limit := 10.0; step.Name == "freeze" && step.Seconds > limit {
-			t.Errorf("the freeze took %.1f s with a limit of 2 s and 5 s for the agent to be in step", step.Seconds)
+		// 2 s, and 5 s for the agent to be in step.
+		if limit := patience.Of(10 * time.Second).Seconds(); step.Name == "freeze" && step.Seconds > limit {
+			t.Errorf("the freeze took %.1f s, want at most %.1f", step.Seconds, limit)
 		}
 	}
 	if !slices.ContainsFunc(got.Steps, func(s recover.StepReport) bool { return s.Name == "freeze" }) {

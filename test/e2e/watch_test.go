@@ -5,16 +5,18 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/test/lab"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // Nova stops an instance that it believes to be off about 15 s after its domain
 // ended. A process of nova-compute's name and a destroy stand in for it here; the
 // real one is in test/openstack.
 func TestADomainThatNovaStopsAgainIsStartedOnceMore(t *testing.T) {
-	v, p := watched(t, "25s")
+	v, p := watched(t, 40*time.Second)
 	v.isBack(t, 1)
 	v.Destroy(t)
 	v.isBack(t, 1)
@@ -33,7 +35,7 @@ func TestADomainThatNovaStopsAgainIsStartedOnceMore(t *testing.T) {
 // When Nova has it as stopped, it ends whatever libvirt starts: that is said, and
 // is no success.
 func TestADomainThatNovaKeepsStoppingIsNoSuccess(t *testing.T) {
-	v, p := watched(t, "1m")
+	v, p := watched(t, 2*time.Minute)
 	v.isBack(t, 1)
 	v.Destroy(t)
 	v.isBack(t, 1)
@@ -52,8 +54,9 @@ func TestADomainThatNovaKeepsStoppingIsNoSuccess(t *testing.T) {
 	}
 }
 
-// watched starts an offline rescue of a guest beside a nova-compute.
-func watched(t *testing.T, limit string) (*victim, *lab.Process) {
+// watched starts an offline rescue of a guest beside a nova-compute, which watches
+// that guest so long: it must have booted within that time.
+func watched(t *testing.T, limit time.Duration) (*victim, *lab.Process) {
 	t.Helper()
 	l := lab.New(t, withFailpoints)
 	v := boot(t, l, lab.Spec{})
@@ -74,5 +77,5 @@ func watched(t *testing.T, limit string) (*victim, *lab.Process) {
 		_ = compute.Wait()
 	})
 	l.DeleteTree(t)
-	return v, l.StartCommand(t, []string{"OS_RESCUE_WATCH=" + limit}, "--all", "--offline", "--yes", "--output", "json")
+	return v, l.StartCommand(t, []string{"OS_RESCUE_WATCH=" + patience.Of(limit).String()}, "--all", "--offline", "--yes", "--output", "json")
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/os-rescue/os-rescue/test/ground"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // Result is how a command ended.
@@ -110,7 +111,7 @@ func At(t T, point string, start func(env []string) *Process, do func()) Result 
 		t.Fatalf("lab: %v", err)
 	}
 	p := start([]string{"OS_RESCUE_FAILPOINT=" + point + "=exec:" + filepath.Join(dir, "wait")})
-	err = retry(5*time.Minute, func() error {
+	err = patience.Retry(func() error {
 		select {
 		case <-p.done:
 			return nil
@@ -154,7 +155,7 @@ func (p *Process) Wait(t T) Result {
 	t.Helper()
 	select {
 	case <-p.done:
-	case <-time.After(5 * time.Minute):
+	case <-time.After(patience.Of(5 * time.Minute)):
 		_ = p.cmd.Process.Kill()
 		t.Fatalf("lab: os-rescue %s does not end:\n%s", strings.Join(p.cmd.Args[1:], " "), p.stderr.String())
 	}

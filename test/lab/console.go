@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // Boot is what a guest said from one boot to the next.
@@ -40,6 +42,31 @@ func ParseConsole(r io.Reader) []Boot {
 		}
 		boots = parseLine(boots, line)
 	}
+}
+
+// Mark is a point in what a guest says: so many lines for the lab came before it.
+type Mark int
+
+// markOf is the point after all that was said.
+func markOf(boots []Boot) Mark {
+	lines := 0
+	for _, boot := range boots {
+		lines += len(boot.Lines)
+	}
+	return Mark(lines)
+}
+
+// lineAfter returns the first line after a mark that begins so.
+func lineAfter(boots []Boot, mark Mark, prefix string) (string, bool) {
+	for _, boot := range boots {
+		for _, line := range boot.Lines {
+			if mark <= 0 && strings.HasPrefix(line, prefix) {
+				return line, true
+			}
+			mark--
+		}
+	}
+	return "", false
 }
 
 // parseLine adds one line to what the guest said before.
@@ -161,7 +188,7 @@ func (c *console) snapshot() ([]Boot, <-chan struct{}) {
 
 // send gives the guest one line.
 func (c *console) send(line string) error {
-	return retry(patience, func() error {
+	return patience.Retry(func() error {
 		c.mu.Lock()
 		connection := c.connection
 		c.mu.Unlock()
@@ -174,8 +201,8 @@ func (c *console) send(line string) error {
 }
 
 // wait returns the first of the states of the console that ok accepts.
-func (c *console) wait(limit time.Duration, ok func([]Boot) bool) ([]Boot, bool) {
-	deadline := time.After(limit)
+func (c *console) wait(ok func([]Boot) bool) ([]Boot, bool) {
+	deadline := time.After(patience.Limit())
 	for {
 		boots, changed := c.snapshot()
 		if ok(boots) {

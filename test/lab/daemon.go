@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"syscall"
 	"time"
+
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // daemon is a child of the lab that serves on a socket.
@@ -36,7 +38,7 @@ func startDaemon(ctx context.Context, socket, name string, args ...string) (*dae
 		close(d.done)
 	}()
 	var dialer net.Dialer
-	err := retry(patience, func() error {
+	err := patience.Retry(func() error {
 		select {
 		case <-d.done:
 			return nil
@@ -72,7 +74,7 @@ func (d *daemon) stop(signal syscall.Signal) error {
 	select {
 	case <-d.done:
 		return nil
-	case <-time.After(patience):
+	case <-time.After(patience.Limit()):
 		return fmt.Errorf("lab: %s does not end", d.name)
 	}
 }

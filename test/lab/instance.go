@@ -12,12 +12,12 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/test/ground"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // Spec says what an instance is like. The zero value is what Nova makes of a
@@ -335,12 +335,15 @@ func (i *Instance) QemuPID() int {
 }
 
 // Send gives the guest a command: poweroff, reboot, write (start the writer),
-// quiet (stop it), verify, fill MIB. It does not wait for the answer.
-func (i *Instance) Send(t T, command string) {
+// quiet (stop it), verify, fill MIB. It does not wait for the answer, which comes
+// after the mark that it returns.
+func (i *Instance) Send(t T, command string) Mark {
 	t.Helper()
+	mark := markOf(i.Boots())
 	if err := i.console.send(command); err != nil {
 		t.Fatalf("lab: tell %s to %s: %v", i.Name, command, err)
 	}
+	return mark
 }
 
 // PowerOff lets the guest power itself off, and waits until the domain is shut
@@ -356,7 +359,7 @@ func (i *Instance) PowerOff(t T) {
 // knows it.
 func (i *Instance) WaitGone(t T) {
 	t.Helper()
-	err := retry(patience, func() error {
+	err := patience.Retry(func() error {
 		if pid := i.QemuPID(); pid != 0 {
 			return fmt.Errorf("lab: QEMU %d of %s is still there", pid, i.Name)
 		}
@@ -414,20 +417,13 @@ func (i *Instance) WaitBoot(t T, number int) Boot {
 	return boots[len(boots)-1]
 }
 
-// WaitLine waits until the guest has said a line that begins so in this boot,
-// and returns the last such line.
-func (i *Instance) WaitLine(t T, prefix string) (line string) {
+// WaitLine waits until the guest has said, after a mark, a line that begins so, and
+// returns the first such line.
+func (i *Instance) WaitLine(t T, after Mark, prefix string) (line string) {
 	t.Helper()
-	i.wait(t, fmt.Sprintf("%q", prefix), func(boots []Boot) bool {
-		if len(boots) == 0 {
-			return false
-		}
-		for _, l := range boots[len(boots)-1].Lines {
-			if strings.HasPrefix(l, prefix) {
-				line = l
-			}
-		}
-		return line != ""
+	i.wait(t, fmt.Sprintf("%q", prefix), func(boots []Boot) (found bool) {
+		line, found = lineAfter(boots, after, prefix)
+		return found
 	})
 	return line
 }
@@ -435,18 +431,7 @@ func (i *Instance) WaitLine(t T, prefix string) (line string) {
 // Verify has the running guest compare its payload, and fails the test if it is bad.
 func (i *Instance) Verify(t T) {
 	t.Helper()
-	count := func(boots []Boot) (n int) {
-		for _, l := range boots[len(boots)-1].Lines {
-			if strings.HasPrefix(l, "verify ") {
-				n++
-			}
-		}
-		return n
-	}
-	before := count(i.Boots())
-	i.Send(t, "verify")
-	i.wait(t, "its verdict on its payload", func(boots []Boot) bool { return count(boots) > before })
-	if line := i.WaitLine(t, "verify "); !strings.HasPrefix(line, "verify payload=ok") {
+	if line := i.WaitLine(t, i.Send(t, "verify"), "verify "); !strings.HasPrefix(line, "verify payload=ok") {
 		t.Fatalf("lab: %s says: %s", i.Name, line)
 	}
 }
@@ -454,7 +439,7 @@ func (i *Instance) Verify(t T) {
 // WaitAgent waits until the guest's agent answers. It starts after the guest is ready.
 func (i *Instance) WaitAgent(t T) {
 	t.Helper()
-	err := retry(patience, func() error {
+	err := patience.Retry(func() error {
 		_, err := virsh(t.Context(), "qemu-agent-command", i.Name, `{"execute":"guest-ping"}`)
 		return err
 	})
@@ -465,9 +450,9 @@ func (i *Instance) WaitAgent(t T) {
 
 func (i *Instance) wait(t T, what string, ok func([]Boot) bool) []Boot {
 	t.Helper()
-	boots, found := i.console.wait(patience, ok)
+	boots, found := i.console.wait(ok)
 	if !found {
-		t.Fatalf("lab: %s never came to %s in %s; its last words:\n%s", i.Name, what, patience.Round(time.Second), i.console.tail(20))
+		t.Fatalf("lab: %s never came to %s in %s; its last words:\n%s", i.Name, what, patience.Limit(), i.console.tail(20))
 	}
 	return boots
 }

@@ -12,11 +12,11 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/test/ground"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // The paths of the lab: the defaults of Nova and libvirt on Debian.
@@ -25,10 +25,6 @@ const (
 	InstancesDir = NovaDir + "/instances"
 	BaseDir      = InstancesDir + "/_base"
 )
-
-// patience is how long the lab waits for anything, on a machine that may be
-// busy with other things. Nothing normally takes more than a few seconds.
-const patience = 2 * time.Minute
 
 // T is what the lab needs of a *testing.T or *testing.B.
 type T interface {
@@ -215,7 +211,7 @@ func (l *Lab) stop() error {
 	var errs []error
 	dirs := append([]string{NovaDir}, mountsOfLab...)
 	for _, dir := range dirs {
-		errs = append(errs, retry(10*time.Second, func() error { return unmountAll(dir) }))
+		errs = append(errs, patience.Retry(func() error { return unmountAll(dir) }))
 	}
 	return errors.Join(errs...)
 }
@@ -340,18 +336,6 @@ func moduleRoot() (string, error) {
 		if dir == "/" {
 			return "", errors.New("lab: no go.mod above the working directory: run it inside the source tree")
 		}
-	}
-}
-
-// retry calls f until it succeeds or the time is over, and returns its last error.
-func retry(limit time.Duration, f func() error) error {
-	deadline := time.Now().Add(limit)
-	for {
-		err := f()
-		if err == nil || time.Now().After(deadline) {
-			return err
-		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/test/ground"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 func TestMain(m *testing.M) { Main(m) }
@@ -57,9 +58,9 @@ func TestGuestTellsWhetherItLostAnything(t *testing.T) {
 	if diff := cmp.Diff(map[string]string{"vdb": "new", "vdc": "new", "vdd": "new"}, first.Disks); diff != "" {
 		t.Errorf("the further disks (-want +got):\n%s", diff)
 	}
-	guest.Send(t, "write")
+	asked := guest.Send(t, "write")
 	guest.WaitBeat(t, 2)
-	guest.WaitLine(t, "write=")
+	guest.WaitLine(t, asked, "write=")
 
 	said := guest.LastBeat()
 	guest.Destroy(t)
@@ -266,7 +267,7 @@ func TestAKilledProgramLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // killed
-	err = retry(patience, func() error {
+	err = patience.Retry(func() error {
 		if left := append(daemons(), loops()...); len(left) > 0 {
 			return fmt.Errorf("left over: %q", left)
 		}

@@ -2,11 +2,13 @@ package systemd
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
+
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // T is what this package needs of a *testing.T or *testing.B.
@@ -62,14 +64,14 @@ func Show(t T, unit, property string) string {
 // WaitFor waits until a property of a unit has that value.
 func WaitFor(t T, unit, property, value string) {
 	t.Helper()
-	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
-		got := Show(t, unit, property)
-		if got == value {
-			return
+	err := patience.Retry(func() error {
+		if got := Show(t, unit, property); got != value {
+			return fmt.Errorf("%s of %s is %q, not %q", property, unit, got, value)
 		}
-		if time.Since(start) > readyLimit {
-			t.Fatalf("%s of %s is %q, not %q", property, unit, got, value)
-		}
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, Log())
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover/keeper"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // stateDir is the guard's: where the unit says.
@@ -233,11 +234,11 @@ func TestTheGuardsSandboxLetsItDoItsWork(t *testing.T) {
 	do(t, unix.Mount("tmpfs", later, "tmpfs", 0, ""), os.WriteFile(later+"/new", []byte("mounted later"), 0o644))
 	defer func() { _ = unix.Unmount(later, unix.MNT_DETACH) }()
 	do(t, syscall.Kill(mainPID(t), syscall.SIGHUP))
-	for found = (findings{}); found.Keeper == 0; {
-		if text, err := os.ReadFile(stateDir + "/found"); err == nil {
-			_ = json.Unmarshal(text, &found)
-		}
-	}
+	found = findings{}
+	patience.Wait(t, "what it finds now", func() bool {
+		text, err := os.ReadFile(stateDir + "/found")
+		return err == nil && json.Unmarshal(text, &found) == nil && found.Keeper != 0
+	})
 	if found.Read[later+"/new"] != "mounted later" {
 		t.Errorf("of what was mounted later it read %q", found.Read[later+"/new"])
 	}

@@ -13,11 +13,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/test/ground"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // stageVariable tells the program which of its lives it is in.
@@ -26,9 +26,6 @@ const (
 	stageInit     = "init"
 	stageInside   = "inside"
 )
-
-// readyLimit is how long systemd may take to start, on a machine that may be busy.
-const readyLimit = 2 * time.Minute
 
 // Main runs a package's tests under systemd, and exits. Use it as the body of
 // TestMain.
@@ -173,15 +170,16 @@ func Become(variables ...string) error {
 // WaitReady returns when systemd has started.
 func WaitReady() error {
 	unix.CloseOnExec(exitFD)
-	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+	err := patience.Retry(func() error {
 		out, err := exec.Command("systemctl", "is-system-running").CombinedOutput() //nolint:noctx // it is short
 		state := strings.TrimSpace(string(out))
 		if state == "running" {
 			return nil
 		}
-		if time.Since(start) > readyLimit {
-			log, _ := os.ReadFile(logFile)
-			return fmt.Errorf("systemd has not started: %s %w\n%s", state, err, log)
-		}
+		return fmt.Errorf("%s: %w", state, err)
+	})
+	if err != nil {
+		return fmt.Errorf("systemd has not started: %w\n%s", err, Log())
 	}
+	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/keeper"
 	"github.com/os-rescue/os-rescue/test/lab"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 	"github.com/os-rescue/os-rescue/test/systemd"
 )
 
@@ -69,16 +70,18 @@ func guarded(t *testing.T) recover.GuardStatus {
 
 func await(t *testing.T, what string, ok func(recover.GuardStatus) bool) recover.GuardStatus {
 	t.Helper()
-	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		s := guarded(t)
-		if ok(s) {
-			return s
-		}
-		if time.Now().After(end) {
+	var s recover.GuardStatus
+	defer func() {
+		if t.Failed() {
 			data, _ := json.MarshalIndent(s, "", " ")
-			t.Fatalf("%s: not in two minutes: %s\n%s", what, data, systemd.Log())
+			t.Logf("the guard says %s", data)
 		}
-	}
+	}()
+	patience.Wait(t, what, func() bool {
+		s = guarded(t)
+		return ok(s)
+	})
+	return s
 }
 
 // deleted is a file that was deleted while the guard held it.
@@ -167,11 +170,9 @@ func TestTheGuardLosesNoFileInTenRestarts(t *testing.T) {
 			_, err := fmt.Sscan(pid, &main)
 			must(t, err)
 			must(t, syscall.Kill(main, syscall.SIGKILL))
-			for end := time.Now().Add(time.Minute); systemd.Show(t, unit, "MainPID") == pid || systemd.Show(t, unit, "ActiveState") != "active"; time.Sleep(50 * time.Millisecond) {
-				if time.Now().After(end) {
-					t.Fatalf("it does not come back after kill -9:\n%s", systemd.Log())
-				}
-			}
+			patience.Wait(t, "its return after kill -9", func() bool {
+				return systemd.Show(t, unit, "MainPID") != pid && systemd.Show(t, unit, "ActiveState") == "active"
+			})
 		} else {
 			systemd.Ctl(t, "restart", unit)
 		}
@@ -229,16 +230,15 @@ func TestTheGuardLosesNoFileInTenRestarts(t *testing.T) {
 func TestTheGuardTellsSystemdThatItLives(t *testing.T) {
 	l := lab.New(t, lab.Options{BuildFlags: []string{"-tags=failpoint"}})
 	l.Boot(t, lab.Spec{})
-	install(t, l, "WatchdogSec=6s")
+	watchdog := patience.Of(6 * time.Second)
+	install(t, l, fmt.Sprintf("WatchdogSec=%dms", watchdog.Milliseconds()))
 	systemd.Ctl(t, "start", unit)
 	await(t, "the first scan", func(s recover.GuardStatus) bool { return !s.Scanned.IsZero() })
 	pid := systemd.Show(t, unit, "MainPID")
-	for end := time.Now().Add(15 * time.Second); !strings.Contains(systemd.Show(t, unit, "StatusText"), "files held"); time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("its status is %q", systemd.Show(t, unit, "StatusText"))
-		}
-	}
-	time.Sleep(9 * time.Second)
+	patience.Wait(t, "a status that says what it holds", func() bool {
+		return strings.Contains(systemd.Show(t, unit, "StatusText"), "files held")
+	})
+	time.Sleep(watchdog * 3 / 2) // in which a guard that does not feed it would be started anew
 	if now := systemd.Show(t, unit, "MainPID"); now != pid {
 		t.Fatalf("it was restarted although it lives:\n%s", systemd.Log())
 	}
@@ -247,11 +247,7 @@ func TestTheGuardTellsSystemdThatItLives(t *testing.T) {
 	_, err := fmt.Sscan(pid, &main)
 	must(t, err)
 	must(t, syscall.Kill(main, syscall.SIGSTOP))
-	for end := time.Now().Add(time.Minute); systemd.Show(t, unit, "MainPID") == pid; time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("a guard that hangs is not started anew")
-		}
-	}
+	patience.Wait(t, "the guard that hangs is started anew", func() bool { return systemd.Show(t, unit, "MainPID") != pid })
 	if err := syscall.Kill(main, 0); !errors.Is(err, unix.ESRCH) {
 		t.Errorf("the one that hung: %v", err)
 	}
