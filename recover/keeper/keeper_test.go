@@ -20,6 +20,8 @@ import (
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // TestMain lets the test binary be a keeper, or a process that starts one.
@@ -235,13 +237,10 @@ func TestTheKeeperIsOutsideTheCgroupOfWhoStartedIt(t *testing.T) {
 	group, err := os.MkdirTemp(root, "os-rescue-test-")
 	must(t, err)
 	t.Cleanup(func() {
-		for range 500 { // a cgroup can go once the kernel has buried its last process
-			if err = os.Remove(group); err == nil {
-				return
-			}
-			time.Sleep(10 * time.Millisecond)
+		// A cgroup can go once the kernel has buried its last process.
+		if err := patience.Retry(func() error { return os.Remove(group) }); err != nil {
+			t.Error(err)
 		}
-		t.Error(err)
 	})
 	dir, file := stateDir(t), filepath.Join(t.TempDir(), "disk")
 	must(t, os.WriteFile(file, []byte("x"), 0o600))
@@ -664,7 +663,7 @@ func TestStartSaysWhyThereIsNoKeeper(t *testing.T) {
 			t.Errorf("%q: %v", command, err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience.Of(3*time.Second))
 	defer cancel()
 	_, err := Start(ctx, Options{Dir: dir, Command: []string{"/bin/false"}})
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "/bin/false: exit status 1") || !strings.Contains(err.Error(), logName) {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // limitVariable marks the process whose user may have few watches.
@@ -73,7 +75,7 @@ func empty(t *testing.T, fd int) {
 	t.Helper()
 	for start := time.Now(); ; time.Sleep(time.Millisecond) {
 		waiting, err := unix.IoctlGetInt(fd, unix.TIOCINQ) // FIONREAD
-		if err != nil || time.Since(start) > time.Minute {
+		if err != nil || time.Since(start) > patience.Limit() {
 			t.Fatal("the events are not read", err)
 		}
 		if waiting == 0 {
@@ -86,8 +88,8 @@ func wantSignal(t *testing.T, w *Watcher, what string) {
 	t.Helper()
 	select {
 	case <-w.C():
-	case <-time.After(time.Minute):
-		t.Fatalf("%s: nothing was heard for a minute", what)
+	case <-time.After(patience.Limit()):
+		t.Fatalf("%s: nothing was heard in time", what)
 	}
 }
 
@@ -330,7 +332,7 @@ func TestCloseEndsTheReader(t *testing.T) {
 		select {
 		case err := <-done:
 			do(t, err)
-		case <-time.After(time.Minute):
+		case <-time.After(patience.Limit()):
 			t.Fatal("Close waits for an event")
 		}
 	}
