@@ -23,13 +23,13 @@ import (
 type app struct {
 	sys    system
 	stderr *console.Stderr
-	stdin  *bufio.Reader // the answers of a person
-	began  bool          // the command line was understood
+	stdin  *bufio.Reader // a person's answers
+	began  bool          // cobra understood the command line
 
-	// endings has the commands that end with exit codes of their own.
+	// endings are of the commands that have exit codes of their own.
 	endings map[*cobra.Command]ending
 
-	reload atomic.Pointer[func()] // what SIGHUP means to a daemon; nil: to stop
+	reload atomic.Pointer[func()] // called at SIGHUP; nil: SIGHUP stops the program
 
 	configFile string
 	output     string
@@ -37,9 +37,9 @@ type app struct {
 	quiet      bool
 }
 
-// ending turns the error of a call, nil if there was none, into the one that the
-// call ends with. cmd is the command that ran: the root command when cobra did not
-// understand the command line.
+// ending turns the error of a call, or nil, into the error by which the call ends.
+// cmd is the command that ran, or the root command if cobra did not understand the
+// command line.
 type ending func(cmd *cobra.Command, err error) error
 
 // run carries out one call and returns its exit code.
@@ -69,7 +69,7 @@ func run(sys system) int {
 	return exitCode(err)
 }
 
-// daemon is what SIGHUP means to a daemon; nil for all others.
+// daemon returns the function that a daemon calls at SIGHUP; nil if this is none.
 func (a *app) daemon() func() {
 	if reload := a.reload.Load(); reload != nil {
 		return *reload
@@ -77,7 +77,7 @@ func (a *app) daemon() func() {
 	return nil
 }
 
-// say writes one line for a person to standard error, whatever it is made of.
+// say writes text to standard error as one line.
 func (a *app) say(format string, args ...any) {
 	var lines []string
 	for _, line := range strings.Split(fmt.Sprintf(format, args...), "\n") {
@@ -88,26 +88,26 @@ func (a *app) say(format string, args ...any) {
 	_, _ = fmt.Fprintln(a.stderr, console.Clean(strings.Join(lines, "; ")))
 }
 
-// usageError is an error of cobra's: a flag or a command that is not there.
+// usageError is an error of cobra: an unknown flag or command.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() []error { return []error{e.error, recover.ErrUsage} }
 
-// opened is what a command works with.
+// opened is an engine that is ready for a command.
 type opened struct {
 	engine
 	config config.Config
 	close  func()
 }
 
-// open checks that this is root, reads the configuration, puts the logger into
-// the context, and makes the engine. What checks say of the configuration comes
-// before anything is connected to. The caller calls close.
+// open checks that the user is root, reads the configuration, puts the logger into
+// the context and makes the engine. The checks of the configuration run before
+// anything is connected. The caller calls close.
 func (a *app) open(cmd *cobra.Command, libvirt bool, checks ...func(config.Config) error) (context.Context, opened, error) {
 	return a.openAs(cmd, connection{libvirt: libvirt}, checks...)
 }
 
-// openAs is open for a connection of a kind.
+// openAs is open for a certain kind of connection.
 func (a *app) openAs(cmd *cobra.Command, kind connection, checks ...func(config.Config) error) (context.Context, opened, error) {
 	ctx := cmd.Context()
 	if !a.sys.isRoot {
@@ -138,7 +138,7 @@ func (a *app) loadConfig(cmd *cobra.Command) (config.Config, error) {
 	})
 }
 
-// globalFlags are the flags given that say where things are.
+// globalFlags returns those of the given flags that a child process needs.
 func globalFlags(cmd *cobra.Command) []string {
 	var given []string
 	for _, name := range []string{"config", "libvirt-uri"} {
@@ -149,7 +149,7 @@ func globalFlags(cmd *cobra.Command) []string {
 	return given
 }
 
-// flagOf names the flag of a command that sets a key of the configuration.
+// flagOf returns the flags of a command that set keys of the configuration.
 func flagOf(cmd *cobra.Command) map[string]string {
 	flags := map[string]string{
 		"libvirt.uri": "libvirt-uri",
@@ -194,14 +194,14 @@ func (a *app) progress() recover.Progress {
 	return console.NewLines(a.stderr)
 }
 
-// colors is true when w is a terminal and nobody wants it plain
+// colors is true if w is a terminal and colours are not turned off
 // (https://no-color.org).
 func (a *app) colors(w io.Writer) bool {
 	_, ok := terminal(w)
 	return ok && !a.noColor && a.sys.env["NO_COLOR"] == "" && a.sys.env["TERM"] != "dumb"
 }
 
-// interactive is true when there is somebody to ask.
+// interactive is true if there is somebody to ask.
 func (a *app) interactive() bool {
 	_, ok := terminal(a.sys.stdin)
 	return ok || a.sys.interactive
@@ -218,8 +218,8 @@ func (a *app) text(cmd *cobra.Command, w io.Writer) render.Text {
 	return render.Text{Color: a.colors(w), Again: again}
 }
 
-// result writes a command's result to standard output: value as JSON, or as
-// what text writes.
+// result writes a command's result to standard output: value as JSON, or the text
+// that text writes.
 func (a *app) result(value any, text func(io.Writer) error) error {
 	var err error
 	if a.output == "json" {

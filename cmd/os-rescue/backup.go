@@ -10,7 +10,7 @@ func newBackup(a *app) *cobra.Command {
 	f := &runFlags{options: recover.Options{Offline: true}}
 	cmd := &cobra.Command{
 		Use:   "backup {--project NAME|ID | --instance UUID ... | --all} --to DIR",
-		Short: "Pause, copy, verify, let go on; destroys nothing",
+		Short: "Pause, copy, verify, continue; destroys nothing",
 		Long:  help("backup"),
 		Example: `  os-rescue backup --project shop --to /mnt/backup
   os-rescue backup --all --to /mnt/backup --keep-paused --yes`,
@@ -19,7 +19,7 @@ func newBackup(a *app) *cobra.Command {
 	}
 	f.addSelectors(cmd, "every instance of this host")
 	f.addRun(cmd)
-	cmd.Flags().StringVar(&f.options.BackupDir, "to", "", "the `directory` to write to; made if it is not there")
+	cmd.Flags().StringVar(&f.options.BackupDir, "to", "", "the `directory` to write to; created if missing")
 	cmd.Flags().BoolVar(&f.options.KeepPaused, "keep-paused", false, "leave the guests paused")
 	f.needs(cmd, "to")
 	return cmd

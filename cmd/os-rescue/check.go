@@ -18,12 +18,12 @@ import (
 
 const (
 	checkTimeout = 10 * time.Second
-	// checkGrace is for a check that has come to its end, to say what it found out
-	// until then.
+	// checkGrace is how long a check whose time is over may take to report what it
+	// has found so far.
 	checkGrace = 500 * time.Millisecond
 )
 
-// check is one call of "os-rescue check". Whatever happens to it ends in a level.
+// check is one call of "os-rescue check". Every outcome of it is a level.
 type check struct {
 	a          *app
 	options    recover.CheckOptions
@@ -37,7 +37,7 @@ func newCheck(a *app) *cobra.Command {
 	c := &check{a: a}
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Say how this host is, for cron and monitoring; changes nothing",
+		Short: "Report this host's health, for cron and monitoring; changes nothing",
 		Long:  help("check"),
 		Example: `  os-rescue check
   os-rescue check --require-guard --warning-held 50GiB --critical-held 200GiB
@@ -53,21 +53,21 @@ func newCheck(a *app) *cobra.Command {
 	}
 	a.endings[cmd] = c.end
 	f := cmd.Flags()
-	f.IntVar(&c.options.Warning, "warning", 1, "WARNING from this `number` of instances with lost files on")
-	f.IntVar(&c.options.Critical, "critical", 1, "CRITICAL from this `number` of instances with lost files on")
+	f.IntVar(&c.options.Warning, "warning", 1, "WARNING at this `number` of instances with lost files")
+	f.IntVar(&c.options.Critical, "critical", 1, "CRITICAL at this `number` of instances with lost files")
 	f.Var((*byteSize)(&c.options.WarningHeld), "warning-held",
-		"WARNING when deleted files that are still open take more `bytes` than this, like 50GiB; 0 is no limit")
+		"WARNING when deleted files that are still open take more than this many `bytes`, like 50GiB; 0 is no limit")
 	f.Var((*byteSize)(&c.options.CriticalHeld), "critical-held",
-		"CRITICAL when they take more `bytes` than this; 0 is no limit")
+		"CRITICAL when they take more than this many `bytes`; 0 is no limit")
 	f.DurationVar(&c.options.MaxAge, "max-age", recover.DefaultCheckMaxAge, "how old the guard's last scan may be")
 	f.BoolVar(&c.options.RequireGuard, "require-guard", false, "WARNING when no guard runs on this host")
-	f.DurationVar(&c.timeout, "timeout", checkTimeout, "UNKNOWN when it takes longer")
+	f.DurationVar(&c.timeout, "timeout", checkTimeout, "UNKNOWN when the check takes longer")
 	f.StringVar(&c.prometheus, "prometheus", "", "also write the result to this `file`, for node_exporter's textfile collector")
 	return cmd
 }
 
-// run makes the check. It ends in time whatever hangs: monitoring kills what does
-// not, and knows nothing then.
+// run makes the check. It ends in time even if something hangs: monitoring kills a
+// plugin that does not, and then knows nothing.
 func (c *check) run(cmd *cobra.Command) error {
 	switch o := c.options; {
 	case c.timeout <= 0 || o.MaxAge <= 0:
@@ -75,7 +75,7 @@ func (c *check) run(cmd *cobra.Command) error {
 	case o.Warning < 1 || o.Critical < 1:
 		return fmt.Errorf("%w: --warning and --critical must be 1 or more", recover.ErrUsage)
 	case o.Warning > o.Critical:
-		return fmt.Errorf("%w: --warning %d would come after --critical %d: raise that too", recover.ErrUsage, o.Warning, o.Critical)
+		return fmt.Errorf("%w: --warning %d is above --critical %d: raise --critical too", recover.ErrUsage, o.Warning, o.Critical)
 	case o.CriticalHeld > 0 && o.WarningHeld > o.CriticalHeld:
 		return fmt.Errorf("%w: --warning-held is more than --critical-held", recover.ErrUsage)
 	}
@@ -103,12 +103,13 @@ func (c *check) run(cmd *cobra.Command) error {
 		case <-done:
 			done, late = nil, time.After(checkGrace)
 		case <-late:
-			return fmt.Errorf("it was not done in %s: %w", c.timeout, context.Cause(ctx))
+			return fmt.Errorf("the check did not finish within %s: %w", c.timeout, context.Cause(ctx))
 		}
 	}
 }
 
-// look asks the engine. libvirt is connected to only when the guard does not do.
+// look asks the engine. It connects to libvirt only if the guard's answer is not
+// enough.
 func (c *check) look(cmd *cobra.Command) (recover.CheckReport, error) {
 	ctx, e, err := c.a.open(cmd, false)
 	if err != nil {
@@ -125,8 +126,8 @@ func (c *check) look(cmd *cobra.Command) (recover.CheckReport, error) {
 	})
 }
 
-// end says what the check found, or what it ended with, and ends with that level's
-// exit code. After --help there is neither.
+// end writes what the check found, or the error by which it ended, and returns the
+// error with the level's exit code. --help writes nothing more.
 func (c *check) end(cmd *cobra.Command, err error) error {
 	if err == nil && c.report == nil {
 		return levelError(recover.CheckUnknown)
@@ -152,7 +153,7 @@ func (c *check) end(cmd *cobra.Command, err error) error {
 	return levelError(c.report.Level)
 }
 
-// levelError is what a check ends with that has written its result; nil for OK.
+// levelError ends a check that has written its result; nil for OK.
 func levelError(level recover.CheckLevel) error {
 	if level == recover.CheckOK {
 		return nil
@@ -160,7 +161,7 @@ func levelError(level recover.CheckLevel) error {
 	return &exitError{code: level.Code(), text: "the level is " + string(level), told: true}
 }
 
-// byteSize is a flag's number of bytes, with a unit if there is one.
+// byteSize is the value of a flag in bytes, given with or without a unit.
 type byteSize int64
 
 // Set is part of pflag.Value.

@@ -45,7 +45,7 @@ func TestTheExitCodeOfACheckIsItsLevel(t *testing.T) {
 	}
 }
 
-func TestNoErrorOfACheckIsAnythingButUnknown(t *testing.T) {
+func TestEveryErrorOfACheckIsUnknown(t *testing.T) {
 	config := filepath.Join(t.TempDir(), "bad.yaml")
 	if err := os.WriteFile(config, []byte("no_such_key: 1\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -59,7 +59,7 @@ func TestNoErrorOfACheckIsAnythingButUnknown(t *testing.T) {
 		"check --warning":                           "needs an argument",
 		"check --warning 0":                         "must be 1 or more",
 		"check --critical -1":                       "must be 1 or more",
-		"check --warning 2":                         "--warning 2 would come after --critical 1",
+		"check --warning 2":                         "--warning 2 is above --critical 1",
 		"check --critical many":                     "invalid argument",
 		"check --warning-held lots":                 "a number of bytes",
 		"check --warning-held 9EiB":                 "a number of bytes",
@@ -145,7 +145,7 @@ func TestACheckEndsWhenItsTimeIsOverAndWhenItIsStopped(t *testing.T) {
 		return recover.CheckReport{}, nil
 	}}
 	o := do(t, f, call{args: "check --timeout 20ms"})
-	if o.code != 3 || !strings.Contains(o.out, "OS-RESCUE UNKNOWN: it was not done in 20ms") {
+	if o.code != 3 || !strings.Contains(o.out, "OS-RESCUE UNKNOWN: the check did not finish within 20ms") {
 		t.Errorf("exit %d, %q", o.code, o.out)
 	}
 	signals := make(chan os.Signal, 1)

@@ -10,10 +10,10 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// consent returns nil when the operator agrees to what the plan does to running
-// guests: with yes, or by typing it when asked. A plan that disturbs no guest
-// needs none. errNoConsent when there is nobody to ask, errDeclined for any
-// other answer, and the context's cause when it ends first.
+// consent returns nil if the operator agrees to what the plan does to running
+// guests, by the flag yes or by typing it. A plan that disturbs no guest needs no
+// consent. errNoConsent if there is nobody to ask, errDeclined for any other
+// answer, and the context's cause if it ends first.
 func consent(ctx context.Context, plan recover.Plan, yes, interactive bool, in *bufio.Reader, ask func()) error {
 	disruptive := plan.Disruptive()
 	if len(disruptive) == 0 || yes {
@@ -26,13 +26,13 @@ func consent(ctx context.Context, plan recover.Plan, yes, interactive bool, in *
 	return agreed(ctx, in)
 }
 
-// nobodyToAsk is errNoConsent for what a command would do.
+// nobodyToAsk returns errNoConsent with what the command would do.
 func nobodyToAsk(does string) error {
 	return fmt.Errorf("%w: %s: add --yes, or run it on a terminal. Nothing was changed", errNoConsent, does)
 }
 
-// agreed waits for an answer. It returns nil when that is yes, errDeclined for
-// any other, and the context's cause when it ends first.
+// agreed waits for an answer. It returns nil for yes, errDeclined for any other
+// answer, and the context's cause if it ends first.
 func agreed(ctx context.Context, in *bufio.Reader) error {
 	answer := make(chan string, 1)
 	go func() { // a read can't be interrupted; the process ends soon in any case
@@ -50,10 +50,9 @@ func agreed(ctx context.Context, in *bufio.Reader) error {
 	}
 }
 
-// disturbance names what a plan does to which guests: to suspend one for a moment
-// is less than to destroy it.
+// disturbance says what a plan does to which guests, the worst first.
 func disturbance(plans []recover.InstancePlan) string {
-	const suspends, disrupts, reboots = "it suspends, for a moment, ", "it pauses, destroys or starts ", "it reboots "
+	const suspends, disrupts, reboots = "it briefly suspends ", "it pauses, destroys or starts ", "it reboots "
 	names := map[string][]string{}
 	for _, p := range plans {
 		does := disrupts

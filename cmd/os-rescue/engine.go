@@ -10,7 +10,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// engine is what the commands use of recover.Engine.
+// engine has the methods of recover.Engine that the commands use.
 type engine interface {
 	Scan(ctx context.Context) (recover.Report, error)
 	Check(ctx context.Context, o recover.CheckOptions, scan func(context.Context) (recover.Report, error)) (recover.CheckReport, error)
@@ -27,14 +27,14 @@ type engine interface {
 	NewGuard(o recover.GuardOptions, shelf recover.Shelf, inherited []*os.File) (guard, error)
 }
 
-// guard is what the commands use of recover.Guard.
+// guard has the methods of recover.Guard that the commands use.
 type guard interface {
 	Run(ctx context.Context, ready func()) error
 	Configure(o recover.GuardOptions)
 	Status() recover.GuardStatus
 }
 
-// session is what the commands use of recover.Session.
+// session has the methods of recover.Session that the commands use.
 type session interface {
 	Plan() recover.Plan
 	Execute(ctx context.Context) (recover.RunReport, error)
@@ -42,18 +42,18 @@ type session interface {
 	Close()
 }
 
-// connector makes an engine. With libvirt false the engine only reads the state
-// directory, and libvirt may be down. The caller calls the returned function
-// when it is done.
+// connector makes an engine. Without libvirt the engine only reads the state
+// directory, and libvirt may be down. The caller calls the returned function at
+// the end.
 type connector func(ctx context.Context, c connection) (engine, func(), error)
 
-// connection is what an engine is made of.
+// connection has what an engine is made from.
 type connection struct {
 	config   config.Config
 	env      map[string]string
 	libvirt  bool
-	daemon   bool           // libvirt need not be up, and is not waited for
-	global   []string       // the flags that another os-rescue needs to be configured alike
+	daemon   bool           // libvirt may be down: nothing waits for it
+	global   []string       // the flags that give a child process the same configuration
 	logger   zerolog.Logger // for what outlives ctx
 	progress recover.Progress
 }

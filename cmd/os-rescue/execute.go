@@ -13,7 +13,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// execute plans a run, asks, carries it out, and writes its report.
+// execute plans a run, asks for consent, carries the run out and writes its report.
 func (a *app) execute(cmd *cobra.Command, command recover.Command, f *runFlags) error {
 	options, err := f.check()
 	if err != nil {
@@ -55,8 +55,7 @@ func (a *app) execute(cmd *cobra.Command, command recover.Command, f *runFlags) 
 	return a.carryOut(ctx, cmd, s, f.yes)
 }
 
-// carryOut asks for consent to what a session will do, lets it do it, and writes
-// what became of it.
+// carryOut asks for consent to a session's plan, executes it and writes the report.
 func (a *app) carryOut(ctx context.Context, cmd *cobra.Command, s session, yes bool) (err error) {
 	defer s.Close()
 	plan := s.Plan()
@@ -64,7 +63,7 @@ func (a *app) carryOut(ctx context.Context, cmd *cobra.Command, s session, yes b
 		return joined(err, s.Abandon(context.WithoutCancel(ctx)))
 	}
 	report, err := s.Execute(ctx)
-	a.stderr.Flush(time.Second) // where both are one terminal, the result comes last
+	a.stderr.Flush(time.Second) // on a terminal the result comes last
 	written := a.result(report, func(w io.Writer) error { return a.text(cmd, w).Run(w, report, plan.Options) })
 	switch {
 	case report.Interrupted:
@@ -75,8 +74,8 @@ func (a *app) carryOut(ctx context.Context, cmd *cobra.Command, s session, yes b
 	return joined(err, written)
 }
 
-// ask shows the plan on standard error, where a person sees it whatever becomes
-// of standard output.
+// ask shows the plan on standard error, so that a person sees it even if standard
+// output is redirected.
 func (a *app) ask(cmd *cobra.Command, plan recover.Plan) {
 	text := a.text(cmd, a.sys.stderr)
 	_ = text.Plan(a.stderr, plan) // a Stderr never fails
@@ -84,7 +83,7 @@ func (a *app) ask(cmd *cobra.Command, plan recover.Plan) {
 	a.stderr.Flush(time.Second)
 }
 
-// joined is errors.Join that leaves a single error as it is.
+// joined is errors.Join, but returns a single error as it is.
 func joined(a, b error) error {
 	if b == nil {
 		return a

@@ -24,7 +24,7 @@ const (
 type exitError struct {
 	code int
 	text string
-	told bool // the results have spelled it out already
+	told bool // the output has already said it
 }
 
 func (e *exitError) Error() string { return e.text }
@@ -38,13 +38,13 @@ type withCode int
 func (c withCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
 var (
-	// errUnrescued: the run's report, which was written, says which and why.
+	// errUnrescued: the report of the run says which instances, and why.
 	errUnrescued = &exitError{code: exitUnrescued, text: "not every instance was rescued", told: true}
-	// errUnknown: the scan could not look at every instance.
-	errUnknown = &exitError{code: exitUnrescued, text: "not every instance could be looked at", told: true}
-	// errInterrupted: the run was stopped by a signal.
+	// errUnknown: the scan could not examine every instance.
+	errUnknown = &exitError{code: exitUnrescued, text: "not every instance could be examined", told: true}
+	// errInterrupted: a signal stopped the run.
 	errInterrupted = &exitError{code: exitInterrupted, text: "interrupted", told: true}
-	// errDeclined: the operator was asked, and did not say yes.
+	// errDeclined: the operator was asked and did not answer yes.
 	errDeclined = &exitError{code: exitUnrescued, text: "not confirmed: nothing was changed"}
 	// errNoConsent: there is nobody to ask.
 	errNoConsent = &exitError{code: exitUsage, text: "this needs consent"}
@@ -54,8 +54,8 @@ var (
 	errOutput = &exitError{code: exitUnusable, text: "can't write the results"}
 )
 
-// exitCode is what the process ends with. An error is never 0. Of several joined
-// errors the first of these codes counts.
+// exitCode returns the exit code of the process. An error is never 0. Of several
+// joined errors the first code in this order counts.
 func exitCode(err error) int {
 	if err == nil {
 		return exitOK
@@ -70,8 +70,8 @@ func exitCode(err error) int {
 	return exitUnrescued
 }
 
-// kinds returns the errors of other packages, which have no exit code, that end
-// the process with this one.
+// kinds returns the errors of other packages that end the process with this exit
+// code.
 func kinds(code int) []error {
 	switch code {
 	case exitInterrupted:
@@ -92,7 +92,7 @@ func kinds(code int) []error {
 	return nil
 }
 
-// told is true for an error that the results have spelled out already.
+// told is true for an error that the output has already said.
 func told(err error) bool {
 	own, ok := err.(*exitError) //nolint:errorlint // wrapped, it says more
 	return ok && own.told

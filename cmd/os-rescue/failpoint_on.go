@@ -10,8 +10,8 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// failpoints returns what makes a run fail where OS_RESCUE_FAILPOINT says. ctx
-// is the run's: a signal that the process sends itself is waited for there.
+// failpoints returns a function that makes a run fail where OS_RESCUE_FAILPOINT
+// says. ctx is the run's: it ends when the process has sent itself a signal.
 func failpoints(ctx context.Context, env map[string]string) (func(point string), error) {
 	spec := env["OS_RESCUE_FAILPOINT"]
 	if spec == "" {
@@ -24,8 +24,8 @@ func failpoints(ctx context.Context, env map[string]string) (func(point string),
 	return func(point string) { set.Hit(ctx, point) }, nil
 }
 
-// undoCommand is none where OS_RESCUE_WITNESS says so: a test kills a run together
-// with the process that would undo it.
+// undoCommand returns nil if OS_RESCUE_WITNESS is "none": then a test can kill a run
+// that no process undoes.
 func undoCommand(env map[string]string, command []string) []string {
 	if env["OS_RESCUE_WITNESS"] == "none" {
 		return nil

@@ -12,22 +12,22 @@ import (
 // scanFunc is how a check scans the host.
 type scanFunc = func(context.Context) (recover.Report, error)
 
-// fake is an engine that answers what a test says, and keeps what it was asked.
+// fake is an engine that gives the answers of a test and records the calls.
 type fake struct {
 	report   recover.Report
 	plan     recover.Plan
 	result   recover.RunReport
 	runs     []recover.RunStatus
-	began    recover.Options // those of any run that is asked for
-	err      error           // of the method that does the command's work
+	began    recover.Options // of every run
+	err      error           // of the method that does the work of the command
 	execErr  error
 	runsErr  error
-	away     error // of every method that would ask Nova
+	away     error // of every method that asks Nova
 	wait     bool  // Execute waits until its context ends
 	executed func()
 	guarded  recover.GuardStatus
 	released []string
-	started  chan *fakeGuard // gets the guard that is made; nil: nobody waits for it
+	started  chan *fakeGuard // receives the guard that is made; nil: no test waits for it
 
 	check func(context.Context, recover.CheckOptions, scanFunc) (recover.CheckReport, error)
 

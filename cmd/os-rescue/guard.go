@@ -35,7 +35,7 @@ func newGuardRelease(a *app) *cobra.Command {
 	yes := false
 	cmd := &cobra.Command{
 		Use:     "release UUID",
-		Short:   "Let the guard's deleted files of an instance go: they are not needed any more",
+		Short:   "Make the guard release the deleted files of an instance",
 		Long:    help("guard-release"),
 		Example: `  os-rescue guard release 6f0c1f4e-3d53-4c9c-8a83-0d5b0c1f9a11`,
 		Args:    cobra.ExactArgs(1),
@@ -61,25 +61,26 @@ func newGuardRelease(a *app) *cobra.Command {
 				}
 				return e.GuardRelease(ctx, i.UUID)
 			}
-			return fmt.Errorf("%w: the guard holds no deleted files of an instance %s", recover.ErrNothingSelected, args[0])
+			return fmt.Errorf("%w: the guard holds no deleted files of instance %s", recover.ErrNothingSelected, args[0])
 		},
 	}
 	addYes(cmd, &yes)
 	return cmd
 }
 
-// mayRelease asks whether the deleted files of an instance may be lost.
+// mayRelease asks for consent to lose the deleted files of an instance.
 func (a *app) mayRelease(ctx context.Context, i recover.Incident, yes bool) error {
 	if yes {
 		return nil
 	}
 	if !a.interactive() {
-		return nobodyToAsk(fmt.Sprintf("what nobody else has open of the deleted files of %s would be gone for good", i.Domain))
+		return nobodyToAsk(fmt.Sprintf("the deleted files of %s that no other process has open would be gone for good", i.Domain))
 	}
 	for _, path := range i.Paths {
 		a.say("  %s", path)
 	}
-	a.say("The guard holds these deleted files of %s (%s). What nobody else has open is gone for good. Type yes to let them go:",
+	a.say("The guard holds these deleted files of %s (%s). Those that no other process has open will be gone for good. "+
+		"Type yes to release them:",
 		i.Domain, i.UUID)
 	return agreed(ctx, a.stdin)
 }
@@ -92,7 +93,7 @@ func (a *app) guard(cmd *cobra.Command) error {
 	}
 	defer e.close()
 	log := zerolog.Ctx(ctx)
-	nothingYet := func() {} // a hang-up while it starts must not end it
+	nothingYet := func() {} // SIGHUP must not end a guard that is starting
 	a.reload.Store(&nothingYet)
 	defer a.reload.Store(nil)
 	prepareDaemon(log)
@@ -120,7 +121,7 @@ func (a *app) guard(cmd *cobra.Command) error {
 		warn(log, service.Ready())
 	})
 	warn(log, service.Stopping())
-	// What was stored last must be systemd's before this process ends.
+	// systemd must have taken what was stored last before this process ends.
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	warn(log, service.Barrier(limit))
@@ -130,8 +131,8 @@ func (a *app) guard(cmd *cobra.Command) error {
 	return err
 }
 
-// serveMetrics serves the guard's metrics until the context ends; at no address
-// nothing. That the address is taken ends no guard.
+// serveMetrics serves the guard's metrics until the context ends; nothing if address
+// is empty. An address that is in use does not end the guard.
 func serveMetrics(ctx context.Context, address string, g guard) error {
 	if address == "" {
 		return nil
@@ -142,14 +143,14 @@ func serveMetrics(ctx context.Context, address string, g guard) error {
 	}
 	go func() {
 		if err := metrics.Serve(ctx, address, handler); err != nil {
-			zerolog.Ctx(ctx).Error().Err(err).Msg("no metrics")
+			zerolog.Ctx(ctx).Error().Err(err).Msg("the metrics are not served")
 		}
 	}()
 	return nil
 }
 
-// beat tells systemd that the guard lives, for as long as its status can be had,
-// and what it holds.
+// beat tells systemd what the guard holds, and feeds its watchdog, for as long as the
+// guard answers.
 func beat(ctx context.Context, service *systemd.Notifier, g guard) {
 	every := 10 * time.Second
 	if limit := service.WatchdogInterval(); limit > 0 {
@@ -169,14 +170,14 @@ func beat(ctx context.Context, service *systemd.Notifier, g guard) {
 	}
 }
 
-// rereadOnHangup lets SIGHUP change what of the guard's configuration can be
-// changed while it runs. What is wrong with it leaves everything as it was.
+// rereadOnHangup makes SIGHUP apply those settings that can change while the guard
+// runs. An error in the configuration leaves all settings as they were.
 func (a *app) rereadOnHangup(cmd *cobra.Command, g guard, service *systemd.Notifier, log *zerolog.Logger) {
 	reload := func() {
 		warn(log, service.Reloading())
 		c, err := a.loadConfig(cmd)
 		if err != nil {
-			log.Error().Err(err).Msg("the configuration is not changed")
+			log.Error().Err(err).Msg("the configuration stays as it was")
 		} else {
 			g.Configure(guardOptions(c))
 			log.Info().Msg("the configuration was read again; host, paths, libvirt and guard.metrics take effect at a restart")
@@ -186,9 +187,9 @@ func (a *app) rereadOnHangup(cmd *cobra.Command, g guard, service *systemd.Notif
 	a.reload.Store(&reload)
 }
 
-// prepareDaemon does for the process what its unit does where one starts it.
+// prepareDaemon sets up the process as the guard's unit does.
 func prepareDaemon(log *zerolog.Logger) {
-	// By this name it is seen as a holder (proc_pid_comm(5): 15 characters).
+	// Lists of holders show this name (proc_pid_comm(5): 15 characters).
 	warn(log, os.WriteFile("/proc/self/comm", []byte("os-rescue-guard"), 0))
 	// oom_score_adj -1000 is "never" (proc_pid_oom_score_adj(5)).
 	const score, never = "/proc/self/oom_score_adj", "-1000"
@@ -200,6 +201,6 @@ func prepareDaemon(log *zerolog.Logger) {
 
 func warn(log *zerolog.Logger, err error) {
 	if err != nil {
-		log.Warn().Err(err).Msg("the guard goes on without it")
+		log.Warn().Err(err).Msg("the guard continues without it")
 	}
 }

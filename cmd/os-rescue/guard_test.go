@@ -12,9 +12,8 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// A hang-up has the guard read its configuration again; what is wrong in it
-// changes nothing; the next signal ends it.
-func TestAHangUpHasTheGuardReadItsConfigurationAgain(t *testing.T) {
+// An error in the configuration changes nothing. SIGTERM ends the guard.
+func TestSIGHUPMakesTheGuardReadItsConfigurationAgain(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "os-rescue.yaml")
 	set := func(text string) {
 		t.Helper()
@@ -42,9 +41,9 @@ func TestAHangUpHasTheGuardReadItsConfigurationAgain(t *testing.T) {
 	if o := <-g.options; o.Interval != 30*time.Second || !o.Lock || o.SignIn == nil {
 		t.Errorf("then it has %+v", o)
 	}
-	set("guard: {lock: true}\n") // with nobody to sign in as
+	set("guard: {lock: true}\n") // without credentials
 	signals <- unix.SIGHUP
-	signals <- unix.SIGHUP // heard when the one before was dealt with
+	signals <- unix.SIGHUP // received after the one before was handled
 	set("guard: {interval: 40s}\n")
 	signals <- unix.SIGHUP
 	if o := <-g.options; o.Interval != 40*time.Second {
@@ -57,7 +56,7 @@ func TestAHangUpHasTheGuardReadItsConfigurationAgain(t *testing.T) {
 	}
 }
 
-func TestReleasingWhatTheGuardHoldsNeedsConsent(t *testing.T) {
+func TestReleasingHeldFilesNeedsConsent(t *testing.T) {
 	held := recover.GuardStatus{Running: true, Incidents: []recover.Incident{
 		{UUID: "u1", Domain: "instance-00000001", Paths: []string{"/i/u1/disk"}},
 	}}

@@ -25,7 +25,7 @@ func newKeeper(a *app) *cobra.Command {
 			if !a.sys.isRoot {
 				return errNotRoot
 			}
-			// The keeper decides by itself which signals end it.
+			// The keeper itself decides which signals end it.
 			return keeper.Serve(context.WithoutCancel(cmd.Context()), keeper.Options{Dir: dir})
 		},
 	}

@@ -1,8 +1,8 @@
 // Command os-rescue brings back the disks of running OpenStack instances whose
 // files were deleted under them.
 //
-// It is the command line only: flags, configuration, confirmation, tables and
-// progress. What it does is package recover's.
+// This package is only the command line: flags, configuration, confirmation, tables
+// and progress. Package recover does the work.
 package main
 
 import (
@@ -17,8 +17,8 @@ import (
 )
 
 func main() {
-	// With a handler in place, writing to a pager that was closed returns an
-	// error; without, it would end the process, and leave a guest paused.
+	// With a handler in place, a write to a closed pager returns an error. Without
+	// one it would end the process and leave a guest paused.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 
 	os.Exit(run(system{
@@ -34,7 +34,7 @@ func main() {
 	}))
 }
 
-// system is what the program meets: in tests, not the real one.
+// system is the outside world of the program. Tests replace it.
 type system struct {
 	args           []string
 	env            map[string]string
@@ -44,7 +44,7 @@ type system struct {
 	hostname       string
 	signals        <-chan os.Signal
 	connect        connector
-	interactive    bool // tests say so; else stdin is looked at
+	interactive    bool // set by tests; otherwise stdin decides
 }
 
 // terminal returns w as a file if it is a terminal.

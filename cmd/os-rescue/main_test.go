@@ -40,7 +40,7 @@ func do(t *testing.T, f *fake, c call) outcome {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	var o outcome
-	var mu sync.Mutex // a check that hangs is left behind
+	var mu sync.Mutex // a check that hangs runs on after the test
 	env := map[string]string{"OS_RESCUE_NOVA_CONF": novaConf(t)}
 	for k, v := range c.env {
 		env[k] = v
@@ -96,9 +96,9 @@ func TestBadUsageIsExit2AndTouchesNothing(t *testing.T) {
 		"--all --holder qemu":                   "invalid argument",
 		"--all --offline --mode lively":         "one of reboot, live, auto",
 		"--all --offline --verify half":         "one of running, full, structure",
-		"--all --offline --verify structure":    "mode reboot compares in full, nothing else",
+		"--all --offline --verify structure":    "mode reboot compares in full and can do nothing else",
 		"--all --verify running --mode reboot":  "mode reboot compares in full",
-		"--all --mode live --no-reboot":         "mode live ends none",
+		"--all --mode live --no-reboot":         "mode live never ends one",
 		"--all --mode live --bandwidth -1":      "a number of bytes",
 		"--all --mode live --timeout -1s":       "from 0s to 168h",
 		"backup --all --to /b --mode live":      "unknown flag",
@@ -150,7 +150,7 @@ func TestBadUsageIsExit2AndTouchesNothing(t *testing.T) {
 	}
 }
 
-func TestOnlyRootCanDoAnythingButRead(t *testing.T) {
+func TestEverythingButHelpAndVersionNeedsRoot(t *testing.T) {
 	for _, args := range []string{
 		"scan", "status", "report r1", "resume", "--all", "--all --offline", "reboot --all", "backup --all --to /b", "restore --from /b",
 		"keeper --dir /x",
@@ -166,7 +166,7 @@ func TestOnlyRootCanDoAnythingButRead(t *testing.T) {
 	}
 }
 
-func TestWhatDisturbsGuestsNeedsConsent(t *testing.T) {
+func TestARunThatDisturbsGuestsNeedsConsent(t *testing.T) {
 	const executed, abandoned = "prepare execute close disconnect", "prepare abandon close disconnect"
 	quiet := recover.Plan{Instances: []recover.InstancePlan{{UUID: "u2", Domain: "d2", Action: recover.ActionPutBack}}}
 	for _, c := range []struct {
@@ -266,7 +266,7 @@ func TestFlagsBecomeOptions(t *testing.T) {
 	}
 }
 
-func TestTheExitCodeOfARunIsItsResults(t *testing.T) {
+func TestTheExitCodeOfARunDependsOnItsResults(t *testing.T) {
 	with := func(o recover.Outcome) recover.RunReport {
 		return recover.RunReport{Instances: []recover.InstanceReport{{Domain: "d", Outcome: o, Error: "x"}}}
 	}
@@ -298,7 +298,7 @@ func TestTheExitCodeOfARunIsItsResults(t *testing.T) {
 	}
 }
 
-func TestASignalStopsARunAndIsAnsweredEachTime(t *testing.T) {
+func TestASignalStopsARunAndEverySignalIsAcknowledged(t *testing.T) {
 	signals := make(chan os.Signal)
 	f := &fake{wait: true}
 	f.executed = func() {
@@ -309,7 +309,7 @@ func TestASignalStopsARunAndIsAnsweredEachTime(t *testing.T) {
 	if o.code != exitInterrupted || !strings.Contains(o.err, "stopping: SIGINT") {
 		t.Errorf("exit %d, stderr %q", o.code, o.err)
 	}
-	if !strings.Contains(o.err, "still finishing what can't be interrupted (signal 2: SIGINT)") {
+	if !strings.Contains(o.err, "still finishing work that can't be interrupted (signal 2: SIGINT)") {
 		t.Errorf("the second signal: %q", o.err)
 	}
 }

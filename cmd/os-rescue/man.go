@@ -12,8 +12,8 @@ func newMan(*app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "man [DIR]",
 		Short: "Write the manual pages into a directory",
-		Long: `Writes one manual page per command into DIR, which is made if it is not there, or
-into the current directory. SOURCE_DATE_EPOCH, if set, is the pages' date.`,
+		Long: `Writes one manual page per command into DIR, which is created if missing, or
+into the current directory. SOURCE_DATE_EPOCH, if set, is the date of the pages.`,
 		Example: `  os-rescue man /usr/local/share/man/man8`,
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -7,8 +7,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// meant returns the command that a command line was meant for. cobra reports root
-// when it does not know a flag before the command's name.
+// meant returns the command that a command line was meant for. cobra reports the
+// root command if it does not know a flag before the command's name.
 func meant(root, found *cobra.Command, args []string) *cobra.Command {
 	if found != nil && found != root {
 		return found
@@ -33,8 +33,8 @@ func meant(root, found *cobra.Command, args []string) *cobra.Command {
 	return root
 }
 
-// flagNamed returns the flag that takes the next argument for its value, if arg is
-// one that does; nil for one that has its value with it, and for what is none.
+// flagNamed returns the flag that arg names; nil if arg contains the flag's value as
+// well, or names no flag.
 func flagNamed(cmd *cobra.Command, arg string) *pflag.Flag {
 	name := strings.TrimLeft(arg, "-")
 	switch {

@@ -9,7 +9,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-func TestModeLiveCanBeConfiguredAndIsARescuesAlone(t *testing.T) {
+func TestModeLiveCanBeConfiguredAndAppliesOnlyToARescue(t *testing.T) {
 	env := map[string]string{"OS_RESCUE_MODE": "live", "OS_RESCUE_VERIFY": "structure", "OS_RESCUE_LIVE_MAX_PAUSE": "7s",
 		"OS_RESCUE_LIVE_BANDWIDTH": "1GiB", "OS_RESCUE_LIVE_TIMEOUT": "36h"}
 	configured := recover.LiveOptions{MaxPause: 7 * time.Second, BytesPerSecond: 1 << 30, Timeout: 36 * time.Hour}
@@ -42,7 +42,7 @@ func TestModeLiveCanBeConfiguredAndIsARescuesAlone(t *testing.T) {
 	}
 }
 
-func TestWhatNeedsConsentIsSaidAsItIs(t *testing.T) {
+func TestTheRefusalSaysWhatThePlanDoesToWhichGuest(t *testing.T) {
 	live := recover.InstancePlan{Domain: "a", Action: recover.ActionLive}
 	reboot := recover.InstancePlan{Domain: "b", Action: recover.ActionReboot}
 	hard := recover.InstancePlan{Domain: "c", Action: recover.ActionHardReboot}
@@ -50,10 +50,10 @@ func TestWhatNeedsConsentIsSaidAsItIs(t *testing.T) {
 		plans []recover.InstancePlan
 		want  string
 	}{
-		{[]recover.InstancePlan{live}, "it suspends, for a moment, a"},
-		{[]recover.InstancePlan{live, reboot}, "it pauses, destroys or starts b; it suspends, for a moment, a"},
-		{[]recover.InstancePlan{reboot, live, live}, "it pauses, destroys or starts b; it suspends, for a moment, a, a"},
-		{slices.Repeat([]recover.InstancePlan{live}, 12), "it suspends, for a moment, a, a, a, a, a, a, a, a, a, a, 2 more"},
+		{[]recover.InstancePlan{live}, "it briefly suspends a"},
+		{[]recover.InstancePlan{live, reboot}, "it pauses, destroys or starts b; it briefly suspends a"},
+		{[]recover.InstancePlan{reboot, live, live}, "it pauses, destroys or starts b; it briefly suspends a, a"},
+		{slices.Repeat([]recover.InstancePlan{live}, 12), "it briefly suspends a, a, a, a, a, a, a, a, a, a, 2 more"},
 		{[]recover.InstancePlan{hard, hard}, "it reboots c, c"},
 	} {
 		if got := disturbance(c.plans); got != c.want {

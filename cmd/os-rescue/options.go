@@ -13,7 +13,7 @@ import (
 )
 
 // runFlags are the flags of the commands that make a run. Each command adds
-// those that it has.
+// the ones that it has.
 type runFlags struct {
 	options recover.Options
 	dryRun  bool
@@ -24,31 +24,31 @@ type runFlags struct {
 
 func (f *runFlags) addSelectors(cmd *cobra.Command, all string) {
 	s := &f.options.Selection
-	cmd.Flags().StringVar(&s.Project, "project", "", "the instances of this project: its `name` or ID")
-	cmd.Flags().StringSliceVar(&s.Instances, "instance", nil, "this instance: its `UUID`; may be repeated")
+	cmd.Flags().StringVar(&s.Project, "project", "", "the instances of this project, by `name` or ID")
+	cmd.Flags().StringSliceVar(&s.Instances, "instance", nil, "this instance, by `UUID`; may be repeated")
 	cmd.Flags().BoolVar(&s.All, "all", false, all)
 }
 
-// addNovaSelectors adds what only Nova and Keystone can tell apart.
+// addNovaSelectors adds the selectors that need Nova and Keystone.
 func (f *runFlags) addNovaSelectors(cmd *cobra.Command) {
 	s := &f.options.Selection
 	cmd.Flags().StringVar(&s.ProjectDomain, "project-domain", "",
-		"the Keystone `domain` of --project, where several have a project of that name")
-	cmd.Flags().StringVar(&s.Host, "host", "", "leave out what Nova has on another compute `host` than this")
+		"the Keystone `domain` of --project, if several have a project of that name")
+	cmd.Flags().StringVar(&s.Host, "host", "", "only instances on this compute `host`")
 }
 
 func (f *runFlags) addOffline(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.options.Offline, "offline", false,
-		"work through libvirt alone: never ask Nova, lock nothing, start the domains by libvirt")
+		"work through libvirt alone: never ask Nova, lock nothing, start the domains through libvirt")
 }
 
 func (f *runFlags) addAcceptLoss(cmd *cobra.Command) {
 	cmd.Flags().StringSliceVar(&f.options.AcceptLoss, "accept-loss", nil,
-		"let a hard reboot through Nova lose this: `what` is "+strings.Join(losses(), ", ")+"; may be repeated")
+		"the `kind` of state that a hard reboot through Nova may lose: "+strings.Join(losses(), ", ")+"; may be repeated")
 }
 
 func (f *runFlags) addRun(cmd *cobra.Command) {
-	cmd.Flags().Int("parallel", 2, "how many instances are worked on at a time")
+	cmd.Flags().Int("parallel", 2, "how many instances to work on at a time")
 	f.addConsent(cmd)
 }
 
@@ -63,43 +63,44 @@ func addYes(cmd *cobra.Command, yes *bool) {
 
 func (f *runFlags) addPublish(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.options.ReplaceExisting, "replace-existing", false,
-		"move aside (never delete) what stands where a file belongs and differs from it")
+		"move aside (never delete) a different file that stands where a lost file belongs")
 	cmd.Flags().BoolVar(&f.options.AcceptShared, "accept-shared", false,
-		"with --offline: the files are on a file system that other hosts may write too, and you know that no other host runs the instance")
+		"with --offline: confirm that no other host runs the instance, although its files are on a file system that other hosts may write")
 	cmd.Flags().BoolVar(&f.options.NoReboot, "no-reboot", false, "put the files back and leave the domains off")
 }
 
-// addMode adds how a rescue goes about it. What they set is a configuration's too.
+// addMode adds how a rescue works. The configuration can set the same.
 func (f *runFlags) addMode(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.String("mode", "reboot",
-		"how a lost disk comes back: reboot; live: while the guest runs on; auto: live where it can be, else reboot")
-	flags.String("verify", "", "how a live rescue is proven: "+
-		"running (compared in full, while the guest runs on), full (compared while it is suspended), "+
-		"structure (checked as an image, not compared) "+
+		"how to bring a lost disk back: reboot; live: while the guest runs on; auto: live where possible, else reboot")
+	flags.String("verify", "", "how to verify a live rescue: "+
+		"running (compare in full while the guest runs on), full (compare while it is suspended), "+
+		"structure (check the disk as an image, do not compare) "+
 		"(default: the first of these that the host can do, full only within --max-pause)")
-	flags.String(maxPause, "30s", "the longest suspend for a comparison that nobody asked for with --verify full")
-	flags.String("bandwidth", "0", "the most `bytes` per second that a live rescue copies of each disk, like 100M; 0 is no limit")
-	flags.String("timeout", "0s", "give a live rescue up whose disks are not mirrored by then; 0s never does")
+	flags.String(maxPause, "30s", "the longest suspend for a comparison, unless --verify full asks for one")
+	flags.String("bandwidth", "0", "at most this many `bytes` per second are copied of each disk in a live rescue, like 100M; 0 is no limit")
+	flags.String("timeout", "0s", "abandon a live rescue if its disks are not mirrored in this time; 0s is no limit")
 }
 
 // maxPause is a flag that only a rescue has.
 const maxPause = "max-pause"
 
-// setMode says how a rescue goes about it, as configured. ErrUsage for what
-// contradicts itself.
+// setMode takes the mode of a rescue, and what belongs to it, from the configuration.
+// ErrUsage if they contradict each other or the flags.
 func setMode(o *recover.Options, c config.Config) error {
 	o.Mode, o.Verify, o.Live = c.Mode, c.Verify, c.Live
 	switch {
 	case o.Mode == recover.ModeReboot && o.Verify != recover.VerifyDefault && o.Verify != recover.VerifyFull:
-		return fmt.Errorf("%w: verify is %q, and mode reboot compares in full, nothing else: --verify full", recover.ErrUsage, o.Verify)
+		return fmt.Errorf("%w: verify is %q, but mode reboot compares in full and can do nothing else: use --verify full",
+			recover.ErrUsage, o.Verify)
 	case o.Mode == recover.ModeLive && o.NoReboot:
-		return fmt.Errorf("%w: --no-reboot leaves domains off, and mode live ends none: --mode auto or --mode reboot", recover.ErrUsage)
+		return fmt.Errorf("%w: --no-reboot leaves domains off, but mode live never ends one: use --mode auto or --mode reboot", recover.ErrUsage)
 	}
 	return nil
 }
 
-// needs makes a directory's flag one that must be given, and not empty.
+// needs makes the flag of a directory mandatory.
 func (f *runFlags) needs(cmd *cobra.Command, flag string) {
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -134,13 +135,12 @@ func (f *runFlags) check() (recover.Options, error) {
 		if err != nil {
 			return o, fmt.Errorf("%w: %s: %w", recover.ErrUsage, o.BackupDir, err)
 		}
-		o.BackupDir = dir // a resume may be started elsewhere
+		o.BackupDir = dir // resume may be started in another directory
 	}
 	return o, nil
 }
 
-// setOffline says whether Nova is asked. ErrUsage for what can't be told apart
-// without.
+// setOffline says whether Nova is asked. ErrUsage for a selection that needs Nova.
 func setOffline(o *recover.Options, offline bool, host string) error {
 	o.Offline = offline
 	switch s := o.Selection; {
@@ -152,7 +152,7 @@ func setOffline(o *recover.Options, offline bool, host string) error {
 	return nil
 }
 
-// losses is what --accept-loss may name.
+// losses are the kinds of state that --accept-loss may name.
 func losses() []string {
 	return []string{recover.LossNVRAM, recover.LossVTPM, recover.LossVPMEM, recover.LossSavedMemory}
 }

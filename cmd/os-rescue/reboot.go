@@ -12,7 +12,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// maxParallel is the flag of reboot for what is --parallel elsewhere.
+// maxParallel is reboot's name for --parallel.
 const maxParallel = "max-parallel"
 
 func newReboot(a *app) *cobra.Command {
@@ -52,13 +52,13 @@ func newReboot(a *app) *cobra.Command {
 	f.addAcceptLoss(cmd)
 	f.addConsent(cmd)
 	cmd.Flags().StringSliceVar(&r.States, "state", nil,
-		"only instances of this `status`: "+strings.Join(rebootable(), ", ")+"; may be repeated (default ACTIVE)")
-	cmd.Flags().Int(maxParallel, 2, "how many instances are rebooted at a time")
+		"only instances with this `status`: "+strings.Join(rebootable(), ", ")+"; may be repeated (default ACTIVE)")
+	cmd.Flags().Int(maxParallel, 2, "how many instances to reboot at a time")
 	cmd.Flags().IntVar(&r.BatchSize, "batch-size", 0, "reboot this many, then wait for --batch-wait (default: all in one go)")
 	cmd.Flags().DurationVar(&r.BatchWait, "batch-wait", 0, "how long to wait after each batch: 90s, 5m")
 	cmd.Flags().DurationVar(&r.Timeout, "timeout", 0, "how long each instance may take (default: reboot_timeout of the configuration, 5m)")
 	cmd.Flags().StringArrayVar(&reports, "scan-report", nil,
-		"a `file` with the scan of another host, as JSON; - is standard input; may be repeated")
+		"a `file` with scans of other hosts, as JSON; - is standard input; may be repeated")
 	cmd.Flags().DurationVar(&r.MaxAge, "scan-max-age", 10*time.Minute, "how old a scan report may be")
 	return cmd
 }
@@ -88,8 +88,8 @@ func (f *runFlags) checkReboot(cmd *cobra.Command) error {
 	return nil
 }
 
-// rebootable is every status from which Nova allows a hard reboot
-// (nova/compute/api.py, _hard_reboot_instance), and those of a reboot under way.
+// rebootable lists every status from which Nova allows a hard reboot
+// (nova/compute/api.py, _hard_reboot_instance), and those of a reboot in progress.
 func rebootable() []string {
 	return []string{"ACTIVE", "SHUTOFF", "PAUSED", "SUSPENDED", "ERROR", "REBOOT", "HARD_REBOOT"}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// scanOf is what "os-rescue scan --output json" writes on a host.
+// scanOf returns the output of "os-rescue scan --output json" on a host.
 func scanOf(t testing.TB, host string) string {
 	t.Helper()
 	report := recover.Report{Host: host, Taken: time.Date(2026, 11, 22, 18, 0, 0, 0, time.UTC), Instances: []recover.Instance{
@@ -80,7 +80,7 @@ func TestAScanReportOnStandardInputAsksNobody(t *testing.T) {
 	}
 }
 
-func TestARebootNeedsConsentInItsOwnWords(t *testing.T) {
+func TestARebootNeedsConsentAndTheRefusalSaysReboot(t *testing.T) {
 	f := &fake{plan: recover.Plan{Command: recover.CommandReboot, Instances: []recover.InstancePlan{
 		{Domain: "instance-00000001", Action: recover.ActionHardReboot},
 	}}}
@@ -93,7 +93,7 @@ func TestARebootNeedsConsentInItsOwnWords(t *testing.T) {
 	}
 }
 
-func TestAScanReportIsTakenInFullOrNotAtAll(t *testing.T) {
+func TestAScanReportWithAnyMistakeIsRefused(t *testing.T) {
 	good := scanOf(t, "cmp-8")
 	replace := func(a, b string) string {
 		changed := strings.Replace(good, a, b, 1)

@@ -9,7 +9,7 @@ import (
 func newReport(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "report RUN",
-		Short: "Show what a run did, as it was shown at its end",
+		Short: "Show the result of a run again",
 		Long:  help("report"),
 		Example: `  os-rescue report 20261122-1804
   os-rescue report 20261122-1804 --output json`,

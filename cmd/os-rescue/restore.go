@@ -10,7 +10,7 @@ func newRestore(a *app) *cobra.Command {
 	f := &runFlags{allIfNone: true}
 	cmd := &cobra.Command{
 		Use:   "restore --from DIR",
-		Short: "Put a backup's files back; refuses a backup that the guest has outrun",
+		Short: "Put a backup's files back; refuses a backup if the guest has written since",
 		Long:  help("restore"),
 		Example: `  os-rescue restore --from /mnt/backup --dry-run
   os-rescue restore --from /mnt/backup --instance 6f0c1f4e-3d53-4c9c-8a83-0d5b0c1f9a11
@@ -23,8 +23,8 @@ func newRestore(a *app) *cobra.Command {
 	f.addAcceptLoss(cmd)
 	f.addRun(cmd)
 	f.addPublish(cmd)
-	cmd.Flags().StringVar(&f.options.BackupDir, "from", "", "the `directory` that a backup was written to")
-	cmd.Flags().BoolVar(&f.options.AcceptOlder, "accept-older", false, "restore it although the guest may have written since")
+	cmd.Flags().StringVar(&f.options.BackupDir, "from", "", "the `directory` of the backup")
+	cmd.Flags().BoolVar(&f.options.AcceptOlder, "accept-older", false, "restore even if the guest may have written since")
 	f.needs(cmd, "from")
 	return cmd
 }

@@ -58,12 +58,12 @@ func newResume(a *app) *cobra.Command {
 		},
 	}
 	addYes(cmd, &f.yes)
-	cmd.Flags().BoolVar(&f.offline, "offline", false, "finish it through libvirt alone: never ask Nova, leave locks as they are")
+	cmd.Flags().BoolVar(&f.offline, "offline", false, "finish the run through libvirt alone: never ask Nova, leave locks as they are")
 	return cmd
 }
 
-// unfinished returns the runs that are meant, the oldest first: the named one,
-// whatever its state, or all that were interrupted.
+// unfinished returns the runs to finish, the oldest first: the named one in any
+// state, or all that were interrupted.
 func unfinished(ctx context.Context, e opened, args []string) ([]recover.RunStatus, error) {
 	if err := awaitUndo(ctx, e); err != nil {
 		return nil, err
@@ -82,10 +82,10 @@ func unfinished(ctx context.Context, e opened, args []string) ([]recover.RunStat
 	return runs, err
 }
 
-// undoLimit is more than a killed live run takes to be undone.
+// undoLimit is more than the undo of a killed live run takes.
 const undoLimit = time.Minute
 
-// awaitUndo waits for the moment that a killed live run takes to be undone.
+// awaitUndo waits until killed live runs are undone.
 func awaitUndo(ctx context.Context, e opened) error {
 	for end := time.Now().Add(undoLimit); ; {
 		all, err := e.Runs(ctx)
@@ -106,14 +106,14 @@ func (a *app) prepareResume(ctx context.Context, e opened, run string, f resumeF
 	return attempt(ctx, w, func(offline bool) (session, error) { return e.PrepareResume(ctx, run, offline) })
 }
 
-// resumeAll finishes interrupted runs. It goes on after one that could not be
-// finished in full, and stops at what no other could pass.
+// resumeAll finishes interrupted runs. It continues after a run that left instances
+// unrescued, and stops at any other error: the next run would meet it too.
 func (a *app) resumeAll(ctx context.Context, cmd *cobra.Command, e opened, runs []recover.RunStatus, f resumeFlags) error {
 	found := false
 	var unfinished error
 	for _, run := range runs {
 		s, err := a.prepareResume(ctx, e, run.Run, f)
-		if errors.Is(err, recover.ErrNoRun) { // it ended, or had not begun
+		if errors.Is(err, recover.ErrNoRun) { // it has ended, or had not begun
 			a.say("os-rescue: %s", err)
 			continue
 		}

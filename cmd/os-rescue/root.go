@@ -40,10 +40,10 @@ func newRoot(a *app) *cobra.Command {
 	}
 	p := cmd.PersistentFlags()
 	p.StringVar(&a.configFile, "config", "", "configuration file (default "+config.DefaultFile+")")
-	p.StringVarP(&a.output, "output", "o", "text", "form of the results: text or json")
+	p.StringVarP(&a.output, "output", "o", "text", "output format: text or json")
 	p.String("log-level", "info", "trace, debug, info, warn or error")
 	p.String("log-format", "auto", "pretty, json, or auto: pretty on a terminal")
-	p.String("libvirt-uri", "qemu:///system", "where libvirt is reached")
+	p.String("libvirt-uri", "qemu:///system", "the `URI` of libvirt")
 	p.String("os-cloud", "", "the `entry` of clouds.yaml to sign in with (default: OS_CLOUD, or the OS_* variables)")
 	p.BoolVar(&a.noColor, "no-color", false, "no colours, as with NO_COLOR in the environment")
 	p.BoolVarP(&a.quiet, "quiet", "q", false, "errors only: no progress, no other logs")
@@ -55,7 +55,7 @@ func newRoot(a *app) *cobra.Command {
 	f.addRun(cmd)
 	f.addPublish(cmd)
 	cmd.Flags().IntSliceVar(&f.options.Holders, "holder", nil,
-		"a process, by its `PID`, that holds files of an instance whose QEMU is gone; may be repeated")
+		"a process, by `PID`, that holds files of an instance whose QEMU is gone; may be repeated")
 	cmd.Flags().StringVar(&f.options.BackupDir, "backup-dir", "",
 		"also keep a backup of every file in this `directory`, as \"os-rescue backup\" does")
 	f.addMode(cmd)

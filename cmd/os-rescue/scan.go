@@ -12,7 +12,7 @@ import (
 func newScan(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "scan",
-		Short: "Show what is lost on this host, and what can be done; changes nothing",
+		Short: "Show which files are lost on this host, and what can be done; changes nothing",
 		Long:  help("scan"),
 		Example: `  os-rescue scan
   os-rescue scan --output json | jq '.instances[] | select(.verdict == "recoverable") | .uuid'`,
@@ -28,7 +28,7 @@ func newScan(a *app) *cobra.Command {
 				return err
 			}
 			var runs []recover.RunStatus
-			if a.output != "json" { // which does not say what is unfinished, so no journal need be read
+			if a.output != "json" { // JSON does not list unfinished runs: no journal is read
 				if runs, err = e.Runs(ctx); err != nil {
 					return err
 				}

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stopSignals returns the channel of the signals that stop a run. One that is
-// ignored already, as nohup does with SIGHUP, stays ignored.
+// stopSignals returns the channel of the signals that stop a run. A signal that is
+// already ignored, as SIGHUP under nohup, stays ignored.
 func stopSignals() <-chan os.Signal {
 	ch := make(chan os.Signal, 16)
 	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
@@ -23,18 +23,18 @@ func stopSignals() <-chan os.Signal {
 	return ch
 }
 
-// stoppedBy is why a context ended. It is context.Canceled to those who ask.
+// stoppedBy is the cause of a context's end: the signal. errors.Is finds
+// context.Canceled in it.
 type stoppedBy struct{ name string }
 
 func (s stoppedBy) Error() string { return "stopped by " + s.name }
 
 func (s stoppedBy) Is(target error) bool { return target == context.Canceled }
 
-// stopOnSignal returns a context that ends at the first signal. It says on w
-// that it was heard, and at every further one that it still is being finished.
-// daemon returns what a SIGHUP means instead, and then nothing is said on w; nil
-// where it is to stop.
-// The function returned ends the listening.
+// stopOnSignal returns a context that ends at the first signal. It acknowledges that
+// signal and every further one on w. If daemon returns a function, SIGHUP calls that
+// function and ends nothing, and nothing is written to w. The function that
+// stopOnSignal returns ends the listening.
 func stopOnSignal(parent context.Context, signals <-chan os.Signal, w io.Writer, daemon func() (reload func())) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	done, ended := make(chan struct{}), make(chan struct{})
@@ -52,9 +52,10 @@ func stopOnSignal(parent context.Context, signals <-chan os.Signal, w io.Writer,
 					continue
 				case reload != nil:
 				case n == 1:
-					_, _ = fmt.Fprintf(w, "os-rescue: stopping: %s. What can't be interrupted is finished, the rest is put back as it was found\n", name)
+					_, _ = fmt.Fprintf(w, "os-rescue: stopping: %s. "+
+						"Work that can't be interrupted is finished, everything else is put back as it was found\n", name)
 				default:
-					_, _ = fmt.Fprintf(w, "os-rescue: still finishing what can't be interrupted (signal %d: %s)\n", n, name)
+					_, _ = fmt.Fprintf(w, "os-rescue: still finishing work that can't be interrupted (signal %d: %s)\n", n, name)
 				}
 				cancel(stoppedBy{name})
 			case <-done:

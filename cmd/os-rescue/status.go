@@ -12,7 +12,7 @@ import (
 func newStatus(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status [RUN]",
-		Short: "Show the runs and where they stand",
+		Short: "Show the runs and their state",
 		Long:  help("status"),
 		Example: `  os-rescue status
   os-rescue status 20261122-1804
@@ -41,7 +41,7 @@ func newStatus(a *app) *cobra.Command {
 			if overview.Guard, err = e.Guard(ctx); err != nil {
 				return err
 			}
-			overview.Guard.Report = recover.Report{} // that is scan's
+			overview.Guard.Report = recover.Report{} // "os-rescue scan" shows it
 			return a.result(overview, func(w io.Writer) error { return a.text(cmd, w).Overview(w, overview) })
 		},
 	}

@@ -10,23 +10,24 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// newUndo is what a live run starts beside itself, to be there when it is killed.
+// newUndo is the command that a live run starts beside itself. It leaves the guests
+// as they were found if the run is killed.
 func newUndo(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:    "undo RUN",
-		Short:  "Leave the guests of a live run that was killed as they were found; os-rescue starts it by itself",
-		Long:   `The process that watches a live run, and ends its mirrors when it is killed. os-rescue starts it, and it ends by itself.`,
+		Short:  "Undo a live run that was killed; os-rescue starts it by itself",
+		Long:   `The process that watches a live run, and ends its mirrors if the run is killed. os-rescue starts it, and it ends by itself.`,
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			// Whatever ends the run must not end this.
+			// A signal that ends the run must not end this process.
 			signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT)
 			// oom_score_adj -1000 is "never" (proc_pid_oom_score_adj(5)).
 			_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0)
 			if !recover.Outlived(os.NewFile(recover.UndoRunFD, "run")) {
 				return nil
 			}
-			delete(a.sys.env, "OS_RESCUE_FAILPOINT") // that was the run's
+			delete(a.sys.env, "OS_RESCUE_FAILPOINT") // it was meant for the run
 			ctx, e, err := a.open(cmd, true)
 			if err != nil {
 				return err

@@ -11,7 +11,7 @@ import (
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/metrics"
 )
 
-// build is what a binary knows of itself.
+// build describes a binary.
 type build struct {
 	Version string `json:"version"`
 	Commit  string `json:"commit"`
@@ -23,7 +23,7 @@ func newVersion(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
 		Short:   "Show the version",
-		Long:    `Shows the version of os-rescue, and of Go and libvirt that it was built with.`,
+		Long:    `Shows the version of os-rescue, and the versions of Go and libvirt that it was built with.`,
 		Example: `  os-rescue version --output json`,
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
@@ -36,13 +36,13 @@ func newVersion(a *app) *cobra.Command {
 	}
 }
 
-// thisBuild is what this binary knows of itself.
+// thisBuild describes this binary.
 func thisBuild() build {
 	info, _ := debug.ReadBuildInfo()
 	return describe(info, libvirt.VERSION_NUMBER)
 }
 
-// forMetrics is the part of it that metrics show.
+// forMetrics is the part that the metrics show.
 func (b build) forMetrics() metrics.Build {
 	return metrics.Build{Version: b.Version, Commit: b.Commit, Go: b.Go}
 }

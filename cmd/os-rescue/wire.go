@@ -12,8 +12,8 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// connect wires libvirt and Nova into an engine. Nova is not contacted before the
-// engine signs in.
+// connect wires libvirt and Nova into an engine. It does not contact Nova: the
+// engine signs in when it needs to.
 func connect(ctx context.Context, c connection) (engine, func(), error) {
 	failpoint, err := failpoints(ctx, c.env)
 	if err != nil {
@@ -36,8 +36,8 @@ func connect(ctx context.Context, c connection) (engine, func(), error) {
 	if !c.libvirt {
 		return wired{e}, func() {}, nil
 	}
-	// The loop carries every connection's keepalive: it must go on while an
-	// interrupted run is being rolled back.
+	// The loop carries every connection's keepalive: it must run on while an
+	// interrupted run is rolled back.
 	loop, stop := context.WithCancel(c.logger.WithContext(context.WithoutCancel(ctx)))
 	if err := hypervisor.StartEventLoop(loop); err != nil {
 		stop()
@@ -61,7 +61,7 @@ func connect(ctx context.Context, c connection) (engine, func(), error) {
 	}, nil
 }
 
-// wired is recover.Engine with sessions as an interface.
+// wired is recover.Engine behind the interface engine.
 type wired struct{ *recover.Engine }
 
 func (w wired) Prepare(ctx context.Context, command recover.Command, o recover.Options) (session, error) {
@@ -80,9 +80,9 @@ func (w wired) NewGuard(o recover.GuardOptions, shelf recover.Shelf, inherited [
 	return g, nil
 }
 
-// guardOptions are the configuration as the guard takes it, with a sign-in of its
-// own. A cloud admin's credentials are refused: the guard needs few rights, and
-// lies on every host.
+// guardOptions returns the guard's part of the configuration, with a sign-in of its
+// own. Credentials of a cloud admin are refused: the guard needs few rights, and its
+// credentials are stored on every host.
 func guardOptions(c config.Config) recover.GuardOptions {
 	o := c.Guard
 	if c.GuardCloud == "" {
@@ -94,15 +94,15 @@ func guardOptions(c config.Config) recover.GuardOptions {
 			return nil, err
 		}
 		if client.Admin() {
-			return nil, fmt.Errorf("%w: the credentials of guard.os_cloud (%s) have the role admin, and the guard does not use a cloud admin's: "+
-				"give it an account with the rights that docs/openstack.md lists", recover.ErrRefused, c.GuardCloud)
+			return nil, fmt.Errorf("%w: the credentials of guard.os_cloud (%s) have the role admin, which the guard refuses: "+
+				"give it an account with only the rights that docs/openstack.md lists", recover.ErrRefused, c.GuardCloud)
 		}
 		return client, nil
 	}
 	return o
 }
 
-// guardRetryFor is short: the guard asks again at its next scan.
+// guardRetryFor is short because the guard asks again at its next scan.
 const guardRetryFor = 5 * time.Second
 
 func userAgent() string { return "os-rescue/" + thisBuild().Version }

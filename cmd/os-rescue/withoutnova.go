@@ -11,17 +11,17 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// withoutNova is what a command does when Nova does not answer.
+// withoutNova says what a command does if Nova does not answer.
 type withoutNova struct {
 	a        *app
-	offline  bool // Nova is not asked anyway
-	yes      bool // nobody is to be asked
-	possible bool // the command can do without
+	offline  bool // Nova is not asked in the first place
+	yes      bool // the operator is not asked
+	possible bool // the command can work without Nova
 }
 
-// attempt makes something ready that may need Nova. When Nova does not answer
-// and there is somebody to ask who agrees, it is made ready once more without.
-// Other errors of the API get the next step said.
+// attempt calls prepare, which may need Nova. If Nova does not answer and the
+// operator agrees to go on without it, attempt calls prepare again, offline. Errors
+// of the API are returned with the next step to take.
 func attempt[T any](ctx context.Context, w withoutNova, prepare func(offline bool) (T, error)) (T, error) {
 	ready, err := prepare(w.offline)
 	if err == nil || w.offline {
@@ -32,10 +32,10 @@ func attempt[T any](ctx context.Context, w withoutNova, prepare func(offline boo
 	case !away && !errors.Is(err, recover.ErrCredentials) && !errors.Is(err, recover.ErrForbidden) && !errors.Is(err, nova.ErrTooOld):
 		return ready, err
 	case !w.possible:
-		return ready, fmt.Errorf("%w. Nothing was changed. Next: run it again when that is cured", err)
+		return ready, fmt.Errorf("%w. Nothing was changed. Next: fix that, then run it again", err)
 	case !away || w.yes || !w.a.interactive():
-		return ready, fmt.Errorf("%w. Nothing was changed. Next: cure that, or go on without Nova: "+
-			"add --offline (the domains are started by libvirt, and nothing is locked)", err)
+		return ready, fmt.Errorf("%w. Nothing was changed. Next: fix that, or add --offline to go on without Nova "+
+			"(libvirt starts the domains, and nothing is locked)", err)
 	}
 	w.a.askOffline(err)
 	if no := agreed(ctx, w.a.stdin); no != nil {
@@ -48,11 +48,11 @@ func attempt[T any](ctx context.Context, w withoutNova, prepare func(offline boo
 func (a *app) askOffline(err error) {
 	_, _ = fmt.Fprintf(a.stderr, `Nova does not answer: %s
 
-It can be done without Nova. Then
-  - the instances are chosen by what Nova wrote into libvirt when it last started them;
-  - their domains are started by libvirt, and watched, not hard rebooted by Nova;
+os-rescue can go on without Nova. Then
+  - the instances are selected by the metadata that Nova wrote into libvirt when it last started them;
+  - libvirt starts their domains and os-rescue watches them, instead of a hard reboot through Nova;
   - nothing is locked in Nova: make sure that nobody reboots, stops or moves these instances meanwhile.
-Nothing was changed so far.
+Nothing has been changed so far.
 
 Type yes to go on without Nova: `, console.Clean(err.Error()))
 	a.stderr.Flush(time.Second)

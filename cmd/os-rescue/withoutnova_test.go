@@ -84,7 +84,7 @@ func TestWithoutNovaAPersonIsAskedAndAScriptIsToldWhatToDo(t *testing.T) {
 	}
 }
 
-func TestASignalAtTheQuestionOfNovaIsANo(t *testing.T) {
+func TestASignalAtTheOfflineQuestionIsANo(t *testing.T) {
 	signals := make(chan os.Signal, 1)
 	signals <- os.Interrupt
 	never, hold := io.Pipe()
@@ -96,7 +96,7 @@ func TestASignalAtTheQuestionOfNovaIsANo(t *testing.T) {
 	}
 }
 
-func TestWhichCloudIsMeant(t *testing.T) {
+func TestFlagAndVariableSelectTheCloud(t *testing.T) {
 	for _, c := range []struct {
 		args string
 		env  map[string]string
@@ -114,7 +114,7 @@ func TestWhichCloudIsMeant(t *testing.T) {
 	}
 }
 
-func TestTheDefaultsForNovaAreItsOwn(t *testing.T) {
+func TestTheDefaultsForNovaAreThoseOfPackageNova(t *testing.T) {
 	o := do(t, &fake{}, call{args: "scan"})
 	if o.config.NovaRetryFor != nova.DefaultRetryFor || o.config.RebootTimeout != 5*time.Minute {
 		t.Errorf("got %s and %s", o.config.NovaRetryFor, o.config.RebootTimeout)

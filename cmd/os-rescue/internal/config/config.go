@@ -17,18 +17,18 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// DefaultFile is the configuration file that is read when none is named.
+// DefaultFile is the configuration file that is read if none is named.
 const DefaultFile = "/etc/os-rescue/os-rescue.yaml"
 
-// EnvPrefix is how the environment variables begin: log.level is
+// EnvPrefix begins the names of the environment variables: that of log.level is
 // OS_RESCUE_LOG_LEVEL.
 const EnvPrefix = "OS_RESCUE_"
 
-// ErrInvalid: a configuration file can't be read, or something in it, in the
-// environment or in a flag is not what it should be. The error's text names it.
+// ErrInvalid: a configuration file can't be read, or a value in it, in the
+// environment or in a flag is invalid. The text of the error names it.
 var ErrInvalid = errors.New("bad configuration")
 
-// Config is what is set, every value checked.
+// Config has the value of every setting, checked.
 type Config struct {
 	Host          string // never empty
 	InstancesPath string // absolute
@@ -57,22 +57,23 @@ type Config struct {
 	LogFormat     string // auto, pretty or json
 }
 
-// Sources says where to read from.
+// Sources says where to read the configuration from.
 type Sources struct {
 	File  string            // a named configuration file; empty for the default one, which may be missing
 	Env   map[string]string // the environment
 	Flags *pflag.FlagSet    // the flags given; nil for none
-	// FlagOf names the flag that sets a key: {"log.level": "log-level"}. A flag
-	// that Flags does not have is passed over.
+	// FlagOf names the flag that sets a key: {"log.level": "log-level"}. Flags that
+	// are missing in Flags are ignored.
 	FlagOf map[string]string
-	// Hostname is the host's own name, for when nothing else names it.
+	// Hostname is the host's own name. It counts if nothing else names the host.
 	Hostname string
 
-	defaultFile string // DefaultFile, but in tests
+	defaultFile string // replaces DefaultFile in tests
 }
 
 // Load reads the configuration: the file, overridden by OS_RESCUE_* of the
-// environment, overridden by the flags. ErrInvalid names what is wrong, where.
+// environment, overridden by the flags. ErrInvalid names the key, its value and where
+// it was set.
 func Load(src Sources) (Config, error) {
 	l, err := newLayers(src)
 	if err != nil {
@@ -82,12 +83,12 @@ func Load(src Sources) (Config, error) {
 	for _, s := range settings() {
 		value, where := l.lookup(s)
 		if err := s.set(&c, value); err != nil {
-			return Config{}, fmt.Errorf("%w: %s is %q in %s: %w", ErrInvalid, s.key, fmt.Sprint(value), where, err)
+			return Config{}, invalid(s.key, value, where, err)
 		}
 	}
 	c.Guard.MinFree /= 100
 	if c.Guard.Lock && c.GuardCloud == "" {
-		return Config{}, fmt.Errorf("%w: guard.lock is true, and guard.os_cloud names no credentials to lock with", ErrInvalid)
+		return Config{}, fmt.Errorf("%w: guard.lock is true, but guard.os_cloud names no credentials to lock with", ErrInvalid)
 	}
 	if c.Owners, err = ownerTable(l); err != nil {
 		return Config{}, err
@@ -98,7 +99,12 @@ func Load(src Sources) (Config, error) {
 	return c, nil
 }
 
-// Settings is the configuration as the engine takes it.
+// invalid is ErrInvalid for the value of a key.
+func invalid(key string, value any, where string, err error) error {
+	return fmt.Errorf("%w: %s is %q in %s: %w", ErrInvalid, key, fmt.Sprint(value), where, err)
+}
+
+// Settings returns the part of the configuration that the engine needs.
 func (c Config) Settings() recover.Settings {
 	s := recover.DefaultSettings()
 	s.Host = c.Host
@@ -115,7 +121,7 @@ func (c Config) Settings() recover.Settings {
 	return s
 }
 
-// layers are the file, the environment and the flags, one over the other.
+// layers are the file, the environment and the flags, each overriding the one before.
 type layers struct {
 	v      *viper.Viper
 	file   *viper.Viper
@@ -173,8 +179,8 @@ func (l *layers) readFile(src Sources) error {
 	return l.unknownKeys()
 }
 
-// unknownKeys returns an error that names every key of the file that is none of
-// os-rescue's, and for each the one that was probably meant.
+// unknownKeys returns an error that names every unknown key of the file, each with
+// the known key that is nearest to it.
 func (l *layers) unknownKeys() error {
 	known := make(map[string]bool)
 	for _, k := range keys() {
@@ -201,7 +207,7 @@ func (l *layers) unknownKeys() error {
 	return fmt.Errorf("%w: %s: %s", ErrInvalid, l.path, strings.Join(bad, "; "))
 }
 
-// lookup returns the value that holds, and in words where it was set.
+// lookup returns the value that counts, and where it was set, in words.
 func (l *layers) lookup(s setting) (value any, where string) {
 	switch {
 	case l.flagOf[s.key] != "" && l.flags != nil && l.flags.Changed(l.flagOf[s.key]):
@@ -211,26 +217,26 @@ func (l *layers) lookup(s setting) (value any, where string) {
 	case l.file.Get(s.key) != nil:
 		where = l.path
 	default:
-		// Not v's: it would return a bound flag's default.
+		// Not from l.v, which would return the default of a bound flag.
 		return s.value, "the defaults"
 	}
 	return l.v.Get(s.key), where
 }
 
-// inEnv is false for a variable that is there but empty.
+// inEnv is false for an empty variable.
 func (l *layers) inEnv(key string) bool { return l.env[envName(key)] != "" }
 
-// isSet is true when the key was given anywhere.
+// isSet is true if a flag, the environment or the file sets the key.
 func (l *layers) isSet(key string) bool {
 	flag := l.flagOf[key]
 	return flag != "" && l.flags != nil && l.flags.Changed(flag) || l.inEnv(key) || l.file.Get(key) != nil
 }
 
-// completeFromNova takes what is not set from nova.conf, and else from the host.
+// completeFromNova takes missing settings from nova.conf, or else from the host.
 func (c *Config) completeFromNova(l *layers, hostname string) error {
 	nova, err := readNovaConf(c.NovaConf)
 	if errors.Is(err, fs.ErrNotExist) && !l.isSet("nova_conf") {
-		nova, err = novaConf{}, nil // a purge takes it along
+		nova, err = novaConf{}, nil // a purge of the packages removes it
 	}
 	if err != nil {
 		return fmt.Errorf("%w: nova_conf: %w", ErrInvalid, err)
@@ -279,8 +285,8 @@ func nested(key string, value any) map[string]any {
 	return map[string]any{parts[0]: value}
 }
 
-// Environ makes a map of what os.Environ returns. Of a name that is there twice
-// the first one holds, as for getenv.
+// Environ turns the result of os.Environ into a map. If a name occurs twice, the first
+// one counts, as in getenv(3).
 func Environ(env []string) map[string]string {
 	m := make(map[string]string, len(env))
 	for _, e := range env {

@@ -18,8 +18,8 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// load reads a configuration file of the given text, with no nova.conf on the
-// host unless env or the text names one.
+// load reads a configuration file with this text, on a host without a nova.conf
+// unless env or the text names one.
 func load(t *testing.T, text string, env map[string]string, args ...string) (Config, error) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "os-rescue.yaml")
@@ -39,7 +39,7 @@ func load(t *testing.T, text string, env map[string]string, args ...string) (Con
 	})
 }
 
-func TestAFlagGoesBeforeTheEnvironmentAndThatBeforeTheFile(t *testing.T) {
+func TestAFlagOverridesTheEnvironmentAndThatTheFile(t *testing.T) {
 	const file = "parallel: 3\nlibvirt: {uri: qemu:///file}\nlog: {level: error}\n"
 	env := map[string]string{"OS_RESCUE_PARALLEL": "4", "OS_RESCUE_LIBVIRT_URI": "qemu:///env"}
 	for _, c := range []struct {
@@ -70,7 +70,7 @@ func TestAFlagGoesBeforeTheEnvironmentAndThatBeforeTheFile(t *testing.T) {
 	}
 }
 
-func TestWhatMakesNoSenseIsAnErrorThatNamesIt(t *testing.T) {
+func TestAnInvalidSettingIsAnErrorThatNamesIt(t *testing.T) {
 	for _, c := range []struct {
 		name, text string
 		env        map[string]string
@@ -137,7 +137,7 @@ func TestOnlyTheDefaultFileMayBeMissing(t *testing.T) {
 	}
 }
 
-func TestOwnersAreTheProfileWithWhatIsSetOverIt(t *testing.T) {
+func TestConfiguredOwnersOverrideTheProfile(t *testing.T) {
 	want := recover.RedHatOwners()
 	want.Disk = recover.OwnerRule{User: "qemu", Group: "cinder", Mode: 0o640}
 	want.DiskInfo.User = "root"
@@ -176,7 +176,7 @@ func TestHostAndInstancesPathComeFromNovaConfWhenNotSet(t *testing.T) {
 	}
 }
 
-func TestTheDefaultsAreTheEnginesOwn(t *testing.T) {
+func TestTheDefaultsAreThoseOfTheEngine(t *testing.T) {
 	got, err := load(t, "", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -188,7 +188,7 @@ func TestTheDefaultsAreTheEnginesOwn(t *testing.T) {
 	}
 }
 
-func TestSettingsTakeEveryValue(t *testing.T) {
+func TestConfiguredValuesReachTheEngine(t *testing.T) {
 	got, err := load(t, "headroom_percent: 12.5\nfreeze_timeout: 0s\nstart_timeout: 1m30s\nwatch: 0s\n"+
 		"check: {user: qi, group: qg}\nstate_dir: /s\n", nil)
 	if err != nil {
@@ -212,7 +212,7 @@ func TestABandwidthIsBytesWithOrWithoutAUnit(t *testing.T) {
 	}
 }
 
-// shipped is the configuration file of the project with every key in force.
+// shipped returns the project's configuration file with every key uncommented.
 func shipped(t *testing.T) string {
 	t.Helper()
 	text, err := os.ReadFile("../../../../etc/os-rescue.yaml")
@@ -259,7 +259,7 @@ func TestTheShippedFileHasEveryKeyAndNoOther(t *testing.T) {
 }
 
 func TestTheShippedFileSaysTheDefaults(t *testing.T) {
-	// nova_conf named must exist, and is not this test's business.
+	// A nova_conf that is named must exist, which is not what this tests.
 	text := strings.Replace(shipped(t), "nova_conf: /etc/nova/nova.conf", "", 1)
 	if strings.Contains(text, "nova_conf") {
 		t.Fatal("the default of nova_conf is not /etc/nova/nova.conf in the file")

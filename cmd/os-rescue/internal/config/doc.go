@@ -1,3 +1,4 @@
-// Package config reads what an operator set: the configuration file, below the
-// environment, below the flags; and what os-rescue needs to know from nova.conf.
+// Package config reads the settings of the operator from the configuration file, the
+// environment and the flags, in ascending order of precedence, and those settings of
+// nova.conf that os-rescue needs.
 package config

@@ -10,19 +10,19 @@ import (
 	"strings"
 )
 
-// errNovaConf: nova.conf does not say what it should.
+// errNovaConf: nova.conf is malformed.
 var errNovaConf = errors.New("not understood")
 
 // novaConf is the [DEFAULT] section of a nova.conf, its values as written.
 //
-// The format is oslo.config's, not any other INI's (oslo_config/iniparser.py):
-// lines that begin with white space continue the value before them, comments
-// begin with # or ; in the first column only, a pair of quotes around a value is
-// dropped, the last of two equal keys holds, and $name, ${name} and $$ are
-// replaced when a value is used (oslo_config/cfg.py).
+// The format is that of oslo.config, which differs from other INI formats
+// (oslo_config/iniparser.py): lines that begin with white space continue the value
+// before them, comments begin with # or ; in the first column only, a pair of quotes
+// around a value is dropped, the last of two equal keys counts, and $name, ${name}
+// and $$ are replaced when a value is used (oslo_config/cfg.py).
 type novaConf map[string]string
 
-// readNovaConf reads a nova.conf. fs.ErrNotExist when there is none.
+// readNovaConf reads a nova.conf. fs.ErrNotExist if there is none.
 func readNovaConf(path string) (novaConf, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -79,16 +79,16 @@ func unquote(s string) string {
 	return s
 }
 
-// get returns a key's value with what it refers to put in; empty when the key
-// is not there.
+// get returns the value of a key, with references replaced; empty if the key is
+// missing.
 func (n novaConf) get(key string) (string, error) {
-	steps := 100 // many more than anybody uses, and an end to what refers to itself
+	steps := 100 // more than any real file needs, and a limit for circular references
 	return n.expand(key, &steps)
 }
 
 func (n novaConf) expand(key string, steps *int) (string, error) {
 	if *steps--; *steps < 0 {
-		return "", fmt.Errorf("%w: %s refers to itself, or to far too much", errNovaConf, key)
+		return "", fmt.Errorf("%w: %s refers to itself, or to too many other keys", errNovaConf, key)
 	}
 	value := n[key]
 	var b strings.Builder
@@ -120,7 +120,7 @@ func (n novaConf) expand(key string, steps *int) (string, error) {
 	return b.String(), nil
 }
 
-// reference splits what follows a $ into the name and the rest.
+// reference splits the text after a $ into the name and the rest.
 func reference(s string) (name, rest string) {
 	if strings.HasPrefix(s, "{") {
 		name, rest, found := strings.Cut(s[1:], "}")
@@ -138,8 +138,8 @@ func reference(s string) (name, rest string) {
 	return s[:end], s[end:]
 }
 
-// instancesPath is where Nova keeps its instances; empty when the file does not
-// say. Nova's default is $state_path/instances (nova/conf/paths.py and
+// instancesPath returns the directory of Nova's instances; empty if the file does not
+// set it. Nova's default is $state_path/instances (nova/conf/paths.py and
 // nova/conf/compute.py).
 func (n novaConf) instancesPath() (string, error) {
 	conf := n

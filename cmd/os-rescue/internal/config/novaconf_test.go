@@ -37,7 +37,7 @@ func TestInstancesPathOfNovaConf(t *testing.T) {
 	}
 }
 
-func TestNovaConfThatIsNotUnderstoodIsAnError(t *testing.T) {
+func TestAMalformedNovaConfIsAnError(t *testing.T) {
 	for _, text := range []string{
 		"[DEFAULT\n",
 		"[DEFAULT]\nno value\n",

@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"strconv"
 
@@ -43,7 +42,8 @@ func ownerKeys() []string {
 
 func ownerKey(k ownerKind, column string) string { return "owners." + k.name + "." + column }
 
-// ownerTable is the profile's table with what is set put over it.
+// ownerTable returns the table of the profile, with the configured values in place of
+// its own.
 func ownerTable(l *layers) (recover.OwnerTable, error) {
 	profile, where := l.lookup(setting{key: profileKey, value: "debian"})
 	var table recover.OwnerTable
@@ -56,7 +56,7 @@ func ownerTable(l *layers) (recover.OwnerTable, error) {
 		table = recover.DebianOwners()
 		table.Auto = true
 	default:
-		return table, invalidOwner(profileKey, profile, where, errors.New("it must be one of debian, redhat, auto"))
+		return table, invalid(profileKey, profile, where, errors.New("it must be one of debian, redhat, auto"))
 	}
 	for _, k := range ownerKinds() {
 		rule := k.rule(&table)
@@ -71,15 +71,11 @@ func ownerTable(l *layers) (recover.OwnerTable, error) {
 			}
 			value, where := l.lookup(setting{key: key})
 			if err := set(value); err != nil {
-				return table, invalidOwner(key, value, where, err)
+				return table, invalid(key, value, where, err)
 			}
 		}
 	}
 	return table, nil
-}
-
-func invalidOwner(key string, value any, where string, err error) error {
-	return fmt.Errorf("%w: %s is %q in %s: %w", ErrInvalid, key, fmt.Sprint(value), where, err)
 }
 
 func name(to *string) func(any) error {
@@ -95,7 +91,7 @@ func name(to *string) func(any) error {
 	}
 }
 
-// mode takes text only: YAML makes a number of 0644 that no longer says whether
+// mode accepts only text: YAML turns 0644 into a number, which no longer shows whether
 // it was written in octal.
 func mode(to *fs.FileMode) func(any) error {
 	return func(value any) error {

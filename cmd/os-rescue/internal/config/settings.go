@@ -19,11 +19,11 @@ import (
 // setting is one key of the configuration file.
 type setting struct {
 	key   string
-	value string // its default, as the file documents it
+	value string // the default, as documented in the shipped file
 	set   func(c *Config, value any) error
 }
 
-// settings returns every key but those of the owner table, which owners.go has.
+// settings returns every key except those of the owner table, which are in owners.go.
 func settings() []setting {
 	d := recover.DefaultSettings()
 	return []setting{
@@ -58,7 +58,7 @@ func settings() []setting {
 		{"guard.os_cloud", "", text(func(c *Config) *string { return &c.GuardCloud })},
 		{"guard.metrics", "", address(func(c *Config) *string { return &c.GuardMetrics })},
 		{"log.level", "info", level},
-		{"log.format", "auto", format},
+		{"log.format", "auto", oneOf(func(c *Config) *string { return &c.LogFormat }, "auto", "pretty", "json")},
 	}
 }
 
@@ -140,7 +140,7 @@ func flag(field func(*Config) *bool) func(*Config, any) error {
 	}
 }
 
-// address takes host:port, or :port for every address of the host.
+// address accepts host:port, or :port for every address of the host.
 func address(field func(*Config) *string) func(*Config, any) error {
 	return func(c *Config, value any) error {
 		s, err := str(value)
@@ -184,7 +184,7 @@ func within(field func(*Config) *time.Duration, least, most time.Duration) func(
 	}
 }
 
-// size takes bytes, with a unit if there is one: 100M, 1GiB.
+// size accepts bytes, with or without a unit: 100M, 1GiB.
 func size(field func(*Config) *uint64) func(*Config, any) error {
 	return func(c *Config, value any) error {
 		n, err := humanize.ParseBytes(strings.TrimSpace(fmt.Sprint(value)))
@@ -226,16 +226,7 @@ func level(c *Config, value any) error {
 	return errors.New("it must be one of trace, debug, info, warn, error")
 }
 
-func format(c *Config, value any) error {
-	switch s := fmt.Sprint(value); s {
-	case "auto", "pretty", "json":
-		c.LogFormat = s
-		return nil
-	}
-	return errors.New("it must be one of auto, pretty, json")
-}
-
-// str takes text only: YAML reads 0123 as the number 83, which nobody means.
+// str accepts only text: YAML reads 0123 as the number 83, which nobody means.
 func str(value any) (string, error) {
 	s, ok := value.(string)
 	if !ok {
@@ -246,7 +237,7 @@ func str(value any) (string, error) {
 
 func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 
-// short writes 1m0s as 1m, as a person does.
+// short writes 1m0s as 1m.
 func short(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {

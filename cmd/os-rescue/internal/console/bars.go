@@ -18,13 +18,13 @@ import (
 
 const redraw = 100 * time.Millisecond
 
-// Bars is a recover.Progress for a terminal: a line per instance in work that
-// says its step, a bar per file, and a total with the time left. What the engine
-// calls only writes to memory: a goroutine draws, so that a terminal that is
-// stopped stops nothing else.
+// Bars is a recover.Progress for a terminal: a line with the current step of each
+// instance, a bar per file, and a total with the time left. The methods that the
+// engine calls only write to memory. A goroutine draws, so that a stopped terminal
+// stops nothing else.
 type Bars struct {
 	stderr   *Stderr
-	terminal io.Writer // an *os.File, or mpb draws nothing by itself
+	terminal io.Writer // an *os.File: to anything else mpb draws nothing by itself
 
 	total, done atomic.Int64
 	mu          sync.Mutex
@@ -34,39 +34,39 @@ type Bars struct {
 	stopped     chan struct{}
 }
 
-// instanceLine is an instance in work.
+// instanceLine is an instance in progress.
 type instanceLine struct {
 	who  recover.Subject
 	step atomic.Value // string
-	bar  *mpb.Bar     // the drawer's alone
+	bar  *mpb.Bar     // used only by the drawing goroutine
 	over atomic.Bool
 }
 
-// fileBar is a file in work.
+// fileBar is a file in progress.
 type fileBar struct {
 	title   string
 	total   int64
 	current atomic.Int64
-	sum     *atomic.Int64 // the run's bytes; nil when the phase does not count to them
-	summed  atomic.Int64  // how many of total count to them by now
+	sum     *atomic.Int64 // the bytes of the run; nil if this phase does not count
+	summed  atomic.Int64  // the bytes already added to sum
 	over    atomic.Bool
-	bar     *mpb.Bar // the drawer's alone
+	bar     *mpb.Bar // used only by the drawing goroutine
 }
 
-// NewBars returns a Progress that draws on terminal. While it draws, what is
+// NewBars returns a Progress that draws on terminal. While it draws, text that is
 // written to stderr appears above the bars.
 func NewBars(stderr *Stderr, terminal *os.File) *Bars {
 	return &Bars{stderr: stderr, terminal: terminal, instances: make(map[string]*instanceLine)}
 }
 
-// Begin starts to draw.
+// Begin starts drawing.
 func (b *Bars) Begin(_ int, bytes int64) {
 	b.total.Store(bytes)
 	b.stop, b.stopped = make(chan struct{}), make(chan struct{})
 	go b.draw(b.stop, b.stopped)
 }
 
-// Step shows what an instance is at.
+// Step shows the current step of an instance.
 func (b *Bars) Step(who recover.Subject, step string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -78,7 +78,7 @@ func (b *Bars) Step(who recover.Subject, step string) {
 	line.step.Store(step)
 }
 
-// File shows a bar for one phase of a file. Bytes copied count to the total.
+// File shows a bar for one phase of a file. Copied bytes count towards the total.
 func (b *Bars) File(who recover.Subject, path, phase string, total int64) recover.FileProgress {
 	f := &fileBar{title: subject(who) + " " + phase + " " + Clean(filepath.Base(path)), total: total}
 	if phase == "copy" || phase == "mirror" {
@@ -90,7 +90,7 @@ func (b *Bars) File(who recover.Subject, path, phase string, total int64) recove
 	return f
 }
 
-// Done takes an instance away and writes how it ended.
+// Done removes an instance and writes how it ended.
 func (b *Bars) Done(who recover.Subject, r recover.InstanceReport) {
 	_, _ = fmt.Fprintln(b.stderr, ending(who, r))
 	b.mu.Lock()
@@ -100,7 +100,7 @@ func (b *Bars) Done(who recover.Subject, r recover.InstanceReport) {
 	}
 }
 
-// End clears the bars. It waits for the terminal, but not for long.
+// End clears the bars. It waits for the terminal for at most a second.
 func (b *Bars) End() {
 	if b.stop == nil {
 		return
@@ -113,8 +113,8 @@ func (b *Bars) End() {
 	}
 }
 
-// Add counts bytes. A mirror may have more of them than were foreseen, by what
-// its guest writes meanwhile: those do not count to the run's.
+// Add counts bytes. A mirror may copy more bytes than foreseen, because its guest
+// writes meanwhile. Those do not count towards the total of the run.
 func (f *fileBar) Add(bytes int64) {
 	f.current.Add(bytes)
 	if f.sum == nil {
@@ -133,10 +133,10 @@ func (f *fileBar) Add(bytes int64) {
 	}
 }
 
-// Done takes the bar away.
+// Done removes the bar.
 func (f *fileBar) Done() { f.over.Store(true) }
 
-// draw is the only one that talks to mpb, which waits for its terminal.
+// draw is the only goroutine that calls mpb, which waits for its terminal.
 func (b *Bars) draw(stop, stopped chan struct{}) {
 	defer close(stopped)
 	p := mpb.New(mpb.WithOutput(b.terminal), mpb.WithRefreshRate(redraw))
@@ -159,7 +159,7 @@ func (b *Bars) draw(stop, stopped chan struct{}) {
 		}
 		b.update(p)
 		if total != nil {
-			// One byte short of the end: mpb would take the total for complete.
+			// One byte short of the end, or mpb would end the bar as complete.
 			total.SetCurrent(min(b.done.Load(), b.total.Load()-1))
 		}
 	}
@@ -178,7 +178,7 @@ func (b *Bars) draw(stop, stopped chan struct{}) {
 	p.Wait()
 }
 
-// update gives mpb what has changed.
+// update tells mpb what has changed.
 func (b *Bars) update(p *mpb.Progress) {
 	b.mu.Lock()
 	var files []*fileBar
@@ -190,13 +190,13 @@ func (b *Bars) update(p *mpb.Progress) {
 			delete(b.instances, uuid)
 		}
 	}
-	kept := b.files[:0]
+	active := b.files[:0]
 	for _, f := range b.files {
 		if !f.over.Load() {
-			kept = append(kept, f)
+			active = append(active, f)
 		}
 	}
-	b.files = kept
+	b.files = active
 	b.mu.Unlock()
 
 	for _, line := range lines {
@@ -223,8 +223,8 @@ func (l *instanceLine) draw(p *mpb.Progress) {
 func (f *fileBar) draw(p *mpb.Progress) {
 	over := f.over.Load()
 	if f.bar == nil && !over {
-		// With no total at first mpb lets it grow, and never takes the bar for
-		// complete: Done takes it away.
+		// Without a total at first, mpb lets the total grow and never ends the bar as
+		// complete. Done removes it.
 		f.bar = p.New(0, barStyle(),
 			mpb.PrependDecorators(decor.Name("  "+f.title+" ")),
 			mpb.AppendDecorators(
@@ -247,7 +247,7 @@ func barStyle() mpb.BarStyleComposer {
 	return mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]")
 }
 
-// above writes above the bars while they are drawn, and to the terminal after.
+// above writes above the bars while they are drawn, and to the terminal afterwards.
 type above struct {
 	bars     *mpb.Progress
 	terminal io.Writer

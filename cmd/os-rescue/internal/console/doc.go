@@ -1,4 +1,4 @@
-// Package console is what a person at a terminal, or a mail from cron, sees of
-// a run: standard error that never makes the run wait, and progress as bars or
-// as plain lines.
+// Package console shows a run to a person at a terminal, or in a mail from cron:
+// a standard error that never makes the run wait, and progress as bars or as plain
+// lines.
 package console

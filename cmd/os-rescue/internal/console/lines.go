@@ -7,9 +7,8 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// Lines is a recover.Progress for where there is no terminal: one line at the
-// beginning of a run, and one when an instance has ended, so that a mail from
-// cron stays short.
+// Lines is a recover.Progress without a terminal: one line at the beginning of a run,
+// and one when an instance has ended, so that a mail from cron stays short.
 type Lines struct {
 	w io.Writer // must not block: a Stderr
 }

@@ -114,7 +114,7 @@ func TestATerminalShowsBarsAndLogsAboveThem(t *testing.T) {
 	<-b.stopped
 }
 
-func TestAMirrorCountsAsCopiedAndItsBarStaysWhileItsGuestWritesOn(t *testing.T) {
+func TestAMirrorCountsAsCopiedAndItsBarStaysWhileItsGuestWrites(t *testing.T) {
 	terminal, other := pty(t)
 	stderr := NewStderr(terminal)
 	defer stderr.Close()
@@ -158,7 +158,7 @@ func TestALiveRescueThatWasNotComparedSaysSoInItsOneLine(t *testing.T) {
 	}
 }
 
-func TestProgressOfARebootSpeaksOfNoCopies(t *testing.T) {
+func TestProgressOfARebootMentionsNoCopies(t *testing.T) {
 	who, report := subjects()
 	report.Bytes = 0
 	var out bytes.Buffer
@@ -186,7 +186,7 @@ func TestProgressOfARebootSpeaksOfNoCopies(t *testing.T) {
 	}
 }
 
-func TestATerminalThatIsStoppedMakesNobodyWait(t *testing.T) {
+func TestAStoppedTerminalMakesNobodyWait(t *testing.T) {
 	terminal, _ := pty(t) // whose other side nobody reads
 	stderr := NewStderr(terminal)
 	_, _ = stderr.Write(bytes.Repeat([]byte("x"), 1<<20)) // fills the terminal's buffer for good
@@ -212,7 +212,7 @@ func TestATerminalThatIsStoppedMakesNobodyWait(t *testing.T) {
 	}
 }
 
-func TestWhatOthersChoseCannotRepaintTheTerminal(t *testing.T) {
+func TestForeignTextCannotRepaintTheTerminal(t *testing.T) {
 	for in, want := range map[string]string{
 		"plain ünïcode":    "plain ünïcode",
 		"\x1b[31mred\x07":  "?[31mred?",

@@ -7,14 +7,13 @@ import (
 	"time"
 )
 
-// backlog is how many bytes may wait for a standard error that takes nothing.
+// backlog is how many bytes may wait while standard error accepts nothing.
 const backlog = 4 << 20
 
 // Stderr is a standard error that never makes its writers wait: a terminal
 // stopped with Ctrl-S, or a pager that nobody scrolls, must not keep a guest
-// paused. What is written is queued and written out by a goroutine; when too
-// much waits, the newest is dropped, and that is said later. It is safe for
-// concurrent use.
+// paused. It queues all text, and a goroutine writes it out. If too much waits, new
+// text is dropped, and a later line says so. It is safe for concurrent use.
 type Stderr struct {
 	mu      sync.Mutex
 	changed *sync.Cond
@@ -47,8 +46,8 @@ func (s *Stderr) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Redirect sends what is written from now on to w, and returns a function that
-// undoes it. What is queued goes where it would have gone.
+// Redirect sends all text that is written from now on to w, and returns a function
+// that undoes it. Text that is already queued keeps its old destination.
 func (s *Stderr) Redirect(w io.Writer) (undo func()) {
 	s.Flush(time.Second)
 	s.mu.Lock()
@@ -63,7 +62,8 @@ func (s *Stderr) Redirect(w io.Writer) (undo func()) {
 	}
 }
 
-// Flush waits until everything is written out, at most limit, and says whether it is.
+// Flush waits for at most limit until everything is written out. It returns whether
+// it is.
 func (s *Stderr) Flush(limit time.Duration) bool {
 	deadline := time.Now().Add(limit)
 	timer := time.AfterFunc(limit, s.wake)
@@ -85,8 +85,8 @@ func (s *Stderr) Close() {
 	s.wake()
 }
 
-// wake takes the lock so that no waiter misses the call between its look at the
-// clock and its wait.
+// wake takes the lock so that no waiter misses the call between reading the clock and
+// waiting.
 func (s *Stderr) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,10 +7,10 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// Size writes bytes as a person reads them: 4.2 GiB.
+// Size writes bytes for a person: 4.2 GiB.
 func Size(bytes int64) string { return humanize.IBytes(uint64(max(bytes, 0))) }
 
-// Seconds writes a length of time as a person reads it: 44 ms, 1.4 s, 14 s, 3 min 20 s.
+// Seconds writes a length of time for a person: 44 ms, 1.4 s, 14 s, 3 min 20 s.
 func Seconds(s float64) string {
 	switch n := int64(s + 0.5); {
 	case s > 0 && s < 0.9995:
@@ -26,7 +26,7 @@ func Seconds(s float64) string {
 	}
 }
 
-// Clean makes text that others chose (an instance's name, a path) fit for a
+// Clean makes foreign text, such as the name of an instance or a path, fit for a
 // terminal: control characters, which could repaint the screen, become a ?.
 func Clean(s string) string {
 	return strings.Map(func(r rune) rune {

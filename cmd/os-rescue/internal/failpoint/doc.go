@@ -1,3 +1,3 @@
-// Package failpoint makes a run fail at a named point, for tests of what is left
-// behind. Only binaries built with the tag failpoint have it.
+// Package failpoint makes a run fail at a named point, so that tests can examine what
+// it leaves behind. Only binaries built with the tag failpoint have it.
 package failpoint

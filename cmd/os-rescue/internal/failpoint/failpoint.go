@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrSyntax: a list of failpoints is not what Parse takes.
+// ErrSyntax: Parse does not accept a list of failpoints.
 var ErrSyntax = errors.New("bad failpoint")
 
 // Set is a list of failpoints. It is safe for concurrent use.
@@ -35,11 +35,11 @@ type failpoint struct {
 // means its first time; POINT#3 means its third. An ACTION is one of
 //
 //	kill            the process kills itself with SIGKILL
-//	int, hup, term  it sends itself that signal, and waits until it is heard
+//	int, hup, term  it sends itself that signal, and waits until the signal is handled
 //	exec:PATH       it runs a program with the point as its argument, and waits
 //	sleep:DURATION  it waits
 //
-// ErrSyntax names what is wrong.
+// ErrSyntax names the mistake.
 func Parse(spec string) (*Set, error) {
 	s := &Set{hits: make(map[string]int)}
 	for _, item := range strings.Split(spec, ",") {
@@ -87,8 +87,8 @@ func parseAction(action string) (func(context.Context, string), error) {
 	return nil, fmt.Errorf("the action %q is none of kill, int, hup, term, exec:PATH, sleep:DURATION", action)
 }
 
-// Hit says that a point was reached, and does what is asked for there. It returns
-// when that is done; after a signal, when ctx has ended by it.
+// Hit carries out the actions of a point that was reached. It returns when they are
+// done; after a signal, when the signal has ended ctx.
 func (s *Set) Hit(ctx context.Context, point string) {
 	s.mu.Lock()
 	s.hits[point]++
@@ -118,8 +118,8 @@ func send(ctx context.Context, s unix.Signal) {
 	<-ctx.Done()
 }
 
-// execute runs a program of the test's. What it prints goes where the run's own
-// messages go; how it ends is the test's business.
+// execute runs a program of the test. Its output goes to standard error, like the
+// messages of the run. Its exit code does not matter to the run.
 func execute(ctx context.Context, path, point string) {
 	cmd := exec.CommandContext(ctx, path, point)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr

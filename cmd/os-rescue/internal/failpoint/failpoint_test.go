@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestWhatIsNoFailpointIsAnError(t *testing.T) {
+func TestAMalformedFailpointIsAnError(t *testing.T) {
 	for _, spec := range []string{
 		"", "copy.begin", "=kill", "copy.begin=", "copy.begin=die", "copy.begin#0=kill", "copy.begin#x=kill", "#1=kill",
 		"copy.begin=exec:", "copy.begin=sleep:5", "a=kill,,b=kill",
@@ -54,7 +54,7 @@ func TestAnActionHappensAtItsPointAndItsTurn(t *testing.T) {
 	}
 }
 
-func TestASignalIsHeardBeforeTheRunGoesOn(t *testing.T) {
+func TestASignalIsHandledBeforeTheRunContinues(t *testing.T) {
 	for action, sig := range map[string]os.Signal{"int": unix.SIGINT, "hup": unix.SIGHUP, "term": unix.SIGTERM} {
 		ctx, stop := signal.NotifyContext(context.Background(), sig)
 		defer stop()

@@ -11,7 +11,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// checkCollector shows what one check found.
+// checkCollector exports the result of one check.
 type checkCollector struct {
 	descriptions
 	build  Build
@@ -24,8 +24,8 @@ func (c *checkCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.level
 }
 
-// Collect is part of prometheus.Collector. What the check could not find out is
-// left out: 0 would mean that all is well.
+// Collect is part of prometheus.Collector. It leaves out everything that the check
+// could not find out: 0 would mean that all is well.
 func (c *checkCollector) Collect(ch chan<- prometheus.Metric) {
 	r := c.report
 	s := sink{c.descriptions, ch}
@@ -48,12 +48,12 @@ func (c *checkCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// WriteFile writes what a check found to a file for node_exporter's textfile
-// collector, which reads files whose names end in .prom: whole or not at all, and
-// readable by everybody (0644).
+// WriteFile writes the result of a check to a file for node_exporter's textfile
+// collector, which reads files whose names end in .prom. It replaces the file as a
+// whole or not at all, readable by everybody (0644).
 //
-// prometheus.WriteToTextfile would do, but it changes the mode by name, and whoever
-// may write that directory could have put a link there by then.
+// prometheus.WriteToTextfile changes the mode by name. Another writer of the
+// directory could have put a link in place of the file by then.
 func WriteFile(path string, report recover.CheckReport, build Build) error {
 	registry := prometheus.NewRegistry()
 	if err := registry.Register(&checkCollector{descriptions: describe(), build: build, report: report}); err != nil {
@@ -73,7 +73,7 @@ func WriteFile(path string, report recover.CheckReport, build Build) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(f.Name()) }() // gone already when all went well
+	defer func() { _ = os.Remove(f.Name()) }() // already renamed if all went well
 	defer f.Close()
 	if _, err := f.Write(text.Bytes()); err != nil {
 		return err

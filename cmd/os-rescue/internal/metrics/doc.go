@@ -1,4 +1,4 @@
-// Package metrics shows what a guard or a check knows in Prometheus' words: over
-// HTTP, or in a file for node_exporter's textfile collector. It never looks at the
-// host itself.
+// Package metrics exports the status of a guard and the result of a check as Prometheus
+// metrics: over HTTP, or in a file for node_exporter's textfile collector. It never
+// examines the host itself.
 package metrics

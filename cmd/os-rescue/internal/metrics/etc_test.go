@@ -14,8 +14,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// exported returns every metric of the guard and of the check, with the labels that
-// its series have.
+// exported returns every metric of the guard and of the check, with its labels.
 func exported(t *testing.T) map[string][]map[string]string {
 	t.Helper()
 	all := map[string][]map[string]string{"up": nil}
@@ -75,7 +74,7 @@ func checkSelector(t *testing.T, metrics map[string][]map[string]string, where s
 	}
 }
 
-func TestTheAlertsAreWellFormedAndOnMetricsThatThereAre(t *testing.T) {
+func TestTheAlertsAreWellFormedAndUseExportedMetrics(t *testing.T) {
 	metrics := exported(t)
 	data, err := os.ReadFile("../../../../etc/prometheus/os-rescue.rules.yaml")
 	if err != nil {
@@ -125,7 +124,7 @@ func TestTheAlertsAreWellFormedAndOnMetricsThatThereAre(t *testing.T) {
 	}
 }
 
-func TestTheAlertOnDeletedFilesIsOnTheVerdictsThatTheCheckCallsLost(t *testing.T) {
+func TestTheAlertOnDeletedFilesUsesTheVerdictsThatTheCheckCallsLost(t *testing.T) {
 	r := recover.CheckReport{Verdicts: map[recover.Verdict]int{}}
 	for _, v := range recover.Verdicts() {
 		r.Verdicts[v] = 1
@@ -141,7 +140,7 @@ func TestTheAlertOnDeletedFilesIsOnTheVerdictsThatTheCheckCallsLost(t *testing.T
 	}
 }
 
-func TestTheDashboardIsWellFormedAndOnMetricsThatThereAre(t *testing.T) {
+func TestTheDashboardIsWellFormedAndUsesExportedMetrics(t *testing.T) {
 	metrics := exported(t)
 	data, err := os.ReadFile("../../../../etc/grafana/os-rescue.json")
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// guardCollector shows what a guard knows when it is asked.
+// guardCollector exports the status of a guard at the time of the request.
 type guardCollector struct {
 	descriptions
 	build    Build
@@ -31,8 +31,8 @@ func (c *guardCollector) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect is part of prometheus.Collector. Before the guard's first scan nothing
-// is said of the instances: 0 would mean that all is well.
+// Collect is part of prometheus.Collector. Before the guard's first scan it exports
+// nothing about the instances: 0 would mean that all is well.
 func (c *guardCollector) Collect(ch chan<- prometheus.Metric) {
 	g := c.snapshot()
 	s := sink{c.descriptions, ch}
@@ -49,9 +49,9 @@ func (c *guardCollector) Collect(ch chan<- prometheus.Metric) {
 	s.info(c.build)
 }
 
-// Handler serves /metrics from what snapshot returns, which must come from the
-// guard's memory: it is called at every scrape, from several goroutines. The
-// process' own metrics are there too.
+// Handler serves /metrics: the status that snapshot returns, and the metrics of the
+// process. snapshot is called at every scrape, from several goroutines, and must only
+// read the guard's memory.
 func Handler(snapshot func() recover.GuardStatus, build Build) (http.Handler, error) {
 	registry := prometheus.NewRegistry()
 	for _, c := range []prometheus.Collector{
@@ -72,11 +72,11 @@ const (
 	requestTime  = 10 * time.Second // to read a request
 	responseTime = 30 * time.Second // to answer it
 	idleTime     = 2 * time.Minute
-	stopTime     = 2 * time.Second // for answers under way when the server ends
+	stopTime     = 2 * time.Second // for answers in progress when the server ends
 )
 
 // Serve answers HTTP requests at addr ("127.0.0.1:9177") until ctx ends, which is no
-// error. It returns at once when addr can't be listened at.
+// error. It returns at once if it can't listen at addr.
 func Serve(ctx context.Context, addr string, handler http.Handler) error {
 	var config net.ListenConfig
 	l, err := config.Listen(ctx, "tcp", addr)
@@ -99,7 +99,7 @@ func serve(ctx context.Context, l net.Listener, handler http.Handler) error {
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 	defer cancel()
 	if err := server.Shutdown(stopping); err != nil {
-		_ = server.Close() // somebody who does not read his answer
+		_ = server.Close() // a client does not read its answer
 	}
 	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve metrics at %s: %w", l.Addr(), err)

@@ -8,15 +8,15 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// Build is what a binary knows of itself.
+// Build describes a binary.
 type Build struct {
 	Version string
 	Commit  string
 	Go      string
 }
 
-// descriptions are the metrics, which guard and check have in common but for those
-// of one of them alone. docs/reference.md lists them.
+// descriptions are all metrics. docs/reference.md says which of them the guard exports,
+// and which the check.
 type descriptions struct {
 	instances    *prometheus.Desc
 	heldFiles    *prometheus.Desc
@@ -44,26 +44,26 @@ func describe() descriptions {
 	return descriptions{
 		instances:    desc("instances", "Instances of this host by the verdict of the last scan.", "verdict"),
 		heldFiles:    desc("held_files", "Files that the guard holds open."),
-		heldBytes:    desc("held_bytes", "What the files take on disk that the guard holds open."),
+		heldBytes:    desc("held_bytes", "Bytes on disk of the files that the guard holds open."),
 		deletedFiles: desc("held_deleted_files", "Deleted files that are still open."),
-		deletedBytes: desc("held_deleted_bytes", "What deleted files take on disk because they are still open."),
-		scanned:      desc("last_scan_timestamp_seconds", "When the instances were looked at for the last time, as a Unix time."),
-		scanAge:      desc("last_scan_age_seconds", "How long ago that was when this was collected or written."),
+		deletedBytes: desc("held_deleted_bytes", "Bytes on disk of deleted files that are still open."),
+		scanned:      desc("last_scan_timestamp_seconds", "Unix time of the last scan of the instances."),
+		scanAge:      desc("last_scan_age_seconds", "Age of that scan when this metric was collected or written."),
 		incidents: desc("open_incidents",
-			"Instances that exist and whose deleted files the guard holds; replaced: they run on other files by now.", "replaced"),
+			"Existing instances whose deleted files the guard holds; replaced: they now run on other files.", "replaced"),
 		seen:        desc("incidents_total", "Incidents that the guard has noticed since it started."),
-		released:    desc("released_files_total", "Deleted files that the guard has let go since it started, by reason.", "reason"),
-		problems:    desc("problems", "What keeps the guard from its work at the moment."),
+		released:    desc("released_files_total", "Deleted files that the guard has released since it started, by reason.", "reason"),
+		problems:    desc("problems", "Problems that keep the guard from its work at the moment."),
 		guard:       desc("guard_running", "1 while a guard runs on this host."),
 		build:       desc("build_info", "The version; always 1.", "version", "commit", "goversion"),
 		level:       desc("check_level", "What the last check found: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN."),
-		checked:     desc("check_timestamp_seconds", "When the last check was made, as a Unix time."),
-		interrupted: desc("interrupted_runs", "Runs that were interrupted and not finished since."),
-		halfDone:    desc("half_done_instances", "Instances in the middle of a live rescue that was interrupted."),
+		checked:     desc("check_timestamp_seconds", "Unix time of the last check."),
+		interrupted: desc("interrupted_runs", "Interrupted runs that were not finished since."),
+		halfDone:    desc("half_done_instances", "Instances whose live rescue was interrupted halfway."),
 	}
 }
 
-// sink is where one collection goes.
+// sink receives one collection.
 type sink struct {
 	descriptions
 	ch chan<- prometheus.Metric
@@ -77,10 +77,10 @@ func (s sink) counter(d *prometheus.Desc, value float64, labels ...string) {
 	s.ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, value, labels...)
 }
 
-// info is the version.
+// info exports the version.
 func (s sink) info(b Build) { s.gauge(s.build, 1, b.Version, b.Commit, b.Go) }
 
-// looked is what a look at the instances has shown.
+// looked exports the result of a scan.
 func (s sink) looked(verdicts map[recover.Verdict]int, at, now time.Time) {
 	for _, v := range recover.Verdicts() {
 		s.gauge(s.instances, float64(verdicts[v]), string(v))
@@ -92,7 +92,7 @@ func (s sink) looked(verdicts map[recover.Verdict]int, at, now time.Time) {
 	s.gauge(s.scanAge, max(now.Sub(at).Seconds(), 0))
 }
 
-// guarded is what a guard knows beyond its scan and the deleted files.
+// guarded exports a guard's status, without its scan and the deleted files.
 func (s sink) guarded(g recover.GuardStatus) {
 	open := map[bool]int{}
 	for _, i := range g.Incidents {

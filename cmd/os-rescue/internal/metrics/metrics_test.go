@@ -27,7 +27,7 @@ import (
 
 func now() time.Time { return time.Unix(1_800_000_000, 0) }
 
-// status is what a guard in an incident knows.
+// status is the status of a guard in an incident.
 func status() recover.GuardStatus {
 	return recover.GuardStatus{
 		Running: true, Scanned: now().Add(-15 * time.Second), IncidentsSeen: 4,
@@ -40,7 +40,7 @@ func status() recover.GuardStatus {
 	}
 }
 
-// report is what a check finds beside it.
+// report is the result of a check beside that guard.
 func report() recover.CheckReport {
 	g := status()
 	g.Report = recover.Report{}
@@ -65,7 +65,7 @@ func gather(t *testing.T, c prometheus.Collector) []*dto.MetricFamily {
 	return families
 }
 
-// samples are the lines of an exposition that are no comments.
+// samples returns the lines of an exposition that are not comments.
 func samples(t *testing.T, families []*dto.MetricFamily) string {
 	t.Helper()
 	var text bytes.Buffer
@@ -275,8 +275,8 @@ func TestAFileThatCanNotBeWrittenLeavesNothing(t *testing.T) {
 	if err != nil || fmt.Sprint(len(entries)) != "1" {
 		t.Errorf("left are %v, %v", entries, err)
 	}
-	// A link is replaced, not followed: whoever can write there must not choose
-	// which file of root's is written.
+	// A link is replaced, not followed: another writer of the directory must not
+	// choose which of root's files is written.
 	target := filepath.Join(t.TempDir(), "shadow")
 	if err := os.WriteFile(target, []byte("secret"), 0o600); err != nil {
 		t.Fatal(err)

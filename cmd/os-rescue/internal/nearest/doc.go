@@ -1,2 +1,2 @@
-// Package nearest finds the word that a person probably meant.
+// Package nearest finds the known word that is nearest to a mistyped one.
 package nearest

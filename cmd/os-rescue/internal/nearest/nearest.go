@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// Sort returns words ordered by how close they are to word, the closest first;
-// equally close ones in alphabetical order. Upper and lower case count as equal.
-// The slice given is left as it is.
+// Sort returns words in the order of their distance from word, the closest first, and
+// equally close ones in alphabetical order. Upper and lower case count as equal. The
+// given slice is not changed.
 func Sort(word string, words []string) []string {
 	sorted := append([]string(nil), words...)
 	far := make(map[string]int, len(sorted))

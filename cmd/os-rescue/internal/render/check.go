@@ -10,17 +10,17 @@ import (
 )
 
 const (
-	// longOutput is how many bytes of a check's text a monitoring system takes for
-	// sure (Nagios: MAX_PLUGIN_OUTPUT_LENGTH, 8 KiB).
+	// longOutput is how many bytes of output every monitoring system accepts
+	// (Nagios: MAX_PLUGIN_OUTPUT_LENGTH, 8 KiB).
 	longOutput = 7 << 10
-	// inLine is how many characters of a finding the first line has.
+	// inLine is the longest text of a finding in the first line, in characters.
 	inLine = 160
 )
 
-// Check writes what a check found as a monitoring plugin does
+// Check writes the result of a check as a monitoring plugin does
 // (https://www.monitoring-plugins.org/doc/guidelines.html): one line with the level,
-// what is wrong and performance data; below it the findings, with what to do, and the
-// instances. What others chose the name of can end neither the line nor the text.
+// the problems and performance data; below it the findings, with what to do next, and
+// the instances. No name of an instance or a file can end the line or the text.
 func (t Text) Check(w io.Writer, r recover.CheckReport, o recover.CheckOptions) error {
 	var p page
 	p.line("%s", strings.TrimSuffix("OS-RESCUE "+string(r.Level)+": "+checkLine(r)+" | "+perfdata(r, o), " | "))
@@ -43,7 +43,7 @@ func (t Text) Check(w io.Writer, r recover.CheckReport, o recover.CheckOptions) 
 	return p.sendTo(w)
 }
 
-// again has a recommended command called as this program was.
+// again puts the global flags of this call into a recommended command.
 func (t Text) again(next string) string {
 	if t.Again == "" {
 		return next
@@ -51,13 +51,13 @@ func (t Text) again(next string) string {
 	return strings.ReplaceAll(next, "os-rescue ", t.Again+" ")
 }
 
-// plugin makes text fit for a plugin's output: a | begins performance data, and a
-// line ends with its line.
+// plugin makes text fit for a plugin's output, in which a | begins performance data
+// and a newline ends the finding.
 func plugin(s string) string {
 	return console.Clean(strings.NewReplacer("|", "?", "\n", "; ").Replace(strings.TrimSpace(s)))
 }
 
-// checkLine is what is wrong, in short.
+// checkLine lists the problems in short.
 func checkLine(r recover.CheckReport) string {
 	var parts []string
 	for _, f := range r.Findings {
@@ -101,32 +101,32 @@ func checkInstance(p *page, i recover.Instance) {
 	}
 }
 
-// checkSources says on whose word all of this is.
+// checkSources says where the findings come from.
 func checkSources(p *page, r recover.CheckReport) {
 	switch r.Source {
 	case recover.SourceGuard:
-		p.line("By the guard (pid %d), which scanned %s before.", r.Guard.PID, console.Seconds(scanAge(r)))
+		p.line("Source: the guard (pid %d), which scanned %s earlier.", r.Guard.PID, console.Seconds(scanAge(r)))
 	case recover.SourceScan:
-		p.line("By a scan of this host.")
+		p.line("Source: a scan of this host.")
 	}
 	for _, run := range r.Runs {
 		if run.State == recover.RunRunning {
-			p.line("Run %s is under way.", plugin(run.Run))
+			p.line("Run %s is in progress.", plugin(run.Run))
 		}
 	}
 	if r.Keeper.Running {
 		p.line("The keeper (pid %d) holds %s.", r.Keeper.PID, counted(len(r.Keeper.Holds), "file"))
 	}
 	if r.Guard.Running {
-		p.line("The guard holds %s, of which %d deleted.", counted(r.Guard.Held.Files, "file"), r.Guard.Held.DeletedFiles)
+		p.line("The guard holds %s, %d of them deleted.", counted(r.Guard.Held.Files, "file"), r.Guard.Held.DeletedFiles)
 	}
 }
 
-// scanAge is how old the look at the instances was, in seconds.
+// scanAge is the age of the scan at the time of the check, in seconds.
 func scanAge(r recover.CheckReport) float64 { return max(r.Taken.Sub(r.Scanned).Seconds(), 0) }
 
-// perfdata is what is counted, as 'label'=value[UOM];[warn];[crit];[min];[max]. A
-// threshold there is what a value must not be above. What nobody knows is left out.
+// perfdata lists the counts as 'label'=value[UOM];[warn];[crit];[min];[max]. A
+// threshold is the highest good value. Unknown values are left out.
 func perfdata(r recover.CheckReport, o recover.CheckOptions) string {
 	var values []string
 	add := func(label, format string, args ...any) {

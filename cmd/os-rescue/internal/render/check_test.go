@@ -55,10 +55,10 @@ instance-00000002  web  11111111-0000-4000-8000-000000000002  running, project s
 instance-00000003  evil?[2J  11111111-0000-4000-8000-000000000003  shutoff, project p3: lost
   /i/3/disk: missing, -, held by nobody
   Possible: restore it from a backup
-By the guard (pid 77), which scanned 12 s before.
-Run r1 is under way.
+Source: the guard (pid 77), which scanned 12 s earlier.
+Run r1 is in progress.
 The keeper (pid 5) holds 0 files.
-The guard holds 50 files, of which 3 deleted.
+The guard holds 50 files, 3 of them deleted.
 `)
 }
 
@@ -118,12 +118,12 @@ func TestAFleetOfAffectedInstancesIsCutWhereMonitoringCutsIt(t *testing.T) {
 // perfdataForm is what the Monitoring Plugins guidelines say of performance data.
 const perfdataForm = `^('[a-z_]+'=-?[0-9.]+(s|B)?;[0-9.]*;[0-9.]*;0(;[0-9]+)?( |$))*$`
 
-func FuzzACheckIsFitForMonitoringWhateverThingsAreCalled(f *testing.F) {
+func FuzzACheckIsFitForMonitoringUnderAnyNames(f *testing.F) {
 	f.Add("web", "/i/disk", "os-rescue resume x")
 	f.Add("a|b\nOS-RESCUE OK: fine | 'lost'=0", "\x1b[2J\r\n|", "'\u2028|")
 	f.Fuzz(func(t *testing.T, name, path, text string) {
 		if len(name)+len(path)+len(text) > 300 {
-			t.Skip() // it is cut then: that has a test of its own
+			t.Skip() // longer output is cut, which has a test of its own
 		}
 		r := checked()
 		r.Affected[0].Name, r.Affected[0].Domain, r.Affected[0].ProjectName, r.Affected[0].UUID = name, name, name, name

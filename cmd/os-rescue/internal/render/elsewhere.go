@@ -10,17 +10,17 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// mostElsewhere is how many instances of other hosts are shown one by one.
+// mostElsewhere is how many instances of other hosts are listed.
 const mostElsewhere = 20
 
-// elsewhere lists the selected instances that are not this host's, and says what
-// to run where. The options are those of the run here.
+// elsewhere lists the selected instances of other hosts, and says what to run there.
+// The options are those of the run on this host.
 func (t Text) elsewhere(p *page, all []recover.Elsewhere, command recover.Command, o recover.Options) {
 	all = slices.Clone(all)
 	slices.SortStableFunc(all, func(a, b recover.Elsewhere) int {
 		return cmp.Or(cmp.Compare(where(a), where(b)), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UUID, b.UUID))
 	})
-	p.line("%s", t.paint(bold, "Elsewhere, and left alone: "+counted(len(all), "instance")))
+	p.line("%s", t.paint(bold, "On other hosts, and left alone: "+counted(len(all), "instance")))
 	var rows [][]any
 	for n, e := range all {
 		if n == mostElsewhere {
@@ -49,8 +49,8 @@ func (t Text) elsewhere(p *page, all []recover.Elsewhere, command recover.Comman
 		p.line("On %s: %s", console.Clean(host), t.paint(bold, there(command, o, hosts[host])))
 	}
 	if unknown {
-		p.line("Not known: the cell of the instance does not answer, so it may be on any host, also on this one. " +
-			"Run it again when the cell is back.")
+		p.line("Not known: the cell of the instance does not answer, so the instance may be on any host, even on this one. " +
+			"Run this again when the cell is back.")
 	}
 }
 
@@ -65,7 +65,7 @@ func where(e recover.Elsewhere) string {
 	}
 }
 
-// there is the command for the same instances on their own host.
+// there returns the command that works on the same instances on their own host.
 func there(command recover.Command, o recover.Options, uuids []string) string {
 	s := o.Selection
 	words := []string{"os-rescue"}
@@ -109,7 +109,7 @@ func (t Text) warnings(p *page, warnings []string) {
 	}
 }
 
-// novaState says in a few words how Nova has an instance.
+// novaState says in a few words which state Nova has for an instance.
 func novaState(s recover.Server) string {
 	if s.Unknown {
 		return "unknown in Nova"

@@ -12,7 +12,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// decoded is value as a script sees it.
+// decoded returns value as a script reads it.
 func decoded(t *testing.T, value any) map[string]any {
 	t.Helper()
 	var m map[string]any
@@ -86,7 +86,7 @@ func TestTheJSONSaysHowAnInstanceIsRescuedLiveAndHowItWasProven(t *testing.T) {
 	}
 }
 
-func TestTheWordsOfTheJSONAreTheOnesScriptsKnow(t *testing.T) {
+func TestTheWordsOfTheJSONAreThoseThatScriptsKnow(t *testing.T) {
 	var got []string
 	for _, w := range []any{
 		recover.RoleDisk, recover.RoleBacking, recover.RoleConfigDrive, recover.RoleConsoleLog, recover.RoleDiskInfo, recover.RoleNVRAM,
@@ -126,7 +126,7 @@ func TestAListThatIsEmptyIsNeverNull(t *testing.T) {
 	}
 }
 
-func TestMakingListsWholeLeavesTheReportAsItIs(t *testing.T) {
+func TestWritingJSONDoesNotChangeTheReport(t *testing.T) {
 	report := recover.Report{Instances: []recover.Instance{{}}}
 	_ = decoded(t, report)
 	if report.Instances[0].Files != nil {

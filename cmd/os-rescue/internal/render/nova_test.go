@@ -36,12 +36,12 @@ func plannedWithNova() recover.Plan {
 		}}
 }
 
-func TestAPlanWithNovaSaysItsStatesWhoIsElsewhereAndTheWarnings(t *testing.T) {
+func TestAPlanWithNovaHasItsStatesTheOtherHostsAndTheWarnings(t *testing.T) {
 	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Plan(b, plannedWithNova()) }), `
 Plan of a rescue on cmp-7, mode reboot
 
 instance-00000001  web-1  u1
-  pause, copy, prove, destroy, put back, hard reboot (found running, ACTIVE in Nova); 0 B to copy
+  pause, copy, verify, destroy, put back, hard reboot (found running, ACTIVE in Nova); 0 B to copy
     1. lock it in Nova
     2. destroy the domain
     3. hard reboot it through Nova
@@ -49,15 +49,15 @@ instance-00000001  web-1  u1
 
 instance-00000002  web-2  u2
   put back, hard reboot (found running, ERROR in Nova, locked already); 0 B to copy
-  Nova's last error with it: No disk at /i/2/disk?
+  Nova's last error: No disk at /i/2/disk?
 
 instance-00000003  u3
   left alone: its resize waits for a confirmation
 
 pet  u4
-  pause, copy, prove, destroy, put back, start (found running); 0 B to copy
+  pause, copy, verify, destroy, put back, start (found running); 0 B to copy
 
-Elsewhere, and left alone: 5 instances
+On other hosts, and left alone: 5 instances
   HOST       NAME     STATUS             INSTANCE
   cmp-8      app?[2J  ACTIVE             e2
   cmp-8      web-3    ACTIVE             e3
@@ -66,15 +66,16 @@ Elsewhere, and left alone: 5 instances
   not known  down-1   -                  e4
 On cmp-8: os-rescue --project shop --project-domain 'acme corp'
 On cmp-9: os-rescue --project shop --project-domain 'acme corp'
-Not known: the cell of the instance does not answer, so it may be on any host, also on this one. Run it again when the cell is back.
+Not known: the cell of the instance does not answer, so the instance may be on any host, even on this one. `+
+		`Run this again when the cell is back.
 
 Warning: masakari-hostmonitor runs here: stop it first
 
-In sum: 1 instance paused, destroyed and hard rebooted, 1 instance paused, destroyed and started, `+
+In total: 1 instance paused, destroyed and hard rebooted, 1 instance paused, destroyed and started, `+
 		"1 instance put back and hard rebooted, 1 instance left alone.\n")
 }
 
-func TestHowAnInstanceComesBackIsSaidAsItWillBe(t *testing.T) {
+func TestAPlanSaysHowAnInstanceComesBack(t *testing.T) {
 	nova := &recover.Server{Status: "ACTIVE"}
 	for _, c := range []struct {
 		name    string
@@ -84,11 +85,11 @@ func TestHowAnInstanceComesBackIsSaidAsItWillBe(t *testing.T) {
 		sum     string
 	}{
 		{"through Nova", recover.Options{}, recover.InstancePlan{Action: recover.ActionReboot, Found: "running", Server: nova},
-			"pause, copy, prove, destroy, put back, hard reboot", "paused, destroyed and hard rebooted"},
+			"pause, copy, verify, destroy, put back, hard reboot", "paused, destroyed and hard rebooted"},
 		{"offline", recover.Options{Offline: true}, recover.InstancePlan{Action: recover.ActionReboot, Found: "running"},
-			"pause, copy, prove, destroy, put back, start", "paused, destroyed and started"},
+			"pause, copy, verify, destroy, put back, start", "paused, destroyed and started"},
 		{"not at all", recover.Options{NoReboot: true}, recover.InstancePlan{Action: recover.ActionReboot, Found: "running", Server: nova},
-			"pause, copy, prove, destroy, put back; it stays off", "paused and destroyed"},
+			"pause, copy, verify, destroy, put back; it stays off", "paused and destroyed"},
 		{"off", recover.Options{}, recover.InstancePlan{Action: recover.ActionPublish, Found: "shutoff", Server: nova},
 			"put back; it stays off", "put back"},
 		{"off, to be started", recover.Options{Offline: true}, recover.InstancePlan{Action: recover.ActionPublish, Found: "running"},
@@ -103,12 +104,12 @@ func TestHowAnInstanceComesBackIsSaidAsItWillBe(t *testing.T) {
 			t.Errorf("%s: the action is %q, want %q", c.name, got, c.action)
 		}
 		if got := sumText(plan, c.plan); got != c.sum {
-			t.Errorf("%s: in sum %q, want %q", c.name, got, c.sum)
+			t.Errorf("%s: in total %q, want %q", c.name, got, c.sum)
 		}
 	}
 }
 
-func TestWhatNovaSaysIsInFewWords(t *testing.T) {
+func TestTheStateInNovaIsInFewWords(t *testing.T) {
 	for want, s := range map[string]recover.Server{
 		"ACTIVE in Nova":                           {Status: "ACTIVE"},
 		"ACTIVE in Nova, task powering-off":        {Status: "ACTIVE", TaskState: "powering-off"},
@@ -123,7 +124,7 @@ func TestWhatNovaSaysIsInFewWords(t *testing.T) {
 	}
 }
 
-func TestWhatToRunOnAnotherHostIsTheSameCommandThere(t *testing.T) {
+func TestTheCommandForAnotherHostSelectsTheSameInstances(t *testing.T) {
 	demo := recover.Selection{Project: "demo"}
 	for _, c := range []struct {
 		command recover.Command
@@ -160,12 +161,12 @@ func TestAThousandInstancesElsewhereAreNotAThousandLines(t *testing.T) {
 	if n := strings.Count(got, "\n"); n > 30 || !strings.Contains(got, "and 980 more") || !strings.Contains(got, "1000 instances") {
 		t.Errorf("%d lines: %s", n, got)
 	}
-	if !strings.HasSuffix(got, "The selected instances are all elsewhere: nothing to do here.\n") {
+	if !strings.HasSuffix(got, "All selected instances are on other hosts: nothing to do here.\n") {
 		t.Errorf("the end is %q", got[len(got)-80:])
 	}
 }
 
-func TestTheResultSaysWhatIsLeftToOtherHosts(t *testing.T) {
+func TestTheResultSaysWhatToRunOnOtherHosts(t *testing.T) {
 	r := ran()
 	r.Elsewhere, r.Warnings = spread()[1:2], []string{"nova-compute is down here"}
 	got := written(t, func(b *bytes.Buffer) error {
@@ -173,7 +174,7 @@ func TestTheResultSaysWhatIsLeftToOtherHosts(t *testing.T) {
 	})
 	if want := `Run it again later
 
-Elsewhere, and left alone: 1 instance
+On other hosts, and left alone: 1 instance
   HOST   NAME   STATUS  INSTANCE
   cmp-8  web-3  ACTIVE  e3
 On cmp-8: os-rescue --project shop
@@ -185,7 +186,7 @@ Warning: nova-compute is down here
 	}
 	empty := recover.RunReport{Command: "rescue", Elsewhere: r.Elsewhere}
 	got = written(t, func(b *bytes.Buffer) error { return plain().Run(b, empty, everything()) })
-	if !strings.HasSuffix(got, "\n\nThe selected instances are all elsewhere: nothing to do here.\n") {
+	if !strings.HasSuffix(got, "\n\nAll selected instances are on other hosts: nothing to do here.\n") {
 		t.Errorf("with nothing here: %q", got)
 	}
 }
@@ -199,7 +200,7 @@ func TestAPlanOfRebootsAndItsResult(t *testing.T) {
 			{UUID: "u2", Domain: "instance-00000002", Action: recover.ActionRefuse, Refusal: "it has lost files"},
 		}}
 	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Plan(b, plan) }), `
-Plan of a reboot by the scans of other hosts
+Plan of a reboot from the scans of other hosts
 
 instance-00000001  web  u1
   hard reboot through Nova (found running, ACTIVE in Nova)
@@ -208,7 +209,7 @@ instance-00000001  web  u1
 instance-00000002  u2
   left alone: it has lost files
 
-In sum: 1 instance hard rebooted, 1 instance left alone.
+In total: 1 instance hard rebooted, 1 instance left alone.
 `)
 	start := time.Date(2026, 11, 22, 18, 4, 0, 0, time.UTC)
 	report := recover.RunReport{Run: "r9", Command: "reboot", Host: "ctl", Started: start, Finished: start.Add(8 * time.Second),
@@ -229,7 +230,7 @@ instance-00000002  u2
 `)
 }
 
-func TestTheTitleOfAPlanSaysWhetherNovaHasAPart(t *testing.T) {
+func TestTheTitleOfAPlanSaysWhetherNovaTakesPart(t *testing.T) {
 	offline := recover.Options{Offline: true}
 	for want, plan := range map[string]recover.Plan{
 		"Plan of a rescue on h, mode reboot":                {Command: recover.CommandRescue, Mode: "reboot", Host: "h"},

@@ -9,8 +9,8 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// Plan writes what a run will do to each instance, in order, the room it takes,
-// and what it leaves alone and why.
+// Plan writes what a run will do to each instance, in order, the space that it needs,
+// and which instances it leaves alone and why.
 func (t Text) Plan(w io.Writer, plan recover.Plan) error {
 	var p page
 	p.line("%s", t.paint(bold, planTitle(plan)))
@@ -45,7 +45,7 @@ func planTitle(plan recover.Plan) string {
 	title := "Plan of a " + string(plan.Command) + " on " + orDash(plan.Host)
 	switch {
 	case plan.Command == recover.CommandReboot && plan.Options.Reboot.Remote:
-		title = "Plan of a reboot by the scans of other hosts"
+		title = "Plan of a reboot from the scans of other hosts"
 	case plan.Command == recover.CommandReboot, plan.Command == recover.CommandBackup:
 	case plan.Options.Offline:
 		title += ", mode " + orDash(string(plan.Mode)) + ", without Nova"
@@ -65,13 +65,13 @@ func (t Text) planInstance(p *page, plan recover.Plan, i recover.InstancePlan) {
 	if i.Server != nil {
 		found += ", " + novaState(*i.Server)
 	}
-	what := t.paint(actionColor(i.Action), actionText(plan, i)) + " (" + found + ")"
+	summary := t.paint(actionColor(i.Action), actionText(plan, i)) + " (" + found + ")"
 	if i.Action != recover.ActionHardReboot {
-		what += "; " + console.Size(i.Bytes()) + " to copy"
+		summary += "; " + console.Size(i.Bytes()) + " to copy"
 	}
-	p.line("  %s", what)
+	p.line("  %s", summary)
 	if i.Server != nil && i.Server.Fault != "" {
-		p.line("  Nova's last error with it: %s", console.Clean(i.Server.Fault))
+		p.line("  Nova's last error: %s", console.Clean(i.Server.Fault))
 	}
 	if i.NotLive != "" {
 		p.line("  not live: %s", console.Clean(i.NotLive))
@@ -90,13 +90,13 @@ func (t Text) planInstance(p *page, plan recover.Plan, i recover.InstancePlan) {
 		}
 		switch {
 		case f.Occupied && f.Role == recover.RoleConsoleLog:
-			note = "a newer one stands there"
+			note = "a newer file is in its place"
 		case f.Occupied && plan.Options.ReplaceExisting:
-			note = "what stands there is moved aside if it differs"
+			note = "the file in its place is moved aside if it differs"
 		case f.Occupied:
-			note = "something stands there: it must be the same"
+			note = "the file in its place must be identical"
 		case f.Content != "":
-			note = "made anew"
+			note = "created anew"
 		}
 		rows = append(rows, []any{console.Clean(f.Path), string(f.Role), fileSize(allocated, f.Size), note})
 	}
@@ -113,7 +113,7 @@ func (t Text) planSpace(p *page, plan recover.Plan) {
 		note := ""
 		switch {
 		case s.Clones:
-			note = "copies are clones, which take no room"
+			note = "copies are clones, which take no space"
 		case s.Need > s.Free-s.Headroom:
 			note = t.paint(red, "too little for all at once")
 		}
@@ -121,11 +121,11 @@ func (t Text) planSpace(p *page, plan recover.Plan) {
 	}
 	p.columns("", []any{"file system of", "needed", "free", "kept free", ""}, rows, right(2), right(3), right(4))
 	if plan.OneByOne {
-		p.line("Not everything fits at once: the instances go one by one, each one's old files let go before the next.")
+		p.line("Not everything fits at once: one instance follows the other, and its old files are released before the next.")
 	}
 }
 
-// planSum says in one line what becomes of how many instances.
+// planSum says in one line how many instances get which action.
 func planSum(plan recover.Plan) string {
 	n := make(map[string]int)
 	var order []string
@@ -150,11 +150,11 @@ func planSum(plan recover.Plan) string {
 	}
 	switch {
 	case len(parts) == 0 && len(plan.Elsewhere) > 0:
-		return "The selected instances are all elsewhere: nothing to do here."
+		return "All selected instances are on other hosts: nothing to do here."
 	case len(parts) == 0:
 		return "No instances: nothing to do."
 	}
-	return "In sum: " + strings.Join(parts, ", ") + "."
+	return "In total: " + strings.Join(parts, ", ") + "."
 }
 
 func sumText(plan recover.Plan, i recover.InstancePlan) string {
@@ -189,19 +189,19 @@ func actionText(plan recover.Plan, i recover.InstancePlan) string {
 			"mirror while it runs, suspend for a moment, move it over",
 			"mirror it, move it over, leave it paused")
 	case recover.ActionReboot:
-		return "pause, copy, prove, destroy, put back" + comeback(plan, i, "; it stays off", ", start", ", hard reboot")
+		return "pause, copy, verify, destroy, put back" + comeback(plan, i, "; it stays off", ", start", ", hard reboot")
 	case recover.ActionPublish:
 		return "put back" + comeback(plan, i, "; it stays off", ", start", ", hard reboot")
 	case recover.ActionHardReboot:
 		return "hard reboot through Nova"
 	case recover.ActionBackup:
-		return "pause, copy, prove, let it go on"
+		return "pause, copy, verify, continue"
 	default:
 		return string(i.Action)
 	}
 }
 
-// whileRunning chooses by whether an instance that is rescued live runs.
+// whileRunning returns paused for an instance that was found paused, else running.
 func whileRunning(i recover.InstancePlan, running, paused string) string {
 	if i.Found == recover.StatePaused {
 		return paused
@@ -209,8 +209,8 @@ func whileRunning(i recover.InstancePlan, running, paused string) string {
 	return running
 }
 
-// comeback chooses by how an instance whose files are back gets into service:
-// not at all, started by libvirt, or hard rebooted by Nova.
+// comeback returns off, start or reboot, by how an instance gets back into service
+// when its files are back: not at all, started by libvirt, or hard rebooted by Nova.
 func comeback(plan recover.Plan, i recover.InstancePlan, off, start, reboot string) string {
 	switch {
 	case plan.Options.NoReboot, i.Action == recover.ActionPublish && i.Found == recover.StateShutOff:
@@ -222,7 +222,7 @@ func comeback(plan recover.Plan, i recover.InstancePlan, off, start, reboot stri
 	}
 }
 
-// listed joins words as a sentence does; empty ones are left out.
+// listed joins words as in a sentence, without the empty ones.
 func listed(words ...string) string {
 	words = slices.DeleteFunc(words, func(w string) bool { return w == "" })
 	if len(words) < 2 {

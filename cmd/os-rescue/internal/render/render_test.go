@@ -91,22 +91,22 @@ instance-00000002  web  11111111-0000-4000-8000-000000000002  recoverable
   Why: 3 of its files were deleted, and all are still held
 
 Until they are rescued, do not stop, reboot, migrate or delete these instances, neither here nor in
-the dashboard: their data is there for only as long as the processes that hold it run.
+the dashboard: their data exists only as long as the processes that hold it run.
 Next, see what a rescue would do: os-rescue --all --dry-run
 `)
 }
 
-func TestTheLastLineOfAScanIsWhatToDo(t *testing.T) {
+func TestTheLastLineOfAScanSaysWhatToDo(t *testing.T) {
 	for _, c := range []struct {
 		verdict recover.Verdict
 		want    string
 	}{
 		{recover.VerdictRecoverable, "Next, see what a rescue would do: os-rescue --config /x --all --dry-run"},
-		{recover.VerdictConflict, "Next, see what a rescue would do that moves aside what stands in the way: " +
+		{recover.VerdictConflict, "Next, see what a rescue would do if it moved aside the files in the way: " +
 			"os-rescue --config /x --all --replace-existing --dry-run"},
-		{recover.VerdictLost, "What is lost is held by no process any more: see above what is still possible."},
-		{recover.VerdictUnknown, "Next, look again: os-rescue --config /x scan"},
-		{recover.VerdictDisplaced, "Files that are displaced are not lost. " +
+		{recover.VerdictLost, "No process holds the lost files any more: see above what is still possible."},
+		{recover.VerdictUnknown, "Next, scan again: os-rescue --config /x scan"},
+		{recover.VerdictDisplaced, "Displaced files are not lost. " +
 			"Put them, or the mount, back where they belong; os-rescue leaves them alone."},
 		{recover.VerdictIntact, "Nothing is lost: there is nothing to do."},
 		{recover.VerdictUnaffected, "Nothing is lost: there is nothing to do."},
@@ -169,14 +169,14 @@ func TestAPlanSaysWhatWillHappenInOrderAndWhatIsLeftAlone(t *testing.T) {
 Plan of a rescue on cmp-7, mode reboot, without Nova
 
 instance-00000002  web  u2
-  pause, copy, prove, destroy, put back, start (found running); 3.0 GiB to copy
+  pause, copy, verify, destroy, put back, start (found running); 3.0 GiB to copy
     1. suspend it
     2. copy /i/2/disk
     3. destroy the domain
   FILE              ROLE                      SIZE
   /i/2/disk         disk         3.0 GiB of 20 GiB
-  /i/2/console.log  console-log            4.0 KiB  a newer one stands there
-  /i/2/disk.info    disk-info                 40 B  made anew
+  /i/2/console.log  console-log            4.0 KiB  a newer file is in its place
+  /i/2/disk.info    disk-info                 40 B  created anew
 
 instance-00000003  u3
   left alone: it is migrating
@@ -190,10 +190,10 @@ Nothing to do for 1 instance: instance-00000001
 
 FILE SYSTEM OF   NEEDED     FREE  KEPT FREE
 /i              4.0 GiB  5.0 GiB    2.0 GiB  too little for all at once
-/xfs            1.0 GiB  1.0 GiB    1.0 GiB  copies are clones, which take no room
-Not everything fits at once: the instances go one by one, each one's old files let go before the next.
+/xfs            1.0 GiB  1.0 GiB    1.0 GiB  copies are clones, which take no space
+Not everything fits at once: one instance follows the other, and its old files are released before the next.
 
-In sum: 1 instance paused, destroyed and started, 1 instance put back with no pause, 1 instance left alone, 1 instance intact.
+In total: 1 instance paused, destroyed and started, 1 instance put back with no pause, 1 instance left alone, 1 instance intact.
 `)
 }
 
@@ -227,7 +227,7 @@ instance-00000003  u3
 `)
 }
 
-func TestASumNamesWhatTheCommandDid(t *testing.T) {
+func TestTheTotalNamesWhatTheCommandDid(t *testing.T) {
 	for command, want := range map[recover.Command]string{
 		recover.CommandRescue:  "1 rescued.",
 		recover.CommandBackup:  "1 backed up.",
@@ -264,7 +264,7 @@ func stood() recover.RunStatus {
 		}}
 }
 
-func TestTheStatusOfARunIsItsInstancesAndTheirSteps(t *testing.T) {
+func TestTheStatusOfARunListsItsInstancesAndTheirSteps(t *testing.T) {
 	at := when(stood().Started)
 	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Status(b, stood()) }), fmt.Sprintf(`
 r1  rescue on cmp-7, started %[1]s, interrupted
@@ -283,7 +283,7 @@ Next, finish it: os-rescue resume r1
 `, at))
 }
 
-func TestTheOverviewIsTheRunsAndWhatTheKeeperHolds(t *testing.T) {
+func TestTheOverviewListsTheRunsAndWhatKeeperAndGuardHold(t *testing.T) {
 	at := when(stood().Started)
 	o := Overview{
 		Runs: []recover.RunStatus{stood()},
@@ -306,7 +306,7 @@ r1   rescue   %[1]s  -         interrupted  1 rescued, 1 not finished
 The keeper (pid 77) holds 1 file.
   FILE           SIZE  SINCE                FOR
   /i/_base/a  1.0 GiB  %[1]s  u1, u2
-The guard (pid 78) holds 9 files (2.0 GiB), of which 3 are deleted (1.0 GiB). Its last scan was at %[1]s.
+The guard (pid 78) holds 9 files (2.0 GiB), 3 of them deleted (1.0 GiB). Its last scan was at %[1]s.
   Problem: Nova does not answer
   INCIDENT           NAME  INSTANCE  SINCE                FILES     SIZE  STATE
   instance-00000001  web   u1        %[1]s      2  1.0 GiB  files deleted, locked in Nova
@@ -348,20 +348,20 @@ instance-00000002  u2
   live, no reboot: mirror it, move it over, leave it paused (found paused, PAUSED in Nova); 0 B to copy
 
 instance-00000003  u3
-  pause, copy, prove, destroy, put back, hard reboot (found running, ACTIVE in Nova); 0 B to copy
+  pause, copy, verify, destroy, put back, hard reboot (found running, ACTIVE in Nova); 0 B to copy
   not live: /i/3/disk has 1 snapshots inside?[2J: --mode reboot keeps them
     1. destroy the domain
 
-Elsewhere, and left alone: 1 instance
+On other hosts, and left alone: 1 instance
   HOST   NAME  STATUS  INSTANCE
   cmp-8  db    ACTIVE  e1
 On cmp-8: os-rescue --project shop --mode auto
 
-In sum: 1 instance rescued live (suspended for a moment), 1 instance rescued live, 1 instance paused, destroyed and hard rebooted.
+In total: 1 instance rescued live (suspended for a moment), 1 instance rescued live, 1 instance paused, destroyed and hard rebooted.
 `)
 }
 
-func TestTheResultOfALiveRunSaysHowShortTheSuspendWasAndHowItWasProven(t *testing.T) {
+func TestTheResultOfALiveRunSaysHowShortTheSuspendWasAndHowItWasVerified(t *testing.T) {
 	r := recover.RunReport{Run: "r7", Command: "rescue", Mode: "auto", Host: "cmp-7"}
 	for n, i := range []recover.InstanceReport{
 		{Mode: recover.ModeLive, Verified: recover.VerifyRunning, PauseSeconds: 0.0441, DowntimeSeconds: 0.0441, Bytes: 3 * gib},

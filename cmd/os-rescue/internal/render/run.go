@@ -10,8 +10,8 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// Run writes how each instance fared, what went wrong in full, what is to be done
-// on other hosts, and the sum. The options are those that the run was made with.
+// Run writes what became of each instance, every error in full, what to run on other
+// hosts, and the totals. The options are those of the run.
 func (t Text) Run(w io.Writer, r recover.RunReport, o recover.Options) error {
 	var p page
 	if len(r.Instances) > 0 {
@@ -72,7 +72,7 @@ func (t Text) runTable(p *page, r recover.RunReport) {
 	p.columns("", []any{"instance", "name", "outcome", "paused", "down", "copied", "note"}, rows, right(4), right(5), right(6))
 }
 
-// proofText says how a live rescue was proven.
+// proofText says how a live rescue was verified.
 func proofText(i recover.InstanceReport) string {
 	switch i.Verified {
 	case recover.VerifyRunning:
@@ -86,7 +86,7 @@ func proofText(i recover.InstanceReport) string {
 	}
 }
 
-// rebootSeconds is how long a hard reboot took, the waiting for it included.
+// rebootSeconds is how long a hard reboot took, including the wait for Nova.
 func rebootSeconds(i recover.InstanceReport) float64 {
 	var sum float64
 	for _, s := range i.Steps {
@@ -97,7 +97,7 @@ func rebootSeconds(i recover.InstanceReport) float64 {
 	return sum
 }
 
-// runSum says in one line how many ended how, and where the rest can be read.
+// runSum says in one line how many instances ended how, and the name of the run.
 func runSum(r recover.RunReport) string {
 	n := make(map[recover.Outcome]int)
 	for _, i := range r.Instances {
@@ -116,7 +116,7 @@ func runSum(r recover.RunReport) string {
 	if sum == "" {
 		sum = "No instances: nothing to do"
 		if len(r.Elsewhere) > 0 {
-			sum = "The selected instances are all elsewhere: nothing to do here"
+			sum = "All selected instances are on other hosts: nothing to do here"
 		}
 	}
 	if !r.Started.IsZero() && !r.Finished.IsZero() {

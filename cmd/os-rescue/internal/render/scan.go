@@ -10,8 +10,8 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// Scan writes a table of all instances, the worst first, then what is wrong with
-// each one that something is wrong with, and what to do next.
+// Scan writes a table of all instances, the worst first, then the files of each
+// affected instance and the reasons, and what to do next.
 func (t Text) Scan(w io.Writer, r recover.Report) error {
 	var p page
 	sorted := worstFirst(r.Instances)
@@ -31,8 +31,8 @@ func (t Text) Scan(w io.Writer, r recover.Report) error {
 	return p.sendTo(w)
 }
 
-// Unfinished writes which runs were interrupted: they come before any new one,
-// which would leave their instances alone.
+// Unfinished writes which runs were interrupted. They must be finished before a new
+// run, which would leave their instances alone.
 func (t Text) Unfinished(w io.Writer, runs []recover.RunStatus) error {
 	var p page
 	for _, r := range runs {
@@ -76,7 +76,7 @@ func (t Text) scanInstance(p *page, i recover.Instance) {
 	}
 }
 
-// next says what to do: the last line is the command to run, where there is one.
+// next says what to do. The last line is the command to run, if there is one.
 func (t Text) next(p *page, instances []recover.Instance) {
 	n := make(map[recover.Verdict]int)
 	for _, i := range instances {
@@ -85,24 +85,24 @@ func (t Text) next(p *page, instances []recover.Instance) {
 	rescuable := n[recover.VerdictRecoverable] + n[recover.VerdictConflict]
 	if rescuable > 0 {
 		p.line("Until they are rescued, do not stop, reboot, migrate or delete these instances, neither here nor in")
-		p.line("the dashboard: their data is there for only as long as the processes that hold it run.")
+		p.line("the dashboard: their data exists only as long as the processes that hold it run.")
 	}
 	if n[recover.VerdictUnknown] > 0 {
-		p.line("%s could not be looked at: see why above, and scan again.", counted(n[recover.VerdictUnknown], "instance"))
+		p.line("%s could not be examined: see the reason above, and scan again.", counted(n[recover.VerdictUnknown], "instance"))
 	}
 	if n[recover.VerdictDisplaced] > 0 {
-		p.line("Files that are displaced are not lost. Put them, or the mount, back where they belong; os-rescue leaves them alone.")
+		p.line("Displaced files are not lost. Put them, or the mount, back where they belong; os-rescue leaves them alone.")
 	}
 	switch {
 	case n[recover.VerdictRecoverable] > 0:
 		p.line("Next, see what a rescue would do: %s", t.paint(bold, t.Again+" --all --dry-run"))
 	case n[recover.VerdictConflict] > 0:
-		p.line("Next, see what a rescue would do that moves aside what stands in the way: %s",
+		p.line("Next, see what a rescue would do if it moved aside the files in the way: %s",
 			t.paint(bold, t.Again+" --all --replace-existing --dry-run"))
 	case n[recover.VerdictLost] > 0:
-		p.line("What is lost is held by no process any more: see above what is still possible.")
+		p.line("No process holds the lost files any more: see above what is still possible.")
 	case n[recover.VerdictUnknown] > 0:
-		p.line("Next, look again: %s", t.paint(bold, t.Again+" scan"))
+		p.line("Next, scan again: %s", t.paint(bold, t.Again+" scan"))
 	case n[recover.VerdictDisplaced] == 0:
 		p.line("Nothing is lost: there is nothing to do.")
 	}
@@ -141,7 +141,7 @@ func affected(i recover.Instance) bool {
 	return i.Verdict != recover.VerdictIntact && i.Verdict != recover.VerdictUnaffected
 }
 
-// trouble names what is not where it should be, each kind of file once.
+// trouble names the kinds of files that are not where they should be.
 func trouble(i recover.Instance) []string {
 	var names []string
 	seen := make(map[string]bool)
@@ -164,7 +164,8 @@ func trouble(i recover.Instance) []string {
 	return names
 }
 
-// scanSize is what is at stake: the data in files that are not where they should be.
+// scanSize is the size of the data at stake: that of the files that are not where
+// they should be.
 func scanSize(i recover.Instance) string {
 	var n int64
 	for _, f := range i.Files {
@@ -178,7 +179,7 @@ func scanSize(i recover.Instance) string {
 	return console.Size(n)
 }
 
-// fileSize is what a file takes, and what it seems to have where that is more.
+// fileSize is the space that a file takes, and its apparent size if that is more.
 func fileSize(allocated, apparent int64) string {
 	if allocated == 0 && apparent == 0 {
 		return "-"

@@ -17,7 +17,7 @@ type Overview struct {
 	Guard  recover.GuardStatus  `json:"guard"`
 }
 
-// Overview writes a table of all runs, what keeper and guard hold, and what to do.
+// Overview writes a table of all runs, what keeper and guard hold, and what to do next.
 func (t Text) Overview(w io.Writer, o Overview) error {
 	var p page
 	if len(o.Runs) == 0 {
@@ -49,7 +49,7 @@ func (t Text) guard(p *page, g recover.GuardStatus) {
 		p.line("No guard runs on this host: files are safe from a deletion only while their instances run.")
 		return
 	}
-	p.line("The guard (pid %d) holds %s (%s), of which %d are deleted (%s). Its last scan was at %s.", g.PID, counted(g.Held.Files, "file"),
+	p.line("The guard (pid %d) holds %s (%s), %d of them deleted (%s). Its last scan was at %s.", g.PID, counted(g.Held.Files, "file"),
 		console.Size(g.Held.Bytes), g.Held.DeletedFiles, console.Size(g.Held.DeletedBytes), when(g.Scanned))
 	for _, text := range g.Problems {
 		p.line("  Problem: %s", console.Clean(text))
@@ -59,15 +59,15 @@ func (t Text) guard(p *page, g recover.GuardStatus) {
 	}
 	var rows [][]any
 	for _, i := range g.Incidents {
-		what := "files deleted"
+		state := "files deleted"
 		if i.Replaced {
-			what = "runs on other files"
+			state = "runs on other files"
 		}
 		if i.Locked {
-			what += ", locked in Nova"
+			state += ", locked in Nova"
 		}
 		rows = append(rows, []any{
-			console.Clean(i.Domain), console.Clean(i.Name), i.UUID, when(i.Since), len(i.Paths), console.Size(i.Bytes), what,
+			console.Clean(i.Domain), console.Clean(i.Name), i.UUID, when(i.Since), len(i.Paths), console.Size(i.Bytes), state,
 		})
 	}
 	p.columns("  ", []any{"incident", "name", "instance", "since", "files", "size", "state"}, rows, right(5), right(6))
@@ -98,7 +98,7 @@ func (t Text) Status(w io.Writer, r recover.RunStatus) error {
 		p.line("")
 		outcome := t.paint(outcomeColor(i.Outcome), outcomeText(string(r.Command), i.Outcome))
 		if i.Outcome == "" && r.State == recover.RunRunning {
-			outcome = "in work"
+			outcome = "in progress"
 		}
 		p.line("%s  %s", t.paint(bold, label(i.Domain, i.Name, i.UUID)), outcome)
 		if i.Error != "" {
@@ -168,7 +168,7 @@ func outcomes(r recover.RunStatus) string {
 	return strings.TrimSuffix(runSum(report), ".")
 }
 
-// when writes a time as the host's clock shows it.
+// when writes a time in the host's time zone.
 func when(t time.Time) string {
 	if t.IsZero() {
 		return "-"

@@ -15,8 +15,8 @@ import (
 // Text writes results as text.
 type Text struct {
 	Color bool // with ANSI colours
-	// Again is how this program is called with the global flags that matter, for
-	// the commands that it recommends: "os-rescue --libvirt-uri qemu:///x".
+	// Again begins the commands that the text recommends: the program with the
+	// global flags that it was called with, "os-rescue --libvirt-uri qemu:///x".
 	Again string
 }
 
@@ -36,7 +36,7 @@ func (t Text) paint(color, s string) string {
 	return "\x1b[" + color + "m" + s + "\x1b[0m"
 }
 
-// page collects text, so that the one write that can fail comes at the end.
+// page collects text, so that only one write, the last, can fail.
 type page struct{ bytes.Buffer }
 
 func (p *page) line(format string, args ...any) { fmt.Fprintf(&p.Buffer, format+"\n", args...) }
@@ -46,7 +46,7 @@ func (p *page) sendTo(w io.Writer) error {
 	return err
 }
 
-// columns lays rows out below a header, without any frame, indented.
+// columns writes rows as an indented table with a header and without a frame.
 func (p *page) columns(indent string, header []any, rows [][]any, config ...table.ColumnConfig) {
 	t := table.NewWriter()
 	style := table.StyleDefault
@@ -68,7 +68,7 @@ func right(column int) table.ColumnConfig {
 	return table.ColumnConfig{Number: column, Align: text.AlignRight, AlignHeader: text.AlignRight}
 }
 
-// orDash keeps a column from being empty, which a person may take for a mistake.
+// orDash writes a dash for an empty column, which may look like a mistake.
 func orDash(s string) string {
 	if s == "" {
 		return "-"
@@ -76,7 +76,7 @@ func orDash(s string) string {
 	return console.Clean(s)
 }
 
-// short cuts what others chose the length of.
+// short cuts text of any length to limit characters.
 func short(s string, limit int) string {
 	s = orDash(s)
 	if runes := []rune(s); len(runes) > limit {
@@ -92,7 +92,7 @@ func counted(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// label names an instance for a person: its domain, its name and its UUID.
+// label names an instance by its domain, its name and its UUID.
 func label(domain, name, uuid string) string {
 	if name != "" {
 		domain += "  " + name

@@ -1,3 +1,3 @@
-// Package scanreport reads what "os-rescue scan --output json" wrote on other hosts,
-// strictly.
+// Package scanreport reads the output of "os-rescue scan --output json" from other
+// hosts, strictly.
 package scanreport

@@ -11,12 +11,12 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// mostBytes is more than the scans of a hundred hosts have, in bytes.
+// mostBytes is more than the scans of a hundred hosts take, in bytes.
 const mostBytes = 64 << 20
 
-// Read reads the scans that other hosts wrote as JSON, one after the
-// other, from files; "-" is stdin. No host may be there twice.
-// recover.ErrUsage names the file and what is wrong in it.
+// Read reads scans of other hosts from files, as JSON documents one after the other;
+// "-" is stdin. No host may occur twice. recover.ErrUsage names the file and the
+// mistake in it.
 func Read(paths []string, stdin io.Reader) ([]recover.Report, error) {
 	var all []recover.Report
 	for _, path := range paths {
@@ -46,9 +46,9 @@ func readFile(path string, stdin io.Reader) ([]recover.Report, error) {
 	return parse(f, mostBytes)
 }
 
-// parse reads one scan or more. What "os-rescue scan" does not write
-// is an error: a report that is not understood in full is none to reboot by. So is
-// what has most bytes or more.
+// parse reads one scan or more. It refuses everything that "os-rescue scan" does not
+// write, because no instance may be rebooted by a report that is not understood in
+// full, and input of most bytes or more.
 func parse(r io.Reader, most int64) ([]recover.Report, error) {
 	limited := &io.LimitedReader{R: r, N: most}
 	d := json.NewDecoder(limited)

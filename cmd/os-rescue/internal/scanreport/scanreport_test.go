@@ -10,7 +10,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// scanOf is what "os-rescue scan --output json" writes on a host.
+// scanOf returns the output of "os-rescue scan --output json" on a host.
 func scanOf(t testing.TB, host string) string {
 	t.Helper()
 	report := recover.Report{Host: host, Taken: time.Date(2026, 11, 22, 18, 0, 0, 0, time.UTC), Instances: []recover.Instance{
@@ -27,7 +27,7 @@ func scanOf(t testing.TB, host string) string {
 	return b.String()
 }
 
-func TestNoInstanceMayBeThereTwiceAndNoReportBeTooLarge(t *testing.T) {
+func TestARepeatedInstanceAndATooLargeReportAreRefused(t *testing.T) {
 	good := scanOf(t, "cmp-8")
 	twice := strings.Replace(good, `"instances": [`, `"instances": [`+good[strings.Index(good, "[")+1:strings.LastIndex(good, "]")]+",", 1)
 	if _, err := parse(strings.NewReader(twice), mostBytes); err == nil || !strings.Contains(err.Error(), "twice") {

@@ -1,9 +1,10 @@
-// Package systemd is what a service says to systemd, and what systemd keeps for it.
+// Package systemd sends the notifications of a service to systemd, and stores
+// descriptors there.
 //
-// systemd keeps descriptors that a service stores for as long as the service is
-// not stopped for good, and gives them to its next process, however the last one
-// ended (file descriptor store; systemd.service(5), FileDescriptorStoreMax=).
+// systemd keeps the descriptors that a service stores until the service is stopped for
+// good, and gives them to its next process, no matter how the last one ended (file
+// descriptor store; systemd.service(5), FileDescriptorStoreMax=).
 //
-// Reading the environment is go-systemd's part; its notifications carry no
-// descriptors and wait without a limit, so they are made here.
+// go-systemd reads the environment. Its notifications carry no descriptors and wait
+// without a limit, so this package sends its own.
 package systemd

@@ -18,15 +18,15 @@ const (
 	// sendLimit bounds one notification: systemd reads them one by one, between
 	// other work such as a reload of every unit.
 	sendLimit = 15 * time.Second
-	// retryPause is for what the kernel does not let us wait for.
+	// retryPause is for a limit of the kernel that no call can wait for.
 	retryPause = 5 * time.Millisecond
-	// maxStatus is in bytes. systemd drops a notification of more than 4096
+	// maxStatus is in bytes. systemd drops notifications of more than 4096 bytes
 	// (NOTIFY_BUFFER_MAX in its src/shared/notify-recv.c, src/core/manager.c).
 	maxStatus = 1024
 )
 
-// Notifier talks to the systemd that started this process; to nobody, and without
-// an error, where none did. It is safe for concurrent use.
+// Notifier talks to the systemd that started this process. Without systemd it does
+// nothing and returns no errors. It is safe for concurrent use.
 type Notifier struct {
 	socket   string // empty: no systemd
 	limit    time.Duration
@@ -35,13 +35,13 @@ type Notifier struct {
 	mu        sync.Mutex
 	inherited []*os.File
 	names     map[string]int // how many descriptors the store has, by name
-	used      int            // what the names take in the environment
+	used      int            // bytes that the names take in the environment
 }
 
-// New takes over what systemd gave to this process and keeps it from its children:
-// NOTIFY_SOCKET, WATCHDOG_*, and LISTEN_* with the descriptors, which become
-// close-on-exec. It is called once, early. An error means that the environment is
-// not systemd's.
+// New takes over what systemd gave to this process, so that its children do not get
+// it: NOTIFY_SOCKET, WATCHDOG_*, and LISTEN_* with the descriptors, which become
+// close-on-exec. It is called once, early. An error means that the environment does
+// not come from systemd.
 func New() (*Notifier, error) {
 	n := &Notifier{socket: os.Getenv("NOTIFY_SOCKET"), limit: sendLimit, names: map[string]int{}}
 	if err := os.Unsetenv("NOTIFY_SOCKET"); err != nil {
@@ -62,7 +62,7 @@ func New() (*Notifier, error) {
 	return n, nil
 }
 
-// Enabled is true when there is a systemd to talk to.
+// Enabled is true if systemd started this process.
 func (n *Notifier) Enabled() bool { return n.socket != "" }
 
 // Ready says that the service has started, or has finished reloading.
@@ -71,9 +71,9 @@ func (n *Notifier) Ready() error { return n.send(daemon.SdNotifyReady) }
 // Stopping says that the service is about to end.
 func (n *Notifier) Stopping() error { return n.send(daemon.SdNotifyStopping) }
 
-// Reloading says that the service rereads its configuration; Ready follows. It has
-// the time that Type=notify-reload asks for (systemd.service(5)) and Type=notify
-// does not look at.
+// Reloading says that the service rereads its configuration; Ready follows. The message
+// has the time that Type=notify-reload needs (systemd.service(5)) and Type=notify
+// ignores.
 func (n *Notifier) Reloading() error {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
@@ -92,8 +92,8 @@ func (n *Notifier) Status(text string) error {
 // Watchdog says that the service is alive. See WatchdogInterval.
 func (n *Notifier) Watchdog() error { return n.send(daemon.SdNotifyWatchdog) }
 
-// WatchdogInterval is how long systemd waits for Watchdog before it kills the
-// service, 0 without a limit. sd_watchdog_enabled(3) advises to call it at half of that.
+// WatchdogInterval is how long systemd waits for Watchdog before it kills the service;
+// 0 is no limit. sd_watchdog_enabled(3) advises to call Watchdog twice in that time.
 func (n *Notifier) WatchdogInterval() time.Duration { return n.watchdog }
 
 func (n *Notifier) send(lines ...string) error { return n.sendWith(nil, lines...) }
@@ -110,8 +110,8 @@ func (n *Notifier) sendWith(f *os.File, lines ...string) error {
 	return nil
 }
 
-// deliver waits while the socket is full. It is connected, so that the kernel says
-// when it no longer is (unix_dgram_poll in its net/unix/af_unix.c).
+// deliver waits while the socket is full. The socket is connected, so that the kernel
+// reports when there is space again (unix_dgram_poll in its net/unix/af_unix.c).
 func (n *Notifier) deliver(message []byte, f *os.File) error {
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.socket, Net: "unixgram"})
 	if err != nil {
@@ -135,7 +135,7 @@ func (n *Notifier) deliver(message []byte, f *os.File) error {
 		if err != nil {
 			return err
 		}
-		// More descriptors than RLIMIT_NOFILE are on their way, of all processes of
+		// More descriptors than RLIMIT_NOFILE are in transit, counting all processes of
 		// this user (unix(7), "ETOOMANYREFS").
 		if !errors.Is(sent, unix.ETOOMANYREFS) || time.Now().After(deadline) {
 			return sent
@@ -144,7 +144,7 @@ func (n *Notifier) deliver(message []byte, f *os.File) error {
 	}
 }
 
-// sendmsg does what net's WriteMsgUnix refuses on a connected datagram socket.
+// sendmsg sends on a connected datagram socket, which net's WriteMsgUnix refuses.
 func sendmsg(conn *net.UnixConn, message, rights []byte) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {

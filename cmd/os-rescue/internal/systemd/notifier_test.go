@@ -105,7 +105,7 @@ func do(t *testing.T, errs ...error) {
 	}
 }
 
-func TestSystemdIsToldWhereTheServiceStands(t *testing.T) {
+func TestSystemdIsToldTheStateOfTheService(t *testing.T) {
 	for name, socket := range map[string]string{
 		"socket in the file system": "",
 		"abstract socket":           fmt.Sprintf("@os-rescue-test-%d", os.Getpid()),

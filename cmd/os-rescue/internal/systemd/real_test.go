@@ -18,14 +18,14 @@ import (
 	realsystemd "github.com/os-rescue/os-rescue/test/systemd"
 )
 
-// holding is what the service under test says of itself.
+// holding is the report of the service under test.
 type holding struct {
 	PID   int
-	Files map[string]string // what the descriptors that it inherited lead to, by name
+	Files map[string]string // the files of the descriptors that it inherited, by name
 }
 
-// hold is a service that stores descriptors of files whose last name goes with it,
-// COUNT of them with names as long as LENGTH, unless it inherited some.
+// hold is a service that stores descriptors of deleted files, COUNT of them with
+// names of LENGTH characters, unless it inherited some.
 func hold() error {
 	n, err := New()
 	if err != nil {
@@ -136,9 +136,9 @@ func held(t *testing.T, dir string, last int) holding {
 	return now
 }
 
-// Of what is deleted only the store has a descriptor: what comes back is what
-// systemd kept.
-func TestSystemdKeepsDeletedFilesHoweverTheServiceEnds(t *testing.T) {
+// Only the store has descriptors of the deleted files: they come back only because
+// systemd kept them.
+func TestSystemdKeepsDeletedFilesNoMatterHowTheServiceEnds(t *testing.T) {
 	const count = 20
 	dir := installHold(t, count, 3, "WatchdogSec=5s")
 	now := held(t, dir, 0)
@@ -159,7 +159,7 @@ func TestSystemdKeepsDeletedFilesHoweverTheServiceEnds(t *testing.T) {
 		{"kill -9", func() { kill(unix.SIGKILL)() }},
 		{"crash", func() { kill(unix.SIGSEGV)() }},
 		{"end of its own", func() { kill(unix.SIGTERM)() }},
-		{"watchdog", func() {}}, // it does not feed it
+		{"watchdog", func() {}}, // the service does not feed it
 		{"reexecution of systemd and kill -9", func() {
 			realsystemd.Ctl(t, "daemon-reexec")
 			kill(unix.SIGKILL)()
@@ -186,9 +186,9 @@ func TestSystemdKeepsDeletedFilesHoweverTheServiceEnds(t *testing.T) {
 	}
 }
 
-// With Preserve, which systemd has since 254, a stop keeps them too; until then it
-// drops them, and whoever stops must have handed them to somebody else.
-func TestAStopDropsThemUnlessSystemdCanPreserve(t *testing.T) {
+// With Preserve, which systemd has since 254, a stop keeps them too. Before that, a
+// stop drops them, unless the service has handed them to another process.
+func TestAStopDropsTheFilesUnlessSystemdCanPreserveThem(t *testing.T) {
 	dir := installHold(t, 3, 3, "FileDescriptorStorePreserve=yes")
 	now := held(t, dir, 0)
 	realsystemd.Ctl(t, "stop", holdUnit)
@@ -202,7 +202,7 @@ func TestAStopDropsThemUnlessSystemdCanPreserve(t *testing.T) {
 	}
 }
 
-// As many as StoreFD lets through, and the service starts again.
+// With as many descriptors as StoreFD accepts, the service starts again.
 func TestAFullStoreStartsAgain(t *testing.T) {
 	// Not with short names: systemd's time grows with the square of the number.
 	for _, length := range []int{127, 255} {

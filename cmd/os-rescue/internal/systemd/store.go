@@ -15,21 +15,21 @@ var ErrFull = errors.New("systemd's store of descriptors has no room for one mor
 
 const (
 	maxName = 255 // FDNAME_MAX in systemd's src/basic/fileio.h, src/basic/fd-util.h
-	// maxNames is the room for all names and the ':' between them: they come as one
-	// string of the environment, LISTEN_FDNAMES, and the kernel starts no process
-	// with one of more than 32 pages (execve(2), "Limits on size of arguments and
+	// maxNames is the space for all names and the ':' between them. They come as one
+	// string of the environment, LISTEN_FDNAMES, and the kernel starts no process with
+	// a string of more than 32 pages (execve(2), "Limits on size of arguments and
 	// environment"): the service could never start again.
 	maxNames = 32*4096 - len("LISTEN_FDNAMES=\x00")
 )
 
 // StoreFD gives systemd a descriptor to keep for the next process of this service.
-// The name, 1 to 255 printable ASCII characters without ':', need not be its own
-// alone, but RemoveFD takes out all of a name. Short names leave room for more:
-// 13,000 of nine characters, ErrFull after that. nil means that it is on its way:
-// systemd doesn't answer (see Barrier), and drops what is more than
-// FileDescriptorStoreMax=. The same open file stored twice is kept once: to know,
-// systemd compares it with everything that it has (service_add_fd_store in its
-// src/core/service.c), so 1,000 take it half a second, and 4,000 eight.
+// The name has 1 to 255 printable ASCII characters without ':'. Several descriptors
+// may share a name; RemoveFD removes all of them. Short names leave space for more:
+// 13,000 of nine characters, ErrFull after that. nil means that the descriptor was
+// sent: systemd doesn't answer (see Barrier), and drops descriptors beyond
+// FileDescriptorStoreMax=. The same open file stored twice is kept once. To find that
+// out, systemd compares it with everything in the store (service_add_fd_store in its
+// src/core/service.c), so 1,000 descriptors take half a second, and 4,000 eight.
 func (n *Notifier) StoreFD(name string, f *os.File) error {
 	if !validName(name) {
 		return fmt.Errorf("store %s: %q can't be a descriptor's name: %w", f.Name(), name, os.ErrInvalid)
@@ -42,8 +42,8 @@ func (n *Notifier) StoreFD(name string, f *os.File) error {
 	if n.used+len(name)+1 > maxNames {
 		return fmt.Errorf("store %s as %s: %w", f.Name(), name, ErrFull)
 	}
-	// FDPOLL=0: keep it whatever poll(2) says of it; older than 246 that is unknown,
-	// and a regular file can't be polled (sd_notify(3)).
+	// FDPOLL=0: keep it regardless of poll(2). systemd before 246 does not know that,
+	// and can't poll a regular file anyway (sd_notify(3)).
 	if err := n.sendWith(f, "FDSTORE=1", "FDNAME="+name, "FDPOLL=0"); err != nil {
 		return err
 	}
@@ -51,7 +51,8 @@ func (n *Notifier) StoreFD(name string, f *os.File) error {
 	return nil
 }
 
-// RemoveFD has systemd let go of every descriptor of that name. None is success.
+// RemoveFD makes systemd close every descriptor of that name. It is no error if there
+// is none.
 func (n *Notifier) RemoveFD(name string) error {
 	if !validName(name) {
 		return fmt.Errorf("%q can't be a descriptor's name: %w", name, os.ErrInvalid)
@@ -79,9 +80,8 @@ func (n *Notifier) Inherited() []*os.File {
 	return files
 }
 
-// Barrier returns when systemd has dealt with everything that was sent before it:
-// only then is what was stored safe from the end of this process. It waits until
-// ctx ends.
+// Barrier returns when systemd has processed everything that was sent before. Only
+// then do stored descriptors survive the end of this process. It waits until ctx ends.
 func (n *Notifier) Barrier(ctx context.Context) error {
 	if !n.Enabled() {
 		return nil
@@ -91,8 +91,9 @@ func (n *Notifier) Barrier(ctx context.Context) error {
 		return fmt.Errorf("wait for systemd: %w", err)
 	}
 	defer r.Close()
-	// systemd closes the descriptor that comes with it, which ends the pipe
-	// (sd_notify_barrier(3)). Older than 246 it closes what it does not know.
+	// systemd closes the descriptor that comes with the message, which ends the pipe
+	// (sd_notify_barrier(3)). Before 246 it closes the descriptors of every message
+	// that it does not know.
 	err = n.sendWith(w, "BARRIER=1")
 	w.Close()
 	if err != nil {
@@ -105,7 +106,7 @@ func (n *Notifier) Barrier(ctx context.Context) error {
 	return nil
 }
 
-// count keeps the books of the store; n.mu is held.
+// count keeps account of the names in the store; n.mu is held.
 func (n *Notifier) count(name string, by int) {
 	n.used += by * (len(name) + len(":"))
 	if n.names[name] += by; n.names[name] == 0 {

@@ -56,7 +56,7 @@ func deleted(dir, content string) (*os.File, error) {
 	return f, os.Remove(path)
 }
 
-// storeAndHang is a service that stores two deleted files and waits for its end.
+// storeAndHang is a service that stores two deleted files and waits to be killed.
 func storeAndHang() error {
 	n, err := New()
 	if err != nil {
@@ -78,7 +78,7 @@ func storeAndHang() error {
 	select {}
 }
 
-// inherit is its next process: it prints what it got, and what a child of it has.
+// inherit is its next process: it prints what it inherited, and what its child has.
 func inherit() error {
 	n, err := New()
 	if err != nil {
@@ -107,7 +107,7 @@ func inherit() error {
 	return nil
 }
 
-// flood stores as many descriptors as it is told.
+// flood stores a given number of descriptors.
 func flood() error {
 	n, err := New()
 	if err != nil {
@@ -130,8 +130,8 @@ func flood() error {
 	return nil
 }
 
-// The first process is killed, the second gets what systemd kept: here the test is
-// systemd.
+// The test plays systemd: the first process is killed, and the second gets the
+// descriptors that were kept.
 func TestTheNextProcessGetsWhatTheKilledOneStored(t *testing.T) {
 	m := listen(t, "")
 	first := exec.Command("/proc/self/exe")
@@ -188,7 +188,7 @@ func TestTheNextProcessGetsWhatTheKilledOneStored(t *testing.T) {
 }
 
 // Descriptors meant for another process are not touched.
-func TestWhatAnotherProcessInheritedIsNotTaken(t *testing.T) {
+func TestDescriptorsForAnotherProcessAreNotTaken(t *testing.T) {
 	t.Setenv("LISTEN_PID", "1")
 	t.Setenv("LISTEN_FDS", "1")
 	t.Setenv("LISTEN_FDNAMES", "disk")
@@ -199,7 +199,7 @@ func TestWhatAnotherProcessInheritedIsNotTaken(t *testing.T) {
 	}
 }
 
-// systemd does not read yet while a guard that starts stores everything it found.
+// systemd may not read yet while a starting guard stores everything that it found.
 func TestThousandsAreStoredWhileSystemdIsBusy(t *testing.T) {
 	m := listen(t, "")
 	n := m.notifier()
@@ -252,9 +252,9 @@ func TestASystemdThatDoesNotReadIsAnError(t *testing.T) {
 	}
 }
 
-// The kernel lets no more descriptors be on their way than a process may have
-// open, of all processes of the user.
-func TestDescriptorsOnTheirWayElsewhereAreWaitedFor(t *testing.T) {
+// The kernel allows no more descriptors in transit, counting all processes of a user,
+// than a process may have open.
+func TestStoringWaitsWhileTooManyDescriptorsAreInTransit(t *testing.T) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	do(t, err)
 	null, err := os.Open("/dev/null")
@@ -267,7 +267,7 @@ func TestDescriptorsOnTheirWayElsewhereAreWaitedFor(t *testing.T) {
 	m := listen(t, "")
 	self, err := os.Executable()
 	do(t, err)
-	// Without privileges, to which the limit does not apply.
+	// Without privileges, because the limit does not apply to privileged processes.
 	service := exec.Command("prlimit", fmt.Sprintf("--nofile=%d", most), "setpriv", "--bounding-set=-all", "--inh-caps=-all", self)
 	service.Env = append(os.Environ(), roleVariable+"=flood", "COUNT=1", "NOTIFY_SOCKET="+m.name)
 	out, err := service.StdoutPipe()
@@ -280,7 +280,7 @@ func TestDescriptorsOnTheirWayElsewhereAreWaitedFor(t *testing.T) {
 	if n, _, err := m.conn.ReadFrom(make([]byte, 100)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatalf("the limit was not reached: %d bytes came, error %v", n, err)
 	}
-	do(t, unix.Close(fds[0]), unix.Close(fds[1])) // what was on its way is gone
+	do(t, unix.Close(fds[0]), unix.Close(fds[1])) // what was in transit is gone
 	if text, f := m.receive(); !strings.HasPrefix(text, "FDSTORE=1\n") || f == nil {
 		t.Errorf("systemd was told %q with %v", text, f)
 	}
@@ -290,7 +290,7 @@ func TestDescriptorsOnTheirWayElsewhereAreWaitedFor(t *testing.T) {
 	}
 }
 
-func TestRemoveFDTakesOutAName(t *testing.T) {
+func TestRemoveFDRemovesAName(t *testing.T) {
 	m := listen(t, "")
 	n := m.notifier()
 	do(t, n.RemoveFD("disk"))
@@ -307,7 +307,7 @@ func TestTheWaitForSystemdEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestOnlyNamesThatSystemdTakesAreStored(t *testing.T) {
+func TestOnlyNamesThatSystemdAcceptsAreStored(t *testing.T) {
 	m := listen(t, "")
 	n := m.notifier()
 	f, err := os.Open("/dev/null")
@@ -329,9 +329,9 @@ func TestOnlyNamesThatSystemdTakesAreStored(t *testing.T) {
 	}
 }
 
-// A process can't be started with an environment variable that is too long: what
-// StoreFD lets through must start, with one name more it must not.
-func TestNoMoreIsStoredThanTheNextProcessCanBeStartedWith(t *testing.T) {
+// No process starts with an environment variable that is too long. It must start with
+// the names that StoreFD accepts, and must not start with one more.
+func TestStoreFDStoresNoMoreThanTheNextProcessCanStartWith(t *testing.T) {
 	m := listen(t, "")
 	n := m.notifier()
 	go func() {
