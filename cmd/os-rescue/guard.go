@@ -121,7 +121,7 @@ func (a *app) guard(cmd *cobra.Command) error {
 		warn(log, service.Ready())
 	})
 	warn(log, service.Stopping())
-	// systemd must have taken what was stored last before this process ends.
+	// systemd must have taken the last stored descriptors before this process ends.
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	warn(log, service.Barrier(limit))

@@ -104,7 +104,7 @@ func TestFlagAndVariableSelectTheCloud(t *testing.T) {
 	}{
 		{"scan", nil, ""},
 		{"scan", map[string]string{"OS_RESCUE_OS_CLOUD": "env", "OS_CLOUD": "client"}, "env"},
-		{"scan", map[string]string{"OS_CLOUD": "client"}, ""}, // the client looks at it by itself
+		{"scan", map[string]string{"OS_CLOUD": "client"}, ""}, // the client reads it by itself
 		{"scan --os-cloud flag", map[string]string{"OS_RESCUE_OS_CLOUD": "env"}, "flag"},
 		{"--os-cloud flag reboot --all", nil, "flag"},
 	} {

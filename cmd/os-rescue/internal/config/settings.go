@@ -31,7 +31,7 @@ func settings() []setting {
 		{"instances_path", "", optionalPath(func(c *Config) *string { return &c.InstancesPath })},
 		{"state_dir", d.StateDir, path(func(c *Config) *string { return &c.StateDir })},
 		{"nova_conf", "/etc/nova/nova.conf", path(func(c *Config) *string { return &c.NovaConf })},
-		{"libvirt.uri", "qemu:///system", needed(func(c *Config) *string { return &c.LibvirtURI })},
+		{"libvirt.uri", "qemu:///system", required(func(c *Config) *string { return &c.LibvirtURI })},
 		{"libvirt.run_dir", "/run/libvirt/qemu", path(func(c *Config) *string { return &c.LibvirtRunDir })},
 		{"os_cloud", "", text(func(c *Config) *string { return &c.OSCloud })},
 		{"nova.retry_for", "1m", duration(func(c *Config) *time.Duration { return &c.NovaRetryFor }, time.Second)},
@@ -48,8 +48,8 @@ func settings() []setting {
 		{"start_timeout", short(d.StartTimeout), duration(func(c *Config) *time.Duration { return &c.StartTimeout }, time.Second)},
 		{"reboot_timeout", short(d.RebootTimeout), duration(func(c *Config) *time.Duration { return &c.RebootTimeout }, time.Second)},
 		{"watch", short(d.Watch), duration(func(c *Config) *time.Duration { return &c.Watch }, 0)},
-		{"check.user", d.CheckUser, needed(func(c *Config) *string { return &c.CheckUser })},
-		{"check.group", d.CheckGroup, needed(func(c *Config) *string { return &c.CheckGroup })},
+		{"check.user", d.CheckUser, required(func(c *Config) *string { return &c.CheckUser })},
+		{"check.group", d.CheckGroup, required(func(c *Config) *string { return &c.CheckGroup })},
 		{"guard.interval", short(recover.DefaultGuardInterval),
 			duration(func(c *Config) *time.Duration { return &c.Guard.Interval }, time.Second)},
 		{"guard.grace", short(recover.DefaultGuardGrace), within(func(c *Config) *time.Duration { return &c.Guard.Grace }, 0, 90*24*time.Hour)},
@@ -79,7 +79,7 @@ func text(field func(*Config) *string) func(*Config, any) error {
 	}
 }
 
-func needed(field func(*Config) *string) func(*Config, any) error {
+func required(field func(*Config) *string) func(*Config, any) error {
 	return func(c *Config, value any) error {
 		s, err := str(value)
 		if err == nil && s == "" {

@@ -46,7 +46,7 @@ func (t Text) elsewhere(p *page, all []recover.Elsewhere, command recover.Comman
 		hosts[e.Host] = append(hosts[e.Host], e.UUID)
 	}
 	for _, host := range order {
-		p.line("On %s: %s", console.Clean(host), t.paint(bold, there(command, o, hosts[host])))
+		p.line("On %s: %s", console.Clean(host), t.paint(bold, commandFor(command, o, hosts[host])))
 	}
 	if unknown {
 		p.line("Not known: the cell of the instance does not answer, so the instance may be on any host, even on this one. " +
@@ -65,8 +65,8 @@ func where(e recover.Elsewhere) string {
 	}
 }
 
-// there returns the command that works on the same instances on their own host.
-func there(command recover.Command, o recover.Options, uuids []string) string {
+// commandFor returns the command that works on the same instances on their own host.
+func commandFor(command recover.Command, o recover.Options, uuids []string) string {
 	s := o.Selection
 	words := []string{"os-rescue"}
 	if command == recover.CommandReboot {

@@ -142,7 +142,7 @@ func TestTheCommandForAnotherHostSelectsTheSameInstances(t *testing.T) {
 			"os-rescue --instance b --instance c"},
 		{recover.CommandReboot, recover.Options{Selection: recover.Selection{Project: "demo", Host: "x"}}, "os-rescue reboot --project demo"},
 	} {
-		if got := there(c.command, c.options, []string{"b", "c"}); got != c.want {
+		if got := commandFor(c.command, c.options, []string{"b", "c"}); got != c.want {
 			t.Errorf("%q, want %q", got, c.want)
 		}
 	}

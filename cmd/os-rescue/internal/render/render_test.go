@@ -311,7 +311,7 @@ The guard (pid 78) holds 9 files (2.0 GiB), 3 of them deleted (1.0 GiB). Its las
   INCIDENT           NAME  INSTANCE  SINCE                FILES     SIZE  STATE
   instance-00000001  web   u1        %[1]s      2  1.0 GiB  files deleted, locked in Nova
 
-Next, finish what was interrupted: os-rescue resume
+Next, finish the interrupted runs: os-rescue resume
 `, at))
 	got := written(t, func(b *bytes.Buffer) error { return plain().Overview(b, Overview{}) })
 	if !strings.HasPrefix(got, "No runs.\n\nThe keeper is not running: nothing is held.\nNo guard runs") {

@@ -54,8 +54,8 @@ func (t Text) runTable(p *page, r recover.RunReport) {
 		if i.Error != "" || len(i.Notes) > 0 {
 			note = "see below"
 		}
-		if proof := proofText(i); proof != "" {
-			note = strings.TrimSuffix(proof+"; "+note, "; ")
+		if verified := verifyText(i); verified != "" {
+			note = strings.TrimSuffix(verified+"; "+note, "; ")
 		}
 		row := []any{console.Clean(i.Domain), short(i.Name, 24), t.paint(outcomeColor(i.Outcome), outcomeText(string(r.Command), i.Outcome))}
 		if reboot {
@@ -72,8 +72,8 @@ func (t Text) runTable(p *page, r recover.RunReport) {
 	p.columns("", []any{"instance", "name", "outcome", "paused", "down", "copied", "note"}, rows, right(4), right(5), right(6))
 }
 
-// proofText says how a live rescue was verified.
-func proofText(i recover.InstanceReport) string {
+// verifyText says how a live rescue was verified.
+func verifyText(i recover.InstanceReport) string {
 	switch i.Verified {
 	case recover.VerifyRunning:
 		return "live, compared in full while it ran"

@@ -37,7 +37,7 @@ func (t Text) Overview(w io.Writer, o Overview) error {
 	for _, r := range o.Runs {
 		if r.State == recover.RunInterrupted {
 			p.line("")
-			p.line("Next, finish what was interrupted: %s", t.paint(bold, t.Again+" resume"))
+			p.line("Next, finish the interrupted runs: %s", t.paint(bold, t.Again+" resume"))
 			break
 		}
 	}

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// ErrFull: the names of what is stored would be too long for the environment of
+// ErrFull: the names of the stored descriptors would be too long for the environment of
 // the next process. Nothing was stored.
 var ErrFull = errors.New("systemd's store of descriptors has no room for one more name")
 

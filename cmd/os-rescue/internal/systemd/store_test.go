@@ -280,7 +280,7 @@ func TestStoringWaitsWhileTooManyDescriptorsAreInTransit(t *testing.T) {
 	if n, _, err := m.conn.ReadFrom(make([]byte, 100)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatalf("the limit was not reached: %d bytes came, error %v", n, err)
 	}
-	do(t, unix.Close(fds[0]), unix.Close(fds[1])) // what was in transit is gone
+	do(t, unix.Close(fds[0]), unix.Close(fds[1])) // the descriptors in transit are gone
 	if text, f := m.receive(); !strings.HasPrefix(text, "FDSTORE=1\n") || f == nil {
 		t.Errorf("systemd was told %q with %v", text, f)
 	}
