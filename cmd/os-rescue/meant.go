@@ -41,10 +41,7 @@ func flagNamed(cmd *cobra.Command, arg string) *pflag.Flag {
 	case name == "" || strings.Contains(name, "="):
 		return nil
 	case strings.HasPrefix(arg, "--"):
-		if f := cmd.PersistentFlags().Lookup(name); f != nil {
-			return f
-		}
-		return cmd.Flags().Lookup(name)
+		return cmd.Flag(name)
 	case len(name) > 1:
 		return nil
 	}
