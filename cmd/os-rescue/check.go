@@ -58,7 +58,7 @@ func newCheck(a *app) *cobra.Command {
 	f.Var((*byteSize)(&c.options.WarningHeld), "warning-held",
 		"WARNING when deleted files that are still open take more than this many `bytes`, like 50GiB; 0 is no limit")
 	f.Var((*byteSize)(&c.options.CriticalHeld), "critical-held",
-		"CRITICAL when they take more than this many `bytes`; 0 is no limit")
+		"CRITICAL when deleted files that are still open take more than this many `bytes`; 0 is no limit")
 	f.DurationVar(&c.options.MaxAge, "max-age", recover.DefaultCheckMaxAge, "how old the guard's last scan may be")
 	f.BoolVar(&c.options.RequireGuard, "require-guard", false, "WARNING when no guard runs on this host")
 	f.DurationVar(&c.timeout, "timeout", checkTimeout, "UNKNOWN when the check takes longer")
