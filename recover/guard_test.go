@@ -14,6 +14,8 @@ import (
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover/keeper"
 )
 
 // guarding is a guard that runs on a host of the tests.
@@ -198,7 +200,7 @@ func TestAGuestComesBackFromTheGuardAlone(t *testing.T) {
 		t.Errorf("it is %s", d.State)
 	}
 	s := g.await("the end of the incident", func(s GuardStatus) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
-	if s.Released[ReleasedProven] == 0 {
+	if s.Released[keeper.ReleasedProven] == 0 {
 		t.Errorf("it released %v", s.Released)
 	}
 }
@@ -239,15 +241,15 @@ func TestAGuardLetsGoOfNothingThatNovaHas(t *testing.T) {
 		name  string
 		nova  func(*host, *guest) // after the files and the domain are gone; nil: no Nova
 		grace time.Duration
-		want  ReleaseReason // empty: it holds on
-		alone bool          // Nova has no instance on a host of this name
+		want  keeper.ReleaseReason // empty: it holds on
+		alone bool                 // Nova has no instance on a host of this name
 
 		incident bool // it is one
 	}{
-		{"deleted through Nova", func(h *host, v *guest) { h.cloud.deletes(v.uuid) }, 0, ReleasedDeleted, false, false},
-		{"moved to another host", func(h *host, v *guest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.Host = "other" }) }, 0, ReleasedMoved, false, false},
+		{"deleted through Nova", func(h *host, v *guest) { h.cloud.deletes(v.uuid) }, 0, keeper.ReleasedDeleted, false, false},
+		{"moved to another host", func(h *host, v *guest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.Host = "other" }) }, 0, keeper.ReleasedMoved, false, false},
 		{"moved, and this host's name is not known to be Nova's", func(h *host, v *guest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.Host = "other" }) }, 0, "", true, false},
-		{"shelved: on no host", func(h *host, v *guest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.Host = "" }) }, 0, ReleasedMoved, false, false},
+		{"shelved: on no host", func(h *host, v *guest) { h.cloud.change(v.uuid, func(s *fakeServer) { s.Host = "" }) }, 0, keeper.ReleasedMoved, false, false},
 		{"a task under way", func(h *host, v *guest) {
 			h.cloud.change(v.uuid, func(s *fakeServer) { s.TaskState = "deleting"; s.Host = "other" })
 		}, 0, "", false, false},
@@ -258,7 +260,7 @@ func TestAGuardLetsGoOfNothingThatNovaHas(t *testing.T) {
 		{"a 404 without proof", func(h *host, v *guest) { h.cloud.mu.Lock(); delete(h.cloud.servers, v.uuid); h.cloud.mu.Unlock() }, 0, "", false, false},
 		{"it still exists", func(h *host, v *guest) {}, 0, "", false, true},
 		{"no Nova, within the grace", nil, time.Hour, "", false, false},
-		{"no Nova, after the grace", nil, 200 * time.Millisecond, ReleasedGrace, false, false},
+		{"no Nova, after the grace", nil, 200 * time.Millisecond, keeper.ReleasedGrace, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHost(t)
@@ -337,7 +339,7 @@ func TestWhatARunningGuestNoLongerHasIsLetGo(t *testing.T) {
 	g := h.guard(GuardOptions{}, nil, nil)
 	g.await("the first scan", func(s GuardStatus) bool { return !s.Scanned.IsZero() })
 	must(t, os.Remove(extra))
-	s := g.await("it is let go", func(s GuardStatus) bool { return s.Released[ReleasedUnneeded] == 1 })
+	s := g.await("it is let go", func(s GuardStatus) bool { return s.Released[keeper.ReleasedUnneeded] == 1 })
 	if len(s.Incidents) != 0 {
 		t.Errorf("incidents: %+v", s.Incidents)
 	}
@@ -385,7 +387,7 @@ func TestAFileThatWasNeededIsHeldWhenItsGuestRunsOnAnother(t *testing.T) {
 	g.await("it is seen", func(s GuardStatus) bool { return len(s.Incidents) == 1 && s.Incidents[0].Replaced })
 	must(t, h.engine().GuardRelease(t.Context(), v.uuid))
 	s := g.await("the operator's word", func(s GuardStatus) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
-	if s.Released[ReleasedByHand] == 0 {
+	if s.Released[keeper.ReleasedByHand] == 0 {
 		t.Errorf("released %v", s.Released)
 	}
 }
@@ -405,7 +407,7 @@ func TestUnderTheFloorOnlyWhatNobodyNeedsIsLetGo(t *testing.T) {
 	unneeded.rm()
 	g.await("both are held", func(s GuardStatus) bool { return s.Held.DeletedFiles >= 2 })
 	g.Configure(GuardOptions{Grace: time.Hour, MinFree: 1, Interval: 100 * time.Millisecond})
-	s := g.await("it makes room", func(s GuardStatus) bool { return s.Released[ReleasedSpace] > 0 && len(s.Problems) > 0 })
+	s := g.await("it makes room", func(s GuardStatus) bool { return s.Released[keeper.ReleasedSpace] > 0 && len(s.Problems) > 0 })
 	time.Sleep(500 * time.Millisecond)
 	if p := g.paths(); !p[needed.disk] || p[unneeded.disk] {
 		t.Errorf("it holds %v", p)

@@ -133,5 +133,5 @@ func (e *Engine) GuardRelease(ctx context.Context, uuid string) error {
 		return fmt.Errorf("%w: %w", ErrUnusable, err)
 	}
 	defer c.Close()
-	return c.ReleaseFor(ctx, string(ReleasedByHand), uuid)
+	return c.ReleaseFor(ctx, keeper.ReleasedByHand, uuid)
 }

@@ -72,12 +72,12 @@ type holdings struct {
 	files    map[inode]*guardHold
 	memory   map[inode]holdMemory // of an earlier life, for files that are found again
 	changed  bool                 // since it was saved
-	released map[ReleaseReason]int
+	released map[keeper.ReleaseReason]int
 	poke     func() // called when a client released something
 }
 
 func newHoldings(shelf Shelf) *holdings {
-	return &holdings{shelf: shelf, files: map[inode]*guardHold{}, memory: map[inode]holdMemory{}, released: map[ReleaseReason]int{}, poke: func() {}}
+	return &holdings{shelf: shelf, files: map[inode]*guardHold{}, memory: map[inode]holdMemory{}, released: map[keeper.ReleaseReason]int{}, poke: func() {}}
 }
 
 // add takes a file over, under what is known of it, and closes it when it is held
@@ -276,7 +276,7 @@ func (h *holdings) deleted() []guardHold {
 
 // letGo lets a deleted file go for some of its owners, or for all when none are
 // named; true when nobody was left, and its room is free.
-func (h *holdings) letGo(key inode, reason ReleaseReason, owners ...string) (bool, error) {
+func (h *holdings) letGo(key inode, reason keeper.ReleaseReason, owners ...string) (bool, error) {
 	h.mu.Lock()
 	hold := h.files[key]
 	if hold == nil || hold.Deleted.IsZero() {
@@ -302,7 +302,7 @@ func (h *holdings) letGo(key inode, reason ReleaseReason, owners ...string) (boo
 }
 
 // heldSum sums up what is held.
-func (h *holdings) heldSum() (GuardHeld, map[ReleaseReason]int) {
+func (h *holdings) heldSum() (GuardHeld, map[keeper.ReleaseReason]int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var sum GuardHeld
@@ -383,8 +383,8 @@ func (h *holdings) Open(key string) (*os.File, error) {
 }
 
 // Release lets deleted files of an owner go; what still has a name stays held.
-func (h *holdings) Release(owner string, keys []string, reason string) error {
-	why := cmp.Or(ReleaseReason(reason), ReleasedByHand)
+func (h *holdings) Release(owner string, keys []string, reason keeper.ReleaseReason) error {
+	why := cmp.Or(reason, keeper.ReleasedByHand)
 	var err error
 	for _, hold := range h.deleted() {
 		if slices.Contains(hold.Owners, owner) && (len(keys) == 0 || slices.Contains(keys, hold.inode().Key())) {

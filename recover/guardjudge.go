@@ -106,9 +106,9 @@ func (j *judgement) judgeGone(ctx context.Context, uuid string) {
 	g := j.g
 	switch j.word(ctx, uuid) {
 	case wordDeleted:
-		g.disown(ctx, uuid, ReleasedDeleted)
+		g.disown(ctx, uuid, keeper.ReleasedDeleted)
 	case wordMoved:
-		g.disown(ctx, uuid, ReleasedMoved)
+		g.disown(ctx, uuid, keeper.ReleasedMoved)
 	case wordHere:
 		// Nova's hard reboot undefines a domain before it finds that the disk is gone.
 		if i := findInstance(j.report, uuid); i != nil && missesFiles(*i) {
@@ -135,7 +135,7 @@ func (j *judgement) judgeGone(ctx context.Context, uuid string) {
 			}
 		}
 		if grace := g.optionsNow().Grace; !needed && time.Since(since) > grace {
-			g.disown(ctx, uuid, ReleasedGrace)
+			g.disown(ctx, uuid, keeper.ReleasedGrace)
 		} else if err := g.saveRecord(uuid); err != nil {
 			g.problem("save", err)
 		}
@@ -143,7 +143,7 @@ func (j *judgement) judgeGone(ctx context.Context, uuid string) {
 }
 
 // disown lets an instance's deleted files go, and forgets that it shared others.
-func (g *Guard) disown(ctx context.Context, uuid string, reason ReleaseReason) {
+func (g *Guard) disown(ctx context.Context, uuid string, reason keeper.ReleaseReason) {
 	for _, h := range g.holds.deleted() {
 		if slices.Contains(h.Owners, uuid) {
 			g.letGo(ctx, h, reason, uuid)
@@ -157,7 +157,7 @@ func (g *Guard) disown(ctx context.Context, uuid string, reason ReleaseReason) {
 }
 
 // letGo lets a deleted file go for an instance, and says so when that frees it.
-func (g *Guard) letGo(ctx context.Context, h guardHold, reason ReleaseReason, owners ...string) {
+func (g *Guard) letGo(ctx context.Context, h guardHold, reason keeper.ReleaseReason, owners ...string) {
 	freed, err := g.holds.letGo(h.inode(), reason, owners...)
 	if err != nil {
 		g.problem("shelf", fmt.Errorf("%s may still take its room: %w", h.Path, err))
@@ -173,7 +173,7 @@ func (j *judgement) judgeHold(ctx context.Context, h guardHold) {
 	settled := time.Since(h.Deleted) >= j.g.settled()
 	if len(h.Owners) == 0 {
 		if settled && !j.anyMisses() {
-			j.g.letGo(ctx, h, ReleasedUnneeded)
+			j.g.letGo(ctx, h, keeper.ReleasedUnneeded)
 		}
 		return
 	}
@@ -182,7 +182,7 @@ func (j *judgement) judgeHold(ctx context.Context, h guardHold) {
 			continue
 		}
 		if j.isProven(h) {
-			j.g.letGo(ctx, h, ReleasedProven, uuid)
+			j.g.letGo(ctx, h, keeper.ReleasedProven, uuid)
 			continue
 		}
 		i := j.known(uuid)
@@ -236,16 +236,16 @@ func (j *judgement) isIncident(ctx context.Context, i Instance, settled bool) bo
 
 // unneeded says why an instance that libvirt knows does not need a deleted file
 // that is none of its own any more; empty when that is not sure.
-func (j *judgement) unneeded(ctx context.Context, i Instance, h guardHold) ReleaseReason {
+func (j *judgement) unneeded(ctx context.Context, i Instance, h guardHold) keeper.ReleaseReason {
 	if i.PID != 0 {
-		return ReleasedUnneeded // its QEMU runs, and has other files open
+		return keeper.ReleasedUnneeded // its QEMU runs, and has other files open
 	}
 	switch j.word(ctx, i.UUID) {
 	case wordHere:
-		return ReleasedUnneeded
+		return keeper.ReleasedUnneeded
 	case wordOffline:
 		if time.Since(h.Deleted) > j.g.optionsNow().Grace {
-			return ReleasedGrace
+			return keeper.ReleasedGrace
 		}
 	}
 	return ""
@@ -278,7 +278,7 @@ func (g *Guard) keepFree(ctx context.Context) {
 			continue
 		}
 		zerolog.Ctx(ctx).Warn().Str("path", h.Path).Msg("free space is under the floor")
-		g.letGo(ctx, h, ReleasedSpace)
+		g.letGo(ctx, h, keeper.ReleasedSpace)
 	}
 	var err error
 	for _, is := range full {

@@ -1,6 +1,10 @@
 package recover
 
-import "time"
+import (
+	"time"
+
+	"github.com/os-rescue/os-rescue/recover/keeper"
+)
 
 // GuardStatus is what the guard of this host knows: its last full scan, brought
 // up to date by what it has noticed since, and what it holds.
@@ -17,7 +21,7 @@ type GuardStatus struct {
 	// IncidentsSeen counts those that were noticed since the guard started.
 	IncidentsSeen int `json:"incidents_seen,omitempty"`
 	// Released counts the deleted files that were let go since it started, by ReleaseReason.
-	Released map[ReleaseReason]int `json:"released,omitempty"`
+	Released map[keeper.ReleaseReason]int `json:"released,omitempty"`
 	// Problems are what keeps the guard from its work, one sentence each: libvirt
 	// or Nova does not answer, a file system on which nothing can be held, ...
 	Problems []string `json:"problems,omitempty"`
@@ -48,23 +52,4 @@ type Incident struct {
 	// Replaced is true when it runs on other files by now, which nobody has proven
 	// to have the deleted ones' content: those are still held.
 	Replaced bool `json:"replaced,omitempty"`
-}
-
-// ReleaseReason says why the guard let a deleted file go.
-type ReleaseReason string
-
-// The reasons.
-const (
-	ReleasedProven   ReleaseReason = "proven"   // its content is back at its path, proven
-	ReleasedDeleted  ReleaseReason = "deleted"  // Nova says that the instance was deleted
-	ReleasedMoved    ReleaseReason = "moved"    // Nova has the instance on another host
-	ReleasedUnneeded ReleaseReason = "unneeded" // the instance no longer has such a file
-	ReleasedGrace    ReleaseReason = "grace"    // nobody could say, and the grace was over
-	ReleasedSpace    ReleaseReason = "space"    // free space fell under the floor
-	ReleasedByHand   ReleaseReason = "by-hand"  // an operator said so
-)
-
-// ReleaseReasons returns every reason.
-func ReleaseReasons() []ReleaseReason {
-	return []ReleaseReason{ReleasedProven, ReleasedDeleted, ReleasedMoved, ReleasedUnneeded, ReleasedGrace, ReleasedSpace, ReleasedByHand}
 }

@@ -202,7 +202,7 @@ func (t *task) guardLetsGo(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
-	return c.ReleaseFor(ctx, string(ReleasedProven), t.ip.UUID, keys...)
+	return c.ReleaseFor(ctx, keeper.ReleasedProven, t.ip.UUID, keys...)
 }
 
 // guardPIDs is the process of the guard, if one runs: that it has a file open is no

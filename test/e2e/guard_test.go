@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/keeper"
 	"github.com/os-rescue/os-rescue/test/lab"
 	"github.com/os-rescue/os-rescue/test/lyingfs"
 )
@@ -128,7 +129,7 @@ func TestGuestsComeBackFromTheGuardAlone(t *testing.T) {
 		}
 	}
 	s := awaitGuard(t, l, "the end of the incidents", func(s recover.GuardStatus) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
-	if s.Released[recover.ReleasedProven] == 0 {
+	if s.Released[keeper.ReleasedProven] == 0 {
 		t.Errorf("it has released %v", s.Released)
 	}
 	run(t, l, 0, "check", "--require-guard")
@@ -151,7 +152,7 @@ func TestGuestsComeBackFromTheGuardAlone(t *testing.T) {
 		guard(t, l, "OS_RESCUE_GUARD_GRACE=1s")
 		off.forget(t)
 		remove(t, filepath.Dir(off.Disk))
-		s := awaitGuard(t, l, "it is let go", func(s recover.GuardStatus) bool { return s.Released[recover.ReleasedGrace] >= 2 })
+		s := awaitGuard(t, l, "it is let go", func(s recover.GuardStatus) bool { return s.Released[keeper.ReleasedGrace] >= 2 })
 		if len(s.Incidents) != 0 || s.Held.DeletedFiles != 0 {
 			t.Errorf("it says %s", asJSON(t, s))
 		}
