@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// CheckLevel is how alarming a check is, as monitoring systems call it.
+// CheckLevel is how alarming a check's result is, as monitoring systems call it.
 type CheckLevel string
 
 // The levels. Of several the worst counts: CRITICAL before UNKNOWN before WARNING
@@ -79,29 +79,12 @@ const (
 	SourceScan  CheckSource = "scan"
 )
 
-// CheckOptions are the thresholds of a check.
-type CheckOptions struct {
-	// Warning and Critical are how many instances with lost files are that bad;
-	// 0 is 1.
-	Warning, Critical int
-	// WarningHeld and CriticalHeld are bytes: deleted files that take more are that
-	// bad. 0 is no limit.
-	WarningHeld, CriticalHeld int64
-	// MaxAge is how old the guard's last full scan may be; 0 is DefaultCheckMaxAge.
-	MaxAge time.Duration
-	// RequireGuard makes it a WARNING that no guard runs.
-	RequireGuard bool
-}
-
-// DefaultCheckMaxAge is how old the guard's last full scan may be.
-const DefaultCheckMaxAge = 5 * time.Minute
-
 // CheckReport is the result of a check.
 type CheckReport struct {
 	Host  string     `json:"host"`
 	Taken time.Time  `json:"taken"`
 	Level CheckLevel `json:"level"`
-	// Findings are all that is not as it should be, the worst first.
+	// Findings are everything that is not as it should be, the worst first.
 	Findings []Finding   `json:"findings"`
 	Source   CheckSource `json:"source,omitempty"`
 	// Scanned is when the instances were looked at; zero when nobody could.
@@ -115,8 +98,8 @@ type CheckReport struct {
 	// Guard is what the guard says, without its Report.
 	Guard  GuardStatus  `json:"guard"`
 	Keeper KeeperStatus `json:"keeper"`
-	// Held are the deleted files that some process has open: what deleting them
-	// has not freed. Nil when nobody looked.
+	// Held are the deleted files that some process has open: they still take their
+	// space. Nil when nobody looked.
 	Held *HeldDeleted `json:"held,omitempty"`
 }
 
@@ -124,27 +107,6 @@ type CheckReport struct {
 type HeldDeleted struct {
 	Files int   `json:"files"`
 	Bytes int64 `json:"bytes"` // on disk
-}
-
-// UnfinishedRun is a run that has not come to its end.
-type UnfinishedRun struct {
-	Run     string    `json:"run"`
-	Command Command   `json:"command"`
-	State   RunState  `json:"state"`
-	Started time.Time `json:"started,omitzero"`
-	Error   string    `json:"error,omitempty"` // what is wrong with its journal
-	// HalfDone are the instances whose live rescue it had begun and not brought to
-	// an end: their guests may be suspended, mirrored, or on some of their new disks.
-	// Empty while it is running.
-	HalfDone []HalfDone `json:"half_done,omitempty"`
-}
-
-// HalfDone is an instance in the middle of a live rescue that nobody works on.
-type HalfDone struct {
-	UUID   string `json:"uuid"`
-	Domain string `json:"domain"`
-	Name   string `json:"name,omitempty"`
-	Last   string `json:"last,omitempty"` // its last journal point
 }
 
 // Add adds a finding, and raises the level if it is worse.
@@ -189,13 +151,9 @@ func (r CheckReport) HalfDone() int {
 	return n
 }
 
-// Verdicts returns every verdict, the worst first.
-func Verdicts() []Verdict {
-	return []Verdict{VerdictLost, VerdictConflict, VerdictRecoverable, VerdictUnknown, VerdictDisplaced, VerdictIntact, VerdictUnaffected}
-}
-
 // UnmadeCheck is the report of a check that could not be made at all, and why.
 func UnmadeCheck(host string, why error) CheckReport {
-	return CheckReport{Host: host, Taken: time.Now().UTC(), Level: CheckUnknown, Affected: []Instance{}, Keeper: KeeperStatus{Holds: []KeeperHold{}},
+	return CheckReport{Host: host, Taken: time.Now().UTC(), Level: CheckUnknown, Affected: []Instance{},
+		Keeper:   KeeperStatus{Holds: []KeeperHold{}},
 		Findings: []Finding{{Level: CheckUnknown, Kind: FindingNotLooked, Text: why.Error()}}}
 }
