@@ -12,9 +12,6 @@ import (
 // takes but a few short requests.
 const novaParallel = 8
 
-// errCellDown: what Nova says of an instance is nothing but its UUID.
-var errCellDown = fmt.Errorf("%w: its cell is down", ErrCloudUnavailable)
-
 // lockRecord is what a run did about an instance's lock in Nova.
 type lockRecord struct {
 	Reason string `json:"reason"`
