@@ -188,7 +188,7 @@ func (t *task) saveXML(ctx context.Context) error {
 	if errors.Is(err, ErrNoDomain) {
 		if t.s.plan.Command == CommandRestore {
 			xml, err = storedXML(t.s.plan.Options.BackupDir, t.ip.UUID)
-		} else if xml, err = t.s.state.guardDefinition(t.ip.UUID); xml == "" && err == nil {
+		} else if xml, err = guardDirIn(t.s.e.Settings.StateDir).definition(t.ip.UUID); xml == "" && err == nil {
 			return nil
 		}
 	}

@@ -4,6 +4,26 @@ import (
 	"context"
 )
 
+// GuardDeps are what a guard of the engine's host works with.
+func (e *Engine) GuardDeps() GuardDeps {
+	scan := func(ctx context.Context, pins func() ([]heldPin, error)) (Report, error) {
+		own := *e // a copy: the guard's pins are this scan's alone
+		own.ownPins = pins
+		return own.Scan(ctx)
+	}
+	return GuardDeps{Settings: e.Settings, Hypervisor: e.Hypervisor, Scan: scan, Proven: e.provenFiles, Unsettled: e.unsettled}
+}
+
+// Guard returns what the guard of this host knows, as AskGuard does.
+func (e *Engine) Guard(ctx context.Context) (GuardStatus, error) {
+	return AskGuard(ctx, e.Settings.StateDir)
+}
+
+// GuardRelease lets an instance's deleted files go, as ReleaseByHand does.
+func (e *Engine) GuardRelease(ctx context.Context, uuid string) error {
+	return ReleaseByHand(ctx, e.Settings.StateDir, uuid)
+}
+
 // Check reports this host's health, as the function Check does. scan is how this
 // host is scanned when the guard's report can't be used: e.Scan, or a function that
 // connects to a hypervisor first.

@@ -92,7 +92,7 @@ func (e *Engine) newScanner(ctx context.Context) (*scanner, error) {
 	}
 	if err == nil {
 		var unreadable error
-		if s.records, unreadable = stateDir(e.Settings.StateDir).guardRecords(); unreadable != nil {
+		if s.records, unreadable = guardDirIn(e.Settings.StateDir).records(); unreadable != nil {
 			zerolog.Ctx(ctx).Warn().Err(unreadable).Msg("a record of the guard can't be used")
 		}
 	}

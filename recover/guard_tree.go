@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -19,37 +18,35 @@ type treeFile struct {
 	path  string
 	owner string // the instance whose directory it is in; empty for a cached image
 	inode inode
-	nlink uint64
 }
 
-// guardTree is one walk through the instances directory, beneath a handle, no link
+// treeWalk is one walk through the instances directory, beneath a handle, no link
 // followed: the nova user can write there.
-type guardTree struct {
-	files []treeFile
-	dirs  []string // every directory that was walked, to be watched
-	fresh func(treeFile, *beneath.Dir, string)
+type treeWalk struct {
+	dirs []string // every directory that was walked, to be watched
+	// visit is called for each file with its directory and name, while that is open.
+	visit func(f treeFile, dir *beneath.Dir, name string)
 }
 
 // maxDepth bounds the walk: Nova makes no directory in an instance's.
 const maxDepth = 3
 
-// walkTree finds the instances' files and the cached images. fresh is called for
-// each with its directory and name, while that is open. A tree that is not there
-// is an empty one.
-func walkTree(root *beneath.Root, instancesPath string, fresh func(treeFile, *beneath.Dir, string)) (guardTree, error) {
-	t := guardTree{fresh: fresh}
+// walkTree visits the instances' files and the cached images, and returns every
+// directory that it walked. A tree that is not there is an empty one. The error is of
+// what could not be walked; the rest was.
+func walkTree(root *beneath.Root, instancesPath string, visit func(treeFile, *beneath.Dir, string)) (dirs []string, err error) {
 	top, err := root.OpenDir(instancesPath)
 	if errors.Is(err, fs.ErrNotExist) {
-		return t, nil
+		return nil, nil
 	}
 	if err != nil {
-		return t, err
+		return nil, err
 	}
 	defer top.Close()
-	t.dirs = append(t.dirs, instancesPath)
+	w := &treeWalk{dirs: []string{instancesPath}, visit: visit}
 	names, err := top.Names()
 	if err != nil {
-		return t, err
+		return w.dirs, err
 	}
 	var errs error
 	for _, name := range names {
@@ -59,18 +56,18 @@ func walkTree(root *beneath.Root, instancesPath string, fresh func(treeFile, *be
 		}
 		dir, err := top.Subdir(name)
 		if err == nil {
-			err = t.walk(dir, owner, 1)
+			err = w.walk(dir, owner, 1)
 			dir.Close()
 		}
 		if err != nil && !vanished(err) {
 			errs = errors.Join(errs, err)
 		}
 	}
-	return t, errs
+	return w.dirs, errs
 }
 
-func (t *guardTree) walk(dir *beneath.Dir, owner string, depth int) error {
-	t.dirs = append(t.dirs, dir.Path())
+func (w *treeWalk) walk(dir *beneath.Dir, owner string, depth int) error {
+	w.dirs = append(w.dirs, dir.Path())
 	names, err := dir.Names()
 	if err != nil {
 		return err
@@ -81,21 +78,14 @@ func (t *guardTree) walk(dir *beneath.Dir, owner string, depth int) error {
 		switch {
 		case err != nil:
 		case st.Mode&unix.S_IFMT == unix.S_IFREG:
-			// A download in progress: Nova gives it its name when it is whole
-			// (nova/virt/libvirt/utils.py and images.py: .part, .converted).
-			if owner != "" && slices.Contains(keptNames(), name) {
-				continue // of these the content is kept, with the record
-			}
-			if owner == "" && (strings.HasSuffix(name, ".part") || strings.HasSuffix(name, ".converted")) {
+			if !isToHold(owner, name) {
 				continue
 			}
-			f := treeFile{path: dir.Path() + "/" + name, owner: owner, inode: inode{st.Dev, st.Ino}, nlink: uint64(st.Nlink)} //nolint:unconvert // 32 bits on arm64
-			t.files = append(t.files, f)
-			t.fresh(f, dir, name)
+			w.visit(treeFile{path: dir.Path() + "/" + name, owner: owner, inode: inode{st.Dev, st.Ino}}, dir, name)
 		case st.Mode&unix.S_IFMT == unix.S_IFDIR && depth < maxDepth && owner != "":
 			var sub *beneath.Dir
 			if sub, err = dir.Subdir(name); err == nil {
-				err = t.walk(sub, owner, depth+1)
+				err = w.walk(sub, owner, depth+1)
 				sub.Close()
 			}
 		}
@@ -106,7 +96,17 @@ func (t *guardTree) walk(dir *beneath.Dir, owner string, depth int) error {
 	return errs
 }
 
-// vanished is true when what was to be looked at is gone: no trouble.
+// isToHold is false for an instance's small files, of which the record has the
+// content, and for a cached image that is being downloaded: Nova gives it its name
+// when it is whole (nova/virt/libvirt/utils.py and images.py: .part, .converted).
+func isToHold(owner, name string) bool {
+	if owner != "" {
+		return !isSmallFile(name)
+	}
+	return !strings.HasSuffix(name, ".part") && !strings.HasSuffix(name, ".converted")
+}
+
+// vanished is true when the file or directory is gone by now: no trouble.
 func vanished(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, beneath.ErrSymlink)
 }

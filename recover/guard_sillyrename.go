@@ -8,11 +8,57 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover/beneath"
 )
+
+// holdable knows on which file systems a file may be held. It is safe for concurrent use.
+type holdable struct {
+	root     *beneath.Root
+	path     string // the instances directory
+	problems *problems
+
+	mu    sync.Mutex
+	silly map[uint64]bool // by device, of those that were tried
+}
+
+// mayHold is false for a directory on a file system on which a hold would keep it
+// from being removed. Each file system is tried once.
+func (m *holdable) mayHold(dir *beneath.Dir) bool {
+	st, err := dir.Info()
+	if err != nil {
+		return false
+	}
+	m.mu.Lock()
+	silly, tried := m.silly[st.Dev]
+	m.mu.Unlock()
+	if tried {
+		return !silly
+	}
+	top, err := m.root.OpenDir(m.path)
+	if err != nil {
+		return false // tried again at the next scan of the tree
+	}
+	defer top.Close()
+	if at, err := top.Info(); err != nil || at.Dev != st.Dev {
+		return err == nil // a mount below the instances directory, which Nova does not make
+	}
+	silly, err = sillyRenames(top)
+	if err != nil {
+		err = fmt.Errorf("whether a deleted file that is open keeps a hidden name on this file system can't be tried out (for that the "+
+			"instances directory must be writable to the guard: ReadWritePaths= and CAP_DAC_OVERRIDE in its unit), and in doubt "+
+			"nothing is held: %w", err)
+		silly = true
+	}
+	m.problems.set("probe", err)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.silly[st.Dev] = silly
+	return !silly
+}
 
 // sillyRenames is true where a file that is deleted while somebody has it open
 // keeps a hidden name in its directory: a hold would keep Nova from removing that.
@@ -26,8 +72,8 @@ func sillyRenames(top *beneath.Dir) (bool, error) {
 		return false, err
 	}
 	switch uint32(kind.Magic) {
-	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.F2FS_SUPER_MAGIC, unix.OVERLAYFS_SUPER_MAGIC,
-		unix.CEPH_SUPER_MAGIC, unix.OCFS2_SUPER_MAGIC, 0x01161970, 0x2fc12fc1: // and GFS2, ZFS
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.F2FS_SUPER_MAGIC,
+		unix.OVERLAYFS_SUPER_MAGIC, unix.CEPH_SUPER_MAGIC, unix.OCFS2_SUPER_MAGIC, 0x01161970, 0x2fc12fc1: // and GFS2, ZFS
 		return false, nil
 	case unix.NFS_SUPER_MAGIC:
 		return true, nil

@@ -53,7 +53,8 @@ func TestWhetherDeletedFilesKeepAHiddenName(t *testing.T) {
 }
 
 func TestTheKindOfAMount(t *testing.T) {
-	const mounts = "36 35 98:0 / /mnt1 rw,noatime master:1 - ext3 /dev/root rw\n40 35 0:52 / /var/lib/nova/instances rw - fuse.ceph-fuse ceph-fuse rw\nbroken\n"
+	const mounts = "36 35 98:0 / /mnt1 rw,noatime master:1 - ext3 /dev/root rw\n" +
+		"40 35 0:52 / /var/lib/nova/instances rw - fuse.ceph-fuse ceph-fuse rw\nbroken\n"
 	for device, want := range map[uint64]string{unix.Mkdev(0, 52): "fuse.ceph-fuse", unix.Mkdev(98, 0): "ext3", unix.Mkdev(1, 1): ""} {
 		if got := mountKind([]byte(mounts), device); got != want {
 			t.Errorf("%d: %q, want %q", device, got, want)

@@ -1,6 +1,7 @@
 package recover
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/os-rescue/os-rescue/recover/keeper"
@@ -35,21 +36,14 @@ type GuardHeld struct {
 	DeletedBytes int64 `json:"deleted_bytes"` // what deleting them has not freed
 }
 
-// Incident is an instance whose files were deleted although it exists.
-type Incident struct {
-	UUID        string    `json:"uuid"`
-	Domain      string    `json:"domain"`
-	Name        string    `json:"name,omitempty"`
-	ProjectID   string    `json:"project_id,omitempty"`
-	ProjectName string    `json:"project_name,omitempty"`
-	Since       time.Time `json:"since"`
-	// Found is the domain's state when the deletion was noticed.
-	Found DomainState `json:"found"`
-	Paths []string    `json:"paths"`
-	Bytes int64       `json:"bytes"` // on disk
-	// Locked is true when it is locked in Nova, by the guard or by somebody before.
-	Locked bool `json:"locked,omitempty"`
-	// Replaced is true when it runs on other files by now, which nobody has proven
-	// to have the deleted ones' content: those are still held.
-	Replaced bool `json:"replaced,omitempty"`
+// Status returns what the guard knows and holds.
+func (g *Guard) Status() GuardStatus {
+	s := GuardStatus{Running: true, Started: g.started, Problems: g.problems.list()}
+	s.Held, s.Released = g.holds.sum()
+	s.Report, s.Scanned = g.last.get()
+	s.Incidents, s.IncidentsSeen = g.incidents.list()
+	return s
 }
+
+// statusParts are Status for a client.
+func (g *Guard) statusParts() []json.RawMessage { return splitStatus(g.Status()) }
