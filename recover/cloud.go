@@ -3,7 +3,6 @@ package recover
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 )
@@ -149,9 +148,6 @@ type Cloud interface {
 // novaParallel is how many instances Nova is asked about at a time, where each
 // takes but a few short requests.
 const novaParallel = 8
-
-// errCellDown: what Nova says of an instance is nothing but its UUID.
-var errCellDown = fmt.Errorf("%w: its cell is down", ErrCloudUnavailable)
 
 // rebooting is true while Nova reboots an instance (nova/compute/task_states.py).
 func rebooting(s Server) bool {

@@ -135,3 +135,8 @@ type Report struct {
 	Taken     time.Time  `json:"taken"`
 	Instances []Instance `json:"instances"` // by domain name
 }
+
+// Verdicts returns every verdict, the worst first.
+func Verdicts() []Verdict {
+	return []Verdict{VerdictLost, VerdictConflict, VerdictRecoverable, VerdictUnknown, VerdictDisplaced, VerdictIntact, VerdictUnaffected}
+}

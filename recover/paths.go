@@ -49,3 +49,7 @@ func isBelow(path, dir string) bool {
 // stagePrefix begins the name of a directory in which a run stages its copies,
 // on the file system that they will live on. Only root gets in.
 const stagePrefix = ".os-rescue-"
+
+// diskInfoName is the file in which Nova keeps the format of each disk
+// (nova/virt/libvirt/imagebackend.py, Image.disk_info_path).
+const diskInfoName = "disk.info"

@@ -38,7 +38,7 @@ func newInstance(r *run, w workshop, plan InstancePlan) *instance {
 		if r.plan.Command == CommandRestore {
 			return storedXML(r.plan.Options.BackupDir, plan.UUID)
 		}
-		return r.state.guardDefinition(plan.UUID)
+		return guardDirIn(r.settings.StateDir).definition(plan.UUID)
 	})
 	files := newSet(t, w.dirs, w.once)
 	i := &instance{t: t, guest: g, files: files, replan: w.replan,

@@ -5,10 +5,6 @@ import (
 	"strings"
 )
 
-// diskInfoName is the file in which Nova keeps the format of each disk
-// (nova/virt/libvirt/imagebackend.py, Image.disk_info_path).
-const diskInfoName = "disk.info"
-
 // expectedFiles lists the files that a domain's definition names, each once, in
 // the order in which they must be put back: a backing file before what lies on it.
 func expectedFiles(d Domain, instancesPath string) []File {

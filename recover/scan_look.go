@@ -35,7 +35,7 @@ func (s *scanner) look(ctx context.Context, holders []int) (*look, error) {
 	}
 	if err == nil {
 		var unreadable error
-		if l.records, unreadable = stateDir(s.settings.StateDir).guardRecords(); unreadable != nil {
+		if l.records, unreadable = guardDirIn(s.settings.StateDir).records(); unreadable != nil {
 			zerolog.Ctx(ctx).Warn().Err(unreadable).Msg("a record of the guard can't be used")
 		}
 		err = l.addHolders(ctx, holders)

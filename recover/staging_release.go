@@ -44,5 +44,5 @@ func guardLetsGo(ctx context.Context, t *task) error {
 		return err
 	}
 	defer c.Close()
-	return c.ReleaseFor(ctx, string(ReleasedProven), t.plan.UUID, keys...)
+	return c.ReleaseFor(ctx, keeper.ReleasedProven, t.plan.UUID, keys...)
 }

@@ -281,7 +281,7 @@ func (c *Client) Release(ctx context.Context, owner string, keys ...string) erro
 }
 
 // ReleaseFor is Release with a reason, which a guard counts by.
-func (c *Client) ReleaseFor(ctx context.Context, reason, owner string, keys ...string) error {
+func (c *Client) ReleaseFor(ctx context.Context, reason ReleaseReason, owner string, keys ...string) error {
 	for first := true; first || len(keys) > 0; first = false {
 		part := keys[:min(len(keys), keysPerMessage)]
 		keys = keys[len(part):]

@@ -102,7 +102,7 @@ type request struct {
 	Key      string          `json:"key,omitempty"`
 	Keys     []string        `json:"keys,omitempty"`
 	Meta     json.RawMessage `json:"meta,omitempty"`
-	Reason   string          `json:"reason,omitempty"` // of a release
+	Reason   ReleaseReason   `json:"reason,omitempty"` // of a release
 }
 
 type reply struct {

@@ -26,7 +26,7 @@ type Holdings interface {
 	Open(key string) (*os.File, error)
 	// Release says that an owner no longer needs the keys, or without keys
 	// anything; the reason is the client's, and may be empty.
-	Release(owner string, keys []string, reason string) error
+	Release(owner string, keys []string, reason ReleaseReason) error
 }
 
 // server talks to clients about holdings.

@@ -198,7 +198,7 @@ func (h *holds) Open(key string) (*os.File, error) {
 }
 
 // Release returns once what nobody owns any more is closed.
-func (h *holds) Release(owner string, keys []string, _ string) error {
+func (h *holds) Release(owner string, keys []string, _ ReleaseReason) error {
 	h.mu.Lock()
 	var closing []*os.File
 	for key, hold := range h.files {

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/keeper"
 	"github.com/os-rescue/os-rescue/test/lab"
 	"github.com/os-rescue/os-rescue/test/lab/patience"
 	"github.com/os-rescue/os-rescue/test/lyingfs"
@@ -129,7 +130,7 @@ func TestGuestsComeBackFromTheGuardAlone(t *testing.T) {
 		}
 	}
 	s := awaitGuard(t, l, "the end of the incidents", func(s recover.GuardStatus) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
-	if s.Released[recover.ReleasedProven] == 0 {
+	if s.Released[keeper.ReleasedProven] == 0 {
 		t.Errorf("it has released %v", s.Released)
 	}
 	run(t, l, 0, "check", "--require-guard")
@@ -153,7 +154,7 @@ func TestGuestsComeBackFromTheGuardAlone(t *testing.T) {
 		off.forget(t)
 		remove(t, filepath.Dir(off.Disk))
 		awaitGuard(t, l, "it is let go", func(s recover.GuardStatus) bool {
-			return s.Released[recover.ReleasedGrace] >= 2 && len(s.Incidents) == 0 && s.Held.DeletedFiles == 0
+			return s.Released[keeper.ReleasedGrace] >= 2 && len(s.Incidents) == 0 && s.Held.DeletedFiles == 0
 		})
 	})
 	if _, said := g.Output(); strings.Count(said, deleted) != 5 { // two more of the live rescue

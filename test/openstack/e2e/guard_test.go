@@ -16,6 +16,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/keeper"
 	"github.com/os-rescue/os-rescue/test/lab"
 	"github.com/os-rescue/os-rescue/test/openstack"
 )
@@ -208,7 +209,7 @@ func TestWhatNovaDeletesInOrderIsLetGo(t *testing.T) {
 		}
 		return nil
 	})
-	s := c.awaitGuard(t, "a deleted instance's files are let go", func(s recover.GuardStatus) bool { return s.Released[recover.ReleasedDeleted] > 0 })
+	s := c.awaitGuard(t, "a deleted instance's files are let go", func(s recover.GuardStatus) bool { return s.Released[keeper.ReleasedDeleted] > 0 })
 	if s.Held.DeletedFiles != 0 {
 		letGo("a deleted instance")
 	}
@@ -247,7 +248,7 @@ func TestWhatNovaDeletesInOrderIsLetGo(t *testing.T) {
 	}
 	must(t, os.RemoveAll(moved.Dir))
 	s = c.awaitGuard(t, "a moved instance's files are let go", func(s recover.GuardStatus) bool {
-		return s.Released[recover.ReleasedMoved] > 0 && s.Held.DeletedFiles == 0
+		return s.Released[keeper.ReleasedMoved] > 0 && s.Held.DeletedFiles == 0
 	})
 	if s.IncidentsSeen != 0 {
 		t.Errorf("a move was taken for an incident")

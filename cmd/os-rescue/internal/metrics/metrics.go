@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/keeper"
 )
 
 // Build describes a binary.
@@ -103,7 +104,7 @@ func (s sink) guarded(g recover.GuardStatus) {
 	s.gauge(s.incidents, float64(open[false]), "false")
 	s.gauge(s.incidents, float64(open[true]), "true")
 	s.counter(s.seen, float64(g.IncidentsSeen))
-	for _, reason := range recover.ReleaseReasons() {
+	for _, reason := range keeper.ReleaseReasons() {
 		s.counter(s.released, float64(g.Released[reason]), string(reason))
 	}
 	s.gauge(s.problems, float64(len(g.Problems)))

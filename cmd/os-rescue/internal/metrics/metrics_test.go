@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/keeper"
 )
 
 func now() time.Time { return time.Unix(1_800_000_000, 0) }
@@ -36,7 +37,7 @@ func status() recover.GuardStatus {
 		}},
 		Held:      recover.GuardHeld{Files: 12, Bytes: 9000, DeletedFiles: 3, DeletedBytes: 700},
 		Incidents: []recover.Incident{{}, {}, {Replaced: true}}, Problems: []string{"Nova is away"},
-		Released: map[recover.ReleaseReason]int{recover.ReleasedProven: 5},
+		Released: map[keeper.ReleaseReason]int{keeper.ReleasedProven: 5},
 	}
 }
 

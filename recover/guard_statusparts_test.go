@@ -1,0 +1,38 @@
+package recover
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+func TestAStatusOfAnySizeArrivesInSmallParts(t *testing.T) {
+	for _, size := range []int{0, 1, 51, 700} {
+		status := GuardStatus{Running: true, Problems: []string{"Nova is away"}, Report: Report{Host: "node", Instances: []Instance{}}}
+		for n := range size {
+			path := fmt.Sprintf("/var/lib/nova/instances/%s/%s", testUUID(n), strings.Repeat("x", 200))
+			status.Incidents = append(status.Incidents, Incident{UUID: testUUID(n), Paths: []string{path}})
+			status.Report.Instances = append(status.Report.Instances, Instance{UUID: testUUID(n), Files: []File{{Path: path}}})
+		}
+		parts := splitStatus(status)
+		for _, p := range parts {
+			if len(p) > 100<<10 {
+				t.Errorf("a part of %d instances has %d bytes", size, len(p))
+			}
+		}
+		got, err := joinStatus(parts)
+		must(t, err)
+		if diff := cmp.Diff(status, got, cmpopts.IgnoreUnexported(Instance{}, File{})); diff != "" {
+			t.Errorf("of %d instances comes back: %s", size, diff)
+		}
+	}
+}
+
+func FuzzGuardStatus(f *testing.F) {
+	f.Add([]byte(`{"status":{"running":true}}`))
+	f.Fuzz(func(_ *testing.T, data []byte) { _, _ = joinStatus([]json.RawMessage{data}) })
+}

@@ -1,0 +1,79 @@
+package recover
+
+import (
+	"cmp"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+)
+
+// UnfinishedRun is a run that has not come to its end.
+type UnfinishedRun struct {
+	Run     string    `json:"run"`
+	Command Command   `json:"command"`
+	State   RunState  `json:"state"`
+	Started time.Time `json:"started,omitzero"`
+	Error   string    `json:"error,omitempty"` // what is wrong with its journal
+	// HalfDone are the instances whose live rescue it had begun and not brought to
+	// an end: their guests may be suspended, mirrored, or on some of their new disks.
+	// Empty while it is running.
+	HalfDone []HalfDone `json:"half_done,omitempty"`
+}
+
+// HalfDone is an instance in the middle of a live rescue that nobody works on.
+type HalfDone struct {
+	UUID   string `json:"uuid"`
+	Domain string `json:"domain"`
+	Name   string `json:"name,omitempty"`
+	Last   string `json:"last,omitempty"` // its last journal point
+}
+
+// unfinishedRuns returns those of a state directory's runs that have not come to
+// their end, in the order of all. A journal that can't be read is told in its run.
+func unfinishedRuns(state stateDir, all []RunStatus) []UnfinishedRun {
+	unfinished := []UnfinishedRun{}
+	for _, r := range all {
+		if r.State == RunFinished {
+			continue
+		}
+		u := UnfinishedRun{Run: r.Run, Command: r.Command, State: r.State, Started: r.Started, Error: r.Error}
+		if r.State != RunRunning {
+			var err error
+			if u.HalfDone, err = halfDone(state, r.Run); err != nil && u.Error == "" {
+				u.Error = err.Error()
+			}
+		}
+		unfinished = append(unfinished, u)
+	}
+	return unfinished
+}
+
+// halfDone returns the instances of an interrupted run whose live rescue it had
+// begun and not settled, by domain name. Of a damaged journal what can be read
+// counts, beside the error.
+func halfDone(state stateDir, run string) ([]HalfDone, error) {
+	records, err := readJournal(state.run(run))
+	whole, _, perr := planOf(records)
+	priors, rerr := priorsOf(records)
+	planned := map[string]InstancePlan{}
+	for _, todo := range whole.Instances {
+		planned[todo.UUID] = todo
+	}
+	last := map[string]string{}
+	for _, r := range records {
+		last[r.Instance] = r.Point()
+	}
+	var half []HalfDone
+	for _, uuid := range slices.Sorted(maps.Keys(priors)) {
+		p, todo := priors[uuid], planned[uuid]
+		if p.replanned != nil {
+			todo = *p.replanned
+		}
+		if todo.Action == ActionLive && p.begun && (p.settlement == nil || !p.settlement.Settled) {
+			half = append(half, HalfDone{UUID: uuid, Domain: todo.Domain, Name: todo.Name, Last: last[uuid]})
+		}
+	}
+	slices.SortFunc(half, func(a, b HalfDone) int { return cmp.Compare(a.Domain, b.Domain) })
+	return half, errors.Join(err, perr, rerr)
+}
