@@ -10,8 +10,9 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/os-rescue/os-rescue/recover/beneath"
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover/beneath"
 )
 
 // backupDir is the directory that a run keeps its copies in, in the layout of

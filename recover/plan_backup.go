@@ -79,7 +79,8 @@ func (p *planner) backupSteps(plan InstancePlan) []string {
 		steps = append(steps, "freeze the guest's file systems, if its agent answers, and suspend it")
 	}
 	for _, f := range plan.Files {
-		steps = append(steps, fmt.Sprintf("copy %s to %s, compare it in full", f.Path, filepath.Join(p.options.BackupDir, storedName(f.Path, p.settings.InstancesPath))))
+		stored := filepath.Join(p.options.BackupDir, storedName(f.Path, p.settings.InstancesPath))
+		steps = append(steps, fmt.Sprintf("copy %s to %s, compare it in full", f.Path, stored))
 	}
 	switch {
 	case plan.Found != StateRunning || plan.Process.PID == 0:

@@ -21,10 +21,11 @@ func (p *planner) reboot(ctx context.Context, i Instance) (InstancePlan, error) 
 	case i.disagreement != "":
 		return plan.refuse("%s", i.disagreement), nil
 	case !meant(*i.server, states):
-		return plan.refuse("it is %s, and only %s instances are meant (--state names others)", i.server.Status, strings.Join(states, " and ")), nil
+		return plan.refuse("it is %s, and only %s instances are meant (--state names others)",
+			i.server.Status, strings.Join(states, " and ")), nil
 	case i.Verdict != VerdictIntact && i.Verdict != VerdictUnaffected:
-		return plan.refuse("its files are %s, and Nova destroys a domain before it looks for its files: rescue it first (os-rescue --instance %s on host %s): %s",
-			i.Verdict, i.UUID, i.server.Host, strings.Join(i.Reasons, "; ")), nil
+		return plan.refuse("its files are %s, and Nova destroys a domain before it looks for its files: "+
+			"rescue it first (os-rescue --instance %s on host %s): %s", i.Verdict, i.UUID, i.server.Host, strings.Join(i.Reasons, "; ")), nil
 	}
 	if why := p.stale(i); why != "" {
 		return plan.refuse("%s", why), nil

@@ -10,9 +10,6 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// commandUndo is what the host's lock is held for while a killed run is undone.
-const commandUndo Command = "undo"
-
 // The descriptors that Settings.UndoCommand is started with.
 const (
 	UndoRunFD  = 3 // a pipe: a byte when the run ends in order, its end when it was killed

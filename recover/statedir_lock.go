@@ -20,3 +20,6 @@ func writeLock(f *os.File, info lockInfo) error {
 	}
 	return nil
 }
+
+// commandUndo is what the host's lock is held for while a killed run is undone.
+const commandUndo Command = "undo"
