@@ -39,7 +39,7 @@ func (b *backup) take(ctx context.Context) error {
 	if err := b.guest.quiesce(ctx); err != nil {
 		return err
 	}
-	if t.state.hasEnded() && t.plan.Found != StateShutOff {
+	if t.state().hasEnded() && t.plan.Found != StateShutOff {
 		return fmt.Errorf("%w: the guest ended before its backup was complete; the keeper holds what was lost: a rescue restores it", ErrRefused)
 	}
 	left := t.plan.Found
@@ -70,7 +70,7 @@ func (b *backup) keepAs(ctx context.Context, left DomainState, ended func(contex
 	plan, before := b.t.plan, b.guest.snapshotBefore()
 	if kept, ok := b.dir.entry(plan.UUID); ok && kept.Run == b.t.run.plan.Run {
 		// The interrupted run came that far.
-		if b.t.state.hasEnded() || kept.Snapshot.unchanged(before) {
+		if b.t.state().hasEnded() || kept.Snapshot.unchanged(before) {
 			return nil
 		}
 		if err := b.dir.drop(kept); err != nil {
@@ -91,7 +91,7 @@ func (b *backup) keepAs(ctx context.Context, left DomainState, ended func(contex
 			}
 			entry.Files = append(entry.Files, file)
 		}
-		if !b.t.state.hasEnded() {
+		if !b.t.state().hasEnded() {
 			if err := b.wasQuiet(ctx, ended); err != nil {
 				return err
 			}
@@ -126,8 +126,9 @@ func (b *backup) wasQuiet(ctx context.Context, ended func(context.Context) error
 
 // store copies one file into the backup, proves it, and returns its entry.
 func (b *backup) store(ctx context.Context, f FilePlan) (ManifestFile, error) {
-	entry := ManifestFile{Path: f.Path, Stored: storedName(f.Path, b.t.run.settings.InstancesPath), Role: f.Role, Format: f.Format, Target: f.Target,
-		Backing: f.Backing, Size: f.Size, Allocated: f.Allocated, UID: f.UID, GID: f.GID, Mode: f.Mode, Writable: f.Writable}
+	entry := ManifestFile{Path: f.Path, Stored: storedName(f.Path, b.t.run.settings.InstancesPath),
+		Role: f.Role, Format: f.Format, Target: f.Target, Backing: f.Backing,
+		Size: f.Size, Allocated: f.Allocated, UID: f.UID, GID: f.GID, Mode: f.Mode, Writable: f.Writable}
 	if f.Role != RoleBacking {
 		err := b.storeFile(ctx, f, &entry)
 		return entry, err
@@ -223,7 +224,9 @@ func (b *backup) digest(ctx context.Context, f FilePlan, file *os.File, src copi
 
 // acceptStored takes a backing file that an earlier run has stored as this run's,
 // if it is the same. ErrConflict when it is not.
-func (b *backup) acceptStored(ctx context.Context, f FilePlan, dir *beneath.Dir, name string, src copier.Source, entry *ManifestFile) error {
+func (b *backup) acceptStored(
+	ctx context.Context, f FilePlan, dir *beneath.Dir, name string, src copier.Source, entry *ManifestFile,
+) error {
 	file, err := dir.Open(name, os.O_RDONLY)
 	if err != nil {
 		return err

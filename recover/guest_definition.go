@@ -18,7 +18,7 @@ func (g *guest) saveDefinition(ctx context.Context) error {
 		}
 	}
 	if err == nil {
-		err = writeFile(t.run.state.xml(t.run.plan.Run, t.plan.UUID), []byte(xml))
+		err = writeFile(t.run.stateDir.xml(t.run.plan.Run, t.plan.UUID), []byte(xml))
 	}
 	if err != nil {
 		return fmt.Errorf("save the domain's definition: %w", err)
@@ -28,7 +28,7 @@ func (g *guest) saveDefinition(ctx context.Context) error {
 
 // savedDefinition returns what saveDefinition has kept.
 func (g *guest) savedDefinition() (string, error) {
-	data, err := os.ReadFile(g.t.run.state.xml(g.t.run.plan.Run, g.t.plan.UUID))
+	data, err := os.ReadFile(g.t.run.stateDir.xml(g.t.run.plan.Run, g.t.plan.UUID))
 	if err != nil {
 		return "", fmt.Errorf("libvirt has forgotten the domain, and its definition was not saved: %w", err)
 	}

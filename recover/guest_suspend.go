@@ -34,7 +34,7 @@ func (g *guest) quiesce(ctx context.Context) error {
 			return err
 		}
 		err := g.suspend(ctx)
-		if g.t.state.hasEnded() {
+		if g.t.state().hasEnded() {
 			g.t.forgetUndos() // nobody is there to be thawed or resumed
 			return errors.Join(err, ctx.Err())
 		}
@@ -117,7 +117,7 @@ func (g *guest) hold(ctx context.Context) (DomainState, error) {
 		return d.State, fmt.Errorf("%w: while it was mirrored it has become %s (%s)", ErrRefused, d.State, d.PauseReason)
 	}
 	err = g.suspend(ctx)
-	if g.t.state.hasEnded() {
+	if g.t.state().hasEnded() {
 		g.t.takeUndos(stepContinue)
 		if err == nil {
 			err = ctx.Err()

@@ -133,7 +133,8 @@ func (r *reboot) failed(err error) (report InstanceReport, settled bool) {
 	t := r.t
 	switch {
 	case errors.Is(err, errNotYet), errors.Is(err, ErrCloudUnavailable), errors.Is(err, context.Canceled) && t.history != nil:
-		return t.end(OutcomeFailed, t.fail(err, "Its files are in their place", "Look again, and go on, with: os-rescue resume "+t.run.plan.Run)), false
+		return t.end(OutcomeFailed, t.fail(err, "Its files are in their place",
+			"Look again, and go on, with: os-rescue resume "+t.run.plan.Run)), false
 	case errors.Is(err, ErrRefused), errors.Is(err, context.Canceled):
 		return t.end(OutcomeSkipped, t.fail(err, "It was not rebooted", "")), true
 	default:

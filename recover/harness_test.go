@@ -78,7 +78,8 @@ func newHost(t testing.TB) *host {
 	settings.RebootTimeout = 10 * time.Second
 	settings.Watch = 0
 	settings.KeeperCommand = []string{"/usr/bin/env", "RECOVER_TEST=keeper", "RECOVER_DIR=" + state, self}
-	h := &host{t: t, settings: settings, hv: &fakeHypervisor{domains: map[string]*fakeDomain{}, gone: map[string]*fakeDomain{}, errs: map[string]error{}}}
+	h := &host{t: t, settings: settings, hv: &fakeHypervisor{domains: map[string]*fakeDomain{}, gone: map[string]*fakeDomain{},
+		errs: map[string]error{}}}
 	t.Cleanup(func() {
 		h.hv.endAll()
 		h.killKeeper()
@@ -92,7 +93,8 @@ func (h *host) elsewhere(t testing.TB) *host {
 	t.Helper()
 	dir, err := os.MkdirTemp(filepath.Dir(h.settings.StateDir), "site-")
 	must(t, err)
-	other := &host{t: t, settings: h.settings, hv: &fakeHypervisor{domains: map[string]*fakeDomain{}, gone: map[string]*fakeDomain{}, errs: map[string]error{}}}
+	other := &host{t: t, settings: h.settings, hv: &fakeHypervisor{domains: map[string]*fakeDomain{}, gone: map[string]*fakeDomain{},
+		errs: map[string]error{}}}
 	other.settings.InstancesPath = filepath.Join(dir, "instances")
 	must(t, os.MkdirAll(other.settings.InstancesPath, 0o755))
 	t.Cleanup(other.hv.endAll)

@@ -86,9 +86,10 @@ func (s *mirrors) isUnused(ctx context.Context, m *mirror) error {
 	// However long it takes: an undo has little time.
 	err = s.compare(context.WithoutCancel(ctx), m, "")
 	if errors.Is(err, ErrUnproven) {
-		return fmt.Errorf("%w: the new %s and the old inode, which the keeper holds, have changed apart since the run was interrupted: somebody has started "+
-			"the guest on the new one, or let it go on with the old one, and only they know which is later. Both are kept; if the new one is it, "+
-			"end the run by removing %s: %w", ErrConflict, m.want.Path, s.t.run.state.run(s.t.run.plan.Run), err)
+		return fmt.Errorf("%w: the new %s and the old inode, which the keeper holds, have changed apart since the run was interrupted: "+
+			"somebody has started the guest on the new one, or let it go on with the old one, and only they know which is later. "+
+			"Both are kept; if the new one is it, end the run by removing %s: %w",
+			ErrConflict, m.want.Path, s.t.run.stateDir.run(s.t.run.plan.Run), err)
 	}
 	return err
 }

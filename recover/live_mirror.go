@@ -88,13 +88,13 @@ func (m *mirror) record() mirrorRecord {
 // again.
 func (m *mirror) lend() error {
 	return m.atItsPath(func(dir *beneath.Dir, name string) error {
-		return beneath.Publish(m.dir.Dir, m.name, dir, name)
+		return m.dir.publish(m.name, dir, name)
 	})
 }
 
 func (m *mirror) takeBack() error {
 	return m.atItsPath(func(dir *beneath.Dir, name string) error {
-		return beneath.Publish(dir, name, m.dir.Dir, m.name)
+		return m.dir.takeBack(m.name, dir, name)
 	})
 }
 

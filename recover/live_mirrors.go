@@ -71,8 +71,9 @@ func (s *mirrors) begin(ctx context.Context, f FilePlan, disk Disk, support Mirr
 func (s *mirrors) awaitReady(ctx context.Context) error {
 	if limit := s.t.run.plan.Options.Live.Timeout; limit > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, limit, fmt.Errorf("its mirrors are not ready after %s (--timeout): the guest may write faster than they "+
-			"follow, or --bandwidth is too low", limit))
+		late := fmt.Errorf("its mirrors are not ready after %s (--timeout): the guest may write faster than they follow, "+
+			"or --bandwidth is too low", limit)
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, late)
 		defer cancel()
 	}
 	defer s.hide()

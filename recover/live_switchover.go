@@ -39,7 +39,7 @@ func (s *switchover) carryOut(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	if !s.t.state.isCommitted() && s.guest.endedMeanwhile() {
+	if !s.t.state().isCommitted() && s.guest.endedMeanwhile() {
 		return s.afterEnd(ctx, err)
 	}
 	if s.mirrors.anyPivoting() {
@@ -137,7 +137,8 @@ func (s *switchover) moveOver(ctx context.Context) error {
 	if s.t.setVerified(s.verify.how); s.verify.how == VerifyStructure {
 		s.t.notef("the new disks were checked as images, and not compared with the old ones")
 	}
-	s.t.notef("its QEMU reads the old, identical read-only files until its next start, and what it says on its console until then is not in the new console log")
+	s.t.notef("its QEMU reads the old, identical read-only files until its next start, " +
+		"and what it says on its console until then is not in the new console log")
 	s.noteRescueMode()
 	return unpin(lasting, s.t)
 }
@@ -233,8 +234,8 @@ func (s *switchover) noteRescueMode() {
 	}
 	path := filepath.Join(s.t.run.settings.InstancesPath, plan.UUID, "unrescue.xml")
 	if _, err := s.t.run.root.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		s.t.notef("Nova's unrescue needs %s, which nobody holds and which is gone: to leave rescue mode, openstack server set --state active %s, "+
-			"then os-rescue reboot --instance %[2]s", path, plan.UUID)
+		s.t.notef("Nova's unrescue needs %s, which nobody holds and which is gone: to leave rescue mode, "+
+			"openstack server set --state active %s, then os-rescue reboot --instance %[2]s", path, plan.UUID)
 	}
 }
 

@@ -120,7 +120,7 @@ func (r *restoration) isFresh(f FilePlan, size int64) error {
 // stillQuiet makes sure that the copies are of what the guest has now. When it has
 // ended they are proven again.
 func (r *restoration) stillQuiet(ctx context.Context) error {
-	if r.t.state.hasEnded() {
+	if r.t.state().hasEnded() {
 		return nil
 	}
 	err := r.guest.stillQuiet(ctx)
@@ -134,7 +134,7 @@ func (r *restoration) stillQuiet(ctx context.Context) error {
 // destroy on, until the guest runs again on proven files.
 func (r *restoration) commit(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
-	runs := !r.t.state.hasEnded()
+	runs := !r.t.state().hasEnded()
 	if err := r.t.enter(eventCommit); err != nil {
 		return err
 	}
@@ -187,7 +187,7 @@ func (r *restoration) destroy(ctx context.Context) error {
 func (r *restoration) startAgain(ctx context.Context) error {
 	t, hv := r.t, r.t.run.hypervisor
 	switch {
-	case t.state == stateStaysOff && !r.endedByNova(ctx):
+	case t.state() == stateStaysOff && !r.endedByNova(ctx):
 		t.notef("the guest powered itself off during the run; its files are back, and it stays off")
 		return nil
 	case t.plan.Found != StateRunning && t.plan.Found != StatePaused:
@@ -237,7 +237,8 @@ func (r *restoration) laterReboot() string {
 	if r.t.run.cloud == nil {
 		return ""
 	}
-	return ": Nova will show it as SHUTOFF in some seconds; bring it back with os-rescue reboot --instance " + r.t.plan.UUID + " --state SHUTOFF"
+	return ": Nova will show it as SHUTOFF in some seconds; " +
+		"bring it back with os-rescue reboot --instance " + r.t.plan.UUID + " --state SHUTOFF"
 }
 
 // confirm waits until a new QEMU holds exactly the published files.

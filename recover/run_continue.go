@@ -105,9 +105,9 @@ func (i *instance) settle(ctx context.Context, now Instance) error {
 	for _, f := range t.written() {
 		n := slices.IndexFunc(now.Files, func(file File) bool { return file.Path == f.Path })
 		if n < 0 || !t.publishedBefore(f, inode{now.Files[n].Device, now.Files[n].Inode}) {
-			return fmt.Errorf("%w: it runs, but on another %s than the one that this run was restoring: the newest data is in the staged copies (%s) and "+
-				"with the keeper, and both are kept; if you do not need them, end the run by removing %s",
-				ErrConflict, f.Path, i.files.inheritedPlaces(), t.run.state.run(t.run.plan.Run))
+			return fmt.Errorf("%w: it runs, but on another %s than the one that this run was restoring: "+
+				"the newest data is in the staged copies (%s) and with the keeper, and both are kept; "+
+				"if you do not need them, end the run by removing %s", ErrConflict, f.Path, i.files.inheritedPlaces(), t.run.stateDir.run(t.run.plan.Run))
 		}
 	}
 	if t.plan.Action == ActionLive {

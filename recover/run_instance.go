@@ -72,12 +72,14 @@ func (i *instance) do(ctx context.Context, refused error) (report InstanceReport
 	}
 	outcome, err := i.run(ctx)
 	if err != nil {
-		log.Debug().Err(err).Str("state", string(t.state)).Msg("the instance failed")
+		log.Debug().Err(err).Str("state", string(t.state())).Msg("the instance failed")
 		return i.failed(ctx, err)
 	}
-	if t.state == stateStoppedByNova {
-		return t.end(OutcomeFailed, t.fail(errors.New("its files are back and proven, but it is off: nova-compute has it as stopped, and ends it whenever "+
-			"libvirt starts it"), "No data is lost", "Have Nova start it: os-rescue reboot --instance "+t.plan.UUID+" --state SHUTOFF")), true
+	if t.state() == stateStoppedByNova {
+		off := errors.New("its files are back and proven, but it is off: " +
+			"nova-compute has it as stopped, and ends it whenever libvirt starts it")
+		return t.end(OutcomeFailed, t.fail(off, "No data is lost",
+			"Have Nova start it: os-rescue reboot --instance "+t.plan.UUID+" --state SHUTOFF")), true
 	}
 	return t.end(outcome, nil), true
 }
@@ -89,10 +91,11 @@ func (i *instance) failed(ctx context.Context, err error) (report InstanceReport
 	switch {
 	case t.plan.Action == ActionHardReboot:
 		return i.reboot.failed(err)
-	case t.state == stateOldKept:
+	case t.state() == stateOldKept:
 		return t.end(OutcomeFailed, t.fail(errors.Join(err, unpin(context.WithoutCancel(ctx), t)),
-			"It runs on its new disk, and the disk as it was before is in a file beside it", "Compare the two, and tell os-rescue's developers")), true
-	case t.state.isCommitted():
+			"It runs on its new disk, and the disk as it was before is in a file beside it",
+			"Compare the two, and tell os-rescue's developers")), true
+	case t.state().isCommitted():
 		return t.end(OutcomeFailed, t.fail(err, i.files.whatIsSafe(ctx), "When the cause is gone: "+resume)), false
 	case i.guest.endedMeanwhile():
 		return t.end(OutcomeFailed, t.fail(err, i.files.whatIsSafe(ctx)+"; the guest ended in the middle", "Go on with: "+resume)), false

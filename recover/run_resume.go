@@ -103,7 +103,8 @@ func (s *Session) planAgain(ctx context.Context, id string, records []Record, of
 		return err
 	}
 	if head.Options.Reboot.Remote {
-		err := fmt.Errorf("%w: %s was interrupted before it had rebooted anything, and the scans that it had are not kept: run the command again", ErrNoRun, id)
+		err := fmt.Errorf("%w: %s was interrupted before it had rebooted anything, and the scans that it had are not kept: "+
+			"run the command again", ErrNoRun, id)
 		return errors.Join(err, os.RemoveAll(s.state.run(id)))
 	}
 	s.history = map[string]*prior{}

@@ -48,7 +48,7 @@ func newSession(e *Engine) *Session {
 // run is what the session's tasks share.
 func (s *Session) run() *run {
 	return &run{settings: s.e.Settings, hypervisor: s.e.Hypervisor, cloud: s.cloud, progress: s.e.Progress, plan: s.plan, resuming: s.resuming,
-		history: s.history, log: s.log, state: s.state, root: s.root, owners: s.owners, pins: s.pins,
+		history: s.history, log: s.log, stateDir: s.state, root: s.root, owners: s.owners, pins: s.pins,
 		scan: s.e.scanner().domain, pollInterval: s.e.novaInterval()}
 }
 

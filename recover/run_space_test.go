@@ -1,6 +1,7 @@
 package recover
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,73 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// smallHost is a host whose instances directory is a file system of that size.
-func smallHost(t *testing.T, size string) *host {
-	t.Helper()
-	h := newHost(t)
-	dir := filepath.Dir(h.settings.InstancesPath)
-	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size+",mode=755"))
-	t.Cleanup(func() {
-		h.hv.endAll()
-		h.killKeeper()
-		unix.Unmount(dir, unix.MNT_DETACH)
-	})
-	must(t, os.Mkdir(h.settings.InstancesPath, 0o755))
-	return h
-}
-
-func TestSpaceIsCheckedBeforeTheFirstPause(t *testing.T) {
-	// Each guest's disk takes 96 KiB, and its copy, without the hole, 72 KiB.
-	for name, c := range map[string]struct {
-		size     string
-		guests   int
-		headroom float64
-		fit      []bool
-		oneByOne bool
-	}{
-		"all fit at once":                     {"2m", 2, 0, []bool{true, true}, false},
-		"one by one":                          {"352k", 2, 0, []bool{true, true}, true},
-		"not even one alone":                  {"160k", 1, 0, []bool{false}, true},
-		"the headroom counts":                 {"2m", 1, 0.95, []bool{false}, true},
-		"one by one, of three at a time even": {"512k", 3, 0, []bool{true, true, true}, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			h := smallHost(t, c.size)
-			h.settings.Headroom = c.headroom
-			var all []*testGuest
-			for n := range c.guests {
-				all = append(all, h.add(n+1, guestOptions{}))
-			}
-			h.purge()
-			o := options(all...)
-			o.Parallel = 3
-			s, err := h.engine().Prepare(t.Context(), CommandRescue, o)
-			must(t, err)
-			defer s.Close()
-			plan := s.Plan()
-			if plan.OneByOne != c.oneByOne || len(plan.Space) == 0 {
-				t.Errorf("one by one: %v; %+v", plan.OneByOne, plan.Space)
-			}
-			report, err := s.Execute(t.Context())
-			must(t, err)
-			for n, g := range all {
-				r := g.report(report)
-				if (r.Outcome == OutcomeRescued) != c.fit[n] || !c.fit[n] && !strings.Contains(r.Error, ErrNoSpace.Error()) {
-					t.Errorf("%d: %+v", n, r)
-				}
-				if !c.fit[n] && h.hv.called("suspend", g.uuid) > 0 {
-					t.Errorf("%d was paused for nothing", n)
-				}
-				if c.fit[n] {
-					if err := g.serving(StateRunning); err != nil {
-						t.Errorf("%d: %v", n, err)
-					}
-				}
-			}
-		})
-	}
-}
 
 func TestATargetThatFillsUpInMidCopyLeavesTheGuestAsItWasFound(t *testing.T) {
 	h := smallHost(t, "1m")
@@ -94,5 +28,34 @@ func TestATargetThatFillsUpInMidCopyLeavesTheGuestAsItWasFound(t *testing.T) {
 	must(t, g.asFound(StateRunning, pid))
 	if left := h.staged(); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestOwnersAndModesOfThePublishedTree(t *testing.T) {
+	h := newHost(t)
+	rule := func(id int, mode os.FileMode) OwnerRule {
+		return OwnerRule{User: fmt.Sprint("+", id), Group: fmt.Sprint("+", id+1), Mode: mode}
+	}
+	dirs := rule(1100, 0o755)
+	h.settings.Owners = OwnerTable{InstancesDir: dirs, BaseDir: dirs, InstanceDir: dirs, LocksDir: dirs, Base: rule(1200, 0o644),
+		Disk:        rule(1300, 0o644),
+		ConfigDrive: rule(1400, 0o644), ConsoleLog: rule(1500, 0o660), DiskInfo: rule(1600, 0o644)}
+	g := h.add(1, guestOptions{base: "b", console: true, config: true})
+	must(t, os.RemoveAll(h.settings.InstancesPath))
+	o := options(g)
+	o.NoReboot = true
+	report, err := h.run(t.Context(), CommandRescue, o)
+	must(t, err)
+	if r := g.report(report); r.Outcome != OutcomeRescued {
+		t.Fatalf("%+v", r)
+	}
+	for path, want := range map[string]string{h.settings.InstancesPath: "1100:1101 755", filepath.Dir(g.base): "1100:1101 755",
+		g.dir: "1100:1101 755", g.base: "1200:1201 644",
+		g.disk: "1300:1301 644", g.dir + "/disk.config": "1400:1401 644", g.console: "1500:1501 660", g.dir + "/disk.info": "1600:1601 644"} {
+		var st unix.Stat_t
+		must(t, unix.Stat(path, &st))
+		if got := fmt.Sprintf("%d:%d %o", st.Uid, st.Gid, st.Mode&0o7777); got != want {
+			t.Errorf("%s: %s, want %s", path, got, want)
+		}
 	}
 }

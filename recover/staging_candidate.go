@@ -137,8 +137,8 @@ func (s *set) atItsPath(f FilePlan) (*candidate, error) {
 		accepted: ours && s.t.history != nil && s.t.history.destroyDone,
 		noteSame: f.Path + " stood there already with the same content, and is kept"}
 	if !s.t.run.plan.Options.ReplaceExisting {
-		c.differs = fmt.Errorf("%w: %s (inode %d) has other content than the deleted inode %d that QEMU holds: look at both, then either move it away "+
-			"or use --replace-existing", ErrConflict, f.Path, staged.inode.Inode, f.Inode)
+		c.differs = fmt.Errorf("%w: %s (inode %d) has other content than the deleted inode %d that QEMU holds: "+
+			"look at both, then either move it away or use --replace-existing", ErrConflict, f.Path, staged.inode.Inode, f.Inode)
 	}
 	return c, nil
 }

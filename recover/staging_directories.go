@@ -161,6 +161,16 @@ func (s *directories) Close() {
 	}
 }
 
+// publish gives a file of this directory its name in another one.
+func (d *directory) publish(name string, to *beneath.Dir, as string) error {
+	return beneath.Publish(d.Dir, name, to, as)
+}
+
+// takeBack undoes publish.
+func (d *directory) takeBack(name string, from *beneath.Dir, as string) error {
+	return beneath.Publish(from, as, d.Dir, name)
+}
+
 // copiesByClone is true when a copy of the file that is staged here will be a clone
 // of it; root is the "/" below which the directory is.
 func (d *directory) copiesByClone(root string, f FilePlan) (bool, error) {

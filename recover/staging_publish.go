@@ -68,7 +68,7 @@ func give(ctx context.Context, t *task, staged *stagedFile) error {
 			return err
 		}
 	}
-	return beneath.Publish(staged.dir.Dir, staged.name, dir, name)
+	return staged.dir.publish(staged.name, dir, name)
 }
 
 // lockBase takes the lock under which Nova makes and removes cached images.

@@ -33,8 +33,9 @@ func (d *directory) roomFor(need int64, headroom float64) error {
 		return err
 	}
 	if floor := headroom * float64(space.Total); need > 0 && float64(int64(space.Free)-need) < floor {
-		return fmt.Errorf("%w: the guest's disks have grown by %s while they were copied, and %s are free on the file system of %s, of which %s must stay free",
-			ErrNoSpace, humanize.IBytes(uint64(need)), humanize.IBytes(space.Free), d.Path(), humanize.IBytes(uint64(floor)))
+		return fmt.Errorf("%w: the guest's disks have grown by %s while they were copied, and %s are free on the file system of %s, "+
+			"of which %s must stay free", ErrNoSpace,
+			humanize.IBytes(uint64(need)), humanize.IBytes(space.Free), d.Path(), humanize.IBytes(uint64(floor)))
 	}
 	return nil
 }
@@ -47,7 +48,8 @@ func (d *directory) roomLeft(headroom float64, path string) error {
 		return err
 	}
 	if floor := headroom / 2 * float64(space.Total); float64(space.Free) < floor {
-		return fmt.Errorf("%w: only %s are left on the file system of %s, and a full one pauses its healthy guests", ErrNoSpace, humanize.IBytes(space.Free), path)
+		return fmt.Errorf("%w: only %s are left on the file system of %s, and a full one pauses its healthy guests",
+			ErrNoSpace, humanize.IBytes(space.Free), path)
 	}
 	return nil
 }

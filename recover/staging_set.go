@@ -139,8 +139,8 @@ func (s *set) namesAreFree() error {
 			return fmt.Errorf("%s can't be published safely: %w", path, err)
 		}
 		if !s.t.run.plan.Options.ReplaceExisting {
-			return fmt.Errorf("%w: %s (inode %d) has appeared during the run: look at what it is, then either move it away or use --replace-existing",
-				ErrConflict, path, st.Ino)
+			return fmt.Errorf("%w: %s (inode %d) has appeared during the run: look at what it is, "+
+				"then either move it away or use --replace-existing", ErrConflict, path, st.Ino)
 		}
 		dir, err := s.t.run.root.OpenDir(filepath.Dir(path))
 		if err != nil {
@@ -186,7 +186,7 @@ func (s *set) isOnPublished(i Instance) bool {
 // areAllBack is true when every file that the guest writes, and what is published
 // with it, is at its path.
 func (s *set) areAllBack() bool {
-	if !s.t.state.isCommitted() || len(s.staged)+len(s.moved) == 0 {
+	if !s.t.state().isCommitted() || len(s.staged)+len(s.moved) == 0 {
 		return false
 	}
 	for _, f := range s.t.written() {

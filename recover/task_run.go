@@ -20,7 +20,7 @@ type run struct {
 	resuming   bool              // an interrupted run is finished
 	history    map[string]*prior // what an interrupted run had done, by UUID; empty for a new one
 	log        *journal
-	state      stateDir
+	stateDir   stateDir
 	root       *beneath.Root
 	owners     *owners // nil where no file is given to anybody
 	pins       *custody

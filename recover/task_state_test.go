@@ -7,7 +7,8 @@ import (
 
 // TestAGuestsWorkGoesOnlyWhereItMay tries every event in every state.
 func TestAGuestsWorkGoesOnlyWhereItMay(t *testing.T) {
-	states := []workState{stateAsFound, stateSuspended, stateEnded, statePoweredOff, stateCommitted, stateOff, stateStaysOff, stateStoppedByNova, stateOldKept}
+	states := []workState{stateAsFound, stateSuspended, stateEnded, statePoweredOff, stateCommitted,
+		stateOff, stateStaysOff, stateStoppedByNova, stateOldKept}
 	const no = workState("")                             // it can't happen
 	for event, after := range map[workEvent][]workState{ // in the order of states
 		eventSuspend:  {stateSuspended, no, no, no, no, no, no, no, no},
@@ -58,7 +59,7 @@ func TestAnImpossibleEventChangesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := w.enter(eventSuspend); !errors.Is(err, errTransition) || w.state != stateCommitted {
-		t.Errorf("%v, %q", err, w.state)
+	if err := w.enter(eventSuspend); !errors.Is(err, errTransition) || w.state() != stateCommitted {
+		t.Errorf("%v, %q", err, w.state())
 	}
 }

@@ -49,7 +49,7 @@ func (t *task) stepData(ctx context.Context, name, path string, data any, do fun
 	zerolog.Ctx(ctx).Debug().Str("step", name).Str("path", path).Err(err).Dur("took", time.Since(began)).Msg("end")
 	// A wish to stop is heard between any two steps, but for those that must not
 	// be left half way.
-	if err == nil && !t.state.isCommitted() {
+	if err == nil && !t.state().isCommitted() {
 		err = ctx.Err()
 	}
 	return err

@@ -12,8 +12,8 @@ type task struct {
 	plan    InstancePlan
 	history *prior // what an interrupted run did to it; nil when it is begun anew
 
-	state workState
-	undos []undo // how to leave the guest as it was found, last first
+	current workState
+	undos   []undo // how to leave the guest as it was found, last first
 	// placed are the files that this run gave their paths while it undid an
 	// interrupted one, by path.
 	placed map[string]published
@@ -21,7 +21,7 @@ type task struct {
 
 // newTask returns the work on an instance of the run's plan.
 func newTask(r *run, plan InstancePlan) *task {
-	return &task{run: r, plan: plan, history: r.history[plan.UUID], state: stateAsFound, placed: map[string]published{},
+	return &task{run: r, plan: plan, history: r.history[plan.UUID], current: stateAsFound, placed: map[string]published{},
 		report: &report{data: InstanceReport{UUID: plan.UUID, Domain: plan.Domain, Name: plan.Name, Steps: []StepReport{}}}}
 }
 
@@ -47,10 +47,13 @@ func (t *task) forgetFile(path string) {
 	t.plan.Files = slices.DeleteFunc(slices.Clone(t.plan.Files), func(f FilePlan) bool { return f.Path == path })
 }
 
+// state is where the work stands.
+func (t *task) state() workState { return t.current }
+
 // enter notes that e happens to the guest. The error is a fault of os-rescue.
 func (t *task) enter(e workEvent) error {
-	next, err := t.state.after(e)
-	t.state = next
+	next, err := t.current.after(e)
+	t.current = next
 	return err
 }
 

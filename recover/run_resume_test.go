@@ -15,7 +15,9 @@ import (
 // name on. after says what becomes
 // of the host between the crash and the resume; state is how the guest must end
 // if it was not destroyed before the crash.
-func crashes(t *testing.T, from string, o func(*host, *testGuest) Options, add guestOptions, after func(*host, *testGuest), state DomainState) {
+func crashes(
+	t *testing.T, from string, o func(*host, *testGuest) Options, add guestOptions, after func(*host, *testGuest), state DomainState,
+) {
 	t.Helper()
 	first := newHost(t)
 	add.base = "b"
@@ -103,7 +105,8 @@ func TestResumeAfterKill9WithABackupDirectoryBringsTheInstanceBack(t *testing.T)
 func TestResumeAfterAPowerCutNeverRemovesTheOnlyCopy(t *testing.T) {
 	t.Parallel()
 	first := newHost(t)
-	for k := crashPoint(t, first, CommandRescue, func(g *testGuest) Options { return options(g) }, guestOptions{base: "b"}, "instance.begin", ""); ; k++ {
+	for k := crashPoint(t, first, CommandRescue, func(g *testGuest) Options { return options(g) }, guestOptions{base: "b"},
+		"instance.begin", ""); ; k++ {
 		h := first.elsewhere(t)
 		g := h.add(k, guestOptions{base: fmt.Sprint("b", k)})
 		h.purge()
@@ -266,7 +269,8 @@ func TestAFailureToResumeTheGuestIsSaidAndLeftToResume(t *testing.T) {
 	h.hv.errs["resume"] = errors.New("no answer from the monitor")
 	report, err := h.run(t.Context(), CommandRescue, options(g))
 	must(t, err)
-	if r := g.report(report); r.Outcome != OutcomeFailed || !strings.Contains(r.Error, "resume") || strings.Contains(r.Error, "it is as it was found") {
+	if r := g.report(report); r.Outcome != OutcomeFailed || !strings.Contains(r.Error, "resume") || strings.Contains(r.Error,
+		"it is as it was found") {
 		t.Fatalf("%+v", r)
 	}
 	h.hv.errs = map[string]error{}

@@ -163,7 +163,8 @@ func TestRebootNeverEndsAQEMUThatHoldsLostFiles(t *testing.T) {
 	}
 	check := func(t *testing.T, h *host, g *testGuest, report RunReport, pid int) {
 		t.Helper()
-		if r := g.report(report); r.Outcome != OutcomeSkipped || !strings.Contains(r.Error, "rescue it first") && !strings.Contains(r.Error, "by now") {
+		if r := g.report(report); r.Outcome != OutcomeSkipped || !strings.Contains(r.Error, "rescue it first") &&
+			!strings.Contains(r.Error, "by now") {
 			t.Errorf("%+v", r)
 		}
 		must(t, g.asFound(StateRunning, pid))

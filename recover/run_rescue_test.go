@@ -390,7 +390,8 @@ func TestTheJournalHasARecordBeforeAndAfterEveryStep(t *testing.T) {
 	if len(open) > 0 {
 		t.Errorf("begun and never ended: %v", open)
 	}
-	order := []string{"run.begin", "pin.done", "plan.done", "instance.begin", "copy.done", "compare.done", "publish.done", "ahead.done", "freeze.done", "suspend.done", "copy.done",
+	order := []string{"run.begin", "pin.done", "plan.done", "instance.begin", "copy.done", "compare.done", "publish.done",
+		"ahead.done", "freeze.done", "suspend.done", "copy.done",
 		"destroy.begin", "destroy.done", "publish.begin", "start.done", "confirm.done", "unpin.done", "instance.done", "run.done"}
 	at := 0
 	for _, p := range got {

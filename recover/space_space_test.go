@@ -1,0 +1,77 @@
+package recover
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// smallHost is a host whose instances directory is a file system of that size.
+func smallHost(t *testing.T, size string) *host {
+	t.Helper()
+	h := newHost(t)
+	dir := filepath.Dir(h.settings.InstancesPath)
+	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size+",mode=755"))
+	t.Cleanup(func() {
+		h.hv.endAll()
+		h.killKeeper()
+		unix.Unmount(dir, unix.MNT_DETACH)
+	})
+	must(t, os.Mkdir(h.settings.InstancesPath, 0o755))
+	return h
+}
+
+func TestSpaceIsCheckedBeforeTheFirstPause(t *testing.T) {
+	// Each guest's disk takes 96 KiB, and its copy, without the hole, 72 KiB.
+	for name, c := range map[string]struct {
+		size     string
+		guests   int
+		headroom float64
+		fit      []bool
+		oneByOne bool
+	}{
+		"all fit at once":                     {"2m", 2, 0, []bool{true, true}, false},
+		"one by one":                          {"352k", 2, 0, []bool{true, true}, true},
+		"not even one alone":                  {"160k", 1, 0, []bool{false}, true},
+		"the headroom counts":                 {"2m", 1, 0.95, []bool{false}, true},
+		"one by one, of three at a time even": {"512k", 3, 0, []bool{true, true, true}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := smallHost(t, c.size)
+			h.settings.Headroom = c.headroom
+			var all []*testGuest
+			for n := range c.guests {
+				all = append(all, h.add(n+1, guestOptions{}))
+			}
+			h.purge()
+			o := options(all...)
+			o.Parallel = 3
+			s, err := h.engine().Prepare(t.Context(), CommandRescue, o)
+			must(t, err)
+			defer s.Close()
+			plan := s.Plan()
+			if plan.OneByOne != c.oneByOne || len(plan.Space) == 0 {
+				t.Errorf("one by one: %v; %+v", plan.OneByOne, plan.Space)
+			}
+			report, err := s.Execute(t.Context())
+			must(t, err)
+			for n, g := range all {
+				r := g.report(report)
+				if (r.Outcome == OutcomeRescued) != c.fit[n] || !c.fit[n] && !strings.Contains(r.Error, ErrNoSpace.Error()) {
+					t.Errorf("%d: %+v", n, r)
+				}
+				if !c.fit[n] && h.hv.called("suspend", g.uuid) > 0 {
+					t.Errorf("%d was paused for nothing", n)
+				}
+				if c.fit[n] {
+					if err := g.serving(StateRunning); err != nil {
+						t.Errorf("%d: %v", n, err)
+					}
+				}
+			}
+		})
+	}
+}
