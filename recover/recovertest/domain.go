@@ -1,0 +1,219 @@
+package recovertest
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// errOff is what a fake says where libvirt says that a domain is not running.
+var errOff = errors.New("domain is not running")
+
+// FakeDomain is a domain of a FakeHypervisor.
+type FakeDomain struct {
+	recover.Domain
+	Agent    bool // the guest has an agent
+	Frozen   bool // its file systems are
+	Thawed   int  // how often
+	Counters map[string]recover.BlockCounters
+	QEMU     *Holder // nil when it is off
+	Logd     *Holder // nil when it is off, or has no console log
+	// Secret is what only XML tells.
+	Secret string
+
+	booted  bool                   // this QEMU's guest has run
+	asked   int                    // writes that the guest makes when it runs next
+	writes  int                    // that it has made: each has another content
+	fds     map[string]int         // QEMU's descriptor of each disk, by target
+	mirrors map[string]*fakeMirror // by target
+	export  *fakeExport
+}
+
+// Write is the guest writing to its first disk: its counters go up, and no file changes.
+func (d *FakeDomain) Write() { d.count("vda", 0, 512) }
+
+func (d *FakeDomain) count(target string, off, size int64) {
+	c := d.Counters[target]
+	c.WriteRequests++
+	c.WriteBytes += size
+	c.HighestOffset = max(c.HighestOffset, uint64(off+size))
+	d.Counters[target] = c
+}
+
+// Off ends a domain's QEMU, whoever wants it, and with it every job of it.
+func (d *FakeDomain) Off() {
+	d.endExport()
+	d.QEMU.End()
+	d.Logd.End()
+	d.QEMU, d.Logd = nil, nil
+	d.fds, d.mirrors, d.BlockJobs, d.booted = nil, nil, nil, false
+	d.State, d.PauseReason, d.PID, d.Frozen = recover.StateShutOff, recover.PauseNone, 0, false
+}
+
+// start makes the domain's QEMU and log daemon. They fail when a file is missing.
+func (d *FakeDomain) start(paused bool) error {
+	var files, logs []recover.File
+	d.fds = map[string]int{}
+	d.Counters = map[string]recover.BlockCounters{}
+	for _, f := range filesOf(d.Domain) {
+		if f.Role == recover.RoleConsoleLog {
+			logs = append(logs, f)
+			continue
+		}
+		if f.Role == recover.RoleDisk {
+			d.fds[f.Target] = firstFD + len(files)
+			d.Counters[f.Target] = recover.BlockCounters{}
+		}
+		files = append(files, f)
+	}
+	var err error
+	if d.QEMU, err = Hold("qemu", []string{"-uuid", d.UUID, "-blockdev", "{}"}, files, nil); err != nil {
+		d.QEMU = nil
+		return err
+	}
+	if len(logs) > 0 {
+		if d.Logd, err = Hold(logDaemon, nil, logs, nil); err != nil {
+			d.Off()
+			return err
+		}
+	}
+	d.PID = d.QEMU.PID()
+	if paused {
+		d.State, d.PauseReason = recover.StatePaused, recover.PauseUser
+		return nil
+	}
+	return d.run()
+}
+
+// run lets the guest run: it boots, if this is its first moment, and makes the
+// writes that it was asked for.
+func (d *FakeDomain) run() error {
+	d.State, d.PauseReason = recover.StateRunning, recover.PauseNone
+	if !d.booted {
+		d.booted = true
+		for _, disk := range d.Disks {
+			if _, file := d.fds[disk.Target]; file && !disk.ReadOnly {
+				d.count(disk.Target, 4096-512, 512)
+			}
+		}
+	}
+	for ; d.asked > 0; d.asked-- {
+		d.writes++
+		for _, disk := range d.Disks {
+			if disk.ReadOnly {
+				continue
+			}
+			if err := d.write(disk.Target, guestOffset, slices.Repeat([]byte{byte(d.writes)}, guestBlock)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Where and how much the guest writes when FakeHypervisor.Ask asks it to.
+const guestOffset, guestBlock = 8 << 10, 4 << 10
+
+// write is the guest writing to a disk, and to its mirror if it has one.
+func (d *FakeDomain) write(target string, off int64, data []byte) error {
+	fd, ok := d.fds[target]
+	if !ok {
+		return nil // not in a file
+	}
+	if err := writeAt(d.QEMU, fd, off, data); err != nil {
+		return err
+	}
+	d.count(target, off, int64(len(data)))
+	if m := d.mirrors[target]; m != nil && writeAt(d.QEMU, m.fd, off, data) != nil {
+		return d.endMirror(target) // a mirror that fails never fails its guest
+	}
+	return nil
+}
+
+func writeAt(h *Holder, fd int, off int64, data []byte) error {
+	f, err := h.file(fd, os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteAt(data, off)
+	return err
+}
+
+// disk returns a disk by its target.
+func (d *FakeDomain) disk(target string) (*recover.Disk, error) {
+	n := slices.IndexFunc(d.Disks, func(disk recover.Disk) bool { return disk.Target == target })
+	if n < 0 {
+		return nil, fmt.Errorf("domain %s has no disk %s", d.Name, target)
+	}
+	return &d.Disks[n], nil
+}
+
+// look is the domain as the hypervisor shows it: nothing in it changes later.
+func (d *FakeDomain) look() recover.Domain {
+	shown := d.Domain
+	shown.BlockJobs = maps.Clone(d.BlockJobs)
+	shown.Disks = slices.Clone(d.Disks)
+	for n := range shown.Disks {
+		shown.Disks[n].Chain = slices.Clone(d.Disks[n].Chain)
+		shown.Disks[n].ChainKnown = d.Disks[n].ChainKnown || d.QEMU != nil
+	}
+	return shown
+}
+
+// setJob notes the block job of a disk, none for "".
+func (d *FakeDomain) setJob(target, kind string) {
+	jobs := maps.Clone(d.BlockJobs)
+	if jobs == nil {
+		jobs = map[string]string{}
+	}
+	jobs[target] = kind
+	if kind == "" {
+		delete(jobs, target)
+	}
+	if len(jobs) == 0 {
+		jobs = nil
+	}
+	d.BlockJobs = jobs
+}
+
+// definition is the XML of a fake domain: what makes it known again.
+type definition struct {
+	XMLName  xml.Name `xml:"domain"`
+	UUID     string   `xml:"uuid"`
+	Graphics string   `xml:"graphics,omitempty"` // FakeDomain.Secret
+	Agent    bool     `xml:"agent,omitempty"`
+	Domain   string   `xml:"domain"` // in JSON
+}
+
+// text is the domain's definition: what is true of its QEMU alone is not in it.
+func (d *FakeDomain) text() (string, error) {
+	inactive := d.Domain
+	inactive.State, inactive.PauseReason, inactive.PID = recover.StateShutOff, recover.PauseNone, 0
+	inactive.Job, inactive.BlockJobs, inactive.Persistent = "", nil, true
+	data, err := json.Marshal(inactive)
+	if err != nil {
+		return "", err
+	}
+	text, err := xml.Marshal(definition{UUID: d.UUID, Graphics: d.Secret, Agent: d.Agent, Domain: string(data)})
+	return string(text), err
+}
+
+// parseDefinition is the reverse of text.
+func parseDefinition(text string) (*FakeDomain, error) {
+	var def definition
+	if err := xml.Unmarshal([]byte(text), &def); err != nil {
+		return nil, fmt.Errorf("the definition of a domain: %w", err)
+	}
+	d := &FakeDomain{Agent: def.Agent, Secret: def.Graphics, Counters: map[string]recover.BlockCounters{}}
+	if err := json.Unmarshal([]byte(def.Domain), &d.Domain); err != nil {
+		return nil, fmt.Errorf("the definition of domain %s: %w", def.UUID, err)
+	}
+	return d, nil
+}
