@@ -106,8 +106,9 @@ func (c *Client) XML(ctx context.Context, uuid string) (string, error) {
 			return "", err
 		}
 		defer func() { _ = dom.Free() }()
-		// Of a transient domain libvirt formats the live definition as an
-		// inactive one under this flag: no index, alias, or live label.
+		// Of a transient domain libvirt (9.0) formats the live definition without its
+		// id under this flag. Aliases, indexes and labels of this life stay: a
+		// definition drops them when it is read.
 		return xmlOf(ctx, dom, uuid, libvirt.DOMAIN_XML_SECURE|libvirt.DOMAIN_XML_INACTIVE)
 	})
 	if err != nil {

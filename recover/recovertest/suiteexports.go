@@ -1,0 +1,132 @@
+package recovertest
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// scratch names files for an export that are not there yet.
+func (s *hypervisorSuite) scratch(d recover.Domain, targets ...string) (disks []recover.ExportDisk) {
+	s.Helper()
+	for _, target := range targets {
+		path := filepath.Join(filepath.Dir(s.disk(d, target).Chain[0].Path), "scratch-"+target)
+		disks = append(disks, recover.ExportDisk{Target: target, Scratch: path})
+	}
+	return disks
+}
+
+// shown is the hash of what an export shows under a name.
+func (s *hypervisorSuite) shown(socket, name string) string {
+	s.Helper()
+	path := filepath.Join(s.TempDir(), "shown")
+	export := "nbd+unix:///" + name + "?socket=" + socket
+	out, err := exec.CommandContext(s.ctx, "qemu-img", "convert", "-f", "raw", "-O", "raw", export, path).CombinedOutput()
+	if err != nil {
+		s.Fatalf("qemu-img (needed for this test): %v: %s", err, out)
+	}
+	f, err := os.Open(path)
+	s.must(err)
+	defer f.Close()
+	sum := sha256.New()
+	_, err = io.Copy(sum, f)
+	s.must(err)
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// readable tells whether anything is served under a name.
+func (s *hypervisorSuite) readable(socket, name string) bool {
+	return exec.CommandContext(s.ctx, "qemu-img", "info", "nbd+unix:///"+name+"?socket="+socket).Run() == nil
+}
+
+// content is what the guest sees on its disks, by target.
+func (s *hypervisorSuite) content(g SuiteGuest) map[string]string {
+	s.Helper()
+	socket, err := s.hv.Export(s.ctx, g.UUID, s.scratch(s.domain(g), "vda", "vdb"))
+	s.must(err)
+	sums := map[string]string{"vda": s.shown(socket, "vda"), "vdb": s.shown(socket, "vdb")}
+	s.must(s.hv.EndExport(s.ctx, g.UUID))
+	return sums
+}
+
+// exports: what the guest writes later is not seen.
+func (s *hypervisorSuite) exports() {
+	g := s.guest(KindRunning)
+	s.works("EndExport of no export", s.hv.EndExport(s.ctx, g.UUID))
+	d := s.domain(g)
+	disks := s.scratch(d, "vda", "vdb")
+	socket, err := s.hv.Export(s.ctx, g.UUID, disks)
+	s.must(err)
+	if st, err := os.Stat(socket); !filepath.IsAbs(socket) || err != nil || st.Mode().Type() != os.ModeSocket {
+		s.Errorf("%s is no socket: %v", socket, err)
+	}
+	first := map[string]string{"vda": s.shown(socket, "vda"), "vdb": s.shown(socket, "vdb")}
+	if first["vda"] == first["vdb"] {
+		s.Error("both disks are shown as one")
+	}
+	during := s.domain(g)
+	if during.Job == "" || during.BlockJobs["vda"] == "" || during.State != recover.StateRunning {
+		s.Errorf("during an export: %+v", during)
+	}
+	if _, err := s.hv.Export(s.ctx, g.UUID, s.scratch(d, "vda")); err == nil {
+		s.Error("a second export is no error")
+	}
+	s.asked(g)
+	for target, want := range first {
+		if s.shown(socket, target) != want {
+			s.Errorf("%s: the export shows what the guest wrote later", target)
+		}
+	}
+	for _, what := range []string{"EndExport", "a second EndExport"} {
+		s.works(what, s.hv.EndExport(s.ctx, g.UUID))
+	}
+	for _, disk := range disks {
+		if _, err := os.Lstat(disk.Scratch); err == nil {
+			s.Errorf("EndExport left %s", disk.Scratch)
+		}
+	}
+	if s.readable(socket, "vda") {
+		s.Error("after EndExport the disk is shown still")
+	}
+	if after := s.domain(g); !reflect.DeepEqual(after, d) {
+		s.Errorf("after EndExport the domain is\n%+v\nand was\n%+v", after, d)
+	}
+
+	// A later export shows it, and no disk that was not asked for.
+	socket, err = s.hv.Export(s.ctx, g.UUID, s.scratch(d, "vdb"))
+	s.must(err)
+	if s.shown(socket, "vdb") == first["vdb"] {
+		s.Error("a later export does not show what the guest wrote")
+	}
+	if s.readable(socket, "vda") {
+		s.Error("an export of vdb shows vda")
+	}
+	// It ends with the domain's QEMU.
+	s.must(s.hv.Destroy(s.ctx, g.UUID))
+	s.works("EndExport of a domain that is off", s.hv.EndExport(s.ctx, g.UUID))
+	if _, err := s.hv.Export(s.ctx, g.UUID, disks); err == nil {
+		s.Error("Export of a domain that is off is no error")
+	}
+}
+
+// noExports: an export that can't be leaves nothing.
+func (s *hypervisorSuite) noExports() {
+	g := s.guest(KindRunning)
+	d := s.domain(g)
+	disks := append(s.scratch(d, "vdb"), recover.ExportDisk{Target: "vdz", Scratch: filepath.Join(s.TempDir(), "scratch")})
+	if _, err := s.hv.Export(s.ctx, g.UUID, disks); err == nil {
+		s.Error("Export of a disk that is not there is no error")
+	}
+	if now := s.domain(g); !reflect.DeepEqual(now, d) {
+		s.Errorf("after an Export that failed the domain is\n%+v\nand was\n%+v", now, d)
+	}
+	if _, err := os.Lstat(disks[0].Scratch); err == nil {
+		s.Errorf("an Export that failed left %s", disks[0].Scratch)
+	}
+}
