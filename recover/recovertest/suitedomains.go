@@ -13,8 +13,8 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// nobody is a UUID that no domain has.
-const nobody = "00000000-0000-4000-8000-0000000000ff"
+// nobody is a UUID that no domain and no instance has.
+const nobody = "00000000-0000-4000-8000-000000000000"
 
 // disk returns a disk of a domain.
 func (s *hypervisorSuite) disk(d recover.Domain, target string) recover.Disk {
