@@ -20,17 +20,17 @@ import (
 )
 
 const (
-	// startTime bounds how long Start waits for a keeper.
+	// startTime bounds Start's wait for a keeper.
 	startTime = 15 * time.Second
 	startPoll = 20 * time.Millisecond
 	// answerTime bounds the greeting of a keeper that hangs.
 	answerTime = 10 * time.Second
 )
 
-// Client talks to a keeper. It is safe for concurrent use; requests go one after
-// the other. A keeper never ends by itself while a client is connected. When the
-// keeper has ended all the same, or a context ended in the middle of a request,
-// the client is of no more use: its methods return ErrNoKeeper.
+// Client is a connection to a keeper or a guard. It is safe for concurrent use;
+// requests go one after the other. A keeper never ends by itself while a client is
+// connected. If it was ended, or a context ended in the middle of a request, all
+// further methods of the client return ErrNoKeeper.
 type Client struct {
 	pid int
 
@@ -72,7 +72,9 @@ func connect(ctx context.Context, path, socket string) (*Client, error) {
 		hello, err = c.ask(ctx, request{Op: opHello, Protocol: protocolVersion})
 	}
 	if err == nil && hello.Protocol != protocolVersion {
-		err = fmt.Errorf("%w: it speaks version %d of the protocol, and this os-rescue %d; it is of another release, and ends when what it holds is released", ErrRefused, hello.Protocol, protocolVersion)
+		err = fmt.Errorf("%w: it speaks version %d of the protocol, and this os-rescue version %d; "+
+			"it is of another release, and ends when its files are released",
+			ErrRefused, hello.Protocol, protocolVersion)
 	}
 	if err != nil {
 		c.Close()
@@ -81,7 +83,7 @@ func connect(ctx context.Context, path, socket string) (*Client, error) {
 	return c, nil
 }
 
-// orNoKeeper says ErrNoKeeper where the error means that nobody answers.
+// orNoKeeper adds ErrNoKeeper to an error that means that nobody answers.
 func orNoKeeper(err error) error {
 	for _, gone := range []error{fs.ErrNotExist, unix.ECONNREFUSED, unix.ECONNRESET, unix.EPIPE, io.EOF, net.ErrClosed} {
 		if errors.Is(err, gone) {
@@ -92,10 +94,10 @@ func orNoKeeper(err error) error {
 }
 
 // Start connects to the keeper of Options.Dir, or starts Options.Command, detached
-// from this process, and waits until it answers, at most 15 s. Of several that
-// start one at once, all get the same keeper. The command gets no environment but
-// PATH, since secrets may be in ours, and is never killed, also not when the
-// context ends.
+// from this process, and waits at most 15 s until it answers. Concurrent calls, also
+// of several processes, all get the same keeper. The command gets no environment but
+// PATH, because ours may contain secrets, and it is never killed, not even when the
+// context ends. ErrRefused when the keeper speaks another version of the protocol.
 func Start(ctx context.Context, o Options) (*Client, error) {
 	fail := func(err error) (*Client, error) {
 		return nil, fmt.Errorf("start the keeper in %s: %w", o.Dir, err)
@@ -119,8 +121,8 @@ func Start(ctx context.Context, o Options) (*Client, error) {
 		if !errors.Is(err, ErrNoKeeper) && !errors.Is(err, context.DeadlineExceeded) {
 			return fail(err)
 		}
-		// A child that found another keeper's lock has ended; that keeper may have
-		// been ending as well, so another child is due.
+		// A child that found another keeper's lock has ended. That keeper may have been
+		// ending too, so another child is needed.
 		if child == nil && ctx.Err() == nil {
 			if child, err = spawn(ctx, o.Command); err != nil {
 				return fail(err)
@@ -128,7 +130,8 @@ func Start(ctx context.Context, o Options) (*Client, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return fail(errors.Join(fmt.Errorf("it does not answer; see %s: %w", filepath.Join(o.Dir, logName), ctx.Err()), ended))
+			err := fmt.Errorf("it does not answer; see %s: %w", filepath.Join(o.Dir, logName), ctx.Err())
+			return fail(errors.Join(err, ended))
 		case ended = <-child:
 			child = nil
 		case <-poll.C:
@@ -141,12 +144,12 @@ func Start(ctx context.Context, o Options) (*Client, error) {
 	}
 }
 
-// spawn starts the command in a session of its own. The channel tells how it ended.
+// spawn starts the command in its own session. The channel receives its exit error.
 func spawn(ctx context.Context, command []string) (<-chan error, error) {
 	if len(command) == 0 || !filepath.IsAbs(command[0]) {
 		return nil, fmt.Errorf("the command %q: %w", command, fs.ErrInvalid)
 	}
-	cmd := exec.Command(command[0], command[1:]...) //nolint:noctx // it is to outlive us
+	cmd := exec.Command(command[0], command[1:]...) //nolint:noctx // it outlives this process
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
@@ -168,8 +171,7 @@ func spawn(ctx context.Context, command []string) (<-chan error, error) {
 // PID is the keeper's process ID.
 func (c *Client) PID() int { return c.pid }
 
-// Close lets the connection go; the keeper keeps what it holds. It may be called
-// twice.
+// Close closes the connection; the keeper's holdings stay. It may be called twice.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -186,27 +188,27 @@ func (c *Client) shut() error {
 }
 
 // Hold gives the keeper a file to hold for an owner: a regular file, open for
-// reading only, whose key (see Key) is the one given. When it returns nil, the
-// keeper has its own descriptor and has checked that; f can be closed. Held
-// already, the owner is added and meta, at most 64 KiB of JSON, replaces the
-// former unless it is nil. What the keeper won't hold is ErrRefused.
+// reading only, with this key (see Key). When Hold returns nil, the keeper has
+// checked the file and has its own descriptor; f can be closed. If the file is
+// already held, the owner is added, and meta, at most 64 KiB of JSON, replaces the
+// previous one unless it is nil. ErrRefused when the keeper does not accept the file.
 //
 // f must have been opened for this, not duplicated from QEMU: a duplicate would
 // keep QEMU's locks on the file as well.
 func (c *Client) Hold(ctx context.Context, owner, key string, meta json.RawMessage, f *os.File) error {
 	err := usable(f, key)
 	if err != nil {
-		err = fmt.Errorf("%w: %w", ErrRefused, err) // as the keeper would, which looks for itself
+		err = fmt.Errorf("%w: %w", ErrRefused, err) // the keeper checks the same again
 	} else {
 		_, _, err = c.roundTrip(ctx, request{Op: opHold, Owner: owner, Key: key, Meta: meta}, f)
 	}
 	if err != nil {
-		return fmt.Errorf("let the keeper hold %s (%s): %w", f.Name(), key, err)
+		return fmt.Errorf("give the keeper %s (%s) to hold: %w", f.Name(), key, err)
 	}
 	return nil
 }
 
-// List returns everything the keeper holds, the oldest first.
+// List returns all files that the keeper holds, the oldest first.
 func (c *Client) List(ctx context.Context) ([]Hold, error) {
 	var list []Hold
 	err := c.stream(ctx, opList, func(r reply) {
@@ -215,12 +217,12 @@ func (c *Client) List(ctx context.Context) ([]Hold, error) {
 		}
 	})
 	if err != nil {
-		return nil, fmt.Errorf("ask the keeper what it holds: %w", err)
+		return nil, fmt.Errorf("ask the keeper for its files: %w", err)
 	}
 	return list, nil
 }
 
-// stream asks for what is answered by several replies.
+// stream sends a request that is answered by several replies.
 func (c *Client) stream(ctx context.Context, op string, take func(reply)) error {
 	data, err := encode(request{Op: op})
 	if err != nil {
@@ -228,7 +230,7 @@ func (c *Client) stream(ctx context.Context, op string, take func(reply)) error 
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var refused error // which leaves the connection in order
+	var refused error // the connection stays usable
 	err = c.exclusively(ctx, func(conn *net.UnixConn) error {
 		err := send(conn, data, nil)
 		for err == nil && refused == nil {
@@ -250,9 +252,9 @@ func (c *Client) stream(ctx context.Context, op string, take func(reply)) error 
 	return errors.Join(err, refused)
 }
 
-// Open returns a descriptor of a file that the keeper holds; fs.ErrNotExist when
-// it holds no such key. It shares offset and status flags with the keeper's: read
-// with ReadAt, and where O_DIRECT is needed open /proc/self/fd/N anew.
+// Open returns a descriptor of a file that the keeper holds; fs.ErrNotExist when it
+// does not hold the key. The descriptor shares offset and status flags with the
+// keeper's: read with ReadAt, and open /proc/self/fd/N again for O_DIRECT.
 func (c *Client) Open(ctx context.Context, key string) (*os.File, error) {
 	_, f, err := c.roundTrip(ctx, request{Op: opOpen, Key: key}, nil)
 	if err == nil && f == nil {
@@ -273,20 +275,20 @@ func (c *Client) Open(ctx context.Context, key string) (*os.File, error) {
 	return f, nil
 }
 
-// Release says that an owner no longer needs the keys, or without keys anything.
-// A file without an owner left is closed, which frees its space if nobody else
-// has it open. What the owner does not own is passed over.
+// Release says that an owner no longer needs the keys, or, without keys, anything.
+// The keeper closes a file that has no owner left, which frees its space if nobody
+// else has it open. Keys that the owner does not own are ignored.
 func (c *Client) Release(ctx context.Context, owner string, keys ...string) error {
 	return c.ReleaseFor(ctx, "", owner, keys...)
 }
 
-// ReleaseFor is Release with a reason, which a guard counts by.
+// ReleaseFor is Release with a reason. A guard counts releases by their reason.
 func (c *Client) ReleaseFor(ctx context.Context, reason ReleaseReason, owner string, keys ...string) error {
 	for first := true; first || len(keys) > 0; first = false {
 		part := keys[:min(len(keys), keysPerMessage)]
 		keys = keys[len(part):]
 		if _, err := c.ask(ctx, request{Op: opRelease, Owner: owner, Keys: part, Reason: reason}); err != nil {
-			return fmt.Errorf("release what the keeper holds for %s: %w", owner, err)
+			return fmt.Errorf("release the keeper's files of %s: %w", owner, err)
 		}
 	}
 	return nil
@@ -328,8 +330,8 @@ func (c *Client) roundTrip(ctx context.Context, r request, f *os.File) (answer r
 	return answer, got, err
 }
 
-// exclusively runs an exchange with c.mu held. One that fails or is interrupted
-// leaves the connection in the middle of something, and ends it.
+// exclusively runs an exchange; c.mu is held. If the exchange fails or is
+// interrupted, the connection may have stopped inside a message and is closed.
 func (c *Client) exclusively(ctx context.Context, exchange func(*net.UnixConn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err

@@ -1,18 +1,31 @@
 // Package keeper is the process that outlives os-rescue.
 //
 // Linux keeps a deleted file for as long as one process has it open. The keeper
-// is that process: it holds read-only descriptors of files that would otherwise
-// be gone with the next QEMU that ends, each for one or more owners (instances),
-// until the last owner releases it. It has a session of its own, ignores hang-ups
-// and interrupts, is protected from the OOM killer, leaves the cgroup of whoever
-// started it, and ends by itself when there is nothing left to hold.
+// is that process: it holds read-only descriptors of files that would otherwise be
+// lost when their QEMU ends. It holds each for one or more owners (instances), until
+// the last owner releases it. It has its own session, ignores hang-ups and
+// interrupts, is protected from the OOM killer, leaves the cgroup in which it was
+// started, and ends by itself when there is nothing left to hold.
 //
-// Start finds the running keeper or starts one, Connect only finds it, Serve is
-// the keeper's own main. They talk over a SOCK_SEQPACKET Unix socket in a
-// directory that only root can write: one JSON object a message, at most one
-// descriptor with it (SCM_RIGHTS), and nobody but root is answered.
+// Start finds the running keeper or starts one, Connect only finds it, and Serve is
+// the keeper's main function. A guard serves the same protocol over its own holdings
+// (ListenGuard, ConnectGuard). Client and keeper talk over a SOCK_SEQPACKET Unix
+// socket in a directory that only root can write. A message is one JSON object with
+// at most one descriptor (SCM_RIGHTS).
 //
-// SIGTERM ends the keeper, and with it whatever only it still held. That is for
-// the shutdown of the host, where systemd sends it to every process left and
-// waits for them; ignoring it would only delay the inevitable.
+// SIGTERM ends the keeper, and the files that only it still held are lost. systemd
+// sends SIGTERM to every remaining process when the host shuts down, and waits for
+// them; a keeper that ignored it would only delay the shutdown.
+//
+// May call: nothing of ours.
+//
+// Invariants:
+//
+//   - A state directory has at most one keeper and one guard: each holds a lock file
+//     until its socket is gone.
+//   - Nobody but root is answered, and no socket but one of root's is trusted.
+//   - Every held descriptor is of a regular file and open for reading only.
+//   - Hold returns nil only when the server has its own descriptor; a file is closed
+//     only when its last owner has released it.
+//   - A keeper does not end by itself while it holds a file or has a client.
 package keeper

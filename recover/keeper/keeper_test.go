@@ -24,7 +24,7 @@ import (
 	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
-// TestMain lets the test binary be a keeper, or a process that starts one.
+// TestMain makes the test binary a keeper, or a process that starts one, if asked.
 func TestMain(m *testing.M) {
 	dir := os.Getenv("KEEPER_DIR")
 	switch os.Getenv("KEEPER_TEST") {
@@ -56,7 +56,8 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-// spawnAndHold starts a keeper, has it hold a file, deletes that, says so and waits to be killed.
+// spawnAndHold starts a keeper, gives it a file to hold, deletes the file, prints the
+// keeper's pid and waits to be killed.
 func spawnAndHold(dir, file string) error {
 	ctx := context.Background()
 	c, err := Start(ctx, options(dir, time.Second))
@@ -131,7 +132,7 @@ func start(t *testing.T, dir string) *Client {
 	return c
 }
 
-// deleted is an open file that has no name, its key and its content.
+// deleted returns an open file without a name, its key and its content.
 func deleted(t *testing.T, content string) (*os.File, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "disk")
@@ -155,7 +156,7 @@ func content(t *testing.T, c *Client, key string) string {
 	return string(data)
 }
 
-// spawner starts spawnAndHold with its whole session to itself.
+// spawner starts spawnAndHold in its own session.
 func spawner(t *testing.T, wrap []string, dir, file string) (*exec.Cmd, int) {
 	t.Helper()
 	self, err := os.Executable()
@@ -247,7 +248,8 @@ func TestTheKeeperIsOutsideTheCgroupOfWhoStartedIt(t *testing.T) {
 	cmd, pid := spawner(t, []string{"/bin/sh", "-c", "echo $$ > " + group + "/cgroup.procs && exec $0"}, dir, file)
 	procs, err := os.ReadFile(group + "/cgroup.procs")
 	must(t, err)
-	if !slices.Contains(strings.Fields(string(procs)), strconv.Itoa(cmd.Process.Pid)) || slices.Contains(strings.Fields(string(procs)), strconv.Itoa(pid)) {
+	pids := strings.Fields(string(procs))
+	if !slices.Contains(pids, strconv.Itoa(cmd.Process.Pid)) || slices.Contains(pids, strconv.Itoa(pid)) {
 		t.Errorf("in the spawner's cgroup are %q; want the spawner %d and not the keeper %d", procs, cmd.Process.Pid, pid)
 	}
 	must(t, os.WriteFile(group+"/cgroup.kill", []byte("1"), 0)) // what systemd does at a unit's end
@@ -335,7 +337,7 @@ func TestTheKeeperRefusesWhatItShouldNotHold(t *testing.T) {
 		t.Errorf("no descriptor: %v", err)
 	}
 	if _, _, err := c.roundTrip(ctx, request{Op: opOpen, Key: key}, f); !errors.Is(err, ErrRefused) {
-		t.Errorf("a descriptor where none is due: %v", err)
+		t.Errorf("a descriptor with a request that takes none: %v", err)
 	}
 	closed, closedKey := open(path, os.O_RDONLY)
 	closed.Close()
@@ -350,7 +352,7 @@ func TestTheKeeperRefusesWhatItShouldNotHold(t *testing.T) {
 	must(t, c.Hold(ctx, "a", key, nil, f))
 }
 
-// seqpacket asks the keeper something from Python, as the uid given.
+// seqpacket sends the keeper a message from Python, as this uid.
 const seqpacket = `
 import os, socket, sys
 os.chdir(sys.argv[1])
@@ -394,7 +396,12 @@ func TestNobodyButRootIsAnswered(t *testing.T) {
 func TestTheSocketIsRootsAlone(t *testing.T) {
 	dir := stateDir(t)
 	start(t, dir)
-	for name, want := range map[string]fs.FileMode{".": fs.ModeDir | 0o700, socketName: fs.ModeSocket | 0o600, lockName: 0o600, logName: 0o600} {
+	for name, want := range map[string]fs.FileMode{
+		".":        fs.ModeDir | 0o700,
+		socketName: fs.ModeSocket | 0o600,
+		lockName:   0o600,
+		logName:    0o600,
+	} {
 		info, err := os.Lstat(filepath.Join(dir, name))
 		must(t, err)
 		if info.Mode() != want {
@@ -638,7 +645,7 @@ func TestAKeeperTakesNothingOfItsStarterWithIt(t *testing.T) {
 	must(t, err)
 	log, err := os.ReadFile(filepath.Join(dir, logName))
 	must(t, err)
-	// CAP_SYS_RESOURCE is needed for it, which containers may lack even as root.
+	// It needs CAP_SYS_RESOURCE, which root in a container may lack.
 	if string(score) != "-1000\n" && !strings.Contains(string(log), "can't hide from the OOM killer") {
 		t.Errorf("oom_score_adj is %s, and the log does not say why: %s", score, log)
 	}
@@ -666,8 +673,13 @@ func TestStartSaysWhyThereIsNoKeeper(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience.Of(3*time.Second))
 	defer cancel()
 	_, err := Start(ctx, Options{Dir: dir, Command: []string{"/bin/false"}})
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "/bin/false: exit status 1") || !strings.Contains(err.Error(), logName) {
-		t.Errorf("got %v", err)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %v", err)
+	}
+	for _, part := range []string{"/bin/false: exit status 1", logName} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q is missing in %v", part, err)
+		}
 	}
 }
 

@@ -22,9 +22,9 @@ import (
 // maxLog is the size in bytes above which keeper.log is begun anew.
 const maxLog = 256 << 10
 
-// becomeKeeper turns this process into one that stays, and opens its log. What
-// can't be had is logged and gone without: a keeper that the OOM killer can find
-// is better than none.
+// becomeKeeper turns this process into one that stays, and opens its log. A step
+// that fails is logged and skipped: a keeper that the OOM killer can kill is better
+// than none.
 func becomeKeeper(dir *os.File) (zerolog.Logger, error) {
 	file, err := openIn(dir, logName, unix.O_WRONLY|unix.O_APPEND)
 	if err != nil {
@@ -32,9 +32,9 @@ func becomeKeeper(dir *os.File) (zerolog.Logger, error) {
 	}
 	log := zerolog.New(&boundedLog{file: file}).With().Timestamp().Logger()
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGPIPE)
-	attempt := func(what string, err error) {
+	attempt := func(step string, err error) {
 		if err != nil {
-			log.Error().Err(err).Msg("can't " + what)
+			log.Error().Err(err).Msg("can't " + step)
 		}
 	}
 	attempt("close inherited descriptors", closeInherited())
@@ -60,9 +60,9 @@ func becomeKeeper(dir *os.File) (zerolog.Logger, error) {
 	return log, nil
 }
 
-// closeInherited closes what whoever started us left open, a pipe of cron's for
-// instance that somebody reads to its end. Go opens everything close-on-exec, so
-// what is not was inherited.
+// closeInherited closes inherited descriptors, for example a pipe of cron's whose
+// reader waits for its end. Go opens everything close-on-exec, so a descriptor
+// without that flag was inherited.
 func closeInherited() error {
 	names, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -80,8 +80,8 @@ func closeInherited() error {
 	return nil
 }
 
-// redirect points stdin and stdout to /dev/null, and stderr, where a crash of the
-// runtime writes to, to the log.
+// redirect points stdin and stdout to /dev/null, and stderr to the log, because the
+// Go runtime reports a crash there.
 func redirect(log *os.File) error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -91,7 +91,7 @@ func redirect(log *os.File) error {
 	return errors.Join(unix.Dup3(int(null.Fd()), 0, 0), unix.Dup3(int(null.Fd()), 1, 0), unix.Dup3(int(log.Fd()), 2, 0))
 }
 
-// RaiseFiles raises RLIMIT_NOFILE as far as it goes: to a million as root, to the
+// RaiseFiles raises RLIMIT_NOFILE as far as possible: to a million as root, to the
 // hard limit without CAP_SYS_RESOURCE.
 func RaiseFiles() error {
 	const many = 1 << 20 // fs.nr_open's default: no process may have more
@@ -106,14 +106,14 @@ func RaiseFiles() error {
 	return unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
 }
 
-// rootCgroups returns the files to write our pid to so that systemd no longer
-// counts us to the unit that started us: KillMode=control-group, the default,
-// kills every process in a unit's cgroup when the unit stops (systemd.kill(5)),
-// and a login session is such a unit. systemd tracks processes in the cgroup v2
-// hierarchy, or on older hosts in the v1 hierarchy called "systemd"; the root of
-// either takes any process (cgroups(7), "no internal processes"). The arguments
-// are the texts of /proc/self/cgroup and /proc/self/mountinfo; hierarchies in
-// whose root we are already are left out.
+// rootCgroups returns the files to which we write our pid to leave the unit that
+// started us. KillMode=control-group, systemd's default, kills every process in a
+// unit's cgroup when the unit stops (systemd.kill(5)), and a login session is such a
+// unit. systemd tracks processes in the cgroup v2 hierarchy, or on older hosts in
+// the v1 hierarchy called "systemd"; the root of either takes any process
+// (cgroups(7), "no internal processes"). The arguments are the texts of
+// /proc/self/cgroup and /proc/self/mountinfo. Hierarchies in whose root we already
+// are are omitted.
 func rootCgroups(cgroups, mounts []byte) []string {
 	var files []string
 	s := bufio.NewScanner(bytes.NewReader(cgroups))
@@ -137,21 +137,21 @@ func rootCgroups(cgroups, mounts []byte) []string {
 	return files
 }
 
-// mountOf finds where the root of a file system is mounted (proc_pid_mountinfo(5)).
+// mountOf finds the mount point of a file system's root (proc_pid_mountinfo(5)).
 func mountOf(mounts []byte, kind, option string) string {
 	s := bufio.NewScanner(bytes.NewReader(mounts))
 	for s.Scan() {
 		left, right, _ := strings.Cut(s.Text(), " - ")
-		place, what := strings.Fields(left), strings.Fields(right)
-		if len(place) >= 6 && len(what) >= 3 && place[3] == "/" && what[0] == kind &&
-			(option == "" || slices.Contains(strings.Split(what[2], ","), option)) {
-			return place[4]
+		mount, fs := strings.Fields(left), strings.Fields(right)
+		if len(mount) >= 6 && len(fs) >= 3 && mount[3] == "/" && fs[0] == kind &&
+			(option == "" || slices.Contains(strings.Split(fs[2], ","), option)) {
+			return mount[4]
 		}
 	}
 	return ""
 }
 
-// boundedLog begins its file anew when it has grown too large.
+// boundedLog truncates its file when it has grown too large.
 type boundedLog struct{ file *os.File }
 
 var _ io.Writer = (*boundedLog)(nil)

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,15 +19,15 @@ import (
 
 // Errors of requests, for errors.Is. A key that is not held is fs.ErrNotExist.
 var (
-	// ErrNoKeeper: no keeper runs, or the one that was connected to has ended.
+	// ErrNoKeeper: no keeper runs, or the client's keeper has ended.
 	ErrNoKeeper = errors.New("no keeper runs")
-	// ErrRefused: the keeper refused the request; it holds what it held before.
+	// ErrRefused: the keeper refused the request; its holdings did not change.
 	ErrRefused = errors.New("the keeper refused")
 )
 
 const (
 	protocolVersion = 1
-	// maxMessage is below what a Unix socket takes in one message by default
+	// maxMessage is below the default limit of a Unix socket for one message
 	// (net.core.wmem_default, 212,992 bytes).
 	maxMessage = 128 << 10
 	maxMeta    = 64 << 10
@@ -35,12 +36,12 @@ const (
 	keysPerMessage = 1000
 )
 
-// Hold is one file that the keeper holds.
+// Hold describes one file that the keeper holds.
 type Hold struct {
-	Key       string          `json:"key"`            // "device:inode", decimal: what Key returns
-	Owners    []string        `json:"owners"`         // the instances it is held for, sorted
-	Meta      json.RawMessage `json:"meta,omitempty"` // what the latest Hold call said; the keeper never reads it
-	Since     time.Time       `json:"since"`          // when it was first held
+	Key       string          `json:"key"`            // "device:inode" in decimal, as Key returns it
+	Owners    []string        `json:"owners"`         // the instances that it is held for, sorted
+	Meta      json.RawMessage `json:"meta,omitempty"` // from the latest Hold call; the keeper never reads it
+	Since     time.Time       `json:"since"`          // the time of the first Hold call
 	Size      int64           `json:"size"`           // bytes
 	Allocated int64           `json:"allocated"`      // bytes on disk
 	Links     uint64          `json:"links"`          // names that the file has; 0: deleted
@@ -66,7 +67,8 @@ func stat(f *os.File) (unix.Stat_t, error) {
 	return st, nil
 }
 
-// Control calls do with the descriptor, which stays open meanwhile.
+// Control calls do with the descriptor, which stays open meanwhile, and again when a
+// signal interrupts it.
 func Control(f *os.File, do func(fd int) error) error {
 	c, err := f.SyscallConn()
 	if err != nil {
@@ -89,7 +91,7 @@ func Control(f *os.File, do func(fd int) error) error {
 const (
 	opHello   = "hello"
 	opHold    = "hold" // with one descriptor
-	opList    = "list" // answered by a reply for each hold, and one with End
+	opList    = "list" // answered by a reply for each hold and one with End
 	opOpen    = "open" // answered with one descriptor
 	opRelease = "release"
 	opStatus  = "status" // answered like list, by replies with Status
@@ -107,7 +109,7 @@ type request struct {
 
 type reply struct {
 	Error    string `json:"error,omitempty"`
-	Missing  bool   `json:"missing,omitempty"` // the error is that there is no such key
+	Missing  bool   `json:"missing,omitempty"` // the error is that the key is not held
 	Protocol int    `json:"protocol,omitempty"`
 	Hold     *Hold  `json:"hold,omitempty"`
 	End      bool   `json:"end,omitempty"`
@@ -132,14 +134,16 @@ func parseRequest(data []byte) (request, error) {
 		return request{}, err
 	}
 	var errs []error
-	want := func(ok bool, what string) {
+	want := func(ok bool, problem string) {
 		if !ok {
-			errs = append(errs, errors.New(what))
+			errs = append(errs, errors.New(problem))
 		}
 	}
-	want(r.Op == opHello || r.Op == opHold || r.Op == opList || r.Op == opOpen || r.Op == opRelease || r.Op == opStatus, "unknown operation "+strconv.Quote(r.Op))
+	operations := []string{opHello, opHold, opList, opOpen, opRelease, opStatus}
+	want(slices.Contains(operations, r.Op), "unknown operation "+strconv.Quote(r.Op))
 	if r.Op == opHold || r.Op == opRelease {
-		want(r.Owner != "" && len(r.Owner) <= maxOwner && !strings.ContainsFunc(r.Owner, func(c rune) bool { return c < ' ' }), "no usable owner")
+		isControl := func(c rune) bool { return c < ' ' }
+		want(r.Owner != "" && len(r.Owner) <= maxOwner && !strings.ContainsFunc(r.Owner, isControl), "no usable owner")
 	}
 	if r.Op == opHold || r.Op == opOpen {
 		want(validKey(r.Key), "bad key "+strconv.Quote(r.Key))
@@ -184,7 +188,7 @@ func decimal(text string) bool {
 	return err == nil && strconv.FormatUint(n, 10) == text
 }
 
-// encode makes one message of a value.
+// encode makes one message of a value, of at most maxMessage bytes.
 func encode(message any) ([]byte, error) {
 	data, err := json.Marshal(message)
 	if err == nil && len(data) > maxMessage {
@@ -205,8 +209,8 @@ func send(conn *net.UnixConn, data []byte, f *os.File) error {
 	})
 }
 
-// receive reads one message into buf, and the descriptor that came with it, nil
-// when none did. io.EOF when the other side has closed.
+// receive reads one message into buf, and the descriptor that came with it, if any.
+// io.EOF when the other side has closed the connection.
 func receive(conn *net.UnixConn, buf []byte) ([]byte, *os.File, error) {
 	oob := make([]byte, unix.CmsgSpace(4))
 	n, oobn, flags, _, err := conn.ReadMsgUnix(buf, oob) // sets MSG_CMSG_CLOEXEC
@@ -229,7 +233,7 @@ func receive(conn *net.UnixConn, buf []byte) ([]byte, *os.File, error) {
 	case len(files) > 1:
 		err = errors.New("more than one descriptor in a message")
 	case flags&unix.MSG_CTRUNC != 0:
-		// What the kernel does when there is no room for one more descriptor.
+		// The kernel sets this flag when there is no room for one more descriptor.
 		err = errors.New("a descriptor was lost on the way: too many open files")
 	}
 	if err != nil {
@@ -244,13 +248,13 @@ func receive(conn *net.UnixConn, buf []byte) ([]byte, *os.File, error) {
 	return buf[:n], files[0], nil
 }
 
-// messageError is what is wrong with one message; the connection is still good.
+// messageError is an error in one message; the connection is still usable.
 type messageError struct{ err error }
 
 func (e *messageError) Error() string { return e.err.Error() }
 func (e *messageError) Unwrap() error { return e.err }
 
-// peer returns who is at the other end of a socket.
+// peer returns the credentials of the process at the other end of a socket.
 func peer(conn *net.UnixConn) (*unix.Ucred, error) {
 	c, err := conn.SyscallConn()
 	if err != nil {

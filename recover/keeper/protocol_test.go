@@ -20,8 +20,10 @@ func FuzzParseRequest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if (r.Op == opHold || r.Op == opOpen) && !validKey(r.Key) || (r.Op == opHold || r.Op == opRelease) && r.Owner == "" || len(r.Meta) > maxMeta {
-			t.Fatalf("taken: %+v", r)
+		badKey := (r.Op == opHold || r.Op == opOpen) && !validKey(r.Key)
+		badOwner := (r.Op == opHold || r.Op == opRelease) && r.Owner == ""
+		if badKey || badOwner || len(r.Meta) > maxMeta {
+			t.Fatalf("accepted: %+v", r)
 		}
 		again, err := json.Marshal(r)
 		if err != nil {
@@ -29,14 +31,19 @@ func FuzzParseRequest(f *testing.F) {
 		}
 		if len(again) < maxMeta {
 			if _, err := parseRequest(again); err != nil {
-				t.Fatalf("%s was taken, but %s is not: %v", data, again, err)
+				t.Fatalf("%s was accepted, but %s is not: %v", data, again, err)
 			}
 		}
 	})
 }
 
 func FuzzParseReply(f *testing.F) {
-	for _, s := range []string{`{"end":true}`, `{"hold":{"key":"1:2","owners":["a"],"since":"2026-01-02T03:04:05Z"}}`, `{"error":"x","missing":true}`, `{`} {
+	for _, s := range []string{
+		`{"end":true}`,
+		`{"hold":{"key":"1:2","owners":["a"],"since":"2026-01-02T03:04:05Z"}}`,
+		`{"error":"x","missing":true}`,
+		`{`,
+	} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -73,7 +80,10 @@ func TestTheRootCgroupsAreThoseThatSystemdTracksProcessesIn(t *testing.T) {
 	}{
 		{"v2", "0::/user.slice/session-1.scope\n", v2, []string{"/sys/fs/cgroup/cgroup.procs"}},
 		{"already in the root", "0::/\n", v2, nil},
-		{"hybrid", "4:memory:/x\n1:name=systemd:/x\n0::/x\n", hybrid, []string{"/sys/fs/cgroup/systemd/cgroup.procs", "/sys/fs/cgroup/unified/cgroup.procs"}},
+		{
+			"hybrid", "4:memory:/x\n1:name=systemd:/x\n0::/x\n", hybrid,
+			[]string{"/sys/fs/cgroup/systemd/cgroup.procs", "/sys/fs/cgroup/unified/cgroup.procs"},
+		},
 		{"not mounted", "0::/x\n", "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n", nil},
 		{"only a part is mounted", "0::/x\n", "35 24 0:30 /docker/1 /sys/fs/cgroup rw - cgroup2 cgroup rw\n", nil},
 		{"nonsense", "0\n:::\nx\n\n", "x\n - \n", nil},

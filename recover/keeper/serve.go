@@ -19,17 +19,17 @@ import (
 // ErrRunning: another keeper serves this directory.
 var ErrRunning = errors.New("a keeper is already running")
 
-// Options say where a keeper lives and how it is started.
+// Options are a keeper's state directory and its start.
 type Options struct {
-	// Dir is the state directory: made 0700 if missing, refused if users other
-	// than root can write it. In it are keeper.sock, keeper.lock (locked with
-	// flock(2) for as long as the keeper lives; its pid is in it) and keeper.log.
+	// Dir is the state directory. It is made 0700 if missing, and refused if users
+	// other than root can write it. It has keeper.sock, keeper.log and keeper.lock,
+	// which contains the keeper's pid and is locked with flock(2) while it lives.
 	Dir string
 	// Command starts a keeper: an absolute path and its arguments; it must call
 	// Serve. For Start only.
 	Command []string
-	// Idle is how long a keeper waits for a client while it holds nothing,
-	// before it ends; 10 s if zero. For Serve only.
+	// Idle is the time that a keeper without clients, which never held anything,
+	// waits before it ends; 10 s if zero. For Serve only.
 	Idle time.Duration
 }
 
@@ -40,11 +40,11 @@ const (
 	defaultIdle = 10 * time.Second
 )
 
-// Serve is the main of the keeper process, and changes that process for good: its
-// working directory, standard streams, signals, cgroup, limits. It returns nil
-// when it has let everything go and no client is left (one that never held
-// anything waits for Options.Idle), on SIGTERM, and when
-// the context ends; ErrRunning at once when another keeper serves the directory.
+// Serve is the main function of the keeper process, and changes that process for
+// good: its working directory, standard streams, signals, cgroup and limits. It
+// returns nil when nothing is held any more and no client is connected (or, if it
+// never held anything, after Options.Idle), on SIGTERM, and when the context ends;
+// ErrRunning at once when another keeper serves the directory.
 func Serve(ctx context.Context, o Options) error {
 	dir, err := openStateDir(o.Dir)
 	if err != nil {
@@ -55,7 +55,7 @@ func Serve(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("start the keeper in %s: %w", o.Dir, err)
 	}
-	defer lock.Close() // the last thing that happens: until then no other keeper touches the socket
+	defer lock.Close() // last: until then no other keeper touches the socket
 
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM)
 	defer stop()
@@ -81,10 +81,10 @@ func Serve(ctx context.Context, o Options) error {
 		idle = defaultIdle
 	}
 	holds.waitIdle(ctx, idle)
-	// Who is connected but not accepted yet is cut off by this and told ErrNoKeeper.
+	// This cuts off clients that are not accepted yet: they get ErrNoKeeper.
 	err = errors.Join(unix.Unlinkat(int(dir.Fd()), socketName, 0), listener.Close())
 	if n := holds.count(); n > 0 {
-		log.Warn().Int("files", n).Msg("keeper ends on request and lets go of what it holds")
+		log.Warn().Int("files", n).Msg("keeper ends on request and releases all files")
 	} else {
 		log.Info().Msg("keeper ends: nothing to hold")
 	}
@@ -93,8 +93,8 @@ func Serve(ctx context.Context, o Options) error {
 	return err
 }
 
-// openStateDir makes and opens the directory. The descriptor serves for paths of
-// any length too: a socket's own has to fit into 108 bytes (unix(7)).
+// openStateDir makes and opens the directory. With the descriptor its path can have
+// any length: the path of a socket has to fit into 108 bytes (unix(7)).
 func openStateDir(path string) (*os.File, error) {
 	if !filepath.IsAbs(path) {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("not an absolute path")}
@@ -108,7 +108,8 @@ func openStateDir(path string) (*os.File, error) {
 	}
 	st, err := stat(dir)
 	if err == nil && (int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0) {
-		err = fmt.Errorf("%s belongs to uid %d with mode %04o: others could put a socket of theirs there", path, st.Uid, st.Mode&0o7777)
+		err = fmt.Errorf("%s belongs to uid %d with mode %04o: other users could put their own socket there",
+			path, st.Uid, st.Mode&0o7777)
 	}
 	if err != nil {
 		dir.Close()
@@ -152,11 +153,11 @@ func lockDir(dir *os.File, name string) (*os.File, error) {
 	return lock, nil
 }
 
-// listen makes the socket. A file of that name is a dead keeper's: whoever holds
-// the lock is the only one to make or remove it.
+// listen makes the socket. An existing file of that name is a dead keeper's, because
+// only the holder of the lock makes or removes it.
 func listen(dir *os.File, name string) (*net.UnixListener, error) {
 	if err := unix.Unlinkat(int(dir.Fd()), name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-		return nil, fmt.Errorf("remove the socket of a keeper that is gone: %w", err)
+		return nil, fmt.Errorf("remove the socket of a dead keeper: %w", err)
 	}
 	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: within(dir, name), Net: "unixpacket"})
 	if err != nil {
@@ -165,7 +166,7 @@ func listen(dir *os.File, name string) (*net.UnixListener, error) {
 	l.SetUnlinkOnClose(false)
 	if err := unix.Fchmodat(int(dir.Fd()), name, 0o600, 0); err != nil {
 		l.Close()
-		return nil, fmt.Errorf("close the socket to others: %w", err)
+		return nil, fmt.Errorf("restrict the socket to root: %w", err)
 	}
 	return l, nil
 }

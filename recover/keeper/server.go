@@ -16,24 +16,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Holdings is what a server answers for. It is safe for concurrent use.
+// Holdings are the held files that a server gives access to. They are safe for
+// concurrent use.
 type Holdings interface {
-	// Hold takes the file over, or closes it.
+	// Hold takes ownership of the file, and closes it if it returns an error.
 	Hold(owner, key string, meta json.RawMessage, f *os.File) error
-	// List returns what is held, the oldest first.
+	// List returns the held files, the oldest first.
 	List() []Hold
-	// Open returns a held file, which stays the holdings'; fs.ErrNotExist.
+	// Open returns a held file, which still belongs to the holdings; fs.ErrNotExist
+	// when the key is not held.
 	Open(key string) (*os.File, error)
-	// Release says that an owner no longer needs the keys, or without keys
-	// anything; the reason is the client's, and may be empty.
+	// Release says that an owner no longer needs the keys, or, without keys,
+	// anything. The reason is the client's, and may be empty.
 	Release(owner string, keys []string, reason ReleaseReason) error
 }
 
-// server talks to clients about holdings.
+// server answers clients' requests with its holdings.
 type server struct {
 	holdings Holdings
 	log      zerolog.Logger
-	join     func() bool // counts a client in; false: it is sent away
+	join     func() bool // counts a client in; if false, it is sent away
 	leave    func()
 	status   func() []json.RawMessage // nil: it has none
 }
@@ -66,7 +68,7 @@ func (k *server) accept(ctx context.Context, l *net.UnixListener, clients *sync.
 	}
 }
 
-// talk serves one client until it goes.
+// talk serves one client until it disconnects.
 func (k *server) talk(ctx context.Context, conn *net.UnixConn) {
 	cred, err := peer(conn)
 	if err != nil || cred.Uid != 0 {
@@ -99,11 +101,11 @@ func (k *server) talk(ctx context.Context, conn *net.UnixConn) {
 	}
 }
 
-// answer does what is asked. Only a broken connection is an error.
+// answer carries out a request. Only a broken connection is an error.
 func (k *server) answer(conn *net.UnixConn, r request, f *os.File) error {
 	if f != nil && r.Op != opHold {
 		f.Close()
-		return respond(conn, reply{Error: "a descriptor where none is due"}, nil)
+		return respond(conn, reply{Error: "a descriptor came with a request that takes none"}, nil)
 	}
 	var err error
 	switch r.Op {
@@ -111,7 +113,7 @@ func (k *server) answer(conn *net.UnixConn, r request, f *os.File) error {
 		return respond(conn, reply{Protocol: protocolVersion}, nil)
 	case opHold:
 		if f == nil {
-			err = errors.New("no descriptor came with it")
+			err = errors.New("no descriptor came with the request")
 			break
 		}
 		err = k.holdings.Hold(r.Owner, r.Key, r.Meta, f)

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// holds is what the keeper holds, and how many clients are connected. Files are
-// looked at and closed outside the lock: on a dead NFS server both can hang.
+// holds are the keeper's held files, and the number of its clients. fstat and close
+// of a file happen outside the lock, because both can hang on a dead NFS server.
 type holds struct {
 	mu      sync.Mutex
 	files   map[string]*held
@@ -37,7 +37,8 @@ func newHolds() *holds {
 	return &holds{files: map[string]*held{}, changed: make(chan struct{}, 1)}
 }
 
-func (h *holds) poke() {
+// onChange wakes waitIdle.
+func (h *holds) onChange() {
 	select {
 	case h.changed <- struct{}{}:
 	default:
@@ -52,7 +53,7 @@ func (h *holds) join() bool {
 		return false
 	}
 	h.clients++
-	h.poke()
+	h.onChange()
 	return true
 }
 
@@ -60,10 +61,10 @@ func (h *holds) leave() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.clients--
-	h.poke()
+	h.onChange()
 }
 
-// end makes join refuse from now on, if nobody is there and nothing is held.
+// end makes join refuse from now on, if no client is connected and nothing is held.
 func (h *holds) end() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -71,7 +72,7 @@ func (h *holds) end() bool {
 	return h.ending
 }
 
-// done is end for a keeper that has held something: it has done its work.
+// done is end for a keeper that has held something and so has done its work.
 func (h *holds) done() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -79,10 +80,10 @@ func (h *holds) done() bool {
 	return h.ending
 }
 
-// waitIdle returns when nothing is held and nobody is connected: at once after
-// the last release, and after the time given in a keeper that never held
-// anything, whose first client may still be on its way. It returns too when the
-// context has ended. From then on nobody can join.
+// waitIdle returns when nothing is held and no client is connected. In a keeper that
+// never held anything it first waits for the idle time, because its first client may
+// still be on its way. It also returns when the context has ended. From then on
+// nobody can join.
 func (h *holds) waitIdle(ctx context.Context, idle time.Duration) {
 	timer := time.NewTimer(idle)
 	defer timer.Stop()
@@ -110,7 +111,7 @@ func (h *holds) count() int {
 	return len(h.files)
 }
 
-// Hold takes the file over, or closes it.
+// Hold implements Holdings.
 func (h *holds) Hold(owner, key string, meta json.RawMessage, f *os.File) error {
 	if err := usable(f, key); err != nil {
 		f.Close()
@@ -124,7 +125,7 @@ func (h *holds) Hold(owner, key string, meta json.RawMessage, f *os.File) error 
 		h.files[key] = hold
 		h.used = true
 	} else {
-		defer f.Close() // one more open of a file that stays open: nothing to wait for
+		defer f.Close() // the file stays open by another descriptor, so this can't hang
 	}
 	hold.owners[owner] = true
 	if meta != nil {
@@ -133,7 +134,7 @@ func (h *holds) Hold(owner, key string, meta json.RawMessage, f *os.File) error 
 	return nil
 }
 
-// usable refuses what would not keep the file, or would do more than that.
+// usable refuses a descriptor that would not keep the file, or that can do more.
 func usable(f *os.File, key string) error {
 	st, err := stat(f)
 	if err != nil {
@@ -152,12 +153,12 @@ func usable(f *os.File, key string) error {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return errors.New("the descriptor is not of a regular file")
 	case flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_PATH != 0:
-		return errors.New("the descriptor is not open for reading, and for that alone")
+		return errors.New("the descriptor is not open for reading only")
 	}
 	return nil
 }
 
-// List returns the holds, the oldest first.
+// List implements Holdings.
 func (h *holds) List() []Hold {
 	h.mu.Lock()
 	var list []Hold
@@ -169,7 +170,9 @@ func (h *holds) List() []Hold {
 	h.mu.Unlock()
 	for i := range list {
 		if st, err := stat(files[i]); err == nil {
-			list[i].Size, list[i].Allocated, list[i].Links = st.Size, st.Blocks*512, uint64(st.Nlink) //nolint:unconvert // 32 bits on arm64
+			list[i].Size = st.Size
+			list[i].Allocated = st.Blocks * 512
+			list[i].Links = uint64(st.Nlink) //nolint:unconvert // 32 bits on arm64
 		}
 	}
 	slices.SortFunc(list, func(a, b Hold) int {
@@ -187,6 +190,7 @@ func owners(hold *held) []string {
 	return names
 }
 
+// Open implements Holdings.
 func (h *holds) Open(key string) (*os.File, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -197,7 +201,7 @@ func (h *holds) Open(key string) (*os.File, error) {
 	return hold.file, nil
 }
 
-// Release returns once what nobody owns any more is closed.
+// Release implements Holdings. It returns when the files without an owner are closed.
 func (h *holds) Release(owner string, keys []string, _ ReleaseReason) error {
 	h.mu.Lock()
 	var closing []*os.File
@@ -216,6 +220,6 @@ func (h *holds) Release(owner string, keys []string, _ ReleaseReason) error {
 	for _, f := range closing {
 		errs = append(errs, f.Close())
 	}
-	h.poke()
+	h.onChange()
 	return errors.Join(errs...)
 }
