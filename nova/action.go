@@ -5,15 +5,16 @@ import (
 	"net/http"
 )
 
-// The longest reason of a lock (nova/api/openstack/compute/schemas/lock_server.py).
+// longestReason is the limit of a lock's reason in characters
+// (nova/api/openstack/compute/schemas/lock_server.py).
 const longestReason = 255
 
-// Lock locks an instance. The reason, up to 255 characters of it, is kept from
-// microversion 2.73 on.
+// Lock locks an instance. From microversion 2.73 on Nova keeps the first 255
+// characters of the reason.
 //
-// The lock counts as the owner's when the token is scoped to the instance's own
-// project; a lock of the owner on one that is locked already does nothing, and one
-// by a token of another project replaces what was there (nova/compute/api.py, lock).
+// If the token is scoped to the instance's own project, the lock counts as the
+// owner's. An owner's lock on an instance that is already locked does nothing; a lock
+// by a token of another project replaces the existing one (nova/compute/api.py, lock).
 func (c *Client) Lock(ctx context.Context, uuid, reason string) error {
 	var details any
 	if c.minor >= minorReason && reason != "" {
@@ -25,25 +26,26 @@ func (c *Client) Lock(ctx context.Context, uuid, reason string) error {
 	return c.action(ctx, uuid, "locking", policyLock, false, map[string]any{"lock": details})
 }
 
-// KeepsReasons is true from microversion 2.73 on.
+// KeepsReasons reports whether a lock keeps its reason: from microversion 2.73 on.
 func (c *Client) KeepsReasons() bool { return c.minor >= minorReason }
 
-// Unlock unlocks an instance; not locked is success. A lock that a user of another
-// project made needs os_compute_api:os-lock-server:unlock:unlock_override.
+// Unlock unlocks an instance. It succeeds for one that is not locked. A lock made by a
+// user of another project needs os_compute_api:os-lock-server:unlock:unlock_override.
 func (c *Client) Unlock(ctx context.Context, uuid string) error {
 	return c.action(ctx, uuid, "unlocking", policyUnlock, false, map[string]any{"unlock": nil})
 }
 
-// HardReboot asks once for a hard reboot and returns when Nova has accepted it.
-// recover.ErrTaskUnderWay with Nova's reason when it answers 409: a task under way,
-// a state that does not allow it, a lock. After recover.ErrCloudUnavailable, and
-// after the context's error, it may have been accepted: look.
+// HardReboot requests a hard reboot once and returns when Nova has accepted it.
+// recover.ErrTaskUnderWay with Nova's reason when Nova answers 409, for a task in
+// progress, a state that does not allow it, or a lock. After
+// recover.ErrCloudUnavailable or the context's error Nova may have accepted the
+// request: look at the instance.
 func (c *Client) HardReboot(ctx context.Context, uuid string) error {
 	return c.action(ctx, uuid, "hard rebooting", policyReboot, true, map[string]any{"reboot": map[string]string{"type": "HARD"}})
 }
 
-// Pause asks once to pause an instance and returns when Nova has accepted it.
-// Errors as HardReboot's.
+// Pause requests once to pause an instance and returns when Nova has accepted it, with
+// HardReboot's errors.
 func (c *Client) Pause(ctx context.Context, uuid string) error {
 	return c.action(ctx, uuid, "pausing", policyPause, true, map[string]any{"pause": nil})
 }
@@ -57,7 +59,7 @@ func (c *Client) action(ctx context.Context, uuid, doing, policy string, once bo
 
 // LastReboot returns the request ID of the newest reboot, soft or hard, on the newest
 // page of the instance's actions (max_limit of nova.conf, 1000); empty when there is
-// none. Nova keeps the actions newest first (nova/db/main/api.py, actions_get).
+// none. Nova lists the newest action first (nova/db/main/api.py, actions_get).
 func (c *Client) LastReboot(ctx context.Context, uuid string) (requestID string, err error) {
 	var answer struct {
 		Actions []struct {

@@ -65,7 +65,8 @@ func (b *realCloud) setUp() {
 	const project, member = "webshop", "shopkeeper"
 	b.token = b.login(os.Getenv("OS_USERNAME"), os.Getenv("OS_PROJECT_NAME"))
 	service := b.find("/v3/services?type=compute", "services")
-	endpoint := b.call("GET", b.identity+"/v3/endpoints?interface=public&service_id="+service, nil)["endpoints"].([]any)[0].(map[string]any)["url"].(string)
+	endpoints := b.call("GET", b.identity+"/v3/endpoints?interface=public&service_id="+service, nil)["endpoints"].([]any)
+	endpoint := endpoints[0].(map[string]any)["url"].(string)
 	b.compute = strings.TrimSuffix(strings.TrimRight(endpoint, "/"), "/v2.1")
 	b.catalogued = b.compute
 
@@ -89,7 +90,8 @@ func (b *realCloud) setUp() {
 	b.adminVars["host"] = host
 	admin := b.find("/v3/users?name="+os.Getenv("OS_USERNAME"), "users")
 	credentials := b.identity + "/v3/users/" + admin + "/application_credentials"
-	made := b.call("POST", credentials, map[string]any{"application_credential": map[string]any{"name": "os-rescue"}})["application_credential"].(map[string]any)
+	wanted := map[string]any{"application_credential": map[string]any{"name": "os-rescue"}}
+	made := b.call("POST", credentials, wanted)["application_credential"].(map[string]any)
 	b.adminVars["credential"], b.credentialSecret = made["id"].(string), made["secret"].(string)
 	b.undo = append(b.undo, func() { b.call("DELETE", credentials+"/"+b.adminVars["credential"], nil) })
 	b.hidden = append(b.hidden, b.credentialSecret, scrubbed, b.token, "given-token")
@@ -97,7 +99,8 @@ func (b *realCloud) setUp() {
 	memberToken := b.login(member, project)
 	image := os.Getenv("RECORD_IMAGE")
 	flavor := os.Getenv("RECORD_FLAVOR")
-	huge := b.createAt(b.compute+"/v2.1/flavors", map[string]any{"flavor": map[string]any{"name": "huge", "ram": 128, "vcpus": 1, "disk": 1 << 20}})
+	hugeFlavor := map[string]any{"name": "huge", "ram": 128, "vcpus": 1, "disk": 1 << 20}
+	huge := b.createAt(b.compute+"/v2.1/flavors", map[string]any{"flavor": hugeFlavor})
 	for _, name := range []string{"web1", "web2", "web3", "web4", "big"} {
 		f := flavor
 		if name == "big" {
@@ -244,7 +247,12 @@ func recordTo(t *testing.T, file string) *cloud {
 		}
 		body, _ := io.ReadAll(resp.Body)
 		resp.Body.Close()
-		body = []byte(strings.NewReplacer(bed.catalogued, self+"/compute", bed.compute, self+"/compute", bed.identity, self+"/identity").Replace(string(body)))
+		urls := strings.NewReplacer(
+			bed.catalogued, self+"/compute",
+			bed.compute, self+"/compute",
+			bed.identity, self+"/identity",
+		)
+		body = []byte(urls.Replace(string(body)))
 
 		mu.Lock()
 		defer mu.Unlock()
@@ -300,7 +308,12 @@ func recordTo(t *testing.T, file string) *cloud {
 		enc := json.NewEncoder(&b)
 		enc.SetEscapeHTML(false)
 		enc.SetIndent("", " ")
-		if err := enc.Encode(recording{Made: "OpenStack on one node, recorded " + time.Now().UTC().Format(time.DateOnly), Vars: vars, Exchanges: exchanges}); err != nil {
+		r := recording{
+			Made:      "OpenStack on one node, recorded " + time.Now().UTC().Format(time.DateOnly),
+			Vars:      vars,
+			Exchanges: exchanges,
+		}
+		if err := enc.Encode(r); err != nil {
 			t.Error(err)
 		}
 		for real := range names {

@@ -20,8 +20,8 @@ import (
 const (
 	DefaultRetryFor = 60 * time.Second
 	// DefaultCallLimit is above the 60 s that Nova itself waits for the database of
-	// a cell before it answers without it (nova/context.py, CELL_TIMEOUT); a list
-	// may wait for it more than once.
+	// a cell before it answers without that cell (nova/context.py, CELL_TIMEOUT). A
+	// list may wait more than once.
 	DefaultCallLimit = 3 * time.Minute
 )
 
@@ -30,17 +30,17 @@ const (
 	maxWait   = 10 * time.Second
 )
 
-// Options say which cloud to sign in to, and how patiently. Everything else comes
-// from where every OpenStack client takes it: clouds.yaml and the OS_* variables
-// of the process's environment, which gophercloud's loader reads itself.
+// Options select the cloud and bound its requests. Everything else comes from the
+// usual places of OpenStack clients: clouds.yaml and the OS_* variables of the
+// process's environment, which gophercloud's loader reads itself.
 type Options struct {
-	Cloud     string        // a cloud of clouds.yaml (--os-cloud); beats OS_CLOUD
-	RetryFor  time.Duration // how long one operation is tried again; DefaultRetryFor when 0
-	CallLimit time.Duration // how long one HTTP call may take; DefaultCallLimit when 0
+	Cloud     string        // a cloud of clouds.yaml (--os-cloud); wins over OS_CLOUD
+	RetryFor  time.Duration // limit for the repetitions of one operation; DefaultRetryFor when 0
+	CallLimit time.Duration // limit of one HTTP call; DefaultCallLimit when 0
 	UserAgent string        // put before gophercloud's own
 
 	firstWait time.Duration // firstWait when 0
-	pageSize  int           // asked of Nova when not 0; else Nova's max_limit holds
+	pageSize  int           // of lists; Nova's max_limit when 0
 }
 
 // Client is a signed-in user of one region. It is safe for concurrent use.
@@ -52,21 +52,22 @@ type Client struct {
 	compute  *gophercloud.ServiceClient
 
 	minor      int    // of the microversion 2.x in use
-	ownProject string // the token's; empty for another scope
+	ownProject string // the token's project; empty for another scope
 	admin      bool   // the token has the role admin
 	who        account
 }
 
 var _ recover.Cloud = (*Client)(nil)
 
-// Open finds the credentials, signs in, finds the compute endpoint and agrees on
-// a microversion with it.
+// Open finds the credentials, signs in, finds the compute endpoint and negotiates a
+// microversion.
 //
-// recover.ErrCredentials: none were found (the text lists what was looked for, and
-// where), they are incomplete, not accepted, or the catalogue they give has no
-// compute endpoint of the region and interface. recover.ErrCloudUnavailable:
-// Keystone or Nova did not answer for RetryFor, or their certificate is not
-// trusted. ErrTooOld: Nova knows no microversion 2.9.
+// Errors: recover.ErrCredentials when no credentials were found (the text lists what
+// was looked for, and where), when they are incomplete or not accepted, or when the
+// catalogue has no compute endpoint of the region and interface;
+// recover.ErrCloudUnavailable when Keystone or Nova did not answer for RetryFor, or
+// their certificate is not trusted; ErrTooOld when Nova does not know microversion
+// 2.9.
 func Open(ctx context.Context, opts Options) (*Client, error) {
 	opts.setDefaults()
 	cred, err := findCredentials(opts.Cloud)
@@ -102,16 +103,15 @@ func Open(ctx context.Context, opts Options) (*Client, error) {
 	return c, nil
 }
 
-// Calls is the number of HTTP requests sent so far, those of signing in and those
-// sent again included.
+// Calls is the number of HTTP requests sent so far, including those of the sign-in
+// and repetitions.
 func (c *Client) Calls() int64 { return c.calls.Load() }
 
-// OwnProject is the ID of the project that the token is scoped to; empty for a
-// token of another scope.
+// OwnProject is the ID of the token's project; empty for a token of another scope.
 func (c *Client) OwnProject() string { return c.ownProject }
 
-// signIn gets the first token. Tokens after it are fetched by gophercloud, once
-// for all requests under way, when a request is answered with 401.
+// signIn gets the first token. When a request is answered with 401, gophercloud
+// fetches another, once for all requests in progress.
 func (c *Client) signIn(ctx context.Context, cred credentials) error {
 	auth := cred.auth
 	err := c.retry(ctx, request{doing: "signing in to " + auth.IdentityEndpoint}, func() error {

@@ -13,7 +13,12 @@ var errNoAuthSection = errors.New("it has no auth section")
 
 // parseClouds is clouds.Parse, which panics in gophercloud v2.15.0 when the cloud
 // has no auth section (it reads cloud.AuthInfo.TrustID unchecked).
-func parseClouds(opts ...clouds.ParseOption) (auth gophercloud.AuthOptions, endpoint gophercloud.EndpointOpts, config *tls.Config, err error) {
+func parseClouds(opts ...clouds.ParseOption) (
+	auth gophercloud.AuthOptions,
+	endpoint gophercloud.EndpointOpts,
+	config *tls.Config,
+	err error,
+) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%w (%v)", errNoAuthSection, p)

@@ -22,25 +22,25 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// credentials are what a sign-in needs, and where they were found.
+// credentials are the parameters of a sign-in.
 type credentials struct {
 	auth     gophercloud.AuthOptions
 	endpoint gophercloud.EndpointOpts
 	tls      *tls.Config
-	source   string
+	source   string // where they were found, for messages
 }
 
-// account says who signs in where; it holds no secret.
+// account describes the user and the Keystone of a sign-in; it holds no secret.
 type account struct {
 	authURL string
 	user    string
 	project string
-	token   bool // signed in by a token, which can't be renewed
+	token   bool // signed in with a token, which can't be renewed
 }
 
-// findCredentials takes the cloud that is named, by the caller or else by OS_CLOUD,
-// from clouds.yaml; when none is named, the OS_* variables. A clouds.yaml in which
-// no cloud was named is not used, as the OpenStack clients don't.
+// findCredentials reads the cloud named by the caller, or else by OS_CLOUD, from
+// clouds.yaml. If neither names one, it uses the OS_* variables. Like the OpenStack
+// clients it does not use a clouds.yaml when no cloud is named.
 func findCredentials(cloud string) (credentials, error) {
 	source := "--os-cloud " + cloud
 	if cloud == "" {
@@ -69,9 +69,11 @@ func findCredentials(cloud string) (credentials, error) {
 		parse = append(parse, clouds.WithCloudName(name), clouds.WithCloudsYAML(bytes.NewReader(file)),
 			clouds.WithSecureYAML(strings.NewReader("{}")))
 	default:
-		return credentials{}, fmt.Errorf("%w: no credentials found. Looked for --os-cloud (not given), OS_CLOUD (not set) and OS_AUTH_URL (not set); "+
-			"clouds.yaml: %s. Name a cloud of a clouds.yaml with --os-cloud or OS_CLOUD, or set OS_AUTH_URL, OS_USERNAME, OS_PASSWORD, "+
-			"OS_PROJECT_NAME, OS_USER_DOMAIN_NAME and OS_PROJECT_DOMAIN_NAME (source an openrc file)", recover.ErrCredentials, describe(cloudsFiles()))
+		return credentials{}, fmt.Errorf("%w: no credentials found. "+
+			"Looked for --os-cloud (not given), OS_CLOUD (not set) and OS_AUTH_URL (not set); clouds.yaml: %s. "+
+			"Name a cloud of a clouds.yaml with --os-cloud or OS_CLOUD, or set OS_AUTH_URL, OS_USERNAME, OS_PASSWORD, "+
+			"OS_PROJECT_NAME, OS_USER_DOMAIN_NAME and OS_PROJECT_DOMAIN_NAME (source an openrc file)",
+			recover.ErrCredentials, describe(cloudsFiles()))
 	}
 	// The loader knows OS_INTERFACE, OS_REGION_NAME, OS_CACERT, OS_CERT and OS_KEY.
 	if os.Getenv("OS_INTERFACE") == "" && os.Getenv("OS_ENDPOINT_TYPE") != "" {
@@ -95,7 +97,7 @@ func findCredentials(cloud string) (credentials, error) {
 	return credentials{auth: settle(auth), endpoint: endpoint, tls: config, source: source}, nil
 }
 
-// cloudOfEnv gathers the OS_* variables as a clouds.yaml would have them.
+// cloudOfEnv returns the OS_* variables as an entry of clouds.yaml.
 //
 // openstack.AuthOptionsFromEnv is not used: it does not know OS_USER_DOMAIN_* and
 // OS_PROJECT_DOMAIN_*, which every openrc file of Keystone v3 sets, nor OS_TOKEN.
@@ -131,8 +133,9 @@ func cloudOfEnv() clouds.Cloud {
 	}}
 }
 
-// settle drops what is given twice, which gophercloud refuses and the OpenStack
-// clients don't: an ID beats a name, and what can be renewed beats a token.
+// settle drops redundant parameters, which gophercloud refuses and the OpenStack
+// clients accept: an ID wins over a name, and a password or secret, which can renew
+// a token, wins over a token.
 func settle(auth gophercloud.AuthOptions) gophercloud.AuthOptions {
 	if auth.Password != "" || auth.ApplicationCredentialSecret != "" {
 		auth.TokenID = ""
@@ -171,7 +174,7 @@ func (c credentials) account() account {
 	return a
 }
 
-// String names the account, and the project it asks for.
+// String names the user and the requested project.
 func (a account) String() string {
 	if a.project == "" {
 		return a.user
@@ -188,15 +191,15 @@ func firstOf(values ...string) string {
 	return ""
 }
 
-// cloudsFile is a place where a clouds.yaml may be.
+// cloudsFile is a clouds.yaml that may exist.
 type cloudsFile struct {
 	path   string
 	err    error
-	clouds []string // the names in it
+	clouds []string // the names of its clouds
 }
 
-// cloudsFiles looks where gophercloud's loader does (clouds.Parse), so that an error
-// can say what is there.
+// cloudsFiles reads the files that gophercloud's loader looks for (clouds.Parse), so
+// that an error can say which exist.
 func cloudsFiles() []cloudsFile {
 	var paths []string
 	if path := os.Getenv("OS_CLIENT_CONFIG_FILE"); path != "" {
@@ -250,8 +253,8 @@ func describe(files []cloudsFile) string {
 	return strings.Join(parts, ", ")
 }
 
-// withoutQuotes is the error's text without what the YAML reader quotes from the
-// file, which may be a password in the wrong place.
+// withoutQuotes is the error's text without the YAML reader's quotations from the
+// file: one of them may be a password in the wrong place.
 func withoutQuotes(err error) string {
 	return regexp.MustCompile("`[^`]*`").ReplaceAllString(err.Error(), "`...`")
 }

@@ -30,7 +30,13 @@ func write(t *testing.T, path, text string) string {
 const cloudsYAML = `
 clouds:
   prod:
-    auth: {auth_url: "http://prod.test:5000/v3", username: op, password: "s3same", project_name: admin, user_domain_name: Default, project_domain_id: default}
+    auth:
+      auth_url: "http://prod.test:5000/v3"
+      username: op
+      password: "s3same"
+      project_name: admin
+      user_domain_name: Default
+      project_domain_id: default
     region_name: North
     interface: internal
   split:
@@ -56,14 +62,26 @@ func TestCredentialsAreFoundWhereEveryOpenStackClientLooks(t *testing.T) {
 		check func(credentials) bool
 		words []string // of the error
 	}{
-		{name: "nothing", words: []string{"--os-cloud", "OS_CLOUD", "OS_AUTH_URL", "clouds.yaml (with hollow, nowhere, odd, prod, robot, split)", "/etc/openstack/clouds.yaml", "openstack/clouds.yaml (absent)"}},
+		{name: "nothing", words: []string{
+			"--os-cloud",
+			"OS_CLOUD",
+			"OS_AUTH_URL",
+			"clouds.yaml (with hollow, nowhere, odd, prod, robot, split)",
+			"/etc/openstack/clouds.yaml",
+			"openstack/clouds.yaml (absent)",
+		}},
 		{name: "an openrc file", env: openrc, check: func(c credentials) bool {
-			return c.auth.IdentityEndpoint == "http://env.test:5000/v3" && c.auth.Username == "u" && c.auth.DomainName == "D1" && c.auth.AllowReauth &&
-				c.auth.Scope.ProjectName == "p" && c.auth.Scope.DomainName == "D2" && c.endpoint.Availability == "public" && c.account().String() == "user u of domain D1, project p"
+			return c.auth.IdentityEndpoint == "http://env.test:5000/v3" &&
+				c.auth.Username == "u" && c.auth.DomainName == "D1" && c.auth.AllowReauth &&
+				c.auth.Scope.ProjectName == "p" && c.auth.Scope.DomainName == "D2" &&
+				c.endpoint.Availability == "public" &&
+				c.account().String() == "user u of domain D1, project p"
 		}},
-		{name: "region and interface of the environment", env: with(openrc, "OS_REGION_NAME", "R", "OS_ENDPOINT_TYPE", "internalURL"), check: func(c credentials) bool {
-			return c.endpoint.Region == "R" && c.endpoint.Availability == "internal"
-		}},
+		{
+			name:  "region and interface of the environment",
+			env:   with(openrc, "OS_REGION_NAME", "R", "OS_ENDPOINT_TYPE", "internalURL"),
+			check: func(c credentials) bool { return c.endpoint.Region == "R" && c.endpoint.Availability == "internal" },
+		},
 		{name: "IDs beat names", env: with(openrc, "OS_PROJECT_ID", "pid", "OS_USER_ID", "uid"), check: func(c credentials) bool {
 			return c.auth.UserID == "uid" && c.auth.Username == "" && c.auth.DomainName == "" && c.auth.Scope.ProjectID == "pid"
 		}},
@@ -84,12 +102,27 @@ func TestCredentialsAreFoundWhereEveryOpenStackClientLooks(t *testing.T) {
 			return c.auth.IdentityEndpoint == "http://prod.test:5000/v3"
 		}},
 		{name: "secure.yaml", cloud: "split", check: func(c credentials) bool { return c.auth.Password == scrubbed }},
-		{name: "OS_INSECURE", cloud: "prod", env: map[string]string{"OS_INSECURE": "true"}, check: func(c credentials) bool { return c.tls.InsecureSkipVerify }},
-		{name: "OS_INSECURE that is neither", cloud: "prod", env: map[string]string{"OS_INSECURE": "perhaps"}, words: []string{"OS_INSECURE", "perhaps"}},
+		{
+			name:  "OS_INSECURE",
+			cloud: "prod",
+			env:   map[string]string{"OS_INSECURE": "true"},
+			check: func(c credentials) bool { return c.tls.InsecureSkipVerify },
+		},
+		{
+			name:  "OS_INSECURE that is neither",
+			cloud: "prod",
+			env:   map[string]string{"OS_INSECURE": "perhaps"},
+			words: []string{"OS_INSECURE", "perhaps"},
+		},
 		{name: "an unknown cloud", cloud: "test", words: []string{`cloud "test" of`, "clouds.yaml"}},
 		{name: "a cloud without an auth section", cloud: "hollow", words: []string{"hollow", "no auth section"}},
 		{name: "an auth URL without http", cloud: "nowhere", words: []string{"prod.test:5000", "http://"}},
-		{name: "OS_CLIENT_CONFIG_FILE", cloud: "prod", env: map[string]string{"OS_CLIENT_CONFIG_FILE": "/no/such.yaml"}, words: []string{"--os-cloud prod", "/no/such.yaml (absent)"}},
+		{
+			name:  "OS_CLIENT_CONFIG_FILE",
+			cloud: "prod",
+			env:   map[string]string{"OS_CLIENT_CONFIG_FILE": "/no/such.yaml"},
+			words: []string{"--os-cloud prod", "/no/such.yaml (absent)"},
+		},
 		{name: "a CA file that is missing", cloud: "prod", env: map[string]string{"OS_CACERT": "/no/ca.pem"}, words: []string{"/no/ca.pem"}},
 		{name: "a certificate without its key", cloud: "prod", env: map[string]string{"OS_CERT": "/c.pem"}, words: []string{"key is missing"}},
 	} {

@@ -2,6 +2,7 @@ package nova
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -16,7 +17,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// Microversions 2.x; see the package's comment.
+// Microversions 2.x, see the package comment.
 const (
 	minorLocked   = 9
 	minorDownCell = 69
@@ -25,8 +26,8 @@ const (
 )
 
 // findCompute takes the compute endpoint of the region and interface from the
-// token's catalogue. Where the catalogue has several regions and none was named, it
-// does not guess: in the wrong one, every instance seems to be deleted.
+// token's catalogue. It refuses a catalogue with several regions if none was named:
+// in the wrong region every instance seems to be deleted.
 func (c *Client) findCompute(cred credentials) error {
 	result, ok := c.provider.GetAuthResult().(interface {
 		ExtractServiceCatalog() (*tokens.ServiceCatalog, error)
@@ -59,16 +60,16 @@ func (c *Client) findCompute(cred credentials) error {
 		}
 	}
 	if len(found) == 0 {
-		looked := string(want.Availability) + " interface"
+		wanted := string(want.Availability) + " interface"
 		if want.Region != "" {
-			looked += " of region " + want.Region
+			wanted += " of region " + want.Region
 		}
 		if len(offered) == 0 {
 			return fmt.Errorf("%w: the catalogue that Keystone at %s gives %s has no compute service; is the token scoped to a project?",
 				recover.ErrCredentials, c.who.authURL, c.who)
 		}
 		return fmt.Errorf("%w: the catalogue has no compute endpoint for the %s (OS_REGION_NAME and OS_INTERFACE, or region_name and "+
-			"interface in clouds.yaml); it has: %s", recover.ErrCredentials, looked, strings.Join(offered, ", "))
+			"interface in clouds.yaml); it has: %s", recover.ErrCredentials, wanted, strings.Join(offered, ", "))
 	}
 	if len(regions) > 1 {
 		return fmt.Errorf("%w: the catalogue has the regions %s: name one with OS_REGION_NAME, or region_name in clouds.yaml",
@@ -88,10 +89,10 @@ type apiVersion struct {
 	Min     string `json:"min_version"` // the oldest
 }
 
-// negotiate reads the version document of the compute endpoint and settles on a
-// microversion. gophercloud's own utils.GetSupportedMicroversions takes an endpoint
-// that does not answer for one without microversions, and does not know those that
-// end in the project's ID.
+// negotiate reads the version document of the compute endpoint and chooses a
+// microversion. gophercloud's utils.GetSupportedMicroversions is not used: it treats
+// an endpoint that does not answer like one without microversions, and does not
+// know endpoints that end in the project's ID.
 func (c *Client) negotiate(ctx context.Context) error {
 	document, versioned, err := versionDocument(c.compute.Endpoint)
 	if err != nil {
@@ -101,8 +102,13 @@ func (c *Client) negotiate(ctx context.Context) error {
 		Version  apiVersion   `json:"version"`
 		Versions []apiVersion `json:"versions"`
 	}
-	r := request{doing: "asking Nova for its versions", method: http.MethodGet, url: document, into: &answer,
-		ok: []int{http.StatusOK, http.StatusMultipleChoices}}
+	r := request{
+		doing:  "asking Nova for its versions",
+		method: http.MethodGet,
+		url:    document,
+		into:   &answer,
+		ok:     []int{http.StatusOK, http.StatusMultipleChoices},
+	}
 	if err := c.send(ctx, c.compute, r); err != nil {
 		return err
 	}
@@ -128,7 +134,8 @@ func (c *Client) negotiate(ctx context.Context) error {
 		return fmt.Errorf("the version document %s: %w", document, err)
 	}
 	if major != 2 || newest < minorLocked {
-		return fmt.Errorf("%w: %s serves microversions up to %s; 2.%d is the least (Nova 13.0, Mitaka)", ErrTooOld, document, version.Version, minorLocked)
+		return fmt.Errorf("%w: %s serves microversions up to %s; 2.%d is the least (Nova 13.0, Mitaka)",
+			ErrTooOld, document, version.Version, minorLocked)
 	}
 	c.minor = min(newest, minorWanted)
 	if c.minor < oldest {
@@ -148,7 +155,7 @@ func versionDocument(endpoint string) (document string, versioned bool, err erro
 		return "", false, err
 	}
 	if u.Host == "" {
-		return "", false, fmt.Errorf("no host in it")
+		return "", false, errors.New("it has no host")
 	}
 	version := regexp.MustCompile(`^v\d+(\.\d+)?$`)
 	parts := strings.Split(strings.TrimRight(u.Path, "/"), "/")

@@ -47,7 +47,8 @@ func oldNova(t *testing.T, document string) (*Client, *[]string) {
 	var asked []string
 	cloud := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		asked = append(asked, strings.TrimSpace(fmt.Sprintf("%s %s %s %s", r.Header.Get("X-OpenStack-Nova-API-Version"), r.Method, r.URL.RequestURI(), body)))
+		version := r.Header.Get("X-OpenStack-Nova-API-Version")
+		asked = append(asked, strings.TrimSpace(fmt.Sprintf("%s %s %s %s", version, r.Method, r.URL.RequestURI(), body)))
 		switch {
 		case r.Method == http.MethodPost:
 			w.WriteHeader(http.StatusAccepted)
@@ -70,13 +71,16 @@ func TestTheNewestMicroversionThatBothSidesKnowIsUsed(t *testing.T) {
 		want     string
 		words    []string
 	}{
-		"newer":       {document: `{"version": {"id": "v2.1", "version": "2.96", "min_version": "2.1"}}`, want: "2.73"},
-		"train":       {document: `{"version": {"id": "v2.1", "version": "2.79", "min_version": "2.1"}}`, want: "2.73"},
-		"queens":      {document: `{"version": {"id": "v2.1", "version": "2.60", "min_version": "2.1"}}`, want: "2.60"},
-		"mitaka":      {document: `{"version": {"id": "v2.1", "version": "2.25", "min_version": "2.1"}}`, want: "2.25"},
-		"liberty":     {document: `{"version": {"id": "v2.1", "version": "2.8", "min_version": "2.1"}}`, words: []string{"2.8", "2.9", "Mitaka"}},
-		"legacy":      {document: `{"version": {"id": "v2.0", "version": "", "min_version": ""}}`, words: []string{"v2.0", "2.9"}},
-		"far future":  {document: `{"version": {"id": "v2.1", "version": "2.200", "min_version": "2.100"}}`, words: []string{"2.100", "newer os-rescue"}},
+		"newer":   {document: `{"version": {"id": "v2.1", "version": "2.96", "min_version": "2.1"}}`, want: "2.73"},
+		"train":   {document: `{"version": {"id": "v2.1", "version": "2.79", "min_version": "2.1"}}`, want: "2.73"},
+		"queens":  {document: `{"version": {"id": "v2.1", "version": "2.60", "min_version": "2.1"}}`, want: "2.60"},
+		"mitaka":  {document: `{"version": {"id": "v2.1", "version": "2.25", "min_version": "2.1"}}`, want: "2.25"},
+		"liberty": {document: `{"version": {"id": "v2.1", "version": "2.8", "min_version": "2.1"}}`, words: []string{"2.8", "2.9", "Mitaka"}},
+		"legacy":  {document: `{"version": {"id": "v2.0", "version": "", "min_version": ""}}`, words: []string{"v2.0", "2.9"}},
+		"far future": {
+			document: `{"version": {"id": "v2.1", "version": "2.200", "min_version": "2.100"}}`,
+			words:    []string{"2.100", "newer os-rescue"},
+		},
 		"no document": {document: `{}`, words: []string{"2.9"}},
 		"odd":         {document: `{"version": {"id": "v2.1", "version": "two", "min_version": "2.1"}}`, words: []string{"two"}},
 	} {
@@ -102,7 +106,10 @@ func TestTheNewestMicroversionThatBothSidesKnowIsUsed(t *testing.T) {
 			}
 		})
 	}
-	c, _ := oldNova(t, `{"versions": [{"id": "v2.0", "version": "", "min_version": ""}, {"id": "v2.1", "version": "2.90", "min_version": "2.1"}]}`)
+	c, _ := oldNova(t, `{"versions": [
+		{"id": "v2.0", "version": "", "min_version": ""},
+		{"id": "v2.1", "version": "2.90", "min_version": "2.1"}
+	]}`)
 	c.compute.Endpoint = strings.TrimSuffix(c.compute.Endpoint, "v2.1/")
 	if err := c.negotiate(t.Context()); err != nil || !strings.HasSuffix(c.compute.Endpoint, "/v2.1/") {
 		t.Errorf("an endpoint without a version: %s, %v", c.compute.Endpoint, err)

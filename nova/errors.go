@@ -26,7 +26,7 @@ func (c *Client) explain(ctx context.Context, r request, err error) error {
 	}
 	switch {
 	case f.status == http.StatusUnauthorized && c.who.token:
-		return fmt.Errorf("%s: %w: the token has run out or was revoked, and a token can't be renewed. Sign in with a password or an "+
+		return fmt.Errorf("%s: %w: the token has expired or was revoked, and can't be renewed. Sign in with a password or an "+
 			"application credential: %w", r.doing, recover.ErrCredentials, f)
 	case f.status == http.StatusUnauthorized:
 		return fmt.Errorf("%s: %w: %s does not accept %s (any more): %w", r.doing, recover.ErrCredentials, c.who.authURL, c.who, f)
@@ -34,8 +34,8 @@ func (c *Client) explain(ctx context.Context, r request, err error) error {
 		return forbidden(r, f)
 	case f.status == http.StatusNotFound && r.instance && f.fault == "itemNotFound":
 		if !c.admin {
-			return fmt.Errorf("%s: %w: there is no such instance, or it is another project's: Nova shows those only to the role admin "+
-				"(its rule context_is_admin), which %s has not: %w", r.doing, recover.ErrForbidden, c.who.user, f)
+			return fmt.Errorf("%s: %w: there is no such instance, or it belongs to another project: Nova shows those only to the role "+
+				"admin (its rule context_is_admin), which %s does not have: %w", r.doing, recover.ErrForbidden, c.who.user, f)
 		}
 		return fmt.Errorf("%s: %w: %w", r.doing, recover.ErrNoInstance, f)
 	case f.status == http.StatusConflict:
@@ -44,9 +44,10 @@ func (c *Client) explain(ctx context.Context, r request, err error) error {
 		return fmt.Errorf("%s: %w: the certificate of %s is not trusted (OS_CACERT, or cacert in clouds.yaml, names a CA file): %w",
 			r.doing, recover.ErrCloudUnavailable, f.url, f)
 	case f.status == 0 && r.once && !f.rejected:
-		return fmt.Errorf("%s: %w: it was sent and may be carried out; look at the instance before asking again: %w", r.doing, recover.ErrCloudUnavailable, f)
+		return fmt.Errorf("%s: %w: the request was sent and may be carried out; look at the instance before trying again: %w",
+			r.doing, recover.ErrCloudUnavailable, f)
 	case f.status >= 500 && r.once && !f.rejected:
-		return fmt.Errorf("%s: %w: it may be carried out all the same; look at the instance before asking again: %w",
+		return fmt.Errorf("%s: %w: the request may still be carried out; look at the instance before trying again: %w",
 			r.doing, recover.ErrCloudUnavailable, f)
 	case f.status == 0, f.transient:
 		return fmt.Errorf("%s: %w: %s: %w", r.doing, recover.ErrCloudUnavailable, f.url, f)
@@ -82,8 +83,8 @@ func (c *Client) explainSignIn(ctx context.Context, err error) error {
 	}
 }
 
-// forbidden names the policy that forbids it: the one in the service's message, or
-// else the one that the request usually needs.
+// forbidden names the policy that forbids the request: the one in the service's
+// message, or else the one that the request usually needs.
 func forbidden(r request, f *failure) error {
 	policy := r.policy
 	// nova/exception.py, PolicyNotAuthorized; keystone/exception.py, ForbiddenAction.
@@ -97,7 +98,7 @@ func forbidden(r request, f *failure) error {
 	return fmt.Errorf("%s: %w: the policy %s forbids it; by default %s has it: %w", r.doing, recover.ErrForbidden, policy, roleOf(policy), f)
 }
 
-// The policies that os-rescue meets (nova/policies/*.py, keystone/common/policies/*.py).
+// The policies that os-rescue needs (nova/policies/*.py, keystone/common/policies/*.py).
 const (
 	policyGetProject     = "identity:get_project"
 	policyListProjects   = "identity:list_projects"

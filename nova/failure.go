@@ -16,19 +16,19 @@ import (
 	"github.com/gophercloud/gophercloud/v2"
 )
 
-// failure is one HTTP request that did not do what was asked. Its text has Nova's
-// or Keystone's own message and no secret.
+// failure is a failed HTTP request. Its text has Nova's or Keystone's own message and
+// no secret.
 type failure struct {
 	method, url string
 	status      int    // 0: no answer
 	fault       string // the key of the answer's object: itemNotFound, conflictingRequest, ...
 	message     string // the service's own
 	requestID   string
-	cause       error // of status 0
+	cause       error // when status is 0
 
-	transient  bool          // may pass
-	rejected   bool          // it proves that the request was not carried out
-	retryAfter time.Duration // as the service asks; 0 when it doesn't
+	transient  bool          // a repetition may succeed
+	rejected   bool          // the failure proves that the request was not carried out
+	retryAfter time.Duration // requested by the service; 0 when it didn't
 }
 
 func (f *failure) Error() string {
@@ -52,12 +52,12 @@ func (f *failure) Error() string {
 
 func (f *failure) Unwrap() error { return f.cause }
 
-// readFailure says what an error of gophercloud means for the request r. now is
-// what a Retry-After date counts from.
+// readFailure interprets an error of gophercloud for the request r. now is the time
+// from which a Retry-After date counts.
 func readFailure(r request, err error, now time.Time) *failure {
 	f := &failure{method: r.method, url: r.url}
-	// The request was answered with 401, so it was not carried out, and signing in
-	// again failed: that is the failure to judge.
+	// The request was answered with 401, so it was not carried out. The new sign-in
+	// failed, and its failure is the one to interpret.
 	var reauth *gophercloud.ErrUnableToReauthenticate
 	if errors.As(err, &reauth) {
 		f = readFailure(r, reauth.ErrReauth, now)
@@ -94,12 +94,12 @@ func readFailure(r request, err error, now time.Time) *failure {
 		f.transient, f.rejected = true, true
 	case isTimeout(err):
 		f.transient = true
-		// Not wrapped: it is this call's own limit, and errors.Is would take it for
+		// Not wrapped: this is the limit of one call, and errors.Is would mistake it for
 		// the end of the caller's context.
 		f.cause = errors.New("no answer within the time limit of one call")
 	case errors.Is(err, context.Canceled):
-		// The caller's own context is looked at before. This is the one under which
-		// another request was renewing the token for all.
+		// The caller's own context was checked before. This one belongs to another
+		// request, which was renewing the token for all.
 		f.transient = true
 		f.cause = errors.New("the renewal of the token was interrupted")
 	case sent != nil, errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
@@ -117,7 +117,7 @@ func isTimeout(err error) bool {
 
 // serviceMessage reads an error's body: {"conflictingRequest": {"code": 409,
 // "message": "..."}} is Nova's (nova/api/openstack/wsgi.py, Fault), {"error": {...}}
-// Keystone's. Another body, of a proxy, has no message.
+// Keystone's. Any other body, such as a proxy's, has no message.
 func serviceMessage(body []byte) (fault, message string) {
 	var object map[string]json.RawMessage
 	if json.Unmarshal(body, &object) != nil || len(object) != 1 {

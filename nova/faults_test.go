@@ -213,7 +213,8 @@ func TestARebootIsAskedForAgainWhenTheConnectionWasRefused(t *testing.T) {
 	if n := f.count("POST action"); n != 1 {
 		t.Errorf("arrived %d times, want once", n)
 	}
-	c.provider.HTTPClient.Transport = &refusing{next: http.DefaultTransport, times: 1, err: &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}}
+	reset := &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}
+	c.provider.HTTPClient.Transport = &refusing{next: http.DefaultTransport, times: 1, err: reset}
 	mention(t, c.HardReboot(t.Context(), cloud.Vars["web2"]), recover.ErrCloudUnavailable, "connection reset")
 	if n := f.count("POST action"); n != 1 {
 		t.Errorf("arrived %d times, want no second", n)
@@ -346,7 +347,13 @@ func TestEachRequestLeavesOneLineInTheLogAndNoSecret(t *testing.T) {
 	if lines := strings.Count(log.String(), `"message":"OpenStack API"`); int64(lines) != c.Calls() {
 		t.Errorf("%d lines for %d requests", lines, c.Calls())
 	}
-	for _, want := range []string{`"method":"GET"`, `"path":"/compute/v2.1/servers/` + cloud.Vars["web1"], `"status":200`, `"ms":`, `"request_id":"req-`} {
+	for _, want := range []string{
+		`"method":"GET"`,
+		`"path":"/compute/v2.1/servers/` + cloud.Vars["web1"],
+		`"status":200`,
+		`"ms":`,
+		`"request_id":"req-`,
+	} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("the log has no %s", want)
 		}

@@ -19,11 +19,12 @@ type project struct {
 	DomainID string `json:"domain_id"`
 }
 
-// Project returns the ID of a project: nameOrID is taken for an ID first, then for
-// a name, of the domain (name or ID) when that is not empty.
+// Project returns the ID of a project. nameOrID is tried as an ID first, then as a
+// name, in the domain (name or ID) if that is not empty.
 //
-// recover.ErrNoProject; recover.ErrAmbiguous with the candidates' IDs and domains;
-// recover.ErrForbidden when the user may neither get that project nor list projects.
+// Errors: recover.ErrNoProject; recover.ErrAmbiguous with the candidates' IDs and
+// domains; recover.ErrForbidden when the user may neither get that project nor list
+// projects.
 func (c *Client) Project(ctx context.Context, nameOrID, domain string) (string, error) {
 	if nameOrID == "" {
 		return "", fmt.Errorf("%w: no name or ID was given", recover.ErrNoProject)
@@ -33,7 +34,7 @@ func (c *Client) Project(ctx context.Context, nameOrID, domain string) (string, 
 	case err == nil:
 		return byID, nil
 	case errors.Is(err, recover.ErrNoProject), errors.Is(err, recover.ErrForbidden):
-		// Keystone may forbid what does not exist.
+		// Keystone may answer 403 for a project that does not exist.
 	default:
 		return "", err
 	}
@@ -96,21 +97,25 @@ func (c *Client) projectsByName(ctx context.Context, name string) ([]project, er
 	var answer struct {
 		Projects []project `json:"projects"`
 	}
-	r := request{
-		doing:  fmt.Sprintf("looking up project %q by name", name),
-		method: http.MethodGet,
-		url:    c.identity.ServiceURL("projects") + "?" + url.Values{"name": {name}}.Encode(),
-		into:   &answer,
-		policy: policyListProjects,
-	}
-	if err := c.send(ctx, c.identity, r); err != nil {
+	if err := c.listByName(ctx, "project", name, policyListProjects, &answer); err != nil {
 		return nil, err
 	}
 	// On MySQL, Keystone's comparison ignores case.
 	return slices.DeleteFunc(answer.Projects, func(p project) bool { return p.Name != name }), nil
 }
 
-// inDomain leaves the projects of a domain, by its ID or else by its name.
+// listByName lists the projects or domains of a name; kind is "project" or "domain".
+func (c *Client) listByName(ctx context.Context, kind, name, policy string, answer any) error {
+	return c.send(ctx, c.identity, request{
+		doing:  fmt.Sprintf("looking up %s %q by name", kind, name),
+		method: http.MethodGet,
+		url:    c.identity.ServiceURL(kind+"s") + "?" + url.Values{"name": {name}}.Encode(),
+		into:   answer,
+		policy: policy,
+	})
+}
+
+// inDomain returns the projects in a domain, given by its ID or else by its name.
 func (c *Client) inDomain(ctx context.Context, projects []project, domain string) ([]project, error) {
 	keep := func(domainID string) []project {
 		return slices.DeleteFunc(slices.Clone(projects), func(p project) bool { return p.DomainID != domainID })
@@ -121,14 +126,7 @@ func (c *Client) inDomain(ctx context.Context, projects []project, domain string
 	var answer struct {
 		Domains []project `json:"domains"`
 	}
-	r := request{
-		doing:  fmt.Sprintf("looking up domain %q by name", domain),
-		method: http.MethodGet,
-		url:    c.identity.ServiceURL("domains") + "?" + url.Values{"name": {domain}}.Encode(),
-		into:   &answer,
-		policy: policyListDomains,
-	}
-	if err := c.send(ctx, c.identity, r); err != nil {
+	if err := c.listByName(ctx, "domain", domain, policyListDomains, &answer); err != nil {
 		return nil, err
 	}
 	var kept []project

@@ -11,8 +11,8 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// optional tells a key that is missing from one that is null: Nova leaves out what
-// a policy hides, and says null for what is not.
+// optional distinguishes a missing key from null: Nova omits a key that a policy
+// hides, and writes null for a value that does not exist.
 type optional[T any] struct {
 	value   T
 	present bool
@@ -26,9 +26,9 @@ func (o *optional[T]) UnmarshalJSON(text []byte) error {
 	return json.Unmarshal(text, &o.value)
 }
 
-// record is what os-rescue reads of Nova's record of an instance
+// record has the keys of Nova's record of an instance that os-rescue reads
 // (nova/api/openstack/compute/views/servers.py). gophercloud's servers.Server can't
-// tell a missing host from an empty one, and has no reason of a lock.
+// tell a missing host from an empty one, and lacks a lock's reason.
 type record struct {
 	ID           string            `json:"id"`
 	Name         optional[string]  `json:"name"`
@@ -48,9 +48,8 @@ type message struct {
 	Message string `json:"message"`
 }
 
-// parseServer reads one record. One of a cell that is down has Unknown set; one
-// without what every complete record has is recover.ErrForbidden when a policy
-// explains it.
+// parseServer reads one record. The server has Unknown set if its cell is down. A
+// record that lacks a key is recover.ErrForbidden when a policy can hide that key.
 func parseServer(text json.RawMessage) (recover.Server, error) {
 	var r record
 	if len(text) == 0 {
@@ -76,8 +75,8 @@ func parseServer(text json.RawMessage) (recover.Server, error) {
 		LockedReason: r.LockedReason.value,
 		Fault:        r.Fault.value.Message,
 	}
-	// _show_from_down_cell. A complete record may have the status UNKNOWN too, for a
-	// vm_state that Nova has no status for.
+	// Nova's _show_from_down_cell. A complete record may have the status UNKNOWN too,
+	// for a vm_state without a status.
 	if r.Status == "UNKNOWN" && !r.Name.present && !r.VMState.present {
 		return recover.Server{UUID: r.ID, ProjectID: r.ProjectID, Status: r.Status, Unknown: true}, nil
 	}
@@ -93,6 +92,6 @@ func parseServer(text json.RawMessage) (recover.Server, error) {
 }
 
 func hidden(uuid, what, policy string) error {
-	return fmt.Errorf("%w: Nova's record of instance %s leaves out %s: the policy %s hides it; by default %s has it",
+	return fmt.Errorf("%w: Nova's record of instance %s does not show %s: the policy %s hides it; by default %s has it",
 		recover.ErrForbidden, uuid, what, policy, roleOf(policy))
 }

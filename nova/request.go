@@ -10,21 +10,21 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// request is one thing asked of Nova or Keystone.
+// request is a request to Nova or Keystone.
 type request struct {
-	doing    string // what the errors say was being done: "locking instance U"
+	doing    string // begins its errors: "locking instance U"
 	method   string
 	url      string
 	body     any
 	into     any    // where the JSON answer goes; nil for none
 	ok       []int  // the expected statuses; gophercloud's defaults when nil
-	policy   string // what a 403 is about, when the answer doesn't say
-	instance bool   // a 404 says that there is no such instance
-	once     bool   // not to be carried out twice
+	policy   string // the policy that a 403 is about, if the answer doesn't name one
+	instance bool   // a 404 means that there is no such instance
+	once     bool   // it must not be carried out twice
 }
 
-// send asks, tries again what is likely to pass, and returns the errors of
-// recover.Cloud.
+// send sends a request, repeats it after transient failures, and returns the errors
+// of recover.Cloud.
 func (c *Client) send(ctx context.Context, service *gophercloud.ServiceClient, r request) error {
 	err := c.retry(ctx, r, func() error {
 		//nolint:bodyclose // gophercloud closes it unless KeepResponseBody is set
@@ -39,10 +39,10 @@ func (c *Client) send(ctx context.Context, service *gophercloud.ServiceClient, r
 	return nil
 }
 
-// retry runs the attempt until it succeeds, the failure is one that does not pass,
-// RetryFor is over or the context ends. A request that must not be carried out
-// twice is sent again only after a failure that proves that it was not accepted.
-// The error is a *failure.
+// retry runs the attempt until it succeeds, the failure is not transient, RetryFor is
+// over or the context ends. A request that must not be carried out twice is sent
+// again only after a failure that proves that it was not accepted. The error is a
+// *failure.
 func (c *Client) retry(ctx context.Context, r request, attempt func() error) error {
 	var last error
 	tries := 0

@@ -13,11 +13,12 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// Server returns one instance, as it is now; with Unknown set when its cell does
-// not answer (2.69+).
+// Server returns one instance as it is now; with Unknown set when its cell does not
+// answer (2.69+).
 //
-// recover.ErrNoInstance only when Nova itself says so to an admin. recover.ErrForbidden
-// when Nova leaves out the host (os_compute_api:os-extended-server-attributes).
+// Errors: recover.ErrNoInstance only when Nova itself says so to an admin;
+// recover.ErrForbidden when Nova omits the host
+// (os_compute_api:os-extended-server-attributes).
 func (c *Client) Server(ctx context.Context, uuid string) (recover.Server, error) {
 	var answer struct {
 		Server json.RawMessage `json:"server"`
@@ -37,19 +38,23 @@ func (c *Client) Server(ctx context.Context, uuid string) (recover.Server, error
 	return server, nil
 }
 
-// instance starts a request about one instance, at a path below it.
+// instance begins a request about one instance, with a path below the instance's.
 func (c *Client) instance(doing, uuid string, path ...string) request {
 	parts := append([]string{"servers", url.PathEscape(uuid)}, path...)
-	return request{doing: fmt.Sprintf("%s instance %s", doing, uuid), url: c.compute.ServiceURL(parts...), instance: true}
+	return request{
+		doing:    fmt.Sprintf("%s instance %s", doing, uuid),
+		url:      c.compute.ServiceURL(parts...),
+		instance: true,
+	}
 }
 
-// Servers returns the instances of all projects that the filter lets through, all
-// pages, deleted ones left out. Those of cells that are down come last, with
-// Unknown set (2.69+, and see the package's comment): a host filter lets all of
-// them through, because nobody knows their host.
+// Servers returns the instances of all projects that match the filter, from all
+// pages, without deleted ones. Instances of cells that are down come last, with
+// Unknown set (2.69+, and see the package comment). All of these match a host filter,
+// because their host is not known.
 //
 // recover.ErrForbidden without os_compute_api:servers:detail:get_all_tenants, or when
-// Nova leaves out the host.
+// Nova omits the host.
 func (c *Client) Servers(ctx context.Context, filter recover.ServerFilter) ([]recover.Server, error) {
 	query := url.Values{}
 	if filter.ProjectID != "" {
@@ -60,7 +65,7 @@ func (c *Client) Servers(ctx context.Context, filter recover.ServerFilter) ([]re
 		hosts = []string{""}
 	}
 	var servers []recover.Server
-	for _, host := range hosts { // Nova filters by one
+	for _, host := range hosts { // Nova's filter takes only one
 		if host != "" {
 			query.Set("host", host)
 		}
@@ -70,9 +75,9 @@ func (c *Client) Servers(ctx context.Context, filter recover.ServerFilter) ([]re
 		}
 		servers = append(servers, list...)
 	}
-	// Nova skips the cells that are down in a list with a filter or a page size. The
-	// second list is read whole for what matches, since a cell may have come back
-	// between the two. It is one for all hosts, and may be long.
+	// In a list with a filter or a page size Nova omits cells that are down, so one
+	// more page is read for all hosts. Known instances in it count too, because a cell
+	// may have come back between the two lists.
 	if c.minor >= minorDownCell && (len(query) > 0 || c.opts.pageSize > 0) {
 		page, err := c.page(ctx, url.Values{"all_tenants": {"1"}})
 		if err != nil {
@@ -97,11 +102,11 @@ func (c *Client) Servers(ctx context.Context, filter recover.ServerFilter) ([]re
 	return append(matching, unknown...), nil
 }
 
-// Deleted is true when Nova lists the instance among the deleted ones: positive
-// evidence, where a 404 may mean that the user may not see it. To a user who is no
-// administrator to Nova it lists none (nova/api/openstack/compute/servers.py,
-// _get_servers and remove_invalid_options), nor those of a cell that is down, nor
-// those that were archived.
+// Deleted is true when Nova lists the instance among the deleted ones. That is
+// positive evidence; a 404 may mean that the user may not see the instance. Nova does
+// not list deleted instances to a user who is not its administrator
+// (nova/api/openstack/compute/servers.py, _get_servers and remove_invalid_options),
+// nor those of a cell that is down, nor archived ones.
 //
 // recover.ErrForbidden without os_compute_api:servers:detail:get_all_tenants.
 func (c *Client) Deleted(ctx context.Context, uuid string) (bool, error) {
@@ -124,8 +129,8 @@ func (c *Client) Admin() bool { return c.admin }
 // errMarkerGone: the instance after which the next page starts was deleted.
 var errMarkerGone = errors.New("the list's marker is gone")
 
-// list reads every page. When the instance that a page ended with is deleted before
-// the next is asked for, it starts again.
+// list reads every page. It starts again when the last instance of a page is deleted
+// before the next page is requested.
 func (c *Client) list(ctx context.Context, query url.Values) ([]recover.Server, error) {
 	const attempts = 3
 	var servers []recover.Server
@@ -163,7 +168,7 @@ func (c *Client) listOnce(ctx context.Context, filter url.Values) ([]recover.Ser
 			return servers, nil
 		}
 		if seen[page.next] {
-			return nil, fmt.Errorf("listing the instances: Nova's pages go round in a circle at %s", page.next)
+			return nil, fmt.Errorf("listing the instances: Nova's pages repeat at %s", page.next)
 		}
 		seen[page.next] = true
 		query.Set("marker", page.next)
@@ -194,9 +199,9 @@ func (c *Client) page(ctx context.Context, query url.Values) (serverPage, error)
 	return page, nil
 }
 
-// parsePage reads an answer of GET /servers/detail. Of the link to the next page
-// only the marker is used: behind a proxy its host or scheme is often wrong, and
-// the token would go there.
+// parsePage reads an answer of GET /servers/detail. It uses only the marker of the
+// link to the next page: behind a proxy the link's host or scheme is often wrong, and
+// the token would be sent there.
 func parsePage(body []byte) (serverPage, error) {
 	var answer struct {
 		Servers []json.RawMessage `json:"servers"`

@@ -101,7 +101,8 @@ func TestARecordHasPlaceStateLockAndFault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Status != "ERROR" || s.VMState != recover.VMError || s.Host != "" || s.Unknown || !strings.HasPrefix(s.Fault, "No valid host was found.") {
+	noHost := strings.HasPrefix(s.Fault, "No valid host was found.")
+	if s.Status != "ERROR" || s.VMState != recover.VMError || s.Host != "" || s.Unknown || !noHost {
 		t.Errorf("the one in ERROR: %+v", s)
 	}
 }
@@ -135,7 +136,7 @@ func TestAMemberIsToldWhichPolicyAndRoleAreMissing(t *testing.T) {
 	// Another project's instance is a 404 to a member, and not a deleted instance.
 	other := cloud.open(t, cloud.Vars["member"], cloud.Vars["project-name"], quick())
 	_, err = other.Server(t.Context(), "00000000-0000-4000-8000-000000000000")
-	mention(t, err, recover.ErrForbidden, "context_is_admin", "another project's")
+	mention(t, err, recover.ErrForbidden, "context_is_admin", "another project")
 }
 
 func TestInstancesOfACellThatIsDownAreUnknownAndNotGone(t *testing.T) {
@@ -158,7 +159,8 @@ func TestInstancesOfACellThatIsDownAreUnknownAndNotGone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(list) < 4 || list[len(list)-1] != want || slices.ContainsFunc(list[:len(list)-1], func(s recover.Server) bool { return s.Unknown }) {
+		isUnknown := func(s recover.Server) bool { return s.Unknown }
+		if len(list) < 4 || list[len(list)-1] != want || slices.ContainsFunc(list[:len(list)-1], isUnknown) {
 			t.Errorf("the list of %s: %+v, want the unknown one at its end", name, list)
 		}
 	}
@@ -201,7 +203,8 @@ func TestInstancesOfSeveralHostsAreListedWithOneLookAtTheCellsThatAreDown(t *tes
 		case "b":
 			fmt.Fprintf(w, `{"servers": [%s]}`, record(3, "b"))
 		default:
-			fmt.Fprintf(w, `{"servers": [%s, %s, {"id": "99999999-1111-4111-8111-111111111111", "tenant_id": "p", "status": "UNKNOWN"}]}`, record(1, "a"), record(4, "c"))
+			const unknown = `{"id": "99999999-1111-4111-8111-111111111111", "tenant_id": "p", "status": "UNKNOWN"}`
+			fmt.Fprintf(w, `{"servers": [%s, %s, %s]}`, record(1, "a"), record(4, "c"), unknown)
 		}
 	}), nil)
 	c.compute.Endpoint = cloud.URL + "/v2.1/"

@@ -10,11 +10,12 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// ComputeService says how the nova-compute of a host is: Up is Nova's own view of
-// its heartbeats, and false for one that an admin forced down.
+// ComputeService returns the state of a host's nova-compute. Up is Nova's own view of
+// its heartbeats, and false for one that an admin forced down. Known is false when
+// Nova has no nova-compute of that host.
 //
-// recover.ErrCloudUnavailable also when Nova answers but can't tell, because the
-// service's cell is down (2.69+).
+// recover.ErrCloudUnavailable also when Nova answers but can't tell the state, because
+// the service's cell is down (2.69+).
 func (c *Client) ComputeService(ctx context.Context, host string) (recover.ComputeService, error) {
 	var answer struct {
 		Services []computeService `json:"services"`
@@ -37,13 +38,14 @@ func (c *Client) ComputeService(ctx context.Context, host string) (recover.Compu
 		}
 		// nova/api/openstack/compute/services.py, _get_service_detail.
 		if s.Status == "UNKNOWN" {
-			return recover.ComputeService{}, fmt.Errorf("%s: %w: its cell's database does not answer Nova", r.doing, recover.ErrCloudUnavailable)
+			return recover.ComputeService{}, fmt.Errorf("%s: %w: its cell's database does not answer Nova",
+				r.doing, recover.ErrCloudUnavailable)
 		}
 		service, err := s.read()
 		if err != nil {
 			return recover.ComputeService{}, fmt.Errorf("%s: %w", r.doing, err)
 		}
-		// One host name in two cells: the one that lives.
+		// If two cells have the host name, take the service that is up.
 		if !found.Known || service.Up && !found.Up {
 			found = service
 		}
@@ -58,7 +60,7 @@ type computeService struct {
 	Status         string           `json:"status"` // enabled, disabled, UNKNOWN
 	State          string           `json:"state"`  // up, down
 	DisabledReason optional[string] `json:"disabled_reason"`
-	UpdatedAt      optional[string] `json:"updated_at"` // UTC, without saying so; null before the first heartbeat
+	UpdatedAt      optional[string] `json:"updated_at"` // UTC, without a zone; null before the first heartbeat
 }
 
 func (s computeService) read() (recover.ComputeService, error) {

@@ -31,8 +31,8 @@ func newTransport(config *tls.Config, calls *atomic.Int64) *transport {
 	}}
 }
 
-// RoundTrip sends the request and leaves one debug line in the log of its context:
-// never a header or a body, which hold tokens and passwords.
+// RoundTrip sends the request and writes one debug line to the log of its context,
+// without headers and body, because these hold tokens and passwords.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	t.calls.Add(1)
 	start := time.Now()
@@ -49,7 +49,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// requestID is what OpenStack's own logs name a request by.
+// requestID is the request's ID in OpenStack's own logs.
 func requestID(h http.Header) string {
 	if id := h.Get("X-Openstack-Request-Id"); id != "" {
 		return id
@@ -59,7 +59,7 @@ func requestID(h http.Header) string {
 
 var errRedirected = errors.New("redirected to another server; the token stays here")
 
-// sameServer follows a redirect only to where the token came from: net/http strips
+// sameServer follows a redirect only to the same server: net/http strips
 // Authorization from a redirect to another host, but not X-Auth-Token.
 func sameServer(req *http.Request, via []*http.Request) error {
 	if req.URL.Host != via[0].URL.Host || req.URL.Scheme != via[0].URL.Scheme || len(via) >= 5 {
