@@ -78,8 +78,8 @@ func copyFigure(s shape, aim goal) figure {
 	return f
 }
 
-// copyPeer is a tool that copies the source, made to prove what it has on disk as
-// os-rescue does.
+// copyPeer is a tool that copies the source. Its copy is then read back from the disk
+// and compared, as os-rescue does.
 func copyPeer(name, tool string, args ...string) contender {
 	return contender{name + ", proven", func(ctx context.Context, b *bench) error {
 		if err := command(ctx, tool, append(args, b.sourcePath(), b.copyPath())...); err != nil {
@@ -128,8 +128,8 @@ func oursCopy(ctx context.Context, b *bench) error {
 	return err
 }
 
-// forget removes the last copy and drops the source's pages, as QEMU with
-// cache=none leaves none.
+// forget removes the last copy and drops the source's pages, because QEMU with
+// cache=none leaves none in the page cache.
 func forget(_ context.Context, b *bench) error {
 	if err := os.Remove(b.copyPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -223,11 +223,12 @@ func makeSparse(_ context.Context, path string, size int64) error {
 	return f.Truncate(size)
 }
 
-// makeFragmented is an image whose guest has written clusters here and there, an
-// eighth of them.
+// makeFragmented makes an image whose guest has written an eighth of its clusters, at
+// random places.
 func makeFragmented(ctx context.Context, path string, size int64) error {
 	const cluster = 64 << 10
-	if err := command(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", path, strconv.FormatInt(size, 10)); err != nil {
+	create := []string{"create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", path, strconv.FormatInt(size, 10)}
+	if err := command(ctx, "qemu-img", create...); err != nil {
 		return err
 	}
 	random := mathrand.New(mathrand.NewPCG(1, 2))
@@ -243,7 +244,7 @@ func makeFragmented(ctx context.Context, path string, size int64) error {
 	return nil
 }
 
-// peakMemory is the most MiB that this process had in memory since its peak began.
+// peakMemory is this process's peak of memory in MiB since its last reset.
 func peakMemory() float64 {
 	data, _ := os.ReadFile("/proc/self/status")
 	_, rest, _ := strings.Cut(string(data), "VmHWM:")

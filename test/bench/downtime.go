@@ -15,7 +15,7 @@ import (
 	"github.com/os-rescue/os-rescue/test/lab"
 )
 
-// downtime is how long a guest stands still, from its suspend until it runs.
+// downtime measures the time in which a guest does not run, from its suspend on.
 type downtime struct {
 	scene *scene
 	lab   *lab.Lab
@@ -121,7 +121,7 @@ func (d *downtime) rescue(mode string) func(context.Context, *bench) error {
 	}
 }
 
-// manual is what an operator types. It proves nothing.
+// manual is the way of an operator with virsh and cp. It proves nothing.
 func (d *downtime) manual(ctx context.Context, b *bench) error {
 	var held map[string]lab.OpenFile
 	if err := d.scene.try(func() { held = d.guest.OpenFiles(d.scene) }); err != nil {
@@ -176,7 +176,7 @@ func sizesIn(list string) ([]int64, error) {
 	for part := range bytes.SplitSeq([]byte(list), []byte(",")) {
 		n, err := strconv.ParseInt(string(part), 10, 64)
 		if err != nil || n < 1 {
-			return nil, fmt.Errorf("%q is no list of sizes in MiB, like 1024,4096", list)
+			return nil, fmt.Errorf("%q is not a list of sizes in MiB, like 1024,4096", list)
 		}
 		sizes = append(sizes, n<<20)
 	}

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// figure is one thing that is measured: os-rescue's way beside those of others.
+// figure is one measurement: os-rescue's way beside those of its peers.
 type figure struct {
 	Name string
 	Goal goal
-	// setup makes what all contenders need; what it returns undoes it. May be nil.
+	// setup prepares the figure for all contenders; cleanup undoes that. May be nil.
 	setup func(ctx context.Context, b *bench) (cleanup func(), err error)
 	// before runs unmeasured before every turn of every contender. May be nil.
 	before func(ctx context.Context, b *bench) error
@@ -22,13 +22,13 @@ type figure struct {
 	ours  contender
 	peers []contender
 
-	// apart measures all contenders, os-rescue's first, where this process is not:
+	// apart, if not nil, measures all contenders, os-rescue first, in another process,
 	// in place of all the above.
 	apart func(ctx context.Context, b *bench) ([]measured, error)
 }
 
-// contender does the figure's work in one way. The turn's time is that of do,
-// unless it says another with bench.Took.
+// contender does the figure's work in one way. The turn's time is that of do, unless do
+// reports another with bench.Took.
 type contender struct {
 	Name string
 	do   func(ctx context.Context, b *bench) error
@@ -47,13 +47,13 @@ type bench struct {
 	values map[string]float64
 }
 
-// Took says how long this turn's work took, where that is not the time of do.
+// Took reports the time of this turn's work, if that is not the time of do.
 func (b *bench) Took(d time.Duration) { b.took = d }
 
 // Value notes another number of this turn, like a peak of memory.
 func (b *bench) Value(name string, number float64) { b.values[name] = number }
 
-// measured is how one contender did.
+// measured is the result of one contender.
 type measured struct {
 	Name    string    `json:"name"`
 	Seconds []float64 `json:"seconds"` // of each turn
@@ -63,7 +63,7 @@ type measured struct {
 	Values map[string][]float64 `json:"values,omitempty"`
 }
 
-// result is a figure as it was measured.
+// result is the result of a figure.
 type result struct {
 	Name string `json:"name"`
 	Goal string `json:"goal,omitempty"`

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// turns returns a contender that says how long it took, turn by turn, and what
-// its memory was.
+// turns returns a contender that reports these seconds, turn by turn, and a peak of
+// memory.
 func turns(name string, seconds ...float64) contender {
 	n := 0
 	return contender{name, func(_ context.Context, b *bench) error {
@@ -36,9 +36,14 @@ func TestAFigureHasMediansAndRatiosToOsRescue(t *testing.T) {
 	if before != 9 {
 		t.Errorf("before ran %d times, not before each of 9 turns", before)
 	}
-	for n, want := range []measured{{Name: "os-rescue", Median: 2, Ratio: 1}, {Name: "cp", Median: 4, Ratio: 2}, {Name: "rsync", Median: 1, Ratio: 0.5}} {
+	for n, want := range []measured{
+		{Name: "os-rescue", Median: 2, Ratio: 1},
+		{Name: "cp", Median: 4, Ratio: 2},
+		{Name: "rsync", Median: 1, Ratio: 0.5},
+	} {
 		got := r.Contenders[n]
-		if got.Name != want.Name || got.Median != want.Median || got.Ratio != want.Ratio || len(got.Seconds) != 3 || len(got.Values["peak MiB"]) != 3 {
+		if got.Name != want.Name || got.Median != want.Median || got.Ratio != want.Ratio ||
+			len(got.Seconds) != 3 || len(got.Values["peak MiB"]) != 3 {
 			t.Errorf("contender %d is %+v, not %+v with three turns", n, got, want)
 		}
 	}

@@ -19,11 +19,11 @@ import (
 	"github.com/os-rescue/os-rescue/test/openstack"
 )
 
-// fleetCommand has the program measure the fleet, in a bed's own namespaces.
+// fleetCommand makes the program measure the fleet, in a bed's own namespaces.
 const fleetCommand = "fleet"
 
-// The hosts of the fleet, and one more with as many instances as a shell loop
-// gets through in a time that one can wait for.
+// The hosts of the fleet, and one more with only as many instances as a shell loop can
+// rescue in reasonable time.
 const (
 	fleetHosts     = 5
 	fleetInstances = 100 // on each
@@ -35,9 +35,9 @@ const (
 	fleetUserAgent = "os-rescue/bench"
 )
 
-// fleetFigures measures what Nova has to do in a rescue: instances are listed,
-// locked, hard rebooted, waited for and unlocked, on an OpenStack whose compute
-// services have Nova's fake driver.
+// fleetFigures measures Nova's part of a rescue: instances are listed, locked, hard
+// rebooted, awaited and unlocked, on an OpenStack whose compute services have Nova's
+// fake driver.
 func fleetFigures(o options) []figure {
 	return []figure{{
 		Name:  fmt.Sprintf("fleet: a rescue through Nova, per instance, %d on %d hosts", newFleet(o.quick).all(), newFleet(o.quick).hosts),
@@ -46,10 +46,10 @@ func fleetFigures(o options) []figure {
 	}}
 }
 
-// measureApart has the figure measured in namespaces in which an OpenStack is
-// alone with itself.
+// measureApart measures the figure in namespaces of its own, in which the OpenStack is
+// alone.
 func measureApart(ctx context.Context, b *bench) ([]measured, error) {
-	// A copy of this program: where it was started from may be hidden by the lab.
+	// A copy of this program, because the lab may hide the original's path.
 	self := filepath.Join(b.dir, "bench")
 	if err := command(ctx, "cp", fmt.Sprintf("/proc/%d/exe", os.Getpid()), self); err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func measureApart(ctx context.Context, b *bench) ([]measured, error) {
 	return all, json.Unmarshal(data, &all)
 }
 
-// runFleet is the program in those namespaces.
+// runFleet is the main function in those namespaces.
 func runFleet(ctx context.Context, out string, quick bool) (err error) {
 	dir, err := os.MkdirTemp("", "os-rescue-bench-*")
 	if err != nil {
@@ -124,10 +124,10 @@ func newFleet(quick bool) *fleet {
 	return &fleet{hosts: fleetHosts, each: fleetInstances, loop: loopInstances}
 }
 
-// all is the number of the instances but for the last host's.
+// all is the number of instances, without the last host's.
 func (f *fleet) all() int { return f.hosts * f.each }
 
-// hostNames are all but the last's.
+// hostNames are the names of all hosts but the last.
 func (f *fleet) hostNames() []string {
 	var names []string
 	for n := range f.hosts {
@@ -136,10 +136,10 @@ func (f *fleet) hostNames() []string {
 	return names
 }
 
-// last is the host that has only few.
+// last is the host with only few instances.
 func (f *fleet) last() string { return openstack.FakeHost(f.hosts + 1) }
 
-// up brings the OpenStack up and makes the instances. It ends with its namespaces.
+// up starts the OpenStack, which ends with its namespaces, and makes the instances.
 func (f *fleet) up(ctx context.Context) (err error) {
 	if f.bed, err = openstack.Up(ctx, openstack.Options{Progress: os.Stderr, FakeComputes: f.hosts + 1}); err != nil {
 		return err
@@ -171,8 +171,8 @@ func (f *fleet) up(ctx context.Context) (err error) {
 	return g.Wait()
 }
 
-// contenders are os-rescue with all instances, the shell loop with a few,
-// os-rescue with those few, and the command that only reboots with all again.
+// contenders are os-rescue with all instances, the shell loop with a few, os-rescue
+// with those few, and `os-rescue reboot`, which only reboots, with all again.
 func (f *fleet) contenders() []contender {
 	return []contender{
 		{fmt.Sprintf("os-rescue, %d instances", f.all()), func(ctx context.Context, b *bench) error {
@@ -186,7 +186,7 @@ func (f *fleet) contenders() []contender {
 	}
 }
 
-// rescue is a run on each host, one after the other, as on each of them.
+// rescue makes a run for each host, one after the other.
 func (f *fleet) rescue(ctx context.Context, b *bench, hosts []string, each int) error {
 	var took time.Duration
 	var most float64
@@ -206,8 +206,8 @@ func (f *fleet) rescue(ctx context.Context, b *bench, hosts []string, each int) 
 	return nil
 }
 
-// rescueHost is a run on one host. Its files are held by a stand-in for libvirt,
-// which has no part in what is measured here.
+// rescueHost makes a run for one host. A stand-in for libvirt holds its files; it has
+// no part in the measurement.
 func (f *fleet) rescueHost(ctx context.Context, host string, count int) (took time.Duration, peak float64, calls int, err error) {
 	dir, err := os.MkdirTemp(f.dir, host+"-")
 	if err != nil {
@@ -243,7 +243,7 @@ func (f *fleet) rescueHost(ctx context.Context, host string, count int) (took ti
 	return took, peak, after - before, err
 }
 
-// accident has the stand-in run what Nova has on a host, and deletes its files.
+// accident starts a host's instances in Nova on the stand-in, and deletes their files.
 func (f *fleet) accident(ctx context.Context, h *standIn, host string) error {
 	client, err := nova.Open(ctx, nova.Options{UserAgent: fleetUserAgent})
 	if err != nil {
@@ -267,7 +267,7 @@ type starting struct {
 	h *standIn
 }
 
-// HardReboot is Nova's, and the stand-in's.
+// HardReboot reboots in Nova, and then starts the stand-in's domain.
 func (s starting) HardReboot(ctx context.Context, uuid string) error {
 	if err := s.Client.HardReboot(ctx, uuid); err != nil {
 		return err
@@ -301,7 +301,7 @@ done`
 	return err
 }
 
-// calls is how many requests Nova's API has answered so far, by its own log.
+// calls is the number of requests that Nova's API has answered so far, by its own log.
 func (f *fleet) calls() (int, error) {
 	log, err := os.ReadFile(f.bed.Log(openstack.NovaAPI))
 	if err != nil {

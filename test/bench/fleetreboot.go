@@ -15,8 +15,8 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// reboot is `os-rescue reboot` of all hosts' instances from one place, by the scans
-// of those hosts: no lock, and nothing of a hypervisor's.
+// reboot runs `os-rescue reboot` for all hosts' instances from one place, with the scan
+// reports of those hosts. It locks nothing and uses no hypervisor.
 func (f *fleet) reboot(ctx context.Context, b *bench) error {
 	dir, err := os.MkdirTemp(f.dir, "reboot-")
 	if err != nil {
@@ -51,14 +51,15 @@ func (f *fleet) reboot(ctx context.Context, b *bench) error {
 	b.Took(took / time.Duration(f.all()))
 	b.Value(perEach, took.Seconds())
 	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		b.Value(peakName, float64(usage.Maxrss)/1024) // KiB, getrusage(2); not below this process's, which it is forked from
+		// KiB, getrusage(2). It is at least that of this process, which forked it.
+		b.Value(peakName, float64(usage.Maxrss)/1024)
 	}
 	after, err := f.calls()
 	b.Value(callsPerEach, float64(after-before)/float64(f.all()))
 	return err
 }
 
-// scans writes what scans of the hosts would have found: all is in its place.
+// scans writes the scan reports of the hosts, in which every file is in its place.
 func (f *fleet) scans(ctx context.Context, path string) error {
 	client, err := nova.Open(ctx, nova.Options{UserAgent: fleetUserAgent})
 	if err != nil {
@@ -73,8 +74,14 @@ func (f *fleet) scans(ctx context.Context, path string) error {
 		scan := recover.Report{Host: host, Taken: time.Now().UTC(), Instances: []recover.Instance{}}
 		for _, s := range servers {
 			if s.Host == host {
-				scan.Instances = append(scan.Instances, recover.Instance{UUID: s.UUID, Domain: s.Domain, ProjectID: s.ProjectID,
-					State: recover.StateRunning, Verdict: recover.VerdictIntact, Files: []recover.File{}})
+				scan.Instances = append(scan.Instances, recover.Instance{
+					UUID:      s.UUID,
+					Domain:    s.Domain,
+					ProjectID: s.ProjectID,
+					State:     recover.StateRunning,
+					Verdict:   recover.VerdictIntact,
+					Files:     []recover.File{},
+				})
 			}
 		}
 		if err := json.NewEncoder(&text).Encode(scan); err != nil {

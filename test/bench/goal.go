@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// goal is what os-rescue is to reach in a figure. The zero value is none.
+// goal is os-rescue's goal in a figure. The zero value is none.
 type goal struct {
 	Text string
 	met  func(result) bool
@@ -34,7 +34,7 @@ func neverSlower() goal {
 	}
 }
 
-// within asks for at most so much time, whatever the peers take.
+// within asks for at most this time, regardless of the peers.
 func within(limit time.Duration) goal {
 	return goal{
 		Text: "≤ " + limit.String(),

@@ -28,8 +28,8 @@ const (
 	quickGuardRest   = 5 * time.Second
 )
 
-// guardFigures measures how soon a guard notices a deletion, beside lsof in a
-// loop, and what it takes of the host while nothing happens.
+// guardFigures measures how soon a guard notices a deletion, beside lsof in a loop, and
+// its use of CPU and memory while nothing happens.
 func guardFigures(o options) []figure {
 	guests, crowd, rest := guardGuests, guardCrowd, guardRest
 	if o.quick {
@@ -55,7 +55,7 @@ func guardFigures(o options) []figure {
 			return w.notice(ctx, b, func(ctx context.Context, path string) (bool, error) {
 				out, err := exec.CommandContext(ctx, "lsof", "+L1", "-n", "-P").Output()
 				var exit *exec.ExitError
-				if errors.As(err, &exit) { // as it ends when there is a process that it can't look at
+				if errors.As(err, &exit) { // lsof ends so when there is a process that it can't read
 					err = nil
 				}
 				return bytes.Contains(out, []byte(path)), err
@@ -107,7 +107,7 @@ func (w *watched) make(ctx context.Context, dir string, guests, crowd int, rest 
 	return err
 }
 
-// await waits until the guard says so.
+// await waits for a status of the guard.
 func (w *watched) await(ctx context.Context, ok func(recover.GuardStatus) bool) error {
 	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		s, err := w.engine.Guard(ctx)
@@ -124,7 +124,7 @@ func (w *watched) await(ctx context.Context, ok func(recover.GuardStatus) bool) 
 	}
 }
 
-// leaveAlone measures what the guard takes while nothing happens.
+// leaveAlone measures the guard's CPU time and memory while nothing happens.
 func (w *watched) leaveAlone(ctx context.Context, pid int, rest time.Duration) error {
 	before, err := cpuTime(pid)
 	if err != nil {
@@ -154,7 +154,7 @@ func (w *watched) leaveAlone(ctx context.Context, pid int, rest time.Duration) e
 	return errors.New("no VmHWM in its status")
 }
 
-// cpuTime is what a process has used of the processors (proc_pid_stat(5)).
+// cpuTime is the CPU time that a process has used (proc_pid_stat(5)).
 func cpuTime(pid int) (time.Duration, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -196,7 +196,7 @@ func (w *watched) notice(ctx context.Context, b *bench, seen func(ctx context.Co
 	}
 }
 
-// held is how many files there are without the one that is deleted in a turn.
+// held is the number of files without the one that is deleted in a turn.
 func (w *watched) held() int {
 	entries, _ := filepath.Glob(lab.InstancesDir + "/*/*")
 	entries = slices.DeleteFunc(entries, func(path string) bool {

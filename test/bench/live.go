@@ -28,7 +28,8 @@ type pause struct {
 	Ratio float64 `json:"ratio"`
 }
 
-// guestRoom is what a live rescue needs beside its disk and the mirror.
+// guestRoom is the space in bytes that a live rescue needs beside its disk and the
+// mirror.
 const guestRoom = 4 << 30
 
 // measurePauses rescues two guests live in turns, one with little data and one
@@ -85,7 +86,8 @@ func random(path string, size int64) error {
 // rescueLive rescues one guest and returns how long it was suspended.
 func (s *scene) rescueLive(uuid, proof string) (seconds float64, err error) {
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(s.ctx, s.binary, "--instance", uuid, "--offline", "--mode", "live", "--verify", proof, "--yes", "--output", "json")
+	cmd := exec.CommandContext(s.ctx, s.binary,
+		"--instance", uuid, "--offline", "--mode", "live", "--verify", proof, "--yes", "--output", "json")
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -101,7 +103,7 @@ func (s *scene) rescueLive(uuid, proof string) (seconds float64, err error) {
 		return 0, err
 	}
 	if len(report.Instances) != 1 || report.Instances[0].Verified != proof {
-		return 0, fmt.Errorf("a live rescue that was to be proven by %s: %s", proof, out)
+		return 0, fmt.Errorf("a live rescue was not proven by %s: %s", proof, out)
 	}
 	return report.Instances[0].PauseSeconds, nil
 }

@@ -1,11 +1,3 @@
-// Command bench measures os-rescue beside the ordinary tools that do the same
-// work, in the same run on the same machine, and prints a table.
-//
-//	bench [-only REGEXP] [-quick] [-runs N] [-json FILE] [-dir DIR] [-size MIB] [-live-small MIB] [-live-large MIB] [-live-runs N]
-//
-// It needs root and works in the lab's private namespaces, from the root of the
-// source tree. Each figure has os-rescue and its peers take turns. A goal that is
-// missed is said in the table; it is no failure.
 package main
 
 import (
@@ -37,7 +29,7 @@ func figures(o options) []figure {
 	)
 }
 
-// options are what the command line says; sizes in bytes.
+// options are those of the command line; sizes in bytes.
 type options struct {
 	only         *regexp.Regexp
 	quick        bool
@@ -72,7 +64,14 @@ func main() {
 	if o.quick {
 		given := map[string]bool{}
 		flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
-		for name, value := range map[string]string{"size": "64", "runs": "2", "live-small": "16", "live-large": "256", "live-runs": "1", "downtime": "64"} {
+		for name, value := range map[string]string{
+			"size":       "64",
+			"runs":       "2",
+			"live-small": "16",
+			"live-large": "256",
+			"live-runs":  "1",
+			"downtime":   "64",
+		} {
 			if !given[name] {
 				_ = flag.Set(name, value)
 			}
@@ -98,7 +97,7 @@ func end(err error) {
 	os.Exit(0)
 }
 
-// document is what is written as JSON.
+// document is the JSON file.
 type document struct {
 	CPUs    int      `json:"cpus"`
 	Quick   bool     `json:"quick,omitempty"`
@@ -107,8 +106,7 @@ type document struct {
 	Pauses  []pause  `json:"live_pauses,omitempty"`
 }
 
-// run measures every figure that is meant. One that fails does not keep the
-// others from being measured.
+// run measures every selected figure. If one fails, the others are still measured.
 func run(ctx context.Context, o options) error {
 	if os.Geteuid() != 0 {
 		return errors.New("this mounts file systems and runs libvirtd: run it as root")
@@ -126,7 +124,7 @@ func run(ctx context.Context, o options) error {
 			continue
 		}
 		if o.quick {
-			f.Goal = goal{} // small sizes say nothing of it
+			f.Goal = goal{} // small sizes say nothing about it
 		}
 		fmt.Fprintln(os.Stderr, "measuring:", f.Name)
 		r, err := f.measure(ctx, &bench{dir: dir, bytes: o.bytes, quick: o.quick}, o.runs)
@@ -149,7 +147,7 @@ func run(ctx context.Context, o options) error {
 	return errors.Join(append(failures, ctx.Err(), write(o.json, doc))...)
 }
 
-// pausesName is what -only must match for the suspends of live rescues.
+// pausesName selects the suspends of live rescues in -only.
 const pausesName = "live rescue: the guest's suspend"
 
 // write writes the numbers.

@@ -101,8 +101,8 @@ func standInEngine(h *standIn, binary, state string) *recover.Engine {
 	return &recover.Engine{Settings: settings, Hypervisor: h, Progress: recover.NoProgress{}}
 }
 
-// rescueAll is one run from its scan to its end, and the most memory that this
-// process, which has the stand-in too, had in it.
+// rescueAll makes one run, from its scan to its end, and returns its time and the peak
+// of memory in MiB of this process, which includes the stand-in.
 func rescueAll(ctx context.Context, e *recover.Engine, o recover.Options, count int) (took time.Duration, peak float64, err error) {
 	debug.FreeOSMemory()
 	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil { // the peak begins anew, proc(5)

@@ -10,8 +10,8 @@ import (
 	"github.com/os-rescue/os-rescue/test/lab"
 )
 
-// A host as a scan finds it: guests whose files were deleted, among processes
-// that have other files open.
+// The scanned host: guests whose files were deleted, among processes that have other
+// files open.
 const (
 	scanGuests      = 8
 	crowdProcesses  = 2000
@@ -20,8 +20,8 @@ const (
 	quickScanGuests = 2
 )
 
-// scanFigures measures a whole `os-rescue scan`, its start and libvirt's answers
-// included, beside what finds deleted files and no more.
+// scanFigures measures a whole `os-rescue scan`, including its start and libvirt's
+// answers, beside tools that only find deleted files.
 func scanFigures(o options) []figure {
 	guests, processes := scanGuests, crowdProcesses
 	if o.quick {
@@ -55,8 +55,8 @@ type host struct {
 	disks []string // the deleted ones
 }
 
-// make brings the host up. The guests do not run: on a small machine they would
-// take the processors from what is measured. On an error nothing is left.
+// make starts the host. The guests do not run, because on a small machine they would
+// compete with the measurement for CPU time. After an error nothing is left.
 func (h *host) make(ctx context.Context, dir string, guests, processes int) error {
 	h.scene, h.disks = scene{ctx: ctx}, nil
 	err := h.try(func() {

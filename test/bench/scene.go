@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// scene is what a figure in the lab works with; the lab takes it for a test.
+// scene is the lab of a figure. To the lab it is a test.
 type scene struct {
 	binary string // os-rescue
 	ends   []func()
@@ -15,10 +15,10 @@ type scene struct {
 	failed bool
 }
 
-// errScene is what ends the making of a scene when the lab gives up.
+// errScene ends the setup of a scene when the lab fails.
 var errScene = errors.New("the lab failed")
 
-// try runs what may end in Fatalf.
+// try runs a function that may end in Fatalf.
 func (s *scene) try(do func()) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -33,7 +33,7 @@ func (s *scene) try(do func()) (err error) {
 	return nil
 }
 
-// Close undoes what the scene is made of, the last first.
+// Close calls the functions noted by Cleanup, the last first.
 func (s *scene) Close() {
 	for n := len(s.ends) - 1; n >= 0; n-- {
 		s.ends[n]()
@@ -47,13 +47,13 @@ func (s *scene) Helper() {}
 // Logf writes to standard error.
 func (s *scene) Logf(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
-// Fatalf ends the making of the scene.
+// Fatalf ends the setup of the scene.
 func (s *scene) Fatalf(format string, args ...any) {
 	s.failed = true
 	panic(fmt.Errorf("%w: "+format, append([]any{errScene}, args...)...))
 }
 
-// Cleanup notes what Close does.
+// Cleanup notes a function for Close.
 func (s *scene) Cleanup(f func()) { s.ends = append(s.ends, f) }
 
 // Failed is true after Fatalf.

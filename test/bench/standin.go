@@ -14,17 +14,17 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// standIn stands in for libvirt where hundreds of instances are wanted: a QEMU of
-// its is a shell that holds an instance's files open, and no guest runs. What is
-// measured on it is os-rescue's own work, and never a hypervisor's.
+// standIn replaces libvirt for hundreds of instances: its QEMUs are shells that hold an
+// instance's files open, and no guest runs. Figures on it measure os-rescue's own work,
+// never a hypervisor's.
 type standIn struct {
-	recover.Mirrors      // mode live is not for it
-	recover.DomainEvents // nor a guard
+	recover.Mirrors      // not implemented: mode live is not used
+	recover.DomainEvents // not implemented: no guard is used
 
 	instances string // the directory
 	base      string
-	input     *os.File // every shell's; they end when it is closed
-	last      *os.File // what it waits for
+	input     *os.File // the shells' standard input, a pipe
+	last      *os.File // the pipe's other end; the shells end when it is closed
 
 	mu      sync.Mutex
 	domains map[string]*standInDomain
@@ -37,7 +37,11 @@ type standInDomain struct {
 
 // newStandIn makes the directory and the backing file that its instances share.
 func newStandIn(ctx context.Context, instances string) (*standIn, error) {
-	s := &standIn{instances: instances, base: filepath.Join(instances, "_base", "0f4ac6ba1f4a8ed0a2f0b8d0a0b1c2d3e4f50617"), domains: map[string]*standInDomain{}}
+	s := &standIn{
+		instances: instances,
+		base:      filepath.Join(instances, "_base", "0f4ac6ba1f4a8ed0a2f0b8d0a0b1c2d3e4f50617"),
+		domains:   map[string]*standInDomain{},
+	}
 	if err := os.MkdirAll(filepath.Dir(s.base), 0o755); err != nil {
 		return nil, err
 	}
@@ -108,7 +112,7 @@ func (s *standIn) deleteTree() error {
 	return err
 }
 
-// Version names it.
+// Version names the stand-in.
 func (s *standIn) Version(context.Context) (string, error) { return "a stand-in", nil }
 
 // Domains returns every domain.
@@ -122,7 +126,7 @@ func (s *standIn) Domains(context.Context) ([]recover.Domain, error) {
 	return all, nil
 }
 
-// Domain returns one.
+// Domain returns one domain; recover.ErrNoDomain.
 func (s *standIn) Domain(_ context.Context, uuid string) (d recover.Domain, err error) {
 	err = s.act(uuid, func(found *standInDomain) error { d = found.Domain; return nil })
 	return d, err
@@ -138,7 +142,7 @@ func (s *standIn) act(uuid string, do func(*standInDomain) error) error {
 	return do(d)
 }
 
-// XML returns what Define would need.
+// XML returns a document for Define.
 func (s *standIn) XML(context.Context, string) (string, error) { return "<domain/>", nil }
 
 // Counters never move: nobody writes.
@@ -154,7 +158,7 @@ func (s *standIn) Suspend(_ context.Context, uuid string) error {
 	})
 }
 
-// Resume notes that it is not.
+// Resume notes that the domain runs.
 func (s *standIn) Resume(_ context.Context, uuid string) error {
 	return s.act(uuid, func(d *standInDomain) error {
 		d.State, d.PauseReason = recover.StateRunning, recover.PauseNone
@@ -184,14 +188,16 @@ func (s *standIn) Destroy(_ context.Context, uuid string) error {
 // Define has nothing to do: it forgets no domain.
 func (s *standIn) Define(context.Context, string) error { return nil }
 
-// Start starts the domain's QEMU, which returns when that has its files open.
+// Start starts the domain's QEMU and returns when that has its files open.
 func (s *standIn) Start(_ context.Context, uuid string, paused bool) error {
 	return s.act(uuid, func(d *standInDomain) error {
 		if d.qemu != nil {
 			return nil
 		}
 		disk := d.Disks[0].Chain[0].Path
-		qemu := exec.Command("/bin/sh", "-c", `exec 3<>"$3" 4<"$4"; echo ready; read x`, "qemu", "-uuid", uuid, disk, s.base) //nolint:noctx // it ends with the stand-in
+		script := `exec 3<>"$3" 4<"$4"; echo ready; read x`
+		//nolint:noctx // it ends with the stand-in
+		qemu := exec.Command("/bin/sh", "-c", script, "qemu", "-uuid", uuid, disk, s.base)
 		qemu.Stdin = s.input
 		out, err := qemu.StdoutPipe()
 		if err == nil {

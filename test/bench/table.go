@@ -49,7 +49,7 @@ func also(m measured) string {
 	return strings.Join(parts, "\n")
 }
 
-// duration has three digits that count.
+// duration formats seconds with three significant digits.
 func duration(seconds float64) string {
 	switch {
 	case seconds < 1:

@@ -1,9 +1,3 @@
-// Command demo plays the incident and the way back, for a person to watch: a
-// guest whose files are deleted under it, and its rescue. It fails when the
-// guest has lost anything.
-//
-// Everything happens in the lab's own namespaces, on real libvirt and QEMU; the
-// machine is left as it was.
 package main
 
 import (
@@ -88,14 +82,14 @@ func (s *show) useBinary(path string) {
 	}
 }
 
-// command shows a command and what it prints, and fails with it.
+// command shows a command and its output, and fails if the command does.
 func (s *show) command(line string) {
 	if err := s.run(line); err != nil {
 		s.Fatalf("%s: %v", line, err)
 	}
 }
 
-// fails shows a command that must fail.
+// fails shows a command, and fails unless the command does.
 func (s *show) fails(line string) {
 	if err := s.run(line); !errors.As(err, new(*exec.ExitError)) {
 		s.Fatalf("%s: it should have failed, and ended with: %v", line, err)
@@ -113,7 +107,7 @@ func (s *show) run(line string) error {
 	return cmd.Run()
 }
 
-// want fails unless scan has that verdict on the guest.
+// want fails unless the scan gives the guest this verdict.
 func (s *show) want(l *lab.Lab, guest *lab.Instance, verdict recover.Verdict) {
 	r := l.Run(s, nil, "scan", "--output", "json")
 	var report recover.Report

@@ -14,7 +14,7 @@ import (
 	"github.com/os-rescue/os-rescue/test/lab"
 )
 
-// show is what a person sees of the play. To the lab it is what a test is.
+// show prints the demonstration. To the lab it is a test.
 type show struct {
 	ctx      context.Context
 	colors   bool
@@ -25,7 +25,7 @@ type show struct {
 
 var _ lab.T = (*show)(nil)
 
-// stopped is what ends a play early.
+// stopped ends the demonstration early.
 type stopped struct{}
 
 func newShow() *show {
@@ -33,7 +33,7 @@ func newShow() *show {
 	return &show{colors: !plain && term.IsTerminal(int(os.Stdout.Fd()))}
 }
 
-// play plays, and clears the stage whatever happens.
+// play plays the scenes, and always cleans up.
 func (s *show) play(scenes func(*show)) {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
@@ -89,7 +89,7 @@ func (s *show) scene(title string) {
 
 func (s *show) prompt(line string) { fmt.Printf("%s\n", s.paint(bold, "# "+line)) }
 
-// guest says what the guest said.
+// guest prints a message of the guest.
 func (s *show) guest(format string, args ...any) {
 	fmt.Printf("The guest says: %s\n", fmt.Sprintf(format, args...))
 }
@@ -109,10 +109,10 @@ func (s *show) Fatalf(format string, args ...any) {
 	panic(stopped{})
 }
 
-// Cleanup notes what is to be done at the end, the last first.
+// Cleanup notes a function to call at the end, the last first.
 func (s *show) Cleanup(f func()) { s.cleanups = append(s.cleanups, f) }
 
-// Failed is true after Fatalf, but for an interruption, which needs no logs.
+// Failed is true after Fatalf, except after an interruption, which needs no logs.
 func (s *show) Failed() bool { return s.failure != "" && s.ctx.Err() == nil }
 
 // Context ends with the play.

@@ -15,7 +15,7 @@ import (
 // handle is one open descriptor of a node.
 type handle struct {
 	node   *node
-	direct bool // opened with O_DIRECT: sees the truth
+	direct bool // opened with O_DIRECT: reads the true content
 }
 
 var (
@@ -28,7 +28,7 @@ var (
 	_ fs.FileReleaser  = (*handle)(nil)
 )
 
-// view is what this descriptor reads. The node's lock is held.
+// view is the file that this descriptor reads. The node's lock is held.
 func (h *handle) view() *os.File {
 	if !h.direct && h.node.stale != nil {
 		return h.node.stale
@@ -36,8 +36,8 @@ func (h *handle) view() *os.File {
 	return h.node.truth
 }
 
-// change runs one modification: on the truth alone for a direct descriptor,
-// after the buffered view was set aside; on both for a buffered one.
+// change runs one modification. For a direct descriptor it first saves the buffered
+// view and then changes only the truth; for a buffered one it changes both.
 func (h *handle) change(do func(*os.File) error) syscall.Errno {
 	h.node.mu.Lock()
 	defer h.node.mu.Unlock()
@@ -57,8 +57,8 @@ func (h *handle) change(do func(*os.File) error) syscall.Errno {
 	return fs.OK
 }
 
-// Read fills what the stale view lacks up to the true size with zeros, as a
-// short answer would make the kernel believe that the file ends there.
+// Read fills the stale view with zeros up to the true size: after a short answer the
+// kernel would take that place for the end of the file.
 func (h *handle) Read(_ context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
 	h.node.mu.RLock()
 	defer h.node.mu.RUnlock()

@@ -117,7 +117,8 @@ func TestItCarriesWhatQEMUAndAPublicationNeed(t *testing.T) {
 	must(t, unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, 4096))
 	must(t, unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Start: 100, Len: 1}))
 	other := openFile(t, path, os.O_RDWR)
-	if err := unix.FcntlFlock(other.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Start: 100, Len: 1}); !errors.Is(err, unix.EAGAIN) {
+	second := unix.Flock_t{Type: unix.F_WRLCK, Start: 100, Len: 1}
+	if err := unix.FcntlFlock(other.Fd(), unix.F_OFD_SETLK, &second); !errors.Is(err, unix.EAGAIN) {
 		t.Errorf("a second lock: %v", err)
 	}
 	if err := unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, filepath.Dir(path), unix.RENAME_NOREPLACE); !errors.Is(err, unix.EEXIST) {

@@ -47,7 +47,12 @@ func (n *node) WrapChild(_ context.Context, ops fs.InodeEmbedder) fs.InodeEmbedd
 }
 
 // Create makes a file owned by the caller and opens it.
-func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {
+func (n *node) Create(
+	ctx context.Context,
+	name string,
+	flags, mode uint32,
+	out *fuse.EntryOut,
+) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {
 	if flags&syscall.O_DIRECT != 0 && n.server.refuseDirect.Load() {
 		return nil, nil, 0, syscall.EINVAL
 	}
@@ -79,7 +84,7 @@ func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out 
 	return inode, h, fuseFlags, fs.OK
 }
 
-// Open gives a descriptor that tells the truth if it is opened with O_DIRECT.
+// Open opens a descriptor, which reads the true content if it has O_DIRECT.
 func (n *node) Open(_ context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
 	if flags&syscall.O_DIRECT != 0 && n.server.refuseDirect.Load() {
 		return nil, 0, syscall.EINVAL
@@ -128,7 +133,7 @@ func (n *node) Unlink(ctx context.Context, name string) syscall.Errno {
 	return fs.OK
 }
 
-// closed is told of each descriptor's end.
+// closed counts a descriptor that was closed.
 func (n *node) closed() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -229,8 +234,8 @@ func (n *node) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
 	return fs.OK
 }
 
-// OnForget lets go of the backing file: neither a name nor a descriptor is left,
-// or the kernel needed the memory.
+// OnForget closes the backing file: neither a name nor a descriptor is left, or the
+// kernel needed the memory.
 func (n *node) OnForget() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -242,7 +247,7 @@ func (n *node) OnForget() {
 	n.truth, n.stale = nil, nil
 }
 
-// path is where the node is in the backing directory.
+// path is the node's path in the backing directory.
 func (n *node) path() string {
 	return filepath.Join(n.RootData.Path, n.Path(n.Root()))
 }

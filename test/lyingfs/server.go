@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options choose how the file system misbehaves.
+// Options select the faults of the file system.
 type Options struct {
 	// RefuseDirect makes every open with O_DIRECT fail with EINVAL.
 	RefuseDirect bool
@@ -58,7 +58,7 @@ func Mount(dir, backing string, opts Options) (*Server, error) {
 			FsName:            "lyingfs",
 			Name:              "lyingfs",
 			MaxWrite:          fuse.MAX_KERNEL_WRITE,
-			DisableSplice:     true, // it can take no whole write, and says so each time
+			DisableSplice:     true, // a splice can't take a whole write, and logs that each time
 			Options:           []string{"default_permissions"},
 		},
 	})
@@ -83,7 +83,7 @@ func (s *Server) Unmount() error {
 	return nil
 }
 
-// Wait returns when the file system was unmounted, by whomever.
+// Wait returns when anybody has unmounted the file system.
 func (s *Server) Wait() { s.fuse.Wait() }
 
 // snapshot returns a new file without a name in dir that holds from's content,
