@@ -1,8 +1,8 @@
 # make          bin/os-rescue; needs gcc, pkg-config and libvirt-dev
 # make test     every test, unit and lab; as root, installs what is missing
 # make demo     the incident and the rescue, to watch; as root, installs what is missing
-# make e2e      the cases on a real OpenStack, brought up when it is not; as root
-# make openstack-up, openstack-down    that OpenStack, to work with
+# make e2e      the cases on a real OpenStack, which it starts if needed; as root
+# make openstack-up, openstack-down    start and stop that OpenStack, to work with it
 # make bench    every figure of docs/performance.md beside its peers; as root, installs what is missing
 # make fuzz     each fuzz target for FUZZTIME
 # make lint     go vet, gofmt, golangci-lint
@@ -17,8 +17,8 @@ BENCHFLAGS ?=
 
 GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-# Go stamps version and commit from git, and fails where git refuses, as it does
-# in another user's checkout.
+# Go stamps version and commit from git, and fails where git refuses: in another
+# user's checkout.
 ifneq ($(shell git rev-parse HEAD > /dev/null 2>&1 && echo ok),ok)
 export GOFLAGS += -buildvcs=false
 else
@@ -41,7 +41,7 @@ test: packages format vet
 openstack-packages: packages
 	@sh test/install.sh openstack
 
-# Not by go run, which would not pass a signal on to it.
+# Built, because go run would not pass signals on to it.
 .PHONY: bin/bed
 bin/bed:
 	@$(GO) build -o $@ ./test/openstack/cmd/bed
@@ -54,7 +54,7 @@ openstack-up: openstack-packages bin/bed
 openstack-down: bin/bed
 	bin/bed down --purge
 
-# A bed that was up stays up.
+# A bed that was up before stays up.
 .PHONY: e2e
 e2e: openstack-packages bin/bed
 	$(GO) vet -tags openstack ./test/openstack/...
