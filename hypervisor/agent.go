@@ -12,23 +12,22 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// Freeze asks the guest's agent to freeze every file system, and waits at most
-// limit for it, in whole seconds, after an agent that proves alive first. It does
-// three things that virDomainFSFreeze alone does not:
+// Freeze asks the guest's agent to freeze every file system. It first checks that the
+// agent answers, and then waits at most limit, in whole seconds, for the freeze. In
+// detail:
 //
-//   - The time limit is set with virDomainAgentSetResponseTimeout, because
-//     libvirt waits for a freeze for ever by default; afterwards it is put back
-//     to that default (QEMU_AGENT_WAIT in libvirt's
-//     src/qemu/qemu_agent.c). While it holds it is also the limit of other
-//     callers' agent commands.
-//   - libvirt first synchronises with the agent, for at most 5 s or limit, the
-//     smaller, before every command.
-//   - A harmless question (guest-get-time) goes before the freeze, so that
-//     "nobody answers" is told from "the freeze was sent and its answer is late".
+//   - It sets the time limit with virDomainAgentSetResponseTimeout, because libvirt
+//     waits for a freeze for ever by default, and afterwards restores that default
+//     (QEMU_AGENT_WAIT in libvirt's src/qemu/qemu_agent.c). Meanwhile the limit
+//     applies to other callers' agent commands too.
+//   - libvirt synchronises with the agent before every command, for at most 5 s or
+//     limit, whichever is smaller.
+//   - A harmless command (guest-get-time) precedes the freeze. It distinguishes
+//     "nobody answers" from "the freeze was sent and its answer is late".
 //
-// Errors: recover.ErrNoAgent when there is no channel, nobody listens at it, or
-// the domain does not run: nothing was sent. recover.ErrNoDomain. After any other
-// the guest may be frozen or become so: the caller thaws.
+// Errors: recover.ErrNoAgent when there is no channel, nobody listens at it, or the
+// domain does not run: nothing was sent; recover.ErrNoDomain. After any other error
+// the guest may be frozen or become so, and the caller must call Thaw.
 func (c *Client) Freeze(ctx context.Context, uuid string, limit time.Duration) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("freezing domain %s: %w", uuid, context.Cause(ctx))
@@ -43,11 +42,11 @@ func (c *Client) Freeze(ctx context.Context, uuid string, limit time.Duration) e
 			if noAgent(err) {
 				return fmt.Errorf("%w: %w", recover.ErrNoAgent, err)
 			}
-			if ctx.Err() != nil { // the last moment: nothing is frozen yet
+			if ctx.Err() != nil { // checked last here: nothing is frozen yet
 				return context.Cause(ctx)
 			}
 			sent = true
-			// An agent that does not know, or refuses, the question is an agent.
+			// An agent that does not know guest-get-time, or refuses it, has answered.
 			return timed(ctx, "virDomainFSFreeze", name, func() error { return dom.FSFreeze(nil, 0) })
 		})
 		if err != nil && sent { // never twice
@@ -61,12 +60,12 @@ func (c *Client) Freeze(ctx context.Context, uuid string, limit time.Duration) e
 	return nil
 }
 
-// Thaw undoes Freeze and waits at most limit, in whole seconds, after up to 5 s
-// for the agent to be in step. Nothing frozen is success: the agent answers a
-// count of 0. It is tried again after a broken connection, and does not end with
-// ctx once begun. Errors: recover.ErrNoAgent when no agent answers, also of a
-// domain that is paused: its file systems stay as they are; recover.ErrNoDomain;
-// recover.ErrUnavailable.
+// Thaw undoes Freeze. It waits at most limit, in whole seconds, after up to 5 s in
+// which libvirt synchronises with the agent. It succeeds if nothing is frozen: the
+// agent then answers a count of 0. It is repeated after a broken connection, and once
+// begun it does not end with ctx. Errors: recover.ErrNoAgent when no agent answers, or
+// when the domain is paused, and its file systems stay as they are;
+// recover.ErrNoDomain; recover.ErrUnavailable.
 func (c *Client) Thaw(ctx context.Context, uuid string, limit time.Duration) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("thawing domain %s: %w", uuid, context.Cause(ctx))
@@ -87,9 +86,14 @@ func (c *Client) Thaw(ctx context.Context, uuid string, limit time.Duration) err
 	return nil
 }
 
-// withAgent runs f with the agent's time limit set, and returns the domain's name
-// once it knows it. Once f is called it waits for it whatever becomes of ctx.
-func (c *Client) withAgent(ctx context.Context, uuid string, limit time.Duration, f func(dom *libvirt.Domain, name string) error) (string, error) {
+// withAgent runs f with the agent's time limit set, and returns the domain's name if
+// it is known. Once f has been called, withAgent waits for it even if ctx ends.
+func (c *Client) withAgent(
+	ctx context.Context,
+	uuid string,
+	limit time.Duration,
+	f func(dom *libvirt.Domain, name string) error,
+) (string, error) {
 	return onConnection(context.WithoutCancel(ctx), c, func(conn *libvirt.Connect) (string, error) {
 		dom, err := lookup(ctx, conn, uuid)
 		if err != nil {
@@ -108,14 +112,16 @@ func (c *Client) withAgent(ctx context.Context, uuid string, limit time.Duration
 			return name, fmt.Errorf("%w: the domain is %s", recover.ErrNoAgent, s.state)
 		}
 		seconds := max(1, int((limit+time.Second-1)/time.Second))
-		err = timed(ctx, "virDomainAgentSetResponseTimeout", name, func() error { return dom.AgentSetResponseTimeout(seconds, 0) })
+		err = timed(ctx, "virDomainAgentSetResponseTimeout", name, func() error {
+			return dom.AgentSetResponseTimeout(seconds, 0)
+		})
 		if err != nil {
 			return name, err
 		}
 		err = f(dom, name)
-		// BLOCK is what a domain starts with; libvirt has no call that asks for
-		// the value. A failure is logged, no more: a domain that ended has no
-		// limit left, and the outcome of f must not be lost to it.
+		// BLOCK is a domain's initial value; libvirt has no call to read it. A failure is
+		// only logged: a domain that ended has no limit any more, and the result of f must
+		// not be lost.
 		_ = timed(ctx, "virDomainAgentSetResponseTimeout", name, func() error {
 			return dom.AgentSetResponseTimeout(int(libvirt.DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK), 0)
 		})
@@ -123,13 +129,13 @@ func (c *Client) withAgent(ctx context.Context, uuid string, limit time.Duration
 	})
 }
 
-// noAgent tells the errors of a guest without a listening agent:
-// qemuDomainAgentAvailable in libvirt's src/qemu/qemu_domain.c says which.
+// noAgent reports whether the error means that no agent listens in the guest
+// (qemuDomainAgentAvailable in libvirt's src/qemu/qemu_domain.c).
 func noAgent(err error) bool {
 	for _, code := range []libvirt.ErrorNumber{
 		libvirt.ERR_AGENT_UNRESPONSIVE,    // not connected, or silent in the sync
-		libvirt.ERR_AGENT_UNSYNCED,        // another's command is stuck in it
-		libvirt.ERR_AGENT_COMMAND_TIMEOUT, // in step, and silent all the same
+		libvirt.ERR_AGENT_UNSYNCED,        // another caller's command is stuck in it
+		libvirt.ERR_AGENT_COMMAND_TIMEOUT, // in sync, but silent
 		libvirt.ERR_ARGUMENT_UNSUPPORTED,  // no channel
 		libvirt.ERR_OPERATION_INVALID,     // the domain does not run
 	} {

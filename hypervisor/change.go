@@ -13,31 +13,31 @@ import (
 )
 
 const (
-	// goneLimit is how long Destroy waits after libvirt's own success, and
-	// gonePoll how often it looks. virDomainDestroy itself waits up to 40 s for
-	// the process (virProcessKillPainfully in libvirt's src/util/virprocess.c).
+	// goneLimit bounds Destroy's wait after libvirt's own success, and gonePoll is the
+	// interval of its checks. virDomainDestroy itself waits up to 40 s for the process
+	// (virProcessKillPainfully in libvirt's src/util/virprocess.c).
 	goneLimit = 30 * time.Second
 	gonePoll  = 100 * time.Millisecond
 )
 
-// change is one state-changing call. It is issued only while the state that it
-// leads to is not there, so it can be tried again after a broken connection.
+// change is one state-changing call. It is issued only while the state that it leads
+// to is not reached, so it can be repeated after a broken connection.
 type change struct {
 	name string // "suspending"
-	// reached looks at the state before the call (issued false), and after one
-	// that failed or whose answer was lost (issued true). An error ends it.
+	// reached checks the state: before the call (issued false), and after a call that
+	// failed or whose answer was lost (issued true). An error ends the change.
 	reached func(ctx context.Context, dom *libvirt.Domain, name string, issued bool) (bool, error)
 	call    string // virDomainSuspend
 	do      func(dom *libvirt.Domain) error
-	// gone: a domain that vanished after the call is success.
+	// gone: the change succeeds if the domain vanishes after the call.
 	gone bool
 }
 
 // Suspend pauses the domain's CPUs and drains and flushes its block layer (QEMU's
-// do_vm_stop in softmmu/cpus.c). A domain that is paused already, for whatever
-// reason, is left as it is. Errors: recover.ErrNoDomain; ErrState when it is
-// neither running nor paused, or was paused meanwhile for another reason;
-// recover.ErrUnavailable, after which the domain may be paused or become so.
+// do_vm_stop in softmmu/cpus.c). It leaves a domain alone that is already paused, for
+// any reason. Errors: recover.ErrNoDomain; ErrState when the domain is neither running
+// nor paused, or was paused meanwhile for another reason; recover.ErrUnavailable,
+// after which the domain may be paused or become so.
 func (c *Client) Suspend(ctx context.Context, uuid string) error {
 	return c.apply(ctx, uuid, change{
 		name: "suspending", call: "virDomainSuspend",
@@ -60,9 +60,9 @@ func (c *Client) Suspend(ctx context.Context, uuid string) error {
 	})
 }
 
-// Resume lets a paused domain run; running already is success. Errors:
-// recover.ErrNoDomain; ErrState when it is neither; recover.ErrUnavailable, after
-// which the domain may run.
+// Resume lets a paused domain run. It succeeds if the domain runs already. Errors:
+// recover.ErrNoDomain; ErrState when the domain is neither paused nor running;
+// recover.ErrUnavailable, after which the domain may run.
 func (c *Client) Resume(ctx context.Context, uuid string) error {
 	return c.apply(ctx, uuid, change{
 		name: "resuming", call: "virDomainResume",
@@ -83,11 +83,11 @@ func (c *Client) Resume(ctx context.Context, uuid string) error {
 	})
 }
 
-// Start boots a domain that is defined and not active, paused before its first
-// instruction if asked; it then reads as paused by its user. Active already is
-// success. A managed save image, where there is one, is restored by libvirt
-// instead of a boot. Errors: recover.ErrNoDomain; recover.ErrUnavailable, after
-// which the domain may be active; libvirt's own when QEMU can't start.
+// Start boots a domain that is defined and not active. With paused the domain stops
+// before its first instruction, and its pause has the reason user. Start succeeds if
+// the domain is active already. If there is a managed save image, libvirt restores it
+// instead of booting. Errors: recover.ErrNoDomain; recover.ErrUnavailable, after which
+// the domain may be active; libvirt's own when QEMU can't start.
 func (c *Client) Start(ctx context.Context, uuid string, paused bool) error {
 	var flags libvirt.DomainCreateFlags
 	if paused {
@@ -104,10 +104,10 @@ func (c *Client) Start(ctx context.Context, uuid string, paused bool) error {
 }
 
 // Destroy ends the domain's QEMU (SIGTERM, then SIGKILL) and waits until libvirt
-// holds the domain for inactive. A domain that is not active is success, a
-// transient one that is already forgotten is recover.ErrNoDomain. Errors: ErrState
-// when somebody started the domain again under it; recover.ErrUnavailable, after
-// which QEMU may be gone or about to be.
+// reports the domain as inactive. It succeeds if the domain is not active. Errors:
+// recover.ErrNoDomain, also for a transient domain that libvirt has already forgotten;
+// ErrState when somebody started the domain again meanwhile; recover.ErrUnavailable,
+// after which QEMU may be gone or about to end.
 func (c *Client) Destroy(ctx context.Context, uuid string) error {
 	type life struct {
 		id  uint
@@ -122,7 +122,7 @@ func (c *Client) Destroy(ctx context.Context, uuid string) error {
 			if err != nil || !s.active {
 				return err == nil, err
 			}
-			id, err := dom.GetID() // as of the look-up, no call
+			id, err := dom.GetID() // from the look-up, makes no call
 			if err != nil {
 				return false, mapped("virDomainGetID", err)
 			}
@@ -131,21 +131,21 @@ func (c *Client) Destroy(ctx context.Context, uuid string) error {
 				first = &now
 			}
 			if now.id != first.id || now.pid != first.pid && now.pid != 0 && first.pid != 0 {
-				return false, fmt.Errorf("%w: its QEMU is gone, and somebody started it again", ErrState)
+				return false, fmt.Errorf("%w: its QEMU ended, and somebody started it again", ErrState)
 			}
 			return false, nil
 		},
 	})
 }
 
-// Define makes the domain known from what XML returned. An inactive or unknown
-// domain of that UUID gets this definition; doing it twice changes nothing.
-// Errors: libvirt's own, which quote no secret; recover.ErrUnavailable.
+// Define defines a domain by a document that XML returned. An inactive or unknown
+// domain of that UUID gets this definition; a repetition changes nothing. Errors:
+// libvirt's own, which quote no secret; recover.ErrUnavailable.
 func (c *Client) Define(ctx context.Context, xml string) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("defining a domain: %w", context.Cause(ctx))
 	}
-	// Not given up half way, whatever becomes of ctx.
+	// Once begun, it does not end with ctx.
 	_, err := read(context.WithoutCancel(ctx), c, func(conn *libvirt.Connect) (struct{}, error) {
 		err := timed(ctx, "virDomainDefineXML", "", func() error {
 			dom, err := conn.DomainDefineXML(xml)
@@ -162,8 +162,8 @@ func (c *Client) Define(ctx context.Context, xml string) error {
 	return nil
 }
 
-// apply carries out a change. Until the call is issued ctx ends it; from then on
-// it goes on until the outcome is known or libvirt stays away for c.retryFor.
+// apply carries out a change. ctx ends it until the call is issued. After that it goes
+// on until the outcome is known or libvirt is unavailable for c.retryFor.
 func (c *Client) apply(ctx context.Context, uuid string, ch change) error {
 	a := &attempt{ch: ch, uuid: uuid}
 	lasting, name := context.WithoutCancel(ctx), ""
@@ -183,21 +183,21 @@ func (c *Client) apply(ctx context.Context, uuid string, ch change) error {
 	case err == nil:
 		return nil
 	case a.issued && errors.Is(err, recover.ErrUnavailable):
-		return fmt.Errorf("%s %s: whether it happened is not known: %w", ch.name, subject(uuid, name), err)
+		return fmt.Errorf("%s %s: it is not known whether it happened: %w", ch.name, subject(uuid, name), err)
 	default:
 		return fmt.Errorf("%s %s: %w", ch.name, subject(uuid, name), err)
 	}
 }
 
-// attempt is a change on its way, over as many connections as it takes.
+// attempt is a change in progress, over as many connections as it takes.
 type attempt struct {
 	ch     change
 	uuid   string
 	issued bool // the call has been made: it may have happened
 }
 
-// run looks, calls if needed, and looks again where the call does not tell. It
-// returns the domain's name once it knows it.
+// run checks the state, makes the call if needed, and checks again if the call does
+// not show the outcome. It returns the domain's name if it is known.
 func (a *attempt) run(ctx context.Context, conn *libvirt.Connect) (string, error) {
 	if a.issued {
 		a.settle(ctx, conn)
@@ -234,11 +234,12 @@ func (a *attempt) run(ctx context.Context, conn *libvirt.Connect) (string, error
 	}
 }
 
-// settle waits until a daemon that has just started knows the domain as it is. It
-// answers first with the state it had saved, and shows a domain active that it is
-// about to kill because its start was cut short; then it asks QEMU, under the
-// domain's job (qemuProcessReconnect in libvirt's src/qemu/qemu_process.c). The
-// statistics take that job too, so they come after it; nobody needs them.
+// settle waits until a daemon that has just started knows the domain's real state. At
+// first the daemon answers with the state that it had saved, and shows a domain as
+// active whose start was interrupted and which it is about to kill. Then it asks QEMU,
+// under the domain's job (qemuProcessReconnect in libvirt's src/qemu/qemu_process.c).
+// The memory statistics take that job too, so they are answered afterwards; their
+// values are not used.
 func (a *attempt) settle(ctx context.Context, conn *libvirt.Connect) {
 	dom, err := lookup(ctx, conn, a.uuid)
 	if err != nil {
@@ -251,7 +252,7 @@ func (a *attempt) settle(ctx context.Context, conn *libvirt.Connect) {
 	})
 }
 
-// look tells whether the domain is where the change leads to.
+// look reports whether the domain is in the state that the change leads to.
 func (a *attempt) look(ctx context.Context, conn *libvirt.Connect) (name string, done bool, err error) {
 	dom, err := lookup(ctx, conn, a.uuid)
 	if err == nil {

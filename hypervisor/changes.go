@@ -6,12 +6,12 @@ import (
 	"sync"
 )
 
-// maxChanges is how many domains are remembered for a receiver that does not come
-// for them; when there are more, it has to look at all.
+// maxChanges is the number of domains that are kept for a slow receiver; when there
+// are more, it has to look at all domains.
 const maxChanges = 256
 
-// changes are the domains that have changed and were not told yet, each once, the
-// first one first. "" stands for all of them.
+// changes are the changed domains that were not sent yet, each once, the first one
+// first. "" stands for all domains.
 type changes struct {
 	mu      sync.Mutex
 	domains []string
@@ -50,7 +50,7 @@ func (c *changes) take() (uuid string, ok bool) {
 	return uuid, true
 }
 
-// send tells out of every change until ctx ends, and closes it.
+// send sends every change to out until ctx ends, and then closes out.
 func (c *changes) send(ctx context.Context, out chan<- string) {
 	defer close(out)
 	for {

@@ -23,8 +23,8 @@ const (
 )
 
 const (
-	// A daemon that answers no ping for 5 s × 3 is given up by the client
-	// library, and every call that waits for it fails
+	// If a daemon answers no ping for 5 s × 3, the client library closes the
+	// connection and every waiting call fails
 	// (https://libvirt.org/html/libvirt-libvirt-host.html#virConnectSetKeepAlive).
 	keepAliveSeconds = 5
 	keepAliveCount   = 3
@@ -32,22 +32,22 @@ const (
 	openLimit = 15 * time.Second
 )
 
-// Options say which libvirt to talk to.
+// Options select the libvirt to connect to.
 type Options struct {
 	URI      string        // libvirt's connection URI; DefaultURI when empty
-	RunDir   string        // where libvirt's QEMU driver keeps NAME.pid; DefaultRunDir when empty
-	RetryFor time.Duration // how long a broken connection is opened again; DefaultRetryFor when 0
-	// Lazy connects at the first call: for a daemon, which libvirt's absence must
-	// not end.
+	RunDir   string        // directory in which libvirt's QEMU driver keeps NAME.pid; DefaultRunDir when empty
+	RetryFor time.Duration // limit for reopening a broken connection; DefaultRetryFor when 0
+	// Lazy connects at the first call: for a daemon, which must start without libvirt
+	// too.
 	Lazy bool
 }
 
 // Client is one host's libvirt. It is safe for concurrent use.
 //
-// Every connection serves one call at a time, and there are as many as calls
-// under way: when a daemon hangs under two calls of one connection, libvirt's
-// client (9.0) ends one of them at the keepalive's limit, leaves the other waiting
-// for ever, and may crash the process in it.
+// Every connection serves one call at a time, and there are as many connections as
+// calls in progress. When a daemon hangs during two calls of one connection,
+// libvirt's client (9.0) ends one of them at the keepalive's limit, leaves the other
+// waiting for ever, and may crash the process in it.
 type Client struct {
 	uri      string
 	shownURI string // without a password
@@ -61,11 +61,10 @@ type Client struct {
 
 var _ recover.Hypervisor = (*Client)(nil)
 
-// Open connects to libvirt once, without trying again, or not at all if it is to be
-// lazy. The process must have
-// called StartEventLoop before. It returns an error that wraps
-// recover.ErrUnavailable when libvirt can't be reached in 15 s. The caller
-// closes the Client.
+// Open connects to libvirt once, without a retry, or not at all with Options.Lazy.
+// The process must have called StartEventLoop before. The error wraps
+// recover.ErrUnavailable when libvirt can't be reached in 15 s. The caller closes the
+// Client.
 func Open(ctx context.Context, opts Options) (*Client, error) {
 	c := &Client{uri: opts.URI, runDir: opts.RunDir, retryFor: opts.RetryFor}
 	if c.uri == "" {
@@ -95,8 +94,8 @@ func Open(ctx context.Context, opts Options) (*Client, error) {
 	return c, nil
 }
 
-// Close lets the connections go, those of calls under way when the calls end.
-// Later calls return ErrClosed.
+// Close closes the connections; those of calls in progress are closed when the calls
+// end. Later calls return ErrClosed.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -111,8 +110,8 @@ func (c *Client) Close() error {
 	return errors.Join(errs...)
 }
 
-// take returns a connection for the caller alone, an idle one or a new one, for
-// put. It tries once.
+// take returns a connection for the caller alone, an idle or a new one. The caller
+// gives it back with put. take tries once.
 func (c *Client) take(ctx context.Context) (*libvirt.Connect, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -136,7 +135,7 @@ func (c *Client) openInTime(ctx context.Context) (*libvirt.Connect, error) {
 		conn, err := c.open(ctx)
 		select {
 		case opened <- result{conn, err}:
-		case <-givenUp: // virConnectOpen can't be: it costs a thread until it ends
+		case <-givenUp: // virConnectOpen can't be cancelled: it costs a thread until it ends
 			if err == nil {
 				c.put(conn)
 			}
@@ -208,15 +207,15 @@ func (c *Client) open(ctx context.Context) (*libvirt.Connect, error) {
 	return conn, nil
 }
 
-// read runs a harmless f, again when the connection broke under it, for
-// c.retryFor. When ctx ends f is left to itself (libvirt can't cancel a call)
-// and its result dropped.
+// read runs f, which changes nothing, and runs it again for c.retryFor when the
+// connection breaks. When ctx ends, read does not wait for f (libvirt can't cancel a
+// call) and drops its result.
 func read[T any](ctx context.Context, c *Client, f func(*libvirt.Connect) (T, error)) (T, error) {
 	return retry(ctx, c, func() (T, error) { return onConnection(ctx, c, f) })
 }
 
-// onConnection runs f on a connection of its own. Its error is permanent, for
-// retry, unless the connection broke. It leaves f to itself when ctx ends.
+// onConnection runs f on its own connection. Its error is permanent, for retry,
+// unless the connection broke. When ctx ends, it does not wait for f.
 func onConnection[T any](ctx context.Context, c *Client, f func(*libvirt.Connect) (T, error)) (T, error) {
 	var none T
 	conn, err := c.take(ctx)
@@ -244,7 +243,7 @@ func onConnection[T any](ctx context.Context, c *Client, f func(*libvirt.Connect
 	}
 }
 
-// retry runs f until it succeeds, fails for good (backoff.Permanent), or
+// retry runs f until it succeeds, returns a permanent error (backoff.Permanent), or
 // c.retryFor is over.
 func retry[T any](ctx context.Context, c *Client, f func() (T, error)) (T, error) {
 	var none T
@@ -279,7 +278,7 @@ func retry[T any](ctx context.Context, c *Client, f func() (T, error)) (T, error
 	}
 }
 
-// pace is how soon a connection that broke is opened again.
+// pace is the waiting times before a broken connection is opened again.
 func pace() *backoff.ExponentialBackOff {
 	pace := backoff.NewExponentialBackOff()
 	pace.InitialInterval = 100 * time.Millisecond
@@ -287,14 +286,14 @@ func pace() *backoff.ExponentialBackOff {
 	return pace
 }
 
-// alive tells whether the connection still stands, as the client library knows.
+// alive reports whether the client library considers the connection open.
 func alive(conn *libvirt.Connect) bool {
 	ok, err := conn.IsAlive()
 	return err == nil && ok
 }
 
-// timed runs one libvirt call and logs it: before at trace, after at debug.
-// domain is a name or UUID, empty when the call is about the host.
+// timed runs one libvirt call and logs its begin at level trace and its end at level
+// debug. domain is a name or UUID, empty when the call is about the host.
 func timed(ctx context.Context, call, domain string, f func() error) error {
 	log := zerolog.Ctx(ctx)
 	log.Trace().Str("call", call).Str("domain", domain).Msg("libvirt call begins")
@@ -304,7 +303,7 @@ func timed(ctx context.Context, call, domain string, f func() error) error {
 	return mapped(call, err)
 }
 
-// lookup finds the domain of uuid; the caller frees it.
+// lookup finds a domain by its UUID; the caller frees it.
 func lookup(ctx context.Context, conn *libvirt.Connect, uuid string) (*libvirt.Domain, error) {
 	var dom *libvirt.Domain
 	err := timed(ctx, "virDomainLookupByUUIDString", uuid, func() (err error) {
@@ -314,7 +313,7 @@ func lookup(ctx context.Context, conn *libvirt.Connect, uuid string) (*libvirt.D
 	return dom, err
 }
 
-// subject names a domain for people.
+// subject names a domain in a message.
 func subject(uuid, name string) string {
 	if name == "" {
 		return "domain " + uuid

@@ -289,7 +289,10 @@ func TestJobsPauseReasonAndSavedMemoryAreSeen(t *testing.T) {
 	virsh(t, "blockjob", g.name, "vdb", "--abort")
 
 	virsh(t, "backup-begin", g.name, writeXML(t, `<domainbackup mode='pull'><server transport='unix' socket='/var/lib/libvirt/qemu/nbd'/>
-		<disks><disk name='vdb' type='file' backupmode='full'><scratch file='`+g.file("scratch")+`'/></disk><disk name='vda' backup='no'/></disks></domainbackup>`))
+		<disks>
+			<disk name='vdb' type='file' backupmode='full'><scratch file='`+g.file("scratch")+`'/></disk>
+			<disk name='vda' backup='no'/>
+		</disks></domainbackup>`))
 	d := domain(ctx, t, c, g)
 	if d.Job != "backup" || d.BlockJobs["vdb"] != "backup" {
 		t.Errorf("during a backup: job %q, block jobs %v", d.Job, d.BlockJobs)
@@ -360,7 +363,8 @@ func TestWithoutAnAgentFreezeIsErrNoAgent(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if want := "<agentTimeout>-2</agentTimeout>"; strings.Contains(string(status), "agentTimeout") && !strings.Contains(string(status), want) {
+			const want = "<agentTimeout>-2</agentTimeout>"
+			if strings.Contains(string(status), "agentTimeout") && !strings.Contains(string(status), want) {
 				t.Error("the agent's time limit was not put back")
 			}
 			virsh(t, "destroy", g.name)

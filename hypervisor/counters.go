@@ -10,21 +10,21 @@ import (
 )
 
 // Counters returns the write statistics of every disk of an active domain, by
-// target, in one call (virDomainListGetStats, group block); without its backing
-// flag libvirt gives top images only. It works on a paused domain and on one
-// whose files are deleted: all numbers come from QEMU, none from a path.
+// target, in one call (virDomainListGetStats, group block). Without its backing flag
+// libvirt returns top images only. It works on a paused domain and on one whose files
+// are deleted, because all numbers come from QEMU and none from a path.
 //
-// What the numbers are, measured with libvirt 9.0 and QEMU 7.2:
+// The meaning of the numbers, measured with libvirt 9.0 and QEMU 7.2:
 //   - allocation is QEMU's wr_highest_offset of the node that holds the file, for
 //     qcow2 and raw alike: the end of the highest byte in the file that this QEMU
 //     wrote, 0 before its first write.
 //   - physical is QEMU's actual-size, the bytes that the file occupies
-//     (st_blocks × 512), not its length: it moves without a write of the guest
+//     (st_blocks × 512), not its length: it changes without a write of the guest
 //     when the file system allocates late.
 //
 // Errors: recover.ErrNoDomain; ErrState when the domain is not active;
-// ErrNoStatistics when a disk's numbers are missing, which libvirt itself passes
-// over in silence (qemuDomainGetStatsBlock in src/qemu/qemu_driver.c).
+// ErrNoStatistics when a disk's numbers are missing. libvirt itself does not report
+// that (qemuDomainGetStatsBlock in its src/qemu/qemu_driver.c).
 func (c *Client) Counters(ctx context.Context, uuid string) (map[string]recover.BlockCounters, error) {
 	counters, err := read(ctx, c, func(conn *libvirt.Connect) (map[string]recover.BlockCounters, error) {
 		dom, err := lookup(ctx, conn, uuid)
@@ -45,7 +45,11 @@ func (c *Client) Counters(ctx context.Context, uuid string) (map[string]recover.
 		}
 		var all []libvirt.DomainStats
 		err = timed(ctx, "virDomainListGetStats", uuid, func() (err error) {
-			all, err = conn.GetAllDomainStats([]*libvirt.Domain{dom}, libvirt.DOMAIN_STATS_BLOCK, libvirt.CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS)
+			all, err = conn.GetAllDomainStats(
+				[]*libvirt.Domain{dom},
+				libvirt.DOMAIN_STATS_BLOCK,
+				libvirt.CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS,
+			)
 			return err
 		})
 		if err != nil {
@@ -67,8 +71,8 @@ func (c *Client) Counters(ctx context.Context, uuid string) (map[string]recover.
 	return counters, nil
 }
 
-// blockCounters picks the top images' numbers. An entry without a path is an
-// empty drive.
+// blockCounters selects the top images' numbers. An entry without a path is an empty
+// drive.
 func blockCounters(blocks []libvirt.DomainStatsBlock) (map[string]recover.BlockCounters, error) {
 	counters := make(map[string]recover.BlockCounters, len(blocks))
 	for _, b := range blocks {

@@ -14,16 +14,16 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// Bounds on a domain's XML. A chain costs one level per backing file, and a
-// parser that recurses must not be led to the end of its stack.
+// Bounds on a domain's XML. A chain costs one level per backing file, and the depth
+// limit protects the stack of a recursive parser.
 const (
 	maxXMLBytes = 16 << 20
 	maxXMLDepth = 1000
 )
 
-// parseDomain reads what a domain's XML says: all of recover.Domain but state,
-// persistence, pid, jobs without a mirror, and saved memory. live is true for
-// the XML of an active domain. The error wraps ErrXML.
+// parseDomain reads a domain's XML: all of recover.Domain except state, persistence,
+// pid, jobs without a mirror, and saved memory. live is true for the XML of an active
+// domain. The error wraps ErrXML.
 // The format is libvirt's: https://libvirt.org/formatdomain.html
 func parseDomain(doc string) (d recover.Domain, live bool, err error) {
 	def, err := definition(doc)
@@ -67,7 +67,7 @@ func parseDomain(doc string) (d recover.Domain, live bool, err error) {
 	return d, def.ID != nil, nil
 }
 
-// definition reads a domain's XML of any origin. The error wraps ErrXML.
+// definition parses a domain's XML, which need not be trusted. The error wraps ErrXML.
 func definition(doc string) (*libvirtxml.Domain, error) {
 	if err := bounded(doc); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrXML, err)
@@ -79,7 +79,7 @@ func definition(doc string) (*libvirtxml.Domain, error) {
 	return &def, nil
 }
 
-// bounded refuses a document too large or too deep, or not XML at all.
+// bounded refuses a document that is too large, too deep or not XML.
 func bounded(doc string) error {
 	if len(doc) > maxXMLBytes {
 		return fmt.Errorf("%d bytes, more than %d", len(doc), maxXMLBytes)
@@ -122,17 +122,17 @@ func diskOf(disk *libvirtxml.DomainDisk) recover.Disk {
 	top := imageOf(disk.Source, format)
 	d.Chain = []recover.Image{top}
 	d.DACLabel = dacLabel(disk.Source)
-	add := func(what string) {
-		if !slices.Contains(d.Unusual, what) {
-			d.Unusual = append(d.Unusual, what)
+	add := func(property string) {
+		if !slices.Contains(d.Unusual, property) {
+			d.Unusual = append(d.Unusual, property)
 		}
 	}
-	local := func(s *libvirtxml.DomainDiskSource) {
-		for _, what := range unusualSource(s) {
-			add(what)
+	addSource := func(s *libvirtxml.DomainDiskSource) {
+		for _, property := range unusualSource(s) {
+			add(property)
 		}
 	}
-	local(disk.Source)
+	addSource(disk.Source)
 	if disk.Transient != nil {
 		add("transient: its writes go to a temporary overlay")
 	}
@@ -155,14 +155,14 @@ func diskOf(disk *libvirtxml.DomainDisk) recover.Disk {
 		}
 		last = imageOf(next.Source, format)
 		d.Chain = append(d.Chain, last)
-		local(next.Source)
+		addSource(next.Source)
 	}
-	// A raw image can name no backing file: it is its own end.
+	// A raw image can't name a backing file, so it ends its chain.
 	d.ChainKnown = next != nil || last.Format == "raw"
 	return d
 }
 
-// ends tells the empty <backingStore/> that terminates a chain. libvirtxml gives
+// ends recognizes the empty <backingStore/> that terminates a chain. libvirtxml gives
 // it a Source in which nothing is set.
 func ends(b *libvirtxml.DomainDiskBackingStore) bool {
 	return b.Source == nil || b.Format == nil && sourceKind(b.Source) == recover.SourceNone
@@ -182,8 +182,8 @@ func imageOf(s *libvirtxml.DomainDiskSource, format string) recover.Image {
 	return img
 }
 
-// sourceKind says where a source's bytes are. libvirtxml marks the type by which
-// pointer is set.
+// sourceKind returns the kind of storage of a source. In libvirtxml the pointer that is
+// set shows the type.
 func sourceKind(s *libvirtxml.DomainDiskSource) recover.DiskSource {
 	switch {
 	case s == nil:
@@ -207,7 +207,7 @@ func sourceKind(s *libvirtxml.DomainDiskSource) recover.DiskSource {
 	}
 }
 
-// unusualSource names what makes a source more than a plain file.
+// unusualSource names the properties that make a source more than a plain file.
 func unusualSource(s *libvirtxml.DomainDiskSource) []string {
 	if s == nil {
 		return nil
@@ -256,8 +256,8 @@ func dacLabel(s *libvirtxml.DomainDiskSource) string {
 	return ""
 }
 
-// consoleLogs lists the files that the domain's character devices write, each
-// once: libvirt shows the first serial port as a console too.
+// consoleLogs lists the files that the domain's character devices write, each once,
+// because libvirt shows the first serial port as a console too.
 func consoleLogs(devices *libvirtxml.DomainDeviceList) []string {
 	var logs []string
 	add := func(log *libvirtxml.DomainChardevLog, source *libvirtxml.DomainChardevSource) {
@@ -311,8 +311,8 @@ func nvram(os *libvirtxml.DomainOS) (path, format string) {
 	return path, format
 }
 
-// losses names what Nova's hard reboot makes anew: it undefines the domain, with
-// its NVRAM and TPM state (nova/virt/libvirt/driver.py, _hard_reboot).
+// losses names the state that Nova's hard reboot discards: it undefines the domain,
+// with its NVRAM and TPM state (nova/virt/libvirt/driver.py, _hard_reboot).
 func losses(def *libvirtxml.Domain) []string {
 	var found []string
 	if os := def.OS; os != nil {

@@ -46,7 +46,9 @@ func TestDomainXMLIsReadToTheLastDetail(t *testing.T) {
 			UUID: "1a2b3c4d-0000-4000-8000-000000000031", Name: "instance-00000031",
 			Disks: []recover.Disk{
 				{Target: "vda", Device: "disk", ChainKnown: true, Chain: []recover.Image{{Source: recover.SourceNetwork, Format: "raw"}}},
-				{Target: "vdb", Device: "disk", ChainKnown: true, Chain: []recover.Image{{Source: recover.SourceBlock, Path: "/dev/dm-4", Format: "raw"}}},
+				{Target: "vdb", Device: "disk", ChainKnown: true, Chain: []recover.Image{
+					{Source: recover.SourceBlock, Path: "/dev/dm-4", Format: "raw"},
+				}},
 				{Target: "vdc", Device: "disk", Chain: []recover.Image{file("/var/lib/nova/mnt/ab12/volume-77", "qcow2")}},
 				{Target: "vdd", Device: "disk", Chain: []recover.Image{file("/var/lib/nova/mnt/ab12/volume-78", "")}},
 				{Target: "vde", Device: "disk", ChainKnown: true, Chain: []recover.Image{file("/var/lib/nova/mnt/ab12/volume-79", "raw")}},

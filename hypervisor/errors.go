@@ -14,16 +14,16 @@ import (
 var (
 	// ErrClosed: the Client was used after Close.
 	ErrClosed = errors.New("the hypervisor client is closed")
-	// ErrState: the domain is in a state in which the call makes no sense.
+	// ErrState: the domain's state does not allow the call.
 	ErrState = errors.New("the domain's state does not allow it")
-	// ErrNoStatistics: QEMU did not give the statistics of every disk.
+	// ErrNoStatistics: QEMU did not return the statistics of every disk.
 	ErrNoStatistics = errors.New("QEMU gives no block statistics")
-	// ErrXML: the domain's XML is not what this program can read.
+	// ErrXML: this program can't read the domain's XML.
 	ErrXML = errors.New("unreadable domain XML")
 )
 
-// callError is a failed libvirt call, said for people: libvirt.Error prints
-// its numbers.
+// callError is a failed libvirt call with libvirt's message: libvirt.Error prints its
+// numbers.
 type callError struct {
 	call string
 	err  error
@@ -39,7 +39,8 @@ func (e *callError) Error() string {
 
 func (e *callError) Unwrap() error { return e.err }
 
-// mapped names a failed call and adds recover's sentinel where there is one.
+// mapped adds the name of the call to an error, and recover's sentinel where there is
+// one.
 func mapped(call string, err error) error {
 	if err == nil {
 		return nil
@@ -51,7 +52,7 @@ func mapped(call string, err error) error {
 	return named
 }
 
-// unavailable says that the daemon behind uri does not answer, and what to try.
+// unavailable is the error for a daemon that does not answer, with a hint.
 func unavailable(uri string, err error) error {
 	return fmt.Errorf("%w at %s: %w (is libvirtd or virtqemud running? try: virsh -c %s list)",
 		recover.ErrUnavailable, uri, err, uri)

@@ -9,7 +9,7 @@ import (
 	"libvirt.org/go/libvirt"
 )
 
-// eventLoopTick is how often the loop wakes up to look at its context.
+// eventLoopTick is the interval at which the loop wakes up to check its context.
 const eventLoopTick = time.Second
 
 // StartEventLoop registers libvirt's own event loop and runs it until ctx ends.

@@ -9,15 +9,16 @@ import (
 	"libvirt.org/go/libvirt"
 )
 
-// eventsPoll is how often the connection that carries the events is asked whether
-// it stands. The client library knows: no call is made.
+// eventsPoll is the interval at which the connection for events is checked. The client
+// library knows its state, so no call is made.
 const eventsPoll = time.Second
 
-// Events tells of every change of a domain's life (VIR_DOMAIN_EVENT_ID_LIFECYCLE,
+// Events sends the UUID of a domain at every lifecycle event
+// (VIR_DOMAIN_EVENT_ID_LIFECYCLE,
 // https://libvirt.org/html/libvirt-libvirt-domain.html#virDomainEventType), as
-// recover.DomainEvents says. It has a connection of its own, which is closed when
-// ctx ends; with a daemon that hangs then, when the keepalive gives it up.
-// ErrClosed after Close; a Close later does not end it.
+// recover.DomainEvents describes. It has its own connection, which is closed when ctx
+// ends, or, if the daemon hangs then, at the keepalive's limit. ErrClosed after Close;
+// a later Close does not end it.
 func (c *Client) Events(ctx context.Context) (<-chan string, error) {
 	changes := newChanges()
 	s, err := c.subscribe(ctx, changes)
@@ -36,7 +37,7 @@ func (c *Client) Events(ctx context.Context) (<-chan string, error) {
 	return out, nil
 }
 
-// keepSubscribed subscribes again whenever the connection broke, until ctx ends.
+// keepSubscribed subscribes again whenever the connection breaks, until ctx ends.
 func (c *Client) keepSubscribed(ctx context.Context, s *subscription, changes *changes) {
 	log := zerolog.Ctx(ctx)
 	for {
@@ -50,7 +51,7 @@ func (c *Client) keepSubscribed(ctx context.Context, s *subscription, changes *c
 			return
 		}
 		log.Info().Str("uri", c.shownURI).Msg("libvirt's events come again")
-		// Only now: what is read from here on is told when it changes.
+		// Only now: changes from here on cause events again.
 		changes.add("")
 	}
 }
@@ -76,14 +77,14 @@ func (c *Client) resubscribe(ctx context.Context, changes *changes) *subscriptio
 	}
 }
 
-// subscription is a connection on which events come.
+// subscription is a connection that receives events.
 type subscription struct {
 	conn *libvirt.Connect
 	id   int // the callback's
 }
 
-// subscribe opens a connection and has its events added to changes. A daemon that
-// hangs ends it with the keepalive; it is left to itself when ctx ends.
+// subscribe opens a connection and adds its events to changes. If the daemon hangs, it
+// fails at the keepalive's limit. When ctx ends, it does not wait for the daemon.
 func (c *Client) subscribe(ctx context.Context, changes *changes) (*subscription, error) {
 	if c.isClosed() {
 		return nil, ErrClosed
@@ -115,12 +116,12 @@ func (c *Client) subscribe(ctx context.Context, changes *changes) (*subscription
 	}
 }
 
-// register takes the connection over: on an error it is closed.
+// register takes ownership of the connection and closes it on an error.
 func register(ctx context.Context, conn *libvirt.Connect, changes *changes) (*subscription, error) {
 	s := &subscription{conn: conn}
 	err := timed(ctx, "virConnectDomainEventRegisterAny", "", func() (err error) {
 		s.id, err = conn.DomainEventLifecycleRegister(nil, func(_ *libvirt.Connect, dom *libvirt.Domain, _ *libvirt.DomainEventLifecycle) {
-			// The event loop, and with it every keepalive, waits for this.
+			// The event loop, and with it every keepalive, waits for this function.
 			uuid, err := dom.GetUUIDString()
 			if err != nil {
 				uuid = ""
@@ -149,9 +150,9 @@ func (s *subscription) wait(ctx context.Context) {
 	}
 }
 
-// close gives up the callback, which holds a reference to the connection: without
-// that the connection would never be let go. What is local of it happens on a
-// broken connection too (remoteConnectDomainEventDeregisterAny in libvirt's
+// close removes the callback, which holds a reference to the connection: otherwise the
+// connection would never be freed. The local part of that happens on a broken
+// connection too (remoteConnectDomainEventDeregisterAny in libvirt's
 // src/remote/remote_driver.c).
 func (s *subscription) close(ctx context.Context) {
 	_ = timed(ctx, "virConnectDomainEventDeregisterAny", "", func() error { return s.conn.DomainEventDeregister(s.id) })

@@ -20,18 +20,19 @@ import (
 
 const (
 	exportSocket = "os-rescue-export.sock"
-	// masterKey is a file in the domain's private directory, which QEMU is told of
-	// (qemuDomainGetMasterKeyFilePath in libvirt's src/qemu/qemu_domain.c).
+	// masterKey is a file in the domain's private directory. Its path is on QEMU's
+	// command line (qemuDomainGetMasterKeyFilePath in libvirt's src/qemu/qemu_domain.c).
 	masterKey = "/master-key.aes"
 )
 
-// Export begins a backup of disks in pull mode (virDomainBackupBegin): QEMU serves
-// them over NBD as they are at this moment, and copies what the guest overwrites
-// to the scratch files first (https://libvirt.org/formatbackup.html). Every other
-// disk is left out. The socket is in the domain's private directory, where QEMU
-// may make one. Errors: recover.ErrNoDomain; ErrState when the domain is not
-// active, has a job, lacks one of the disks, or its private directory can't be found;
-// recover.ErrUnavailable, after which the backup may be under way; libvirt's own.
+// Export begins a backup of disks in pull mode (virDomainBackupBegin) and returns the
+// path of its socket. QEMU serves the disks over NBD as they are at this moment, and
+// copies data to the scratch files before the guest overwrites it
+// (https://libvirt.org/formatbackup.html). Other disks are not served. The socket is
+// in the domain's private directory, where QEMU may make one. Errors:
+// recover.ErrNoDomain; ErrState when the domain is not active, has a job, lacks one of
+// the disks, or its private directory can't be found; recover.ErrUnavailable, after
+// which the backup may have begun; libvirt's own.
 func (c *Client) Export(ctx context.Context, uuid string, disks []recover.ExportDisk) (string, error) {
 	socket := ""
 	err := c.apply(ctx, uuid, change{
@@ -58,14 +59,14 @@ func (c *Client) Export(ctx context.Context, uuid string, disks []recover.Export
 			case issued && job == backupJob:
 				return true, nil
 			}
-			return false, fmt.Errorf("%w: it has a job under way (%s)", ErrState, job)
+			return false, fmt.Errorf("%w: it has a job (%s)", ErrState, job)
 		},
 	})
 	return socket, err
 }
 
-// backupXML describes the backup of disks of a live domain, and says at which
-// socket it can be read.
+// backupXML describes the backup of disks of a live domain, and sets socket to the
+// path at which it can be read.
 func (c *Client) backupXML(ctx context.Context, dom *libvirt.Domain, disks []recover.ExportDisk, socket *string) (string, error) {
 	name, err := dom.GetName()
 	if err != nil {
@@ -109,7 +110,7 @@ func (c *Client) privateDir(name string) (string, error) {
 	pid := c.pid(name)
 	args, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 	if err != nil {
-		return "", fmt.Errorf("%w: its QEMU can't be looked at: %w", ErrState, err)
+		return "", fmt.Errorf("%w: the command line of its QEMU can't be read: %w", ErrState, err)
 	}
 	for arg := range bytes.SplitSeq(args, []byte{0}) {
 		before, _, found := strings.Cut(string(arg), masterKey)
@@ -123,11 +124,11 @@ func (c *Client) privateDir(name string) (string, error) {
 // backupJob is what jobName calls a backup.
 const backupJob = "backup"
 
-// EndExport ends the backup job that Export began (virDomainAbortJob) and waits
-// until libvirt has removed its scratch files, which it does before it forgets the
-// job (qemuBackupNotifyBlockjobEnd in src/qemu/qemu_backup.c). No job, a domain
-// that is off, and no domain are success. Errors: ErrState when it is another kind
-// of job; recover.ErrUnavailable.
+// EndExport ends the backup job that Export began (virDomainAbortJob) and waits until
+// libvirt has removed its scratch files, which happens before it forgets the job
+// (qemuBackupNotifyBlockjobEnd in its src/qemu/qemu_backup.c). It succeeds if there is
+// no job, if the domain is off, and if there is no domain. Errors: ErrState when the
+// domain has another kind of job; recover.ErrUnavailable.
 func (c *Client) EndExport(ctx context.Context, uuid string) error {
 	err := c.apply(ctx, uuid, change{
 		name: "ending the export of the disks of", call: "virDomainAbortJob",
@@ -153,7 +154,7 @@ func (c *Client) EndExport(ctx context.Context, uuid string) error {
 				return err == nil, err
 			}
 			if job != backupJob {
-				return false, fmt.Errorf("%w: it has another job under way (%s)", ErrState, job)
+				return false, fmt.Errorf("%w: it has another job (%s)", ErrState, job)
 			}
 			return false, nil
 		},

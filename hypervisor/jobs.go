@@ -9,13 +9,13 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// jobUnknown stands for a job that libvirt could not be asked about: it keeps
-// hands off that domain as a job does, and the rest of the host goes on.
+// jobUnknown stands for a job when libvirt could not answer. That domain is then left
+// alone as if it had a job, and the others are not affected.
 const jobUnknown = "unknown"
 
-// jobs adds the domain job and the block jobs under way to an active domain.
-// The XML's <mirror> has named some already; libvirt's own list adds those that
-// have no mirror (pull, commit, backup).
+// jobs adds the current domain job and block jobs to an active domain. The XML's
+// <mirror> has named some already; libvirt's own list adds those that have no mirror
+// (pull, commit, backup).
 func jobs(ctx context.Context, dom *libvirt.Domain, d *recover.Domain) error {
 	job, err := jobOf(ctx, dom, d.Name)
 	switch {
@@ -48,7 +48,7 @@ func jobs(ctx context.Context, dom *libvirt.Domain, d *recover.Domain) error {
 	return nil
 }
 
-// jobOf names the domain job under way; empty when there is none.
+// jobOf names the current domain job; empty when there is none.
 func jobOf(ctx context.Context, dom *libvirt.Domain, name string) (string, error) {
 	var info *libvirt.DomainJobInfo
 	err := timed(ctx, "virDomainGetJobStats", name, func() (err error) {
@@ -71,11 +71,14 @@ func blockJobOf(ctx context.Context, dom *libvirt.Domain, name, target string) (
 	return job, err
 }
 
-// fatal tells an error of the connection, or a domain that is gone, from a
-// domain whose QEMU or job lock does not answer.
+// fatal reports whether the connection failed or the domain is gone. It is false for
+// an error of a domain whose QEMU or job lock does not answer.
 func fatal(err error) bool {
 	for _, code := range []libvirt.ErrorNumber{
-		libvirt.ERR_OPERATION_TIMEOUT, libvirt.ERR_OPERATION_FAILED, libvirt.ERR_OPERATION_UNSUPPORTED, libvirt.ERR_NO_SUPPORT,
+		libvirt.ERR_OPERATION_TIMEOUT,
+		libvirt.ERR_OPERATION_FAILED,
+		libvirt.ERR_OPERATION_UNSUPPORTED,
+		libvirt.ERR_NO_SUPPORT,
 	} {
 		if errors.Is(err, code) {
 			return false

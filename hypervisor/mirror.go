@@ -14,20 +14,20 @@ import (
 
 // Versions, as libvirt numbers them (major×10⁶ + minor×10³ + release).
 const (
-	// A mirror's target is a node of its own, whose file may be renamed, since
-	// libvirt drives QEMU 4.2 by -blockdev (libvirt's NEWS of 5.10 and 6.0).
+	// Since libvirt drives QEMU 4.2 by -blockdev, a mirror's target is a node of its
+	// own, whose file may be renamed (libvirt's NEWS of 5.10 and 6.0).
 	mirrorLibvirt, mirrorQEMU = 6_000_000, 4_002_000
 	// VIR_DOMAIN_BLOCK_COPY_SYNCHRONOUS_WRITES (libvirt's NEWS of 8.0).
 	synchronousLibvirt = 8_000_000
-	// A full backup, without a checkpoint, needs nothing that must be enabled since
-	// libvirt 7.2 (its NEWS of 7.2; the incremental ones came with 7.6). It asks for
-	// QEMU's blockdev-backup job alone; 5.2 keeps to the QEMUs of that time.
+	// Since libvirt 7.2 a full backup, without a checkpoint, works without being
+	// enabled (its NEWS of 7.2; incremental ones came with 7.6). It needs only QEMU's
+	// blockdev-backup job; 5.2 is the oldest QEMU of that time.
 	exportLibvirt, exportQEMU = 7_002_000, 5_002_000
 )
 
-// MirrorSupport says what libvirt's daemon and the QEMU that it would start can
-// do, by their versions. A guest's own QEMU may be older, and a call may fail all
-// the same.
+// MirrorSupport returns the abilities of libvirt's daemon and of the QEMU that it
+// would start, by their versions. A guest's own QEMU may be older, so a call may still
+// fail.
 func (c *Client) MirrorSupport(ctx context.Context) (recover.MirrorSupport, error) {
 	support, err := read(ctx, c, func(conn *libvirt.Connect) (recover.MirrorSupport, error) {
 		lv, hv, err := versions(ctx, conn)
@@ -41,14 +41,18 @@ func (c *Client) MirrorSupport(ctx context.Context) (recover.MirrorSupport, erro
 
 func mirrorSupport(lv, hv uint32) recover.MirrorSupport {
 	if lv < mirrorLibvirt || hv < mirrorQEMU {
-		return recover.MirrorSupport{Missing: fmt.Sprintf("libvirt %s with QEMU %s can't mirror a disk onto a file that is renamed meanwhile: that takes libvirt %s and QEMU %s",
-			dotted(lv), dotted(hv), dotted(mirrorLibvirt), dotted(mirrorQEMU))}
+		missing := fmt.Sprintf("libvirt %s with QEMU %s can't mirror a disk onto a file that is renamed meanwhile: "+
+			"that takes libvirt %s and QEMU %s", dotted(lv), dotted(hv), dotted(mirrorLibvirt), dotted(mirrorQEMU))
+		return recover.MirrorSupport{Missing: missing}
 	}
-	return recover.MirrorSupport{Synchronous: lv >= synchronousLibvirt, Export: lv >= exportLibvirt && hv >= exportQEMU}
+	return recover.MirrorSupport{
+		Synchronous: lv >= synchronousLibvirt,
+		Export:      lv >= exportLibvirt && hv >= exportQEMU,
+	}
 }
 
-// liveDisk returns a disk as the domain's current XML has it, nil when there is
-// none, and the domain's id: that of one life of it, -1 when it is not active.
+// liveDisk returns a disk from the domain's current XML, nil when there is none, and
+// the domain's id: a new one for each start, -1 when it is not active.
 func liveDisk(ctx context.Context, dom *libvirt.Domain, name, target string) (id int, disk *libvirtxml.DomainDisk, err error) {
 	const off = -1
 	doc, err := xmlOf(ctx, dom, name, 0)
@@ -75,8 +79,8 @@ func liveDisk(ctx context.Context, dom *libvirt.Domain, name, target string) (id
 	return id, nil, nil
 }
 
-// copying returns the block job that mirrors a disk, nil when there is none.
-// ErrState when it is another kind of job.
+// copying returns the block job that mirrors a disk, nil when there is none. ErrState
+// when the disk has another kind of job.
 func copying(disk *libvirtxml.DomainDisk) (*libvirtxml.DomainDiskMirror, error) {
 	if disk == nil || disk.Mirror == nil {
 		return nil, nil
@@ -87,8 +91,7 @@ func copying(disk *libvirtxml.DomainDisk) (*libvirtxml.DomainDiskMirror, error) 
 	return disk.Mirror, nil
 }
 
-// mirrorOf returns the block job that mirrors a disk; nil when there is none.
-// ErrState when it is another kind of job.
+// mirrorOf is copying for a disk of a domain, given by its target.
 func mirrorOf(ctx context.Context, dom *libvirt.Domain, name, target string) (*libvirtxml.DomainDiskMirror, error) {
 	_, disk, err := liveDisk(ctx, dom, name, target)
 	if err != nil {
@@ -97,9 +100,9 @@ func mirrorOf(ctx context.Context, dom *libvirt.Domain, name, target string) (*l
 	return copying(disk)
 }
 
-// mirrorXML is the destination of a mirror. Cache mode, discard and the like are
-// the disk's own: libvirt takes them from its front end, for both sides
-// (qemuDomainPrepareStorageSourceBlockdev in src/qemu/qemu_domain.c).
+// mirrorXML is the destination of a mirror. libvirt takes cache mode, discard and the
+// like from the disk's front end, for both sides
+// (qemuDomainPrepareStorageSourceBlockdev in its src/qemu/qemu_domain.c).
 func mirrorXML(m recover.MirrorRequest) (string, error) {
 	doc, err := xml.Marshal(&libvirtxml.DomainDisk{
 		Driver: &libvirtxml.DomainDiskDriver{Name: "qemu", Type: m.Format},
@@ -108,14 +111,14 @@ func mirrorXML(m recover.MirrorRequest) (string, error) {
 	return string(doc), err
 }
 
-// Mirror begins a shallow, transient block copy (virDomainBlockCopy). libvirt takes
-// an empty file that exists, formats it with the source's size, cluster size and
-// backing file, and gives it to QEMU's user. Neither the source nor its backing
-// files need be on disk: QEMU has them open. A paused domain is mirrored too.
-// Measured with 9.0. Errors: recover.ErrNoDomain; ErrState when the domain is not
-// active or the disk has a block job already; recover.ErrUnavailable, after which
-// the mirror may be under way; libvirt's own, also when the file is no longer empty
-// because a daemon died between its format and its mirror.
+// Mirror begins a shallow, transient block copy (virDomainBlockCopy). libvirt formats
+// an existing empty file with the source's size, cluster size and backing file, and
+// makes QEMU's user its owner. Neither the source nor its backing files need to have
+// a name on disk, because QEMU has them open. A paused domain is mirrored too.
+// Measured with libvirt 9.0. Errors: recover.ErrNoDomain; ErrState when the domain is
+// not active or the disk already has a block job; recover.ErrUnavailable, after which
+// the mirror may have begun; libvirt's own, also when the file is no longer empty
+// because a daemon died between formatting and mirroring.
 func (c *Client) Mirror(ctx context.Context, uuid string, m recover.MirrorRequest) error {
 	doc, err := mirrorXML(m)
 	if err != nil {
@@ -146,7 +149,7 @@ func (c *Client) Mirror(ctx context.Context, uuid string, m recover.MirrorReques
 	})
 }
 
-// idle is ErrState when a domain is not active, or its disk has a block job, also
+// idle is ErrState when a domain is not active, or when its disk has a block job, even
 // one that the XML does not show (pull, commit, backup).
 func idle(ctx context.Context, dom *libvirt.Domain, name, target string) error {
 	s, err := stateOf(ctx, dom, name)
@@ -166,11 +169,11 @@ func idle(ctx context.Context, dom *libvirt.Domain, name, target string) error {
 	return nil
 }
 
-// MirrorState says how far a mirror is, by its block job
-// (virDomainGetBlockJobInfo) and by ready='yes' in the live XML, which libvirt sets
-// at QEMU's event (https://libvirt.org/formatdomain.html, mirror). libvirt finds
-// its jobs again when its daemon is restarted. Errors: recover.ErrNoMirror;
-// recover.ErrNoDomain; ErrState when it is another kind of job.
+// MirrorState returns the progress of a mirror, from its block job
+// (virDomainGetBlockJobInfo) and from ready='yes' in the live XML, which libvirt sets
+// at QEMU's event (https://libvirt.org/formatdomain.html, mirror). A restarted
+// daemon finds its jobs again. Errors: recover.ErrNoMirror; recover.ErrNoDomain;
+// ErrState when the disk has another kind of job.
 func (c *Client) MirrorState(ctx context.Context, uuid, target string) (recover.MirrorState, error) {
 	state, err := read(ctx, c, func(conn *libvirt.Connect) (recover.MirrorState, error) {
 		dom, err := lookup(ctx, conn, uuid)
@@ -201,15 +204,15 @@ func (c *Client) MirrorState(ctx context.Context, uuid, target string) (recover.
 }
 
 // Pivot moves the domain onto a mirror (virDomainBlockJobAbort with PIVOT, which
-// returns when QEMU has closed the source). When the answer is lost or the call
-// fails, a mirror that is gone may as well have failed, and both files may have the
-// same path: whether the domain moved is told by the index of the disk's source, a
-// number of its own that libvirt gives every image it opens for a running domain
-// (https://libvirt.org/formatdomain.html, source); measured with 9.0, also over a
-// restart of the daemon. Errors: recover.ErrNoMirror when there was none, or when it
-// ended without the domain having moved; recover.ErrNoDomain;
-// recover.ErrUnavailable, after which it may have happened; libvirt's own while the
-// mirror goes on, as when it is not ready.
+// returns when QEMU has closed the source). If the answer is lost or the call fails,
+// the missing mirror does not show whether the domain moved, because the mirror may
+// have failed, and both files may have the same path. Pivot therefore compares the
+// index of the disk's source, a distinct number that libvirt gives every image that it
+// opens for a running domain (https://libvirt.org/formatdomain.html, source; measured
+// with 9.0, also over a restart of the daemon). Errors: recover.ErrNoMirror when there
+// was none, or when it ended and the domain did not move; recover.ErrNoDomain;
+// recover.ErrUnavailable, after which the domain may have moved; libvirt's own while
+// the mirror goes on, for example when it is not ready.
 func (c *Client) Pivot(ctx context.Context, uuid, target string) error {
 	var life int    // the domain's id before the call
 	var source uint // the index of the disk's source before it
@@ -245,9 +248,10 @@ func (c *Client) Pivot(ctx context.Context, uuid, target string) error {
 	})
 }
 
-// EndMirror ends a mirror (virDomainBlockJobAbort, which returns when QEMU has
-// closed the target). No mirror, a domain that is off, and no domain are success.
-// Errors: ErrState when the disk has another kind of job; recover.ErrUnavailable.
+// EndMirror ends a mirror (virDomainBlockJobAbort, which returns when QEMU has closed
+// the target). It succeeds if there is no mirror, if the domain is off, and if there
+// is no domain. Errors: ErrState when the disk has another kind of job;
+// recover.ErrUnavailable.
 func (c *Client) EndMirror(ctx context.Context, uuid, target string) error {
 	err := c.apply(ctx, uuid, change{
 		name: "ending the mirror of disk " + target + " of", call: "virDomainBlockJobAbort",

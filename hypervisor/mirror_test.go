@@ -57,7 +57,20 @@ func running(ctx context.Context, t *testing.T, c *Client, g guest) {
 	})
 }
 
-// empty makes an empty file for a mirror, and says which inode it is.
+// bothDisks are the guest's disks for an export.
+func bothDisks(g guest) []recover.ExportDisk {
+	return []recover.ExportDisk{
+		{Target: "vda", Scratch: g.file("scratch-vda")},
+		{Target: "vdb", Scratch: g.file("scratch-vdb")},
+	}
+}
+
+// synchronousMirror asks for a mirror of vda that copies the guest's writes at once.
+func synchronousMirror(g guest) recover.MirrorRequest {
+	return recover.MirrorRequest{Target: "vda", Path: g.file("mirror"), Format: "qcow2", Synchronous: true}
+}
+
+// empty makes an empty file for a mirror, and returns its inode number.
 func empty(t *testing.T, path string) uint64 {
 	t.Helper()
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -160,7 +173,7 @@ func TestADomainMovesOntoMirrorsThatAreRenamedMeanwhile(t *testing.T) {
 	}
 
 	// What it is now can be read, whatever it writes later.
-	socket, err := c.Export(ctx, g.uuid, []recover.ExportDisk{{Target: "vda", Scratch: g.file("scratch-vda")}, {Target: "vdb", Scratch: g.file("scratch-vdb")}})
+	socket, err := c.Export(ctx, g.uuid, bothDisks(g))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +229,7 @@ func TestAMirrorThatIsEndedLeavesTheDomainOnItsSource(t *testing.T) {
 		t.Errorf("no mirror: %v", err)
 	}
 	empty(t, g.file("mirror"))
-	if err := c.Mirror(ctx, g.uuid, recover.MirrorRequest{Target: "vda", Path: g.file("mirror"), Format: "qcow2", Synchronous: true}); err != nil {
+	if err := c.Mirror(ctx, g.uuid, synchronousMirror(g)); err != nil {
 		t.Fatal(err)
 	}
 	ready(ctx, t, c, g, "vda")
@@ -261,7 +274,7 @@ func TestADaemonThatDiesUnderAPivotIsAskedAgain(t *testing.T) {
 			})
 			running(ctx, t, c, g)
 			made := empty(t, g.file("mirror"))
-			if err := c.Mirror(ctx, g.uuid, recover.MirrorRequest{Target: "vda", Path: g.file("mirror"), Format: "qcow2", Synchronous: true}); err != nil {
+			if err := c.Mirror(ctx, g.uuid, synchronousMirror(g)); err != nil {
 				t.Fatal(err)
 			}
 			ready(ctx, t, c, g, "vda")
@@ -469,7 +482,7 @@ func TestAnExportStandsStillWhileTheGuestWrites(t *testing.T) {
 	if err := c.Start(ctx, g.uuid, true); err != nil { // it writes when it may run
 		t.Fatal(err)
 	}
-	socket, err := c.Export(ctx, g.uuid, []recover.ExportDisk{{Target: "vda", Scratch: g.file("scratch-vda")}, {Target: "vdb", Scratch: g.file("scratch-vdb")}})
+	socket, err := c.Export(ctx, g.uuid, bothDisks(g))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -498,7 +511,7 @@ func TestAnExportStandsStillWhileTheGuestWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The same look at what the guest has now: it can tell the two apart.
-	socket, err = c.Export(ctx, g.uuid, []recover.ExportDisk{{Target: "vda", Scratch: g.file("scratch-vda")}, {Target: "vdb", Scratch: g.file("scratch-vdb")}})
+	socket, err = c.Export(ctx, g.uuid, bothDisks(g))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,8 +34,8 @@ type novaOwner struct {
 	Name string `xml:",chardata"`
 }
 
-// novaMetadata is what Nova wrote into the domain's <metadata>, nil when it wrote
-// nothing (LibvirtConfigGuestMetaNovaInstance in nova/virt/libvirt/config.py).
+// novaMetadata reads Nova's part of a domain's <metadata>, nil when there is none
+// (LibvirtConfigGuestMetaNovaInstance in nova/virt/libvirt/config.py).
 func novaMetadata(doc string) (*recover.NovaMetadata, error) {
 	var d novaDocument
 	if err := xml.Unmarshal([]byte(doc), &d); err != nil {

@@ -8,14 +8,14 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// known is what libvirt says of a domain beside its XML.
+// known has the properties of a domain that are not in its XML.
 type known struct {
 	state
 	persistent bool
 	saved      bool // its memory was saved by virDomainManagedSave
 }
 
-// knownOf asks for one domain alone.
+// knownOf queries them for one domain.
 func knownOf(ctx context.Context, dom *libvirt.Domain, name string) (known, error) {
 	var k known
 	var err error
@@ -36,9 +36,9 @@ func knownOf(ctx context.Context, dom *libvirt.Domain, name string) (known, erro
 	return k, err
 }
 
-// overview is every domain of the host, and what is known of each, by UUID: three
-// calls, where asking for each domain alone takes four for each. A domain of which
-// they do not tell enough is in the list only.
+// overview has every domain of the host and their known properties by UUID. It takes
+// a few calls for the host instead of several for each domain. A domain whose
+// properties are incomplete is in the list only.
 type overview struct {
 	list  []libvirt.Domain
 	known map[string]known
@@ -61,7 +61,7 @@ func overviewOf(ctx context.Context, conn *libvirt.Connect) (*overview, error) {
 	return o, nil
 }
 
-// complete joins the states with the lists of what is persistent, and what saved.
+// complete joins the states with the lists of persistent and of saved domains.
 func (o *overview) complete(ctx context.Context, conn *libvirt.Connect, states map[string]state) error {
 	persistent, err := uuidsOf(ctx, conn, libvirt.CONNECT_LIST_DOMAINS_PERSISTENT)
 	if err != nil {
@@ -92,7 +92,7 @@ func listOf(ctx context.Context, conn *libvirt.Connect, flags libvirt.ConnectLis
 	return list, err
 }
 
-// uuidsOf returns the UUIDs of the domains that a flag lets through.
+// uuidsOf returns the UUIDs of the domains that match a flag.
 func uuidsOf(ctx context.Context, conn *libvirt.Connect, flags libvirt.ConnectListAllDomainsFlags) (map[string]bool, error) {
 	list, err := listOf(ctx, conn, flags)
 	if err != nil {
@@ -110,8 +110,8 @@ func uuidsOf(ctx context.Context, conn *libvirt.Connect, flags libvirt.ConnectLi
 	return uuids, err
 }
 
-// statesOf returns the states of all domains. It asks no QEMU, and waits for no
-// job (qemuDomainGetStatsState in src/qemu/qemu_driver.c).
+// statesOf returns the states of all domains. The call does not ask a QEMU and does
+// not wait for a job (qemuDomainGetStatsState in libvirt's src/qemu/qemu_driver.c).
 func statesOf(ctx context.Context, conn *libvirt.Connect) (map[string]state, error) {
 	var stats []libvirt.DomainStats
 	err := timed(ctx, "virConnectGetAllDomainStats", "", func() (err error) {
@@ -128,27 +128,27 @@ func statesOf(ctx context.Context, conn *libvirt.Connect) (map[string]state, err
 		if uerr != nil && err == nil {
 			err = mapped("virDomainGetUUIDString", uerr)
 		}
-		if told, ok := stateOfStats(s.State); ok {
-			states[uuid] = told
+		if state, ok := stateOfStats(s.State); ok {
+			states[uuid] = state
 		}
 	}
 	return states, err
 }
 
-// stateOfStats reads a state that says whether there is a QEMU: that of a crashed
-// domain does not.
+// stateOfStats reads a state. ok is false if it does not say whether there is a QEMU,
+// like the state of a crashed domain.
 func stateOfStats(s *libvirt.DomainStatsState) (state, bool) {
 	if s == nil || !s.StateSet || !s.ReasonSet || s.State == libvirt.DOMAIN_CRASHED || s.State == libvirt.DOMAIN_NOSTATE {
 		return state{}, false
 	}
-	told := state{state: domainState(s.State), active: s.State != libvirt.DOMAIN_SHUTOFF}
+	known := state{state: domainState(s.State), active: s.State != libvirt.DOMAIN_SHUTOFF}
 	if s.State == libvirt.DOMAIN_PAUSED {
-		told.reason = pauseReason(libvirt.DomainPausedReason(s.Reason))
+		known.reason = pauseReason(libvirt.DomainPausedReason(s.Reason))
 	}
-	return told, true
+	return known, true
 }
 
-// note takes over what is known of a domain.
+// note writes the known properties into d.
 func (k known) note(d *recover.Domain) {
 	d.State, d.PauseReason, d.Persistent = k.state.state, k.reason, k.persistent
 	if k.saved {

@@ -130,16 +130,24 @@ func TestAStateThatDoesNotTellWhetherThereIsAQEMUIsAskedFor(t *testing.T) {
 		"none":      {nil, state{}, false},
 		"no state":  {&libvirt.DomainStatsState{ReasonSet: true}, state{}, false},
 		"no reason": {&libvirt.DomainStatsState{StateSet: true, State: libvirt.DOMAIN_RUNNING}, state{}, false},
-		"unknown":   {&libvirt.DomainStatsState{StateSet: true, ReasonSet: true, State: libvirt.DOMAIN_NOSTATE}, state{}, false},
-		"crashed":   {&libvirt.DomainStatsState{StateSet: true, ReasonSet: true, State: libvirt.DOMAIN_CRASHED}, state{}, false},
-		"off":       {&libvirt.DomainStatsState{StateSet: true, ReasonSet: true, State: libvirt.DOMAIN_SHUTOFF}, state{state: recover.StateShutOff}, true},
-		"running":   {&libvirt.DomainStatsState{StateSet: true, ReasonSet: true, State: libvirt.DOMAIN_RUNNING}, state{state: recover.StateRunning, active: true}, true},
-		"going off": {&libvirt.DomainStatsState{StateSet: true, ReasonSet: true, State: libvirt.DOMAIN_SHUTDOWN}, state{state: recover.StateOther, active: true}, true},
-		"paused by a disk error": {&libvirt.DomainStatsState{StateSet: true, ReasonSet: true, State: libvirt.DOMAIN_PAUSED, Reason: int(libvirt.DOMAIN_PAUSED_IOERROR)},
-			state{state: recover.StatePaused, reason: recover.PauseIOError, active: true}, true},
+		"unknown":   {statsOf(libvirt.DOMAIN_NOSTATE, 0), state{}, false},
+		"crashed":   {statsOf(libvirt.DOMAIN_CRASHED, 0), state{}, false},
+		"off":       {statsOf(libvirt.DOMAIN_SHUTOFF, 0), state{state: recover.StateShutOff}, true},
+		"running":   {statsOf(libvirt.DOMAIN_RUNNING, 0), state{state: recover.StateRunning, active: true}, true},
+		"going off": {statsOf(libvirt.DOMAIN_SHUTDOWN, 0), state{state: recover.StateOther, active: true}, true},
+		"paused by a disk error": {
+			statsOf(libvirt.DOMAIN_PAUSED, int(libvirt.DOMAIN_PAUSED_IOERROR)),
+			state{state: recover.StatePaused, reason: recover.PauseIOError, active: true},
+			true,
+		},
 	} {
 		if got, ok := stateOfStats(c.stats); got != c.want || ok != c.ok {
 			t.Errorf("%s: %+v, %v; want %+v, %v", name, got, ok, c.want, c.ok)
 		}
 	}
+}
+
+// statsOf is libvirt's answer for a domain in that state.
+func statsOf(code libvirt.DomainState, reason int) *libvirt.DomainStatsState {
+	return &libvirt.DomainStatsState{StateSet: true, State: code, ReasonSet: true, Reason: reason}
 }

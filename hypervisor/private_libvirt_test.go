@@ -250,8 +250,12 @@ func (g guest) xml() string {
   <os><type arch='x86_64' machine='pc'>hvm</type></os>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
-    <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='%s'/><target dev='vda' bus='virtio'/><boot order='1'/></disk>
-    <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='%s'/><target dev='vdb' bus='virtio'/><boot order='2'/></disk>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='qcow2'/><source file='%s'/><target dev='vda' bus='virtio'/><boot order='1'/>
+    </disk>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw'/><source file='%s'/><target dev='vdb' bus='virtio'/><boot order='2'/>
+    </disk>
     <disk type='file' device='cdrom'><target dev='hda' bus='ide'/></disk>
     <serial type='pty'><log file='%s'/></serial>
     <graphics type='vnc' port='-1' passwd='sesame'/>

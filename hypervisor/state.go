@@ -12,7 +12,7 @@ import (
 type state struct {
 	state  recover.DomainState
 	reason recover.PauseReason
-	active bool // QEMU exists: a crashed domain may have one, a shut off one has not
+	active bool // QEMU exists; a crashed domain may have one, a shut off one has none
 }
 
 // stateOf reads a domain's state.
@@ -53,9 +53,9 @@ func domainState(code libvirt.DomainState) recover.DomainState {
 	}
 }
 
-// pauseReason maps libvirt's reasons. A domain that was started paused and one
-// whose `stop` was sent by a daemon that died before noting it both read as user
-// (libvirt 9.0).
+// pauseReason maps libvirt's reasons. A domain that was started paused has the reason
+// user, and so has one whose `stop` was sent by a daemon that died before it recorded
+// that (libvirt 9.0).
 func pauseReason(reason libvirt.DomainPausedReason) recover.PauseReason {
 	switch reason {
 	case libvirt.DOMAIN_PAUSED_USER:
