@@ -186,7 +186,9 @@ func TestAGuardThatEndsInAnIncidentHandsItsFilesOver(t *testing.T) {
 	l.DeleteTree(t)
 	// One deletion after the other: the incident begins with the first that it sees.
 	awaitGuard(t, l, "all deletions", func(s recover.GuardStatus) bool { return len(s.Incidents) == 1 && s.Held.DeletedFiles == held })
-	wanted := []string{`os_rescue_instances{verdict="recoverable"} 1`, `os_rescue_open_incidents{replaced="false"} 1`, "os_rescue_incidents_total 1"}
+	wanted := []string{
+		`os_rescue_instances{verdict="recoverable"} 1`, `os_rescue_open_incidents{replaced="false"} 1`, "os_rescue_incidents_total 1",
+	}
 	patience.Wait(t, "the metrics of a scan since", func() bool {
 		metrics := fetch(t, "http://"+address+"/metrics")
 		return !slices.ContainsFunc(wanted, func(word string) bool { return !strings.Contains(metrics, word) })

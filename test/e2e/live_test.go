@@ -90,7 +90,8 @@ func TestARunBringsAGuestsFilesBackWhileItRunsOn(t *testing.T) {
 	ran := live(t, l, 0)
 	got := of(t, ran, v)
 	if got.Outcome != recover.OutcomeRescued || got.Mode != recover.ModeLive || got.Verified != recover.VerifyRunning ||
-		got.PauseSeconds <= 0 || got.PauseSeconds > patience.Of(5*time.Second).Seconds() || got.DowntimeSeconds != got.PauseSeconds || got.Bytes < 1<<20 {
+		got.PauseSeconds <= 0 || got.PauseSeconds > patience.Of(5*time.Second).Seconds() ||
+		got.DowntimeSeconds != got.PauseSeconds || got.Bytes < 1<<20 {
 		t.Errorf("the report is %s", asJSON(t, got))
 	}
 	t.Logf("suspended for %.0f ms", got.PauseSeconds*1000)

@@ -38,10 +38,13 @@ func TestParseConsole(t *testing.T) {
 }
 
 func TestALineIsSoughtAfterAMarkOnly(t *testing.T) {
-	said := ParseConsole(strings.NewReader("LAB boot=1 payload=new\nLAB fill payload=1\n"))
-	mark := markOf(said)
-	said = ParseConsole(strings.NewReader("LAB boot=1 payload=new\nLAB fill payload=1\nLAB beat=1\nLAB boot=2 payload=ok\nLAB fill payload=2\nLAB fill payload=3\n"))
-	for mark, want := range map[Mark]string{0: "fill payload=1", mark - 1: "fill payload=1", mark: "fill payload=2", mark + 3: "fill payload=3", mark + 4: ""} {
+	const first = "LAB boot=1 payload=new\nLAB fill payload=1\n"
+	const then = "LAB beat=1\nLAB boot=2 payload=ok\nLAB fill payload=2\nLAB fill payload=3\n"
+	mark := markOf(ParseConsole(strings.NewReader(first)))
+	said := ParseConsole(strings.NewReader(first + then))
+	for mark, want := range map[Mark]string{
+		0: "fill payload=1", mark - 1: "fill payload=1", mark: "fill payload=2", mark + 3: "fill payload=3", mark + 4: "",
+	} {
 		if line, found := lineAfter(said, mark, "fill "); line != want || found != (want != "") {
 			t.Errorf("after %d lines it found %q, %v; want %q", mark, line, found, want)
 		}

@@ -225,7 +225,10 @@ func buildImage(ctx context.Context, cache, image string, kernel, initrd, config
 		{"mkfs.fat", "-F", "16", "-h", fmt.Sprint(bootStart * 2048), "-C", "boot.img", fmt.Sprint(bootSize * 1024)},
 		{"mcopy", "-i", "boot.img", "vmlinuz", "initrd", "syslinux.cfg", "::"},
 		{"syslinux", "--install", "boot.img"},
-		{"mke2fs", "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0", "-d", "data", "data.img", fmt.Sprintf("%dM", dataSize)},
+		{
+			"mke2fs", "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0",
+			"-d", "data", "data.img", fmt.Sprintf("%dM", dataSize),
+		},
 		{"truncate", "-s", fmt.Sprintf("%dM", imageSize), "disk.raw"},
 		{"dd", "if=boot.img", "of=disk.raw", "bs=1M", fmt.Sprintf("seek=%d", bootStart), "conv=notrunc,sparse", "status=none"},
 		{"dd", "if=data.img", "of=disk.raw", "bs=64k", fmt.Sprintf("seek=%d", dataStart*16), "conv=notrunc,sparse", "status=none"},

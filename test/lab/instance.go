@@ -281,7 +281,8 @@ func (i *Instance) blockDevice(t T) (string, error) {
 	}
 	defer file.Close()
 	if i.spec.BlockOnly {
-		if err := run(t.Context(), "dd", "if="+i.lab.image, fmt.Sprintf("of=/proc/%d/fd/%d", os.Getpid(), file.Fd()), "bs=1M", "conv=sparse,notrunc", "status=none"); err != nil {
+		out := fmt.Sprintf("of=/proc/%d/fd/%d", os.Getpid(), file.Fd())
+		if err := run(t.Context(), "dd", "if="+i.lab.image, out, "bs=1M", "conv=sparse,notrunc", "status=none"); err != nil {
 			return "", err
 		}
 	}

@@ -85,7 +85,8 @@ func TestGuestTellsWhetherItLostAnything(t *testing.T) {
 	if err := os.Rename(swap, swap+".old"); err != nil {
 		t.Fatal(err)
 	}
-	if err := run(t.Context(), "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", filepath.Join(BaseDir, "swap_16"), swap); err != nil {
+	base := filepath.Join(BaseDir, "swap_16")
+	if err := run(t.Context(), "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, swap); err != nil {
 		t.Fatal(err)
 	}
 	guest.Start(t)

@@ -169,8 +169,9 @@ func TestTheGuardsSandboxLetsItDoItsWork(t *testing.T) {
 	for dir := tree; dir != "/" && dir != os.TempDir(); dir = filepath.Dir(dir) {
 		do(t, os.Chmod(dir, 0o755))
 	}
+	t.Cleanup(func() { _ = os.RemoveAll(stateDir) })
 	later, disk, secret := tree+"/later", tree+"/disk", tree+"/secret"
-	do(t, os.MkdirAll(stateDir, 0o700), os.Mkdir(later, 0o755), os.Mkdir("/var/lib/nova", 0o755),
+	do(t, os.MkdirAll(stateDir, 0o700), os.Mkdir(later, 0o755), os.MkdirAll("/var/lib/nova", 0o755),
 		os.WriteFile(disk, []byte("the disk"), 0o644), os.WriteFile(secret, []byte("a secret"), 0o600), os.Chown(secret, 65534, 65534))
 	own, err := os.OpenFile(tree+"/deleted", os.O_RDWR|os.O_CREATE, 0o600)
 	do(t, err)
@@ -185,9 +186,12 @@ func TestTheGuardsSandboxLetsItDoItsWork(t *testing.T) {
 	t.Cleanup(func() { _ = qemu.Process.Kill(); _ = qemu.Wait() })
 
 	todo := task{PID: qemu.Process.Pid, FD: 3, Caller: disk,
-		Read:  []string{disk, secret, later + "/new", bootID},
-		Stat:  "/dev/loop-control",
-		Write: []string{stateDir + "/journal", "/var/lib/nova/file", tree + "/file", secret, "/etc/passwd", "/home/file", "/usr/file", "/proc/sys/kernel/hostname"},
+		Read: []string{disk, secret, later + "/new", bootID},
+		Stat: "/dev/loop-control",
+		Write: []string{
+			stateDir + "/journal", "/var/lib/nova/file", tree + "/file", secret, "/etc/passwd", "/home/file", "/usr/file",
+			"/proc/sys/kernel/hostname",
+		},
 	}
 	text, err := json.Marshal(todo)
 	do(t, err, os.WriteFile(stateDir+"/task", text, 0o600))

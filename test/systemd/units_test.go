@@ -18,7 +18,10 @@ func units(t *testing.T) (dir string) {
 	prefix := t.TempDir()
 	do(t, os.Mkdir(filepath.Join(prefix, "sbin"), 0o755), os.Symlink(self, filepath.Join(prefix, "sbin", "os-rescue")))
 	// go test takes a result from its cache unless a file changed that the test read.
-	for _, name := range []string{"Makefile", "etc/systemd/os-rescue-guard.service", "etc/systemd/os-rescue-check.service", "etc/systemd/os-rescue-check.timer"} {
+	for _, name := range []string{"Makefile", "os-rescue-guard.service", "os-rescue-check.service", "os-rescue-check.timer"} {
+		if name != "Makefile" {
+			name = "etc/systemd/" + name
+		}
 		_, err := os.ReadFile(filepath.Join("../..", name))
 		do(t, err)
 	}

@@ -33,7 +33,8 @@ import (
 const socket = "/run/os-rescue-lab/labctl"
 
 func main() {
-	err := errors.New("usage: labctl run [-fs NAME] -- COMMAND... | boot [-spec JSON] | boots DOMAIN | send DOMAIN COMMAND | wait DOMAIN boot|beat N")
+	err := errors.New("usage: labctl run [-fs NAME] -- COMMAND... | boot [-spec JSON] | boots DOMAIN | send DOMAIN COMMAND | " +
+		"wait DOMAIN boot|beat N")
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "run":
