@@ -61,6 +61,9 @@ func (l *Lab) build(ctx context.Context) (string, error) {
 	return path, nil
 }
 
+// commandLimit is for a run of os-rescue, and for its way to a point of its journal.
+func commandLimit() time.Duration { return patience.Of(5 * time.Minute) }
+
 // Run runs os-rescue with env added to the environment, and returns when it
 // has ended. Its standard input is empty and no terminal.
 func (l *Lab) Run(t T, env []string, args ...string) Result {
@@ -111,7 +114,7 @@ func At(t T, point string, start func(env []string) *Process, do func()) Result 
 		t.Fatalf("lab: %v", err)
 	}
 	p := start([]string{"OS_RESCUE_FAILPOINT=" + point + "=exec:" + filepath.Join(dir, "wait")})
-	err = patience.Retry(func() error {
+	err = patience.RetryFor(commandLimit(), func() error {
 		select {
 		case <-p.done:
 			return nil
@@ -155,7 +158,7 @@ func (p *Process) Wait(t T) Result {
 	t.Helper()
 	select {
 	case <-p.done:
-	case <-time.After(patience.Of(5 * time.Minute)):
+	case <-time.After(commandLimit()):
 		_ = p.cmd.Process.Kill()
 		t.Fatalf("lab: os-rescue %s does not end:\n%s", strings.Join(p.cmd.Args[1:], " "), p.stderr.String())
 	}

@@ -52,8 +52,11 @@ func Wait(t T, what string, ok func() bool) {
 }
 
 // Retry calls f until it succeeds or Limit is over, and returns its last error.
-func Retry(f func() error) error {
-	for end := time.Now().Add(Limit()); ; time.Sleep(20 * time.Millisecond) {
+func Retry(f func() error) error { return RetryFor(Limit(), f) }
+
+// RetryFor is Retry with another limit, one of Of.
+func RetryFor(limit time.Duration, f func() error) error {
+	for end := time.Now().Add(limit); ; time.Sleep(20 * time.Millisecond) {
 		err := f()
 		if err == nil || time.Now().After(end) {
 			return err
