@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"time"
@@ -19,7 +18,7 @@ import (
 	"github.com/os-rescue/os-rescue/test/openstack"
 )
 
-// fleetCommand makes the program measure the fleet, in a bed's own namespaces.
+// fleetCommand has the program measure the fleet, inside a bed.
 const fleetCommand = "fleet"
 
 // The hosts of the fleet, and one more with only as many instances as a shell loop can
@@ -46,33 +45,35 @@ func fleetFigures(o options) []figure {
 	}}
 }
 
-// measureApart measures the figure in namespaces of its own, in which the OpenStack is
-// alone.
-func measureApart(ctx context.Context, b *bench) ([]measured, error) {
-	// A copy of this program, because the lab may hide the original's path.
-	self := filepath.Join(b.dir, "bench")
-	if err := command(ctx, "cp", fmt.Sprintf("/proc/%d/exe", os.Getpid()), self); err != nil {
+// measureApart has the figure measured inside a bed, in which an OpenStack is alone
+// with itself.
+func measureApart(ctx context.Context, b *bench) (all []measured, err error) {
+	o := openstack.Options{Dir: filepath.Join(b.dir, "bed"), Progress: os.Stderr, Bound: true, FakeComputes: newFleet(b.quick).hosts + 1}
+	bed, err := openstack.Up(ctx, o)
+	if err != nil {
 		return nil, err
 	}
-	out := filepath.Join(b.dir, "fleet.json")
-	args := []string{"test/openstack/private.sh", self, fleetCommand, out}
+	defer func() { err = errors.Join(err, bed.Purge(context.WithoutCancel(ctx))) }()
+	out := filepath.Join(bed.Dir(), "fleet.json")
+	args := []string{"/proc/self/exe", fleetCommand, out}
 	if b.quick {
 		args = append(args, "quick")
 	}
-	cmd := exec.CommandContext(ctx, "bash", args...)
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	if err := cmd.Run(); err != nil {
+	code, err := bed.Exec(ctx, openstack.Command{Args: args, Stdout: os.Stderr})
+	if err == nil && code != 0 {
+		err = fmt.Errorf("the measuring program inside the bed: exit code %d", code)
+	}
+	if err != nil {
 		return nil, err
 	}
 	data, err := os.ReadFile(out)
 	if err != nil {
 		return nil, err
 	}
-	var all []measured
 	return all, json.Unmarshal(data, &all)
 }
 
-// runFleet is the main function in those namespaces.
+// runFleet is the program inside the bed.
 func runFleet(ctx context.Context, out string, quick bool) (err error) {
 	dir, err := os.MkdirTemp("", "os-rescue-bench-*")
 	if err != nil {
@@ -139,11 +140,9 @@ func (f *fleet) hostNames() []string {
 // last is the host with only few instances.
 func (f *fleet) last() string { return openstack.FakeHost(f.hosts + 1) }
 
-// up starts the OpenStack, which ends with its namespaces, and makes the instances.
-func (f *fleet) up(ctx context.Context) (err error) {
-	if f.bed, err = openstack.Up(ctx, openstack.Options{Progress: os.Stderr, FakeComputes: f.hosts + 1}); err != nil {
-		return err
-	}
+// up makes the instances.
+func (f *fleet) up(ctx context.Context) error {
+	f.bed = openstack.Open(openstack.Options{})
 	owner, err := f.bed.Client(ctx, "admin", "demo")
 	if err != nil {
 		return err

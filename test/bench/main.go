@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/os-rescue/os-rescue/test/lab"
+	"github.com/os-rescue/os-rescue/test/openstack"
 )
 
 // figures lists what is measured, in order.
@@ -43,6 +44,7 @@ type options struct {
 }
 
 func main() {
+	openstack.Begin()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if len(os.Args) > 2 && os.Args[1] == fleetCommand {

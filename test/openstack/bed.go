@@ -2,6 +2,7 @@ package openstack
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,35 +22,20 @@ const (
 	DefaultDir = "/var/lib/os-rescue-bed"
 	// DirVariable is the environment variable that says where it is.
 	DirVariable = "BED_DIR"
-	// InstancesPath is Nova's instances_path.
-	InstancesPath = "/var/lib/nova/instances"
 )
-
-// patience is how long the bed waits for any one thing, on a machine that may be
-// busy with other things.
-const patience = 4 * time.Minute
 
 // ErrDown: the bed, or a part of it that is needed, is not up.
 var ErrDown = errors.New("the OpenStack bed is not up")
 
-// Options say where a bed is and how it is brought up.
-type Options struct {
-	Dir      string    // of its state; $BED_DIR or DefaultDir when empty
-	Cache    string    // for the guest's image; a directory below Dir when empty
-	Progress io.Writer // is told what is done; nobody when nil
-	// FakeComputes is how many compute services there are beside the real one,
-	// each a host of its own with Nova's fake driver: FakeHost(1) and so on.
-	FakeComputes int
-}
-
-// Bed is an OpenStack on this machine.
+// Bed is an OpenStack with a machine of its own.
 type Bed struct {
 	dir      string
 	cache    string
 	progress io.Writer
+	lasting  lasting
 	services []*service
-	fakes    int    // fake compute services
 	guest    string // the path of the guest's image, once it is built
+	leash    *leash // of a bed that is to end with this process
 	telling  sync.Mutex
 
 	signIn sync.Mutex
@@ -58,48 +44,94 @@ type Bed struct {
 
 // Open returns the bed that the options name, up or not; it starts nothing.
 func Open(options Options) *Bed {
-	dir := options.Dir
-	if dir == "" {
-		dir = os.Getenv(DirVariable)
-	}
-	if dir == "" {
-		dir = DefaultDir
-	}
-	b := &Bed{dir: dir, cache: options.Cache, progress: options.Progress,
-		services: newServices(dir, options.FakeComputes), fakes: options.FakeComputes}
+	b := &Bed{dir: options.dir(), cache: options.Cache, progress: options.Progress}
 	if b.cache == "" {
-		b.cache = filepath.Join(dir, "guest")
+		b.cache = filepath.Join(b.dir, "guest")
 	}
 	if b.progress == nil {
 		b.progress = io.Discard
 	}
+	// Whoever goes on to bring the bed up is told that the file can't be read.
+	b.lasting, _ = readLasting(b.dir)
+	b.lasting = b.lasting.with(options)
+	b.services = newServices(b.dir, b.lasting.FakeComputes)
 	return b
 }
 
 // Up brings a bed up, and returns when an instance can be booted. Of one that is
-// up it starts what is missing. It needs root; the services live on when the
-// caller ends, until Down.
+// up it starts what is missing. It needs root. The bed lives on when the caller
+// ends, until Down. When it can't be brought up, nothing is left of what was not up
+// before. Outside of the bed the caller has called Begin first.
 func Up(ctx context.Context, options Options) (*Bed, error) {
-	if err := installed(); err != nil {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("openstack: the bed needs root")
+	}
+	if _, err := patienceFactor(); err != nil {
 		return nil, err
 	}
 	b := Open(options)
+	fresh, err := b.prepare(options)
+	if err != nil {
+		return nil, err
+	}
+	if b.inside() {
+		return b, b.up(ctx)
+	}
+	if _, err = b.call(ctx, callUp); err == nil && fresh != nil && !options.Bound {
+		err = fresh.letGo()
+	}
+	if err != nil && fresh != nil {
+		err = errors.Join(err, b.Down(context.WithoutCancel(ctx)))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// prepare writes down what the bed is to be like, and makes its namespaces if it has
+// none; it returns the leash of new ones.
+func (b *Bed) prepare(options Options) (*leash, error) {
 	unlock, err := b.lock()
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if err := b.claim(); err != nil {
+	old, err := readLasting(b.dir)
+	if err != nil {
 		return nil, err
 	}
+	b.lasting = old.with(options)
+	if err := b.lasting.write(b.dir); err != nil {
+		return nil, err
+	}
+	if b.inside() {
+		return nil, nil
+	}
+	if _, err := b.initProcess(); !errors.Is(err, ErrDown) {
+		return nil, err
+	}
+	if b.leash, err = b.makeGround(); err != nil {
+		return nil, fmt.Errorf("openstack: make the bed's machine: %w", err)
+	}
+	return b.leash, nil
+}
+
+// up is Up inside.
+func (b *Bed) up(ctx context.Context) error {
+	if err := installed(); err != nil {
+		return err
+	}
+	unlock, err := b.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := b.configure(); err != nil {
-		return nil, fmt.Errorf("openstack: configure the bed: %w", err)
+		return fmt.Errorf("openstack: configure the bed: %w", err)
 	}
 	began := time.Now()
-	if err := runSteps(ctx, b.steps(), func(name string) { b.tell(began, name) }); err != nil {
-		return nil, err
-	}
-	return b, nil
+	return runSteps(ctx, b.steps(), func(name string) { b.tell(began, name) })
 }
 
 // tell says what is done.
@@ -114,6 +146,10 @@ func (b *Bed) lock() (unlock func(), err error) {
 	if err := os.MkdirAll(b.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("openstack: the bed's directory: %w", err)
 	}
+	// The services' users get to their files through it.
+	if err := os.Chmod(b.dir, 0o755); err != nil {
+		return nil, fmt.Errorf("openstack: the bed's directory: %w", err)
+	}
 	f, err := os.OpenFile(filepath.Join(b.dir, "lock"), os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("openstack: the bed's lock: %w", err)
@@ -125,35 +161,37 @@ func (b *Bed) lock() (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// claimed is there when the instances are the bed's.
-func (b *Bed) claimed() string { return filepath.Join(b.dir, "instances-are-ours") }
-
-// claim takes the instances' directory for a new bed. One that holds anything is
-// another Nova's.
-func (b *Bed) claim() error {
-	if _, err := os.Stat(b.claimed()); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	entries, err := os.ReadDir(InstancesPath)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if len(entries) > 0 {
-		return fmt.Errorf("openstack: %s is not empty (%s, ...) and no bed in %s knows of it: take the instances away first, or point %s at their bed",
-			InstancesPath, entries[0].Name(), b.dir, DirVariable)
-	}
-	return os.WriteFile(b.claimed(), nil, 0o644)
-}
-
-// service returns the service of that name, which is one of the constants.
+// service returns the service of that name, which is one of the constants or of a
+// fake compute that the bed has.
 func (b *Bed) service(name string) *service {
 	i := slices.IndexFunc(b.services, func(s *service) bool { return s.name == name })
 	return b.services[i]
 }
 
+// known returns an error that names the services unless there is one of that name.
+func (b *Bed) known(name string) error {
+	if names := b.Services(); !slices.Contains(names, name) {
+		return fmt.Errorf("openstack: no service %q: there are %s", name, strings.Join(names, ", "))
+	}
+	return nil
+}
+
 // Status says which services are up, by name.
-func (b *Bed) Status() (map[string]bool, error) {
+func (b *Bed) Status(ctx context.Context) (map[string]bool, error) {
 	status := map[string]bool{}
+	if !b.inside() {
+		text, err := b.call(ctx, callStatus)
+		switch {
+		case err == nil:
+			return status, json.Unmarshal([]byte(text), &status)
+		case !errors.Is(err, ErrDown):
+			return nil, err
+		}
+		for _, name := range b.Services() {
+			status[name] = false
+		}
+		return status, nil
+	}
 	for _, s := range b.services {
 		_, alive, err := s.process()
 		if err != nil {
@@ -164,18 +202,10 @@ func (b *Bed) Status() (map[string]bool, error) {
 	return status, nil
 }
 
-// Running is true when every service is up.
-func (b *Bed) Running() bool {
-	status, err := b.Status()
-	if err != nil {
-		return false
-	}
-	for _, up := range status {
-		if !up {
-			return false
-		}
-	}
-	return true
+// IsUp is true when the bed has its machine, whichever services are up on it.
+func (b *Bed) IsUp() bool {
+	_, err := b.initProcess()
+	return b.inside() || err == nil
 }
 
 // Services returns the names of the services in the order in which they start.
@@ -193,10 +223,17 @@ func (b *Bed) Dir() string { return b.dir }
 // Log is the path of a service's log.
 func (b *Bed) Log(service string) string { return b.service(service).logFile() }
 
-// NovaConf is the path of the bed's nova.conf.
-func (b *Bed) NovaConf() string { return filepath.Join(b.dir, "etc", "nova.conf") }
+// NovaConf is the path of the bed's nova.conf, which is /etc/nova/nova.conf inside.
+func (b *Bed) NovaConf() string { return novaConf(b.dir) }
 
-// PID is the pid of a service; ErrDown when it is not up.
+func novaConf(dir string) string { return filepath.Join(dir, "etc", "nova.conf") }
+
+// novaNames are the names of Nova's services.
+func (b *Bed) novaNames() []string {
+	return append(b.fakeNames(), NovaCompute, NovaScheduler, NovaConductor, NovaAPI)
+}
+
+// PID is the pid of a service, inside; ErrDown when it is not up.
 func (b *Bed) PID(name string) (int, error) {
 	p, alive, err := b.service(name).process()
 	if err == nil && !alive {
@@ -207,11 +244,27 @@ func (b *Bed) PID(name string) (int, error) {
 
 // Stop ends one service and what it started, as its service manager would. The
 // guests run on.
-func (b *Bed) Stop(_ context.Context, name string) error { return b.service(name).stop() }
+func (b *Bed) Stop(ctx context.Context, name string) error {
+	if err := b.known(name); err != nil {
+		return err
+	}
+	if !b.inside() {
+		_, err := b.call(ctx, callStop, name)
+		return err
+	}
+	return b.service(name).stop()
+}
 
 // Start starts one service, and returns when it serves; for nova-compute, the
 // conductor and the scheduler that is when Nova sees that they are up.
 func (b *Bed) Start(ctx context.Context, name string) error {
+	if err := b.known(name); err != nil {
+		return err
+	}
+	if !b.inside() {
+		_, err := b.call(ctx, callStart, name)
+		return err
+	}
 	if err := b.service(name).start(ctx); err != nil {
 		return err
 	}
@@ -226,8 +279,9 @@ func (b *Bed) Start(ctx context.Context, name string) error {
 	return nil
 }
 
-// Down ends every instance's domain and every service. What the bed knows stays:
-// the next Up finds its instances, stopped.
+// Down ends every instance's domain, every service and every other process in the
+// bed. What the bed knows stays: the next Up finds its instances, stopped. It works
+// from outside only.
 func (b *Bed) Down(ctx context.Context) error {
 	unlock, err := b.lock()
 	if err != nil {
@@ -238,9 +292,24 @@ func (b *Bed) Down(ctx context.Context) error {
 }
 
 func (b *Bed) down(ctx context.Context) error {
+	if b.inside() {
+		return errors.New("openstack: the bed can't be taken down from inside")
+	}
+	// What does not end in order ends with the namespaces.
+	inOrder, cancel := context.WithTimeout(ctx, Patience(downLimit))
+	defer cancel()
+	_, err := b.call(inOrder, callDown)
+	if errors.Is(err, ErrDown) {
+		err = nil
+	}
+	return errors.Join(err, b.endGround())
+}
+
+// stopAll is Down inside.
+func (b *Bed) stopAll(ctx context.Context) error {
 	// Nova first: it would act on what happens to its domains.
 	groups := [][]string{
-		append(b.fakeNames(), NovaCompute, NovaScheduler, NovaConductor, NovaAPI),
+		b.novaNames(),
 		nil, // the domains
 		{Libvirtd, Neutron, Glance, Placement, Keystone},
 		{Virtlogd, RabbitMQ, MariaDB},
@@ -263,7 +332,7 @@ func (b *Bed) down(ctx context.Context) error {
 		wait.Wait()
 		errs = append(errs, results...)
 	}
-	return errors.Join(append(errs, b.unshareKVM())...)
+	return errors.Join(errs...)
 }
 
 // Purge is Down, and removes everything that the bed knows, its instances' files
@@ -276,11 +345,6 @@ func (b *Bed) Purge(ctx context.Context) error {
 	defer unlock()
 	if err := b.down(ctx); err != nil {
 		return err
-	}
-	if _, err := os.Stat(b.claimed()); err == nil {
-		if err := emptyDir(InstancesPath); err != nil {
-			return err
-		}
 	}
 	return os.RemoveAll(b.dir)
 }
@@ -317,7 +381,7 @@ func virsh(ctx context.Context, args ...string) (string, error) {
 }
 
 // DeleteTree removes everything under Nova's instances_path, as the accident does.
-func (b *Bed) DeleteTree() error { return emptyDir(InstancesPath) }
+func (b *Bed) DeleteTree() error { return emptyDir(b.InstancesPath()) }
 
 func emptyDir(dir string) error {
 	entries, err := os.ReadDir(dir)
@@ -334,9 +398,6 @@ func emptyDir(dir string) error {
 
 // installed returns an error that says what to do when the bed can't be here.
 func installed() error {
-	if os.Geteuid() != 0 {
-		return errors.New("openstack: the bed needs root")
-	}
 	for _, program := range []string{"/usr/sbin/mariadbd", "/usr/bin/epmd", "/usr/bin/keystone-manage", "/usr/bin/nova-compute", "/usr/bin/neutron-server", "/usr/bin/uwsgi", "/usr/sbin/libvirtd"} {
 		if _, err := os.Stat(program); err != nil {
 			return fmt.Errorf("openstack: %w: make openstack-packages installs what the bed needs", err)

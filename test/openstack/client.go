@@ -97,7 +97,7 @@ func (b *Bed) provider(ctx context.Context, user, project string) (*gophercloud.
 // until calls f every so often until it returns nil, and returns its last error
 // when the time is over.
 func until(ctx context.Context, every time.Duration, f func(ctx context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, Patience(awaitLimit))
 	defer cancel()
 	for {
 		err := f(ctx)

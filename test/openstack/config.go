@@ -34,6 +34,13 @@ const (
 )
 
 const (
+	// stateDir is Nova's state_path.
+	stateDir = "/var/lib/nova"
+	// DefaultInstancesPath is Nova's instances_path unless Options.NovaConf has another.
+	DefaultInstancesPath = stateDir + "/instances"
+)
+
+const (
 	region = "RegionOne"
 	// serviceUser is the services' user; its name is its password.
 	serviceUser    = "svc"
@@ -49,7 +56,8 @@ func (s settings) GlancePort() int       { return glancePort }
 func (s settings) NeutronPort() int      { return neutronPort }
 func (s settings) NovaPort() int         { return novaPort }
 func (s settings) GlanceURL() string     { return url(glancePort, "") }
-func (s settings) InstancesPath() string { return InstancesPath }
+func (s settings) StateDir() string      { return stateDir }
+func (s settings) InstancesPath() string { return DefaultInstancesPath }
 
 // Messages is where RabbitMQ listens.
 func (s settings) Messages() string {
@@ -99,11 +107,16 @@ func (b *Bed) configure() error {
 			return err
 		}
 	}
-	if err := makeDir(InstancesPath, "nova"); err != nil {
+	for _, path := range []string{stateDir, b.InstancesPath()} {
+		if err := makeDir(path, "nova"); err != nil {
+			return err
+		}
+	}
+	files, err := b.files()
+	if err != nil {
 		return err
 	}
-	files, err := render(b.dir)
-	if err != nil {
+	if err := b.stopForNew(files["nova.conf"]); err != nil {
 		return err
 	}
 	for name, text := range files {
@@ -111,7 +124,7 @@ func (b *Bed) configure() error {
 			return err
 		}
 	}
-	for n := range b.fakes {
+	for n := range b.lasting.FakeComputes {
 		if err := os.WriteFile(fakeConf(b.dir, n+1), fakeCompute(n+1), 0o644); err != nil {
 			return err
 		}
@@ -120,6 +133,32 @@ func (b *Bed) configure() error {
 		fernetKeys(filepath.Join(b.dir, "keystone", "fernet")),
 		fernetKeys(filepath.Join(b.dir, "keystone", "credential")),
 	)
+}
+
+// files returns the configuration files, by name.
+func (b *Bed) files() (map[string][]byte, error) {
+	files, err := render(b.dir)
+	if err == nil {
+		files["nova.conf"] = append(files["nova.conf"], b.lasting.NovaConf...)
+	}
+	return files, err
+}
+
+// stopForNew stops Nova's services if their nova.conf is to be another one.
+func (b *Bed) stopForNew(novaConf []byte) error {
+	old, err := os.ReadFile(b.NovaConf())
+	if errors.Is(err, fs.ErrNotExist) || err == nil && bytes.Equal(old, novaConf) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, name := range b.novaNames() {
+		if err := b.service(name).stop(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // render returns the configuration files of a bed in dir, by name.

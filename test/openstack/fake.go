@@ -32,7 +32,7 @@ func newFakeCompute(dir string, n int) *service {
 
 func (b *Bed) fakeNames() []string {
 	var names []string
-	for n := range b.fakes {
+	for n := range b.lasting.FakeComputes {
 		names = append(names, fakeService(n+1))
 	}
 	return names
@@ -62,7 +62,7 @@ func (b *Bed) awaitFakes(ctx context.Context) error {
 				up = append(up, h.Name)
 			}
 		}
-		for n := range b.fakes {
+		for n := range b.lasting.FakeComputes {
 			if !slices.Contains(up, FakeHost(n+1)) {
 				return fmt.Errorf("openstack: %s is not up: see %s", FakeHost(n+1), b.Log(fakeService(n+1)))
 			}
@@ -83,14 +83,14 @@ func (c *Client) FakeInstances(ctx context.Context, host string, count int) ([]s
 	if err != nil {
 		return nil, fmt.Errorf("openstack: create %d instances on %s: %w", count, host, err)
 	}
-	most, deadline := 0, time.Now().Add(fakePatience)
+	most, deadline := 0, time.Now().Add(Patience(fakeLimit))
 	for {
 		active, err := c.bed.active(ctx, host)
 		if err != nil || len(active) >= count {
 			return active, err
 		}
 		if len(active) > most {
-			most, deadline = len(active), time.Now().Add(fakePatience)
+			most, deadline = len(active), time.Now().Add(Patience(fakeLimit))
 		}
 		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("openstack: %d of %d instances of %s are ACTIVE, and no more become it: see %s", most, count, host, c.bed.Log(NovaConductor))
@@ -103,9 +103,9 @@ func (c *Client) FakeInstances(ctx context.Context, host string, count int) ([]s
 	}
 }
 
-// fakePatience is how long to wait for the next of many instances: the first comes
+// fakeLimit is how long to wait for the next of many instances: the first comes
 // when all are scheduled, and other hosts' may come before it.
-const fakePatience = 15 * time.Minute
+const fakeLimit = 15 * time.Minute
 
 // active returns the UUIDs of a host's instances that are ACTIVE and have no task.
 // The database is asked: a list of hundreds costs Nova more than to make one.

@@ -61,7 +61,7 @@ func (c *Client) Create(ctx context.Context, spec Spec) (*Instance, error) {
 	if err != nil {
 		return nil, fmt.Errorf("openstack: create %s: %w", spec.Name, err)
 	}
-	dir := filepath.Join(InstancesPath, server.ID)
+	dir := filepath.Join(c.bed.InstancesPath(), server.ID)
 	return &Instance{
 		UUID: server.ID, Name: spec.Name, Dir: dir,
 		Disk: filepath.Join(dir, "disk"), ConsoleLog: filepath.Join(dir, "console.log"), bed: c.bed,
@@ -196,7 +196,8 @@ func (i *Instance) QemuPID() int {
 	return pid
 }
 
-// OpenFiles returns what the instance's QEMU has open below InstancesPath, by
+// OpenFiles returns what the instance's QEMU has open below the
+// instances' directory, by
 // path without " (deleted)".
 func (i *Instance) OpenFiles() (map[string]lab.OpenFile, error) {
 	files, err := lab.OpenFiles(i.QemuPID())
@@ -205,7 +206,7 @@ func (i *Instance) OpenFiles() (map[string]lab.OpenFile, error) {
 	}
 	found := map[string]lab.OpenFile{}
 	for _, f := range files {
-		if strings.HasPrefix(f.Path, InstancesPath+"/") {
+		if strings.HasPrefix(f.Path, i.bed.InstancesPath()+"/") {
 			found[strings.TrimSuffix(f.Path, " (deleted)")] = f
 		}
 	}
@@ -261,11 +262,8 @@ func (c *Client) AwaitStatus(ctx context.Context, id, status string) (server *se
 // none left. The client must be the administrator's. An instance that the
 // database was made to show on another host comes back to this one first.
 func (c *Client) DeleteAll(ctx context.Context) error {
-	host, err := os.Hostname()
-	if err != nil {
-		return err
-	}
-	if _, err := c.bed.SQL(ctx, "nova", fmt.Sprintf("update instances set host='%s', node='%[1]s' where deleted=0 and host is not null and host<>'%[1]s'", host)); err != nil {
+	back := fmt.Sprintf("update instances set host='%s', node='%s' where deleted=0 and host is not null and host<>'%[1]s'", c.bed.Host(), hostName)
+	if _, err := c.bed.SQL(ctx, "nova", back); err != nil {
 		return err
 	}
 	asked := map[string]bool{}

@@ -93,17 +93,17 @@ func (p process) members() []process {
 }
 
 // stop ends the session: SIGTERM to its leader, and SIGKILL to all that is left
-// after the patience.
-func (p process) stop(patience time.Duration) error {
+// after the limit.
+func (p process) stop(limit time.Duration) error {
 	if p.alive() {
 		if err := syscall.Kill(p.PID, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("openstack: stop process %d: %w", p.PID, err)
 		}
-		for end := time.Now().Add(patience); p.alive() && time.Now().Before(end); {
+		for end := time.Now().Add(limit); p.alive() && time.Now().Before(end); {
 			time.Sleep(20 * time.Millisecond)
 		}
 	}
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(Patience(10 * time.Second)); ; time.Sleep(20 * time.Millisecond) {
 		left := p.members()
 		if len(left) == 0 {
 			return nil

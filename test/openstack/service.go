@@ -51,9 +51,6 @@ func (s *service) start(ctx context.Context) error {
 		return err
 	}
 	if !alive {
-		if s.ready != nil && s.ready(ctx) == nil {
-			return fmt.Errorf("openstack: another %s than the bed's serves on this machine: stop that first", s.name)
-		}
 		if p.PID != 0 {
 			if err := p.stop(0); err != nil { // what a dead leader has left
 				return err
@@ -102,7 +99,7 @@ func (s *service) await(ctx context.Context, p process) error {
 	if s.ready == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, Patience(awaitLimit))
 	defer cancel()
 	for {
 		err := s.ready(ctx)
@@ -126,7 +123,7 @@ func (s *service) stop() error {
 	if err != nil || p.PID == 0 {
 		return err
 	}
-	if err := p.stop(20 * time.Second); err != nil {
+	if err := p.stop(Patience(20 * time.Second)); err != nil {
 		return fmt.Errorf("%w (%s)", err, s.name)
 	}
 	return os.Remove(s.pidFile())

@@ -99,12 +99,7 @@ func (b *Bed) steps() []step {
 		{Epmd, nil, start(Epmd)},
 		{RabbitMQ, []string{Epmd}, start(RabbitMQ)},
 		{Virtlogd, nil, start(Virtlogd)},
-		{Libvirtd, []string{Virtlogd}, func(ctx context.Context) error {
-			if err := b.shareKVM(); err != nil {
-				return err
-			}
-			return b.service(Libvirtd).start(ctx)
-		}},
+		{Libvirtd, []string{Virtlogd}, start(Libvirtd)},
 		{"capabilities", []string{Libvirtd}, func(ctx context.Context) error {
 			// libvirtd probes QEMU at the first call.
 			_, err := virsh(ctx, "capabilities")
@@ -147,7 +142,7 @@ func (b *Bed) steps() []step {
 	for _, name := range b.fakeNames() {
 		steps = append(steps, step{name, []string{NovaConductor, Placement, "catalog"}, start(name)})
 	}
-	if b.fakes > 0 {
+	if b.lasting.FakeComputes > 0 {
 		steps = append(steps, step{"fake hypervisors", append(b.fakeNames(), "hypervisor"), b.awaitFakes})
 	}
 	return steps

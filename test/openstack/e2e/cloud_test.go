@@ -19,9 +19,6 @@ import (
 	"github.com/os-rescue/os-rescue/test/openstack"
 )
 
-// patience is how long a case waits for what takes seconds.
-const patience = 2 * time.Minute
-
 // cloud is the bed as one case finds it: no instances, an empty tree, every
 // service up, and a state directory of os-rescue's that nobody else has.
 type cloud struct {
@@ -190,13 +187,14 @@ func of(t *testing.T, r recover.RunReport, g *guest) recover.InstanceReport {
 
 func waitFor(t *testing.T, what string, f func() error) {
 	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+	limit := openstack.Patience(2 * time.Minute)
+	for end := time.Now().Add(limit); ; time.Sleep(100 * time.Millisecond) {
 		err := f()
 		if err == nil {
 			return
 		}
 		if time.Now().After(end) {
-			t.Fatalf("%s: not in %s: %v", what, patience, err)
+			t.Fatalf("%s: not in %s: %v", what, limit, err)
 		}
 	}
 }

@@ -53,7 +53,7 @@ func (c *cloud) deleteTree(t *testing.T) {
 	if err := bed.DeleteTree(); err != nil {
 		t.Fatal(err)
 	}
-	entries, err := os.ReadDir(openstack.InstancesPath)
+	entries, err := os.ReadDir(bed.InstancesPath())
 	if err != nil || len(entries) != 0 {
 		t.Fatalf("the instances are not deleted: %v %v", entries, err)
 	}

@@ -118,7 +118,7 @@ func TestAProjectIsRescuedLive(t *testing.T) {
 		ownedAs(t, filepath.Join(dir, "disk.info"), "nova", "nova", 0o644)
 		ownedAs(t, filepath.Join(dir, "console.log"), "nova", "nova", 0o660)
 	}
-	ownedAs(t, filepath.Join(openstack.InstancesPath, "_base"), "nova", "nova", 0o755)
+	ownedAs(t, filepath.Join(bed.InstancesPath(), "_base"), "nova", "nova", 0o755)
 	ownedAs(t, filepath.Join(filepath.Dir(guests[0].Disk), "disk.config"), "libvirt-qemu", "kvm", 0o644)
 
 	// What was impossible since the deletion works at once.
