@@ -263,7 +263,6 @@ func (t tree) attach() error {
 		if err := unix.Unmount(t.path, unix.MNT_DETACH); err != nil {
 			return fmt.Errorf("openstack: %s inside the bed is deleted: %w", t.path, err)
 		}
-		return t.attach()
 	}
 	err = os.MkdirAll(t.path, 0o755)
 	if err == nil {

@@ -189,6 +189,10 @@ func runInit() error {
 		_, werr := ready.WriteString(err.Error())
 		return errors.Join(err, werr)
 	}
+	// What the kernel keeps from any process 1, Go would end by (pid_namespaces(7)).
+	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
+	children := make(chan os.Signal, 1)
+	signal.Notify(children, syscall.SIGCHLD)
 	if _, err := ready.WriteString(readyWord); err != nil {
 		return err
 	}
@@ -198,10 +202,6 @@ func runInit() error {
 			os.Exit(1) // the one who was to say that all went well is gone
 		}
 	}()
-	// What the kernel keeps from any process 1, Go would end by (pid_namespaces(7)).
-	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
-	children := make(chan os.Signal, 1)
-	signal.Notify(children, syscall.SIGCHLD)
 	for range children {
 		// One signal may stand for many children.
 		for {

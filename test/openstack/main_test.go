@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // helperVariable has the test program bring a bed of that directory up, light and
@@ -30,6 +32,9 @@ func help(dir string, args []string) int {
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 99
+		}
+		if foreground, err := unix.IoctlGetInt(0, unix.TIOCGPGRP); err == nil && foreground != unix.Getpgrp() {
+			return 98 // it has not got its terminal back
 		}
 		return code
 	}

@@ -101,6 +101,9 @@ func setting(text, section, option string) (value string) {
 	in := ""
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, " \t\r\n")
+		if strings.HasPrefix(line, " ") || strings.HasPrefix(line, "\t") {
+			continue // it goes on with the one before
+		}
 		if strings.HasPrefix(line, "[") {
 			in = strings.Trim(line, "[]")
 			continue
