@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 const (
@@ -22,6 +24,12 @@ const (
 	DefaultDir = "/var/lib/os-rescue-bed"
 	// DirVariable is the environment variable that says where it is.
 	DirVariable = "BED_DIR"
+)
+
+// The limits of waiting, which package patience stretches.
+const (
+	awaitLimit = 4 * time.Minute // for any one thing
+	downLimit  = 2 * time.Minute // for all services together to end
 )
 
 // ErrDown: the bed, or a part of it that is needed, is not up.
@@ -65,9 +73,6 @@ func Open(options Options) *Bed {
 func Up(ctx context.Context, options Options) (*Bed, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("openstack: the bed needs root")
-	}
-	if _, err := patienceFactor(); err != nil {
-		return nil, err
 	}
 	b := Open(options)
 	fresh, err := b.prepare(options)
@@ -296,7 +301,7 @@ func (b *Bed) down(ctx context.Context) error {
 		return errors.New("openstack: the bed can't be taken down from inside")
 	}
 	// What does not end in order ends with the namespaces.
-	inOrder, cancel := context.WithTimeout(ctx, Patience(downLimit))
+	inOrder, cancel := context.WithTimeout(ctx, patience.Of(downLimit))
 	defer cancel()
 	_, err := b.call(inOrder, callDown)
 	if errors.Is(err, ErrDown) {

@@ -12,6 +12,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // The environment of a process for which the package runs the calling program again.
@@ -79,7 +81,7 @@ func (b *Bed) call(ctx context.Context, args ...string) (string, error) {
 	err = b.run(nil, func() *exec.Cmd {
 		cmd := exec.CommandContext(ctx, "/proc/self/exe")
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-		cmd.WaitDelay = Patience(10 * time.Second)
+		cmd.WaitDelay = patience.Of(10 * time.Second)
 		cmd.Env = b.environment(stageCall, []string{callVariable + "=" + string(text)})
 		cmd.Stdout, cmd.Stderr = &stdout, b.progress
 		cmd.ExtraFiles = []*os.File{theirs}

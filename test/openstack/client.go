@@ -10,6 +10,8 @@ import (
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack"
 	computeservices "github.com/gophercloud/gophercloud/v2/openstack/compute/v2/services"
+
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // microversion is the newest that the bed's Nova has
@@ -97,7 +99,7 @@ func (b *Bed) provider(ctx context.Context, user, project string) (*gophercloud.
 // until calls f every so often until it returns nil, and returns its last error
 // when the time is over.
 func until(ctx context.Context, every time.Duration, f func(ctx context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, Patience(awaitLimit))
+	ctx, cancel := context.WithTimeout(ctx, patience.Of(awaitLimit))
 	defer cancel()
 	for {
 		err := f(ctx)

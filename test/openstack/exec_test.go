@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 func TestExecPassesOnWhatACommandIsGivenAndHowItEnds(t *testing.T) {
@@ -131,7 +133,7 @@ func TestExecOnATerminal(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			terminal, theirs := openTerminal(t)
-			ctx, cancel := context.WithTimeout(t.Context(), Patience(time.Minute))
+			ctx, cancel := context.WithTimeout(t.Context(), patience.Of(time.Minute))
 			defer cancel()
 			cmd := exec.CommandContext(ctx, "/proc/self/exe", test.args...)
 			cmd.Env = append(os.Environ(), helperVariable+"="+b.dir, "PS1=# ", "HOME=/")

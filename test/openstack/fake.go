@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
+
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // FakeHost is the name of the n-th fake compute host, counted from 1. Nova's fake
@@ -83,14 +85,14 @@ func (c *Client) FakeInstances(ctx context.Context, host string, count int) ([]s
 	if err != nil {
 		return nil, fmt.Errorf("openstack: create %d instances on %s: %w", count, host, err)
 	}
-	most, deadline := 0, time.Now().Add(Patience(fakeLimit))
+	most, deadline := 0, time.Now().Add(patience.Of(fakeLimit))
 	for {
 		active, err := c.bed.active(ctx, host)
 		if err != nil || len(active) >= count {
 			return active, err
 		}
 		if len(active) > most {
-			most, deadline = len(active), time.Now().Add(Patience(fakeLimit))
+			most, deadline = len(active), time.Now().Add(patience.Of(fakeLimit))
 		}
 		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("openstack: %d of %d instances of %s are ACTIVE, and no more become it: see %s", most, count, host, c.bed.Log(NovaConductor))

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/test/ground"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // A bed has a machine of its own: mount, PID, network, IPC and UTS namespaces on a
@@ -169,7 +170,7 @@ func (b *Bed) endGround() error {
 	if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("openstack: end process 1 of the bed: %w", err)
 	}
-	for end := time.Now().Add(Patience(time.Minute)); p.alive(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience.Of(time.Minute)); p.alive(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			return fmt.Errorf("openstack: process %d, process 1 of the bed, does not end, not even when killed", p.PID)
 		}

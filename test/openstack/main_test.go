@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // helperVariable has the test program bring a bed of that directory up, light and
@@ -79,16 +81,6 @@ func machine(t *testing.T) *Bed {
 	return b
 }
 
-// eventually waits for what is to come by itself.
-func eventually(t *testing.T, what string, f func() bool) {
-	t.Helper()
-	for end := time.Now().Add(Patience(time.Minute)); !f(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
-
 // disk returns the file in sysfs that names the file behind the loop device of a bed's
 // /var, and what it says.
 func disk(t *testing.T, b *Bed) (path, file string) {
@@ -128,7 +120,7 @@ func watchTheEnd(t *testing.T, b *Bed) (gone func()) {
 	path, file := disk(t, b)
 	return func() {
 		t.Helper()
-		eventually(t, "the end of process 1", func() bool { return !p.alive() })
+		patience.Wait(t, "the end of process 1", func() bool { return !p.alive() })
 		links, err := filepath.Glob("/proc/[0-9]*/ns/mnt")
 		if err != nil {
 			t.Fatal(err)
@@ -138,7 +130,7 @@ func watchTheEnd(t *testing.T, b *Bed) (gone func()) {
 				t.Errorf("%s is still in the bed", link)
 			}
 		}
-		eventually(t, "the end of the loop device", func() bool {
+		patience.Wait(t, "the end of the loop device", func() bool {
 			text, err := os.ReadFile(path)
 			return err != nil || string(text) != file
 		})

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestWhatABedIsLikeLastsUntilItIsPurged(t *testing.T) {
@@ -87,20 +86,5 @@ func TestNovasServicesStopForAnotherNovaConfOnly(t *testing.T) {
 	}
 	if _, err := os.Stat(s.pidFile()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("its pid file: %v", err)
-	}
-}
-
-func TestPatienceStretchesALimit(t *testing.T) {
-	for text, want := range map[string]time.Duration{"": time.Minute, "4": 4 * time.Minute, "2.5": 150 * time.Second} {
-		t.Setenv(PatienceVariable, text)
-		if got := Patience(time.Minute); got != want {
-			t.Errorf("with %q a minute is %s, want %s", text, got, want)
-		}
-	}
-	for _, text := range []string{"much", "0", "-1", "NaN", "inf"} {
-		t.Setenv(PatienceVariable, text)
-		if _, err := Up(t.Context(), Options{Dir: t.TempDir()}); err == nil || !strings.Contains(err.Error(), PatienceVariable) {
-			t.Errorf("of %q it says %v", text, err)
-		}
 	}
 }

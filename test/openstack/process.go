@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // process names a process for good: a pid alone may be another's tomorrow. Each
@@ -103,7 +105,7 @@ func (p process) stop(limit time.Duration) error {
 			time.Sleep(20 * time.Millisecond)
 		}
 	}
-	for end := time.Now().Add(Patience(10 * time.Second)); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience.Of(10 * time.Second)); ; time.Sleep(20 * time.Millisecond) {
 		left := p.members()
 		if len(left) == 0 {
 			return nil

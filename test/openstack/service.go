@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // service is one process of the bed, with a pid file and a log.
@@ -99,7 +101,7 @@ func (s *service) await(ctx context.Context, p process) error {
 	if s.ready == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, Patience(awaitLimit))
+	ctx, cancel := context.WithTimeout(ctx, patience.Of(awaitLimit))
 	defer cancel()
 	for {
 		err := s.ready(ctx)
@@ -123,7 +125,7 @@ func (s *service) stop() error {
 	if err != nil || p.PID == 0 {
 		return err
 	}
-	if err := p.stop(Patience(20 * time.Second)); err != nil {
+	if err := p.stop(patience.Of(20 * time.Second)); err != nil {
 		return fmt.Errorf("%w (%s)", err, s.name)
 	}
 	return os.Remove(s.pidFile())

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"path/filepath"
 	"time"
+
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // The names of the services, for Bed.Start and Bed.Stop.
@@ -138,7 +140,7 @@ func accepts(network, address string) func(context.Context) error {
 
 // answers is ready when an API has an answer for somebody without a token.
 func answers(port int) func(context.Context) error {
-	client := &http.Client{Timeout: Patience(20 * time.Second), Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: patience.Of(20 * time.Second), Transport: &http.Transport{DisableKeepAlives: true}}
 	return func(ctx context.Context) error {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url(port, "/"), nil)
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/test/lab"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 	"github.com/os-rescue/os-rescue/test/openstack"
 )
 
@@ -187,7 +188,7 @@ func of(t *testing.T, r recover.RunReport, g *guest) recover.InstanceReport {
 
 func waitFor(t *testing.T, what string, f func() error) {
 	t.Helper()
-	limit := openstack.Patience(2 * time.Minute)
+	limit := patience.Limit()
 	for end := time.Now().Add(limit); ; time.Sleep(100 * time.Millisecond) {
 		err := f()
 		if err == nil {

@@ -2,7 +2,7 @@
 // on the bed of package openstack, with guests that can tell whether they lost
 // anything.
 //
-// `make e2e` runs them. They need the build tag openstack, root, and the bed,
-// which they bring up when it is not, and leave up. Every case deletes all
+// `make e2e` runs them. They need the build tag openstack, root, and the bed: they
+// run inside it, bring it up when it is not, and leave it up. Every case deletes all
 // instances of the bed before it begins and when it is over.
 package e2e
