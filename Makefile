@@ -1,8 +1,8 @@
 # make          bin/os-rescue; needs gcc, pkg-config and libvirt-dev
 # make test     every test, unit and lab; as root, installs what is missing
 # make demo     the incident and the rescue, to watch; as root, installs what is missing
-# make e2e      the cases on a real OpenStack with a machine of its own, brought up when it is not; as root
-# make openstack-up, openstack-down    that OpenStack, to work with
+# make e2e      the cases on a real OpenStack on ground of its own, which it starts if needed; as root
+# make openstack-up, openstack-down    start and stop that OpenStack, to work with it
 # make bench    every figure of docs/performance.md beside its peers; as root, installs what is missing
 # make fuzz     each fuzz target for FUZZTIME
 # make lint     go vet, gofmt, golangci-lint

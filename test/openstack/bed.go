@@ -403,7 +403,10 @@ func emptyDir(dir string) error {
 
 // installed returns an error that says what to do when the bed can't be here.
 func installed() error {
-	for _, program := range []string{"/usr/sbin/mariadbd", "/usr/bin/epmd", "/usr/bin/keystone-manage", "/usr/bin/nova-compute", "/usr/bin/neutron-server", "/usr/bin/uwsgi", "/usr/sbin/libvirtd"} {
+	for _, program := range []string{
+		"/usr/sbin/mariadbd", "/usr/bin/epmd", "/usr/bin/keystone-manage", "/usr/bin/nova-compute", "/usr/bin/neutron-server",
+		"/usr/bin/uwsgi", "/usr/sbin/libvirtd",
+	} {
 		if _, err := os.Stat(program); err != nil {
 			return fmt.Errorf("openstack: %w: make openstack-packages installs what the bed needs", err)
 		}

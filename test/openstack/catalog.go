@@ -127,7 +127,9 @@ func (c *catalog) ensure(key string, list func() ([]string, error), create func(
 }
 
 // idsOf returns the IDs in every page of a list.
-func idsOf[T any](ctx context.Context, pager pagination.Pager, extract func(pagination.Page) ([]T, error), id func(T) string) ([]string, error) {
+func idsOf[T any](
+	ctx context.Context, pager pagination.Pager, extract func(pagination.Page) ([]T, error), id func(T) string,
+) ([]string, error) {
 	page, err := pager.AllPages(ctx)
 	if err != nil {
 		return nil, err
@@ -145,7 +147,8 @@ func idsOf[T any](ctx context.Context, pager pagination.Pager, extract func(pagi
 
 func (c *catalog) project(name string) string {
 	return c.ensure("project "+name, func() ([]string, error) {
-		return idsOf(c.ctx, projects.List(c.identity, projects.ListOpts{Name: name}), projects.ExtractProjects, func(p projects.Project) string { return p.ID })
+		return idsOf(c.ctx, projects.List(c.identity, projects.ListOpts{Name: name}), projects.ExtractProjects,
+			func(p projects.Project) string { return p.ID })
 	}, func() (string, error) {
 		p, err := projects.Create(c.ctx, c.identity, projects.CreateOpts{Name: name, DomainID: "default"}).Extract()
 		return idOr(err, func() string { return p.ID })
@@ -154,7 +157,8 @@ func (c *catalog) project(name string) string {
 
 func (c *catalog) user(name string) string {
 	return c.ensure("user "+name, func() ([]string, error) {
-		return idsOf(c.ctx, users.List(c.identity, users.ListOpts{Name: name}), users.ExtractUsers, func(u users.User) string { return u.ID })
+		return idsOf(c.ctx, users.List(c.identity, users.ListOpts{Name: name}), users.ExtractUsers,
+			func(u users.User) string { return u.ID })
 	}, func() (string, error) {
 		u, err := users.Create(c.ctx, c.identity, users.CreateOpts{Name: name, Password: name, DomainID: "default"}).Extract()
 		return idOr(err, func() string { return u.ID })
@@ -163,7 +167,8 @@ func (c *catalog) user(name string) string {
 
 func (c *catalog) role(name string) string {
 	return c.ensure("role "+name, func() ([]string, error) {
-		return idsOf(c.ctx, roles.List(c.identity, roles.ListOpts{Name: name}), roles.ExtractRoles, func(r roles.Role) string { return r.ID })
+		return idsOf(c.ctx, roles.List(c.identity, roles.ListOpts{Name: name}), roles.ExtractRoles,
+			func(r roles.Role) string { return r.ID })
 	}, func() (string, error) {
 		r, err := roles.Create(c.ctx, c.identity, roles.CreateOpts{Name: name}).Extract()
 		return idOr(err, func() string { return r.ID })
@@ -179,16 +184,22 @@ func (c *catalog) grant(g grant) {
 
 func (c *catalog) endpoint(name, kind, at string) {
 	service := c.ensure("service "+name, func() ([]string, error) {
-		return idsOf(c.ctx, services.List(c.identity, services.ListOpts{ServiceType: kind}), services.ExtractServices, func(s services.Service) string { return s.ID })
+		return idsOf(c.ctx, services.List(c.identity, services.ListOpts{ServiceType: kind}), services.ExtractServices,
+			func(s services.Service) string { return s.ID })
 	}, func() (string, error) {
 		s, err := services.Create(c.ctx, c.identity, services.CreateOpts{Name: name, Type: kind}).Extract()
 		return idOr(err, func() string { return s.ID })
 	})
-	for _, availability := range []gophercloud.Availability{gophercloud.AvailabilityPublic, gophercloud.AvailabilityInternal, gophercloud.AvailabilityAdmin} {
+	for _, availability := range []gophercloud.Availability{
+		gophercloud.AvailabilityPublic, gophercloud.AvailabilityInternal, gophercloud.AvailabilityAdmin,
+	} {
 		c.ensure(fmt.Sprintf("endpoint %s %s", name, availability), func() ([]string, error) {
-			return idsOf(c.ctx, endpoints.List(c.identity, endpoints.ListOpts{ServiceID: service, Availability: availability}), endpoints.ExtractEndpoints, func(e endpoints.Endpoint) string { return e.ID })
+			list := endpoints.List(c.identity, endpoints.ListOpts{ServiceID: service, Availability: availability})
+			return idsOf(c.ctx, list, endpoints.ExtractEndpoints, func(e endpoints.Endpoint) string { return e.ID })
 		}, func() (string, error) {
-			e, err := endpoints.Create(c.ctx, c.identity, endpoints.CreateOpts{Availability: availability, Region: region, URL: at, ServiceID: service}).Extract()
+			e, err := endpoints.Create(c.ctx, c.identity, endpoints.CreateOpts{
+				Availability: availability, Region: region, URL: at, ServiceID: service,
+			}).Extract()
 			return idOr(err, func() string { return e.ID })
 		})
 	}
@@ -251,13 +262,15 @@ func (b *Bed) uploadGuest(ctx context.Context) error {
 			return err
 		}
 		// Glance keeps the ID of what was deleted.
-		if _, err := b.SQL(ctx, "glance", fmt.Sprintf("delete from image_properties where image_id='%s'; delete from image_locations where image_id='%[1]s'; delete from images where id='%[1]s'", found.ID)); err != nil {
+		forget := fmt.Sprintf("delete from image_properties where image_id='%s'; "+
+			"delete from image_locations where image_id='%[1]s'; delete from images where id='%[1]s'", found.ID)
+		if _, err := b.SQL(ctx, "glance", forget); err != nil {
 			return err
 		}
 	case !gophercloud.ResponseCodeIs(err, http.StatusNotFound):
 		return err
 	}
-	old, err := idsOf(ctx, images.List(admin.Image, images.ListOpts{Name: ImageName}), images.ExtractImages, func(i images.Image) string { return i.ID })
+	old, err := admin.images(ctx)
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,9 @@ func (b *Bed) makeDatabases(ctx context.Context, names ...string) error {
 // the database's administrator, and returns the rows: a line each, its columns
 // separated by tabs, no header.
 func (b *Bed) SQL(ctx context.Context, database, statements string) (string, error) {
-	args := []string{"/usr/bin/mariadb", "--no-defaults", "--socket", databaseSocket(b.dir), "--batch", "--skip-column-names", "--execute", statements}
+	args := []string{
+		"/usr/bin/mariadb", "--no-defaults", "--socket", databaseSocket(b.dir), "--batch", "--skip-column-names", "--execute", statements,
+	}
 	if database != "" {
 		args = append(args, database)
 	}

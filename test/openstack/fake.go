@@ -95,7 +95,8 @@ func (c *Client) FakeInstances(ctx context.Context, host string, count int) ([]s
 			most, deadline = len(active), time.Now().Add(patience.Of(fakeLimit))
 		}
 		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("openstack: %d of %d instances of %s are ACTIVE, and no more become it: see %s", most, count, host, c.bed.Log(NovaConductor))
+			return nil, fmt.Errorf("openstack: %d of %d instances of %s are ACTIVE, and no more become it: see %s",
+				most, count, host, c.bed.Log(NovaConductor))
 		}
 		select {
 		case <-ctx.Done():
@@ -112,6 +113,7 @@ const fakeLimit = 15 * time.Minute
 // active returns the UUIDs of a host's instances that are ACTIVE and have no task.
 // The database is asked: a list of hundreds costs Nova more than to make one.
 func (b *Bed) active(ctx context.Context, host string) ([]string, error) {
-	rows, err := b.SQL(ctx, "nova", fmt.Sprintf("select uuid from instances where host='%s' and vm_state='active' and task_state is null and deleted=0", host))
+	rows, err := b.SQL(ctx, "nova", fmt.Sprintf("select uuid from instances "+
+		"where host='%s' and vm_state='active' and task_state is null and deleted=0", host))
 	return strings.Fields(rows), err
 }

@@ -24,11 +24,13 @@ func TestEachFakeComputeIsAHostOfItsOwnThatStartsAndStopsWithTheBed(t *testing.T
 		if !strings.Contains(conf, "host = "+FakeHost(n+1)+"\n") || !strings.Contains(conf, "compute_driver = fake.FakeDriver\n") {
 			t.Errorf("the configuration of %s is\n%s", name, conf)
 		}
-		if command := strings.Join(b.service(name).command, " "); !strings.HasSuffix(command, fakeConf(b.dir, n+1)) || !strings.Contains(command, "/nova.conf ") {
+		command := strings.Join(b.service(name).command, " ")
+		if !strings.HasSuffix(command, fakeConf(b.dir, n+1)) || !strings.Contains(command, "/nova.conf ") {
 			t.Errorf("%s is started by %s", name, command)
 		}
 	}
-	if names := Open(Options{Dir: t.TempDir()}).Services(); slices.ContainsFunc(names, func(n string) bool { return strings.Contains(n, "fake") }) {
+	names := Open(Options{Dir: t.TempDir()}).Services()
+	if slices.ContainsFunc(names, func(n string) bool { return strings.Contains(n, "fake") }) {
 		t.Errorf("a bed without fake computes has %v", names)
 	}
 }

@@ -140,7 +140,7 @@ func TestSingleServicesAreStoppedAndStarted(t *testing.T) {
 // Even one that is killed, and can clean nothing up.
 func TestABedThatIsBoundEndsWithItsMaker(t *testing.T) {
 	dir := t.TempDir()
-	cmd := exec.Command("/proc/self/exe") //nolint:noctx // it is killed
+	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), helperVariable+"="+dir)
 	cmd.Stderr = os.Stderr
 	if _, err := cmd.StdinPipe(); err != nil {
@@ -230,7 +230,8 @@ func TestAnUpThatIsInterruptedLeavesNothingBehind(t *testing.T) {
 
 func TestNothingInsideEndsABed(t *testing.T) {
 	b := machine(t)
-	if _, err := b.Exec(t.Context(), Command{Args: []string{"sh", "-c", "kill -9 1; kill -TERM 1; kill -9 -1"}, Stderr: t.Output()}); err != nil {
+	kill := Command{Args: []string{"sh", "-c", "kill -9 1; kill -TERM 1; kill -9 -1"}, Stderr: t.Output()}
+	if _, err := b.Exec(t.Context(), kill); err != nil {
 		t.Error(err)
 	}
 	if got := output(t, b, "echo", "still there"); got != "still there" {

@@ -70,7 +70,7 @@ func (c *Client) Create(ctx context.Context, spec Spec) (*Instance, error) {
 
 // image returns the ID of the guest's image.
 func (c *Client) image(ctx context.Context) (string, error) {
-	found, err := idsOf(ctx, images.List(c.Image, images.ListOpts{Name: ImageName}), images.ExtractImages, func(i images.Image) string { return i.ID })
+	found, err := c.images(ctx)
 	if err == nil && len(found) != 1 {
 		err = fmt.Errorf("openstack: there are %d images of the name %s", len(found), ImageName)
 	}
@@ -78,6 +78,12 @@ func (c *Client) image(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return found[0], nil
+}
+
+// images returns the IDs of all images of the name ImageName.
+func (c *Client) images(ctx context.Context) ([]string, error) {
+	return idsOf(ctx, images.List(c.Image, images.ListOpts{Name: ImageName}), images.ExtractImages,
+		func(i images.Image) string { return i.ID })
 }
 
 // Boot creates an instance and returns when its guest is up.
@@ -262,13 +268,15 @@ func (c *Client) AwaitStatus(ctx context.Context, id, status string) (server *se
 // none left. The client must be the administrator's. An instance that the
 // database was made to show on another host comes back to this one first.
 func (c *Client) DeleteAll(ctx context.Context) error {
-	back := fmt.Sprintf("update instances set host='%s', node='%s' where deleted=0 and host is not null and host<>'%[1]s'", c.bed.Host(), hostName)
+	back := fmt.Sprintf("update instances set host='%s', node='%s' where deleted=0 and host is not null and host<>'%[1]s'",
+		c.bed.Host(), hostName)
 	if _, err := c.bed.SQL(ctx, "nova", back); err != nil {
 		return err
 	}
 	asked := map[string]bool{}
 	return until(ctx, askEvery, func(ctx context.Context) error {
-		left, err := idsOf(ctx, servers.List(c.Compute, servers.ListOpts{AllTenants: true}), servers.ExtractServers, func(s servers.Server) string { return s.ID })
+		left, err := idsOf(ctx, servers.List(c.Compute, servers.ListOpts{AllTenants: true}), servers.ExtractServers,
+			func(s servers.Server) string { return s.ID })
 		if err != nil {
 			return err
 		}

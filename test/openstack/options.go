@@ -89,15 +89,15 @@ func (l lasting) with(o Options) lasting {
 
 // InstancesPath is Nova's instances_path inside.
 func (b *Bed) InstancesPath() string {
-	return cmp.Or(setting(b.lasting.NovaConf, "DEFAULT", "instances_path"), DefaultInstancesPath)
+	return cmp.Or(defaultSetting(b.lasting.NovaConf, "instances_path"), DefaultInstancesPath)
 }
 
 // Host is what Nova calls the host of the real nova-compute.
-func (b *Bed) Host() string { return cmp.Or(setting(b.lasting.NovaConf, "DEFAULT", "host"), hostName) }
+func (b *Bed) Host() string { return cmp.Or(defaultSetting(b.lasting.NovaConf, "host"), hostName) }
 
-// setting returns an option's value in the text of a configuration file: the last
-// one, as oslo.config has it; empty when it is not there.
-func setting(text, section, option string) (value string) {
+// defaultSetting returns an option's value in the section DEFAULT of a configuration
+// file's text: the last one, as oslo.config has it; empty when it is not there.
+func defaultSetting(text, option string) (value string) {
 	in := ""
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, " \t\r\n")
@@ -108,7 +108,7 @@ func setting(text, section, option string) (value string) {
 			in = strings.Trim(line, "[]")
 			continue
 		}
-		if name, given, found := strings.Cut(line, "="); found && in == section && strings.TrimSpace(name) == option {
+		if name, given, found := strings.Cut(line, "="); found && in == "DEFAULT" && strings.TrimSpace(name) == option {
 			value = strings.TrimSpace(given)
 		}
 	}

@@ -44,20 +44,20 @@ func TestABedHasNovasDefaultsUnlessOthersAreGiven(t *testing.T) {
 	}
 }
 
-func TestTheLastSettingOfASectionHolds(t *testing.T) {
+func TestTheLastSettingOfTheDefaultSectionHolds(t *testing.T) {
 	const text = "host = none\n[DEFAULT]\nhost = first\n# host = comment\n[api]\nhost = other\n[DEFAULT]\nhost=second \n host = continued\n"
 	for option, want := range map[string]string{"host": "second", "port": ""} {
-		if got := setting(text, "DEFAULT", option); got != want {
+		if got := defaultSetting(text, option); got != want {
 			t.Errorf("%s is %q, want %q", option, got, want)
 		}
 	}
 }
 
-func FuzzSetting(f *testing.F) {
+func FuzzDefaultSetting(f *testing.F) {
 	f.Add("[DEFAULT]\nhost = compute\n[api]\nhost = b\n", "host")
 	f.Add("[[\n=\n", "")
 	f.Fuzz(func(t *testing.T, text, option string) {
-		if got := setting(text, "DEFAULT", option); got != "" && !strings.Contains(text, got) {
+		if got := defaultSetting(text, option); got != "" && !strings.Contains(text, got) {
 			t.Errorf("%q of %q", got, text)
 		}
 	})

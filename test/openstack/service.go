@@ -113,7 +113,8 @@ func (s *service) await(ctx context.Context, p process) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("openstack: %s does not serve (%w): %w; the end of %s:\n%s", s.name, ctx.Err(), err, s.logFile(), tail(s.logFile(), 15))
+			return fmt.Errorf("openstack: %s does not serve (%w): %w; the end of %s:\n%s",
+				s.name, ctx.Err(), err, s.logFile(), tail(s.logFile(), 15))
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

@@ -103,7 +103,8 @@ func must(t *testing.T, err error) {
 // suspended before. Nova, libvirt and QEMU have lost what they can lose.
 func TestWhatOwnersEndInTheIncidentComesBackFromTheGuard(t *testing.T) {
 	c := newCloud(t)
-	guests := c.boot(t, "demo", openstack.Spec{Name: "web", Flavor: openstack.FlavorFull, ConfigDrive: true}, openstack.Spec{Name: "db"}, openstack.Spec{Name: "asleep"}, openstack.Spec{Name: "off"})
+	guests := c.boot(t, "demo", openstack.Spec{Name: "web", Flavor: openstack.FlavorFull, ConfigDrive: true},
+		openstack.Spec{Name: "db"}, openstack.Spec{Name: "asleep"}, openstack.Spec{Name: "off"})
 	web, db, asleep, off := guests[0], guests[1], guests[2], guests[3]
 	must(t, asleep.AwaitBeat(t.Context(), asleep.beat(t)+1))
 	must(t, servers.Suspend(t.Context(), asleep.owner.Compute, asleep.UUID).ExtractErr())
@@ -146,7 +147,8 @@ func TestWhatOwnersEndInTheIncidentComesBackFromTheGuard(t *testing.T) {
 	c.awaitStatus(t, asleep, "ACTIVE")
 	waitFor(t, "its next beats", func() error {
 		console, err := os.ReadFile(asleep.ConsoleLog)
-		if err == nil && !strings.Contains(string(console), fmt.Sprintf("beat=%d\n", slept+3)) && !strings.Contains(string(console), fmt.Sprintf("beat=%d\r\n", slept+3)) {
+		lines := strings.ReplaceAll(string(console), "\r\n", "\n")
+		if err == nil && !strings.Contains(lines, fmt.Sprintf("beat=%d\n", slept+3)) {
 			err = fmt.Errorf("its console says %q, and it had said beat %d", console, slept)
 		}
 		if strings.Contains(string(console), "boot=") {
@@ -191,7 +193,8 @@ func TestTheGuardLocksWhatHasLostFiles(t *testing.T) {
 // What Nova deletes in the ordinary way is let go, and is no incident.
 func TestWhatNovaDeletesInOrderIsLetGo(t *testing.T) {
 	c := newCloud(t)
-	guests := c.boot(t, "demo", openstack.Spec{Name: "deleted"}, openstack.Spec{Name: "resized"}, openstack.Spec{Name: "shelved"}, openstack.Spec{Name: "moved"}, openstack.Spec{Name: "rescued"})
+	guests := c.boot(t, "demo", openstack.Spec{Name: "deleted"}, openstack.Spec{Name: "resized"}, openstack.Spec{Name: "shelved"},
+		openstack.Spec{Name: "moved"}, openstack.Spec{Name: "rescued"})
 	deleted, resized, shelved, moved, rescued := guests[0], guests[1], guests[2], guests[3], guests[4]
 	p := c.guard(t)
 	letGo := func(what string) recover.GuardStatus {
@@ -209,12 +212,15 @@ func TestWhatNovaDeletesInOrderIsLetGo(t *testing.T) {
 		}
 		return nil
 	})
-	s := c.awaitGuard(t, "a deleted instance's files are let go", func(s recover.GuardStatus) bool { return s.Released[keeper.ReleasedDeleted] > 0 })
+	s := c.awaitGuard(t, "a deleted instance's files are let go", func(s recover.GuardStatus) bool {
+		return s.Released[keeper.ReleasedDeleted] > 0
+	})
 	if s.Held.DeletedFiles != 0 {
 		letGo("a deleted instance")
 	}
 
-	must(t, servers.Resize(t.Context(), resized.owner.Compute, resized.UUID, servers.ResizeOpts{FlavorRef: openstack.FlavorLarge}).ExtractErr())
+	larger := servers.ResizeOpts{FlavorRef: openstack.FlavorLarge}
+	must(t, servers.Resize(t.Context(), resized.owner.Compute, resized.UUID, larger).ExtractErr())
 	c.awaitStatus(t, resized, "VERIFY_RESIZE")
 	letGo("a resize")
 	must(t, servers.ConfirmResize(t.Context(), resized.owner.Compute, resized.UUID).ExtractErr())

@@ -25,7 +25,8 @@ import (
 // running guests and a third one's stopped instance.
 func TestAProjectComesBackAndThenTheRestOfTheHost(t *testing.T) {
 	c := newCloud(t)
-	guests := c.boot(t, "demo", openstack.Spec{Name: "web"}, openstack.Spec{Name: "db", Flavor: openstack.FlavorFull, ConfigDrive: true}, openstack.Spec{Name: "cache"})
+	guests := c.boot(t, "demo", openstack.Spec{Name: "web"},
+		openstack.Spec{Name: "db", Flavor: openstack.FlavorFull, ConfigDrive: true}, openstack.Spec{Name: "cache"})
 	web, db, cache := guests[0], guests[1], guests[2]
 	shop := c.boot(t, "other", openstack.Spec{Name: "shop"})[0]
 	stopped := c.boot(t, "third", openstack.Spec{Name: "asleep"})[0]
@@ -74,7 +75,10 @@ func TestAProjectComesBackAndThenTheRestOfTheHost(t *testing.T) {
 	shop.isBack(t, 1, said[shop])
 	shop.onPublishedFiles(t)
 	c.inService(t, shop)
-	for g, want := range map[*guest]recover.Outcome{web: recover.OutcomeIntact, db: recover.OutcomeIntact, cache: recover.OutcomeIntact, shop: recover.OutcomeRescued, stopped: recover.OutcomeSkipped} {
+	for g, want := range map[*guest]recover.Outcome{
+		web: recover.OutcomeIntact, db: recover.OutcomeIntact, cache: recover.OutcomeIntact,
+		shop: recover.OutcomeRescued, stopped: recover.OutcomeSkipped,
+	} {
 		if got := of(t, ran, g); got.Outcome != want {
 			t.Errorf("%s is %s, want %s: %s", g.Name, got.Outcome, want, got.Error)
 		}
@@ -128,7 +132,8 @@ func (c *cloud) inService(t *testing.T, g *guest) {
 // snapshot makes an image of an instance, which fails while its files are deleted.
 func (c *cloud) snapshot(t *testing.T, g *guest) {
 	t.Helper()
-	id, err := servers.CreateImage(t.Context(), g.owner.Compute, g.UUID, servers.CreateImageOpts{Name: "snapshot of " + g.Name}).ExtractImageID()
+	image := servers.CreateImageOpts{Name: "snapshot of " + g.Name}
+	id, err := servers.CreateImage(t.Context(), g.owner.Compute, g.UUID, image).ExtractImageID()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,7 +74,8 @@ func (c *cloud) seenRunning(t *testing.T, g *guest) {
 // The incident with nobody rebooted.
 func TestAProjectIsRescuedLive(t *testing.T) {
 	c := newCloud(t)
-	guests := c.boot(t, "demo", openstack.Spec{Name: "db", Flavor: openstack.FlavorFull, ConfigDrive: true}, openstack.Spec{Name: "web", Flavor: openstack.FlavorFull})
+	guests := c.boot(t, "demo", openstack.Spec{Name: "db", Flavor: openstack.FlavorFull, ConfigDrive: true},
+		openstack.Spec{Name: "web", Flavor: openstack.FlavorFull})
 	pids, before := map[*guest]int{}, map[*guest][]string{}
 	for _, g := range guests {
 		if g.disks != 2 {
@@ -97,7 +98,8 @@ func TestAProjectIsRescuedLive(t *testing.T) {
 	decode(t, r.Stdout, &ran)
 	for _, g := range guests {
 		got := of(t, ran, g)
-		if got.Outcome != recover.OutcomeRescued || got.Mode != recover.ModeLive || got.Verified != recover.VerifyRunning || got.PauseSeconds <= 0 {
+		if got.Outcome != recover.OutcomeRescued || got.Mode != recover.ModeLive ||
+			got.Verified != recover.VerifyRunning || got.PauseSeconds <= 0 {
 			t.Errorf("the report says %s", asJSON(t, got))
 		}
 		t.Logf("%s was suspended for %.0f ms", g.Name, got.PauseSeconds*1000)
@@ -141,7 +143,8 @@ func TestAnInstanceWhoseResizeIsNotConfirmedIsRescuedLive(t *testing.T) {
 	c := newCloud(t)
 	g := c.boot(t, "demo", openstack.Spec{Name: "web"})[0]
 	said := g.beat(t)
-	if err := servers.Resize(t.Context(), g.owner.Compute, g.UUID, servers.ResizeOpts{FlavorRef: openstack.FlavorLarge}).ExtractErr(); err != nil {
+	larger := servers.ResizeOpts{FlavorRef: openstack.FlavorLarge}
+	if err := servers.Resize(t.Context(), g.owner.Compute, g.UUID, larger).ExtractErr(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.admin.AwaitStatus(t.Context(), g.UUID, "VERIFY_RESIZE"); err != nil {
@@ -150,7 +153,8 @@ func TestAnInstanceWhoseResizeIsNotConfirmedIsRescuedLive(t *testing.T) {
 	g.isBack(t, 1, said)
 	c.deleteTree(t)
 	pid := g.QemuPID()
-	if got := of(t, c.rescue(t, 0, "--instance", g.UUID, "--mode", "auto"), g); got.Outcome != recover.OutcomeRescued || got.Mode != recover.ModeLive {
+	got := of(t, c.rescue(t, 0, "--instance", g.UUID, "--mode", "auto"), g)
+	if got.Outcome != recover.OutcomeRescued || got.Mode != recover.ModeLive {
 		t.Errorf("the report says %s", asJSON(t, got))
 	}
 	if err := c.hasStatus(t, g, "VERIFY_RESIZE"); err != nil {
@@ -195,7 +199,8 @@ func TestModeAutoRebootsWhatCantBeRescuedLive(t *testing.T) {
 	said, pids := kept.beat(t), [2]int{kept.QemuPID(), web.QemuPID()}
 
 	refused := c.rescue(t, 1, "--instance", kept.UUID, "--mode", "live")
-	if got := of(t, refused, kept); got.Outcome != recover.OutcomeSkipped || !strings.Contains(got.Error, "1 snapshots inside") || !strings.Contains(got.Error, "--mode reboot") {
+	if got := of(t, refused, kept); got.Outcome != recover.OutcomeSkipped ||
+		!strings.Contains(got.Error, "1 snapshots inside") || !strings.Contains(got.Error, "--mode reboot") {
 		t.Errorf("mode live says %s", asJSON(t, got))
 	}
 	if *c.server(t, kept).Locked || kept.QemuPID() != pids[0] {
@@ -203,7 +208,8 @@ func TestModeAutoRebootsWhatCantBeRescuedLive(t *testing.T) {
 	}
 
 	ran := c.rescue(t, 0, "--project", "demo", "--mode", "auto")
-	if got := of(t, ran, kept); got.Outcome != recover.OutcomeRescued || got.Mode != recover.ModeReboot || !strings.Contains(strings.Join(got.Notes, " "), "snapshots inside") {
+	if got := of(t, ran, kept); got.Outcome != recover.OutcomeRescued || got.Mode != recover.ModeReboot ||
+		!strings.Contains(strings.Join(got.Notes, " "), "snapshots inside") {
 		t.Errorf("of the one with a snapshot mode auto says %s", asJSON(t, got))
 	}
 	kept.isBack(t, 1, said)

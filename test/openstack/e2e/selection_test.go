@@ -139,7 +139,8 @@ func TestSignInFailuresSayWhatToDo(t *testing.T) {
 		}
 		return ends(t, c.start(t, append(cleared, env...), append(args, "--project", "demo", "--yes")...), 3, args...).Stderr
 	}
-	if said := bare(nil); !strings.Contains(said, "OS_CLOUD") || !strings.Contains(said, "clouds.yaml") || !strings.Contains(said, "OS_AUTH_URL") {
+	if said := bare(nil); !strings.Contains(said, "OS_CLOUD") ||
+		!strings.Contains(said, "clouds.yaml") || !strings.Contains(said, "OS_AUTH_URL") {
 		t.Errorf("without credentials it says:\n%s", said)
 	}
 	wrong := append(bed.Env(openstack.Rescuer, openstack.RescueProject), "OS_PASSWORD=open-sesame")
@@ -173,7 +174,8 @@ func TestSignInByCloudsYAML(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	credential, err := applicationcredentials.Create(t.Context(), rescuer.Identity, user.ID, applicationcredentials.CreateOpts{Name: "night shift"}).Extract()
+	shift := applicationcredentials.CreateOpts{Name: "night shift"}
+	credential, err := applicationcredentials.Create(t.Context(), rescuer.Identity, user.ID, shift).Extract()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +198,10 @@ func TestSignInByCloudsYAML(t *testing.T) {
     auth:
       application_credential_secret: `+credential.Secret+`
 `)
-	env := []string{"HOME=" + home, "OS_AUTH_URL=", "OS_USERNAME=", "OS_PASSWORD=", "OS_PROJECT_NAME=", "OS_USER_DOMAIN_NAME=", "OS_PROJECT_DOMAIN_NAME=", "OS_REGION_NAME=", "OS_IDENTITY_API_VERSION="}
+	env := []string{
+		"HOME=" + home, "OS_AUTH_URL=", "OS_USERNAME=", "OS_PASSWORD=", "OS_PROJECT_NAME=",
+		"OS_USER_DOMAIN_NAME=", "OS_PROJECT_DOMAIN_NAME=", "OS_REGION_NAME=", "OS_IDENTITY_API_VERSION=",
+	}
 	r := ends(t, c.start(t, env, "--os-cloud", "bed", "--project", "demo", "--yes", "--log-level", "debug"), 0)
 	if strings.Contains(r.Stdout+r.Stderr, credential.Secret) {
 		t.Error("the secret is in the output")

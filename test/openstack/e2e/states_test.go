@@ -145,7 +145,8 @@ func TestAnInstanceInRescueModeIsRescuedLiveOnly(t *testing.T) {
 	c.deleteTree(t)
 	pid := g.QemuPID()
 	ran := c.rescue(t, 1, "--instance", g.UUID)
-	if got := of(t, ran, g); got.Outcome != recover.OutcomeSkipped || !strings.Contains(got.Error, "RESCUED") || !strings.Contains(got.Error, "--mode live") {
+	if got := of(t, ran, g); got.Outcome != recover.OutcomeSkipped ||
+		!strings.Contains(got.Error, "RESCUED") || !strings.Contains(got.Error, "--mode live") {
 		t.Errorf("the report says %s", asJSON(t, ran))
 	}
 	ran = c.rescue(t, 0, "--instance", g.UUID, "--mode", "live")
