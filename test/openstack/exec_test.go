@@ -62,15 +62,10 @@ func TestExecPassesOnWhatACommandIsGivenAndHowItEnds(t *testing.T) {
 
 func TestExecWhereTheDirectoryIsNotInsideStartsInTheRoot(t *testing.T) {
 	b := machine(t)
-	for _, dir := range []string{"/etc/os-rescue-bed-test", "/run/os-rescue-bed-test"} {
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		defer os.Remove(dir)
-		t.Chdir(dir)
-		if got := output(t, b, "pwd"); got != "/" {
-			t.Errorf("from %s it starts in %s", dir, got)
-		}
+	dir := fmt.Sprintf("/proc/%d", os.Getpid()) // of which there are few inside
+	t.Chdir(dir)
+	if got := output(t, b, "pwd"); got != "/" {
+		t.Errorf("from %s it starts in %s", dir, got)
 	}
 }
 
@@ -187,4 +182,28 @@ func openTerminal(t *testing.T) (ours, theirs *os.File) {
 		t.Fatal(err)
 	}
 	return ours, theirs
+}
+
+func TestACommandEndsWithItsCallerEvenIfThatIsKilled(t *testing.T) {
+	b := machine(t)
+	caller := exec.CommandContext(t.Context(), "/proc/self/exe", "sh", "-c", "echo ready; exec sleep 600")
+	caller.Env = append(os.Environ(), helperVariable+"="+b.dir)
+	caller.Stderr = t.Output()
+	out, err := caller.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := caller.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatalf("it says %q: %v", line, err)
+	}
+	running := func() string { return output(t, b, "sh", "-c", "cat /proc/[0-9]*/comm | grep sleep || true") }
+	patience.Wait(t, "the command", func() bool { return running() == "sleep" })
+	if err := caller.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	patience.Wait(t, "the end of the command", func() bool { return running() == "" })
+	_ = caller.Wait()
 }
