@@ -17,9 +17,10 @@ import (
 )
 
 // bed is the real cloud that RECORD=1 records: the OS_* variables are of an admin
-// of it. It makes what the tests need, and deletes it after them:
+// of it. It makes what the tests need, and deletes it after them. On the bed of package
+// openstack, which is reached from inside only:
 //
-//	RECORD=1 go test ./nova -run 'TestX' -count 1
+//	bin/bed exec -- sh -c 'eval "$(bin/bed env)"; RECORD=1 go test ./nova -run TestX -count 1'
 //
 // RECORD_IMAGE and RECORD_FLAVOR are what its instances are made of. RECORD_CELL is a
 // program that, called with "down" and an instance's UUID, moves that instance and
