@@ -206,12 +206,12 @@ func TestPriorsTellHowFarAnInterruptedRunCame(t *testing.T) {
 		t.Fatalf("no %s in %v", point, points(all))
 		return nil
 	}
-	plan, ok, err := planOf(all)
+	whole, ok, err := planOf(all)
 	if err != nil || !ok {
 		t.Fatal(err)
 	}
 	var disk FilePlan
-	for _, f := range plan.Instances[0].Files {
+	for _, f := range whole.Instances[0].Files {
 		if f.Path == g.disk {
 			disk = f
 		}
@@ -278,8 +278,11 @@ func TestTheStatusOfAnInterruptedRunNamesTheLastThingItDid(t *testing.T) {
 	run, _ := h.crashAt(CommandRescue, options(g), k)
 	status, err := h.engine().Run(t.Context(), run[:len(run)-2])
 	must(t, err)
-	if status.State != RunInterrupted || len(status.Instances) != 1 || status.Instances[0].Last != "suspend.begin" || status.Instances[0].Outcome != "" {
-		t.Errorf("%+v", status)
+	if status.State != RunInterrupted || len(status.Instances) != 1 {
+		t.Fatalf("%+v", status)
+	}
+	if i := status.Instances[0]; i.Last != "suspend.begin" || i.Outcome != "" {
+		t.Errorf("%+v", i)
 	}
 	steps := status.Instances[0].Steps
 	if last := steps[len(steps)-1]; last.Name != stepSuspend || last.State != PhaseBegin || last.Seconds != 0 {
@@ -326,7 +329,8 @@ func TestTheLockEndsWithWhatHoldsItAndNamesItBefore(t *testing.T) {
 	}
 	f, err := s.lock(lockInfo{Run: "r1", Command: CommandBackup, PID: 7})
 	must(t, err)
-	if _, err := s.lock(lockInfo{Run: "r2"}); !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), "r1") || !strings.Contains(err.Error(), "backup") {
+	_, err = s.lock(lockInfo{Run: "r2"})
+	if !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), "r1") || !strings.Contains(err.Error(), "backup") {
 		t.Errorf("%v", err)
 	}
 	if info, running := s.running(); !running || info.Run != "r1" || info.PID != 7 {
@@ -378,7 +382,8 @@ func TestTheStateDirectoryIsClosedToOthers(t *testing.T) {
 }
 
 func FuzzReadRecords(f *testing.F) {
-	f.Add([]byte("{\"seq\":1,\"step\":\"run\",\"phase\":\"begin\",\"data\":{}}\n{\"seq\":2,\"instance\":\"u\",\"step\":\"copy\",\"phase\":\"done\",\"data\":{\"dir\":\"/d\"}}\n"))
+	f.Add([]byte(`{"seq":1,"step":"run","phase":"begin","data":{}}` + "\n" +
+		`{"seq":2,"instance":"u","step":"copy","phase":"done","data":{"dir":"/d"}}` + "\n"))
 	f.Add([]byte("{\"seq\":1}\n\x00\x00"))
 	f.Add([]byte("x\n{}\n"))
 	f.Add([]byte("{\"instance\":\"u\",\"step\":\"instance\",\"phase\":\"done\",\"data\":null}\n{}\n"))
@@ -409,11 +414,27 @@ func TestPrepareLeavesNoTraceWhenItFails(t *testing.T) {
 		o      Options
 		want   error
 	}{
-		"a user of the owner table is missing": {func(h *host) { h.settings.Owners.Disk.User = "no-such-user" }, options(g), ErrUnusable},
-		"nothing is selected":                  {func(*host) {}, Options{}, ErrUsage},
-		"a selected instance is not here":      {func(*host) {}, Options{Selection: Selection{Instances: []string{testUUID(9)}}}, ErrNothingSelected},
-		"no such project":                      {func(*host) {}, Options{Selection: Selection{Project: "p2"}}, ErrNothingSelected},
-		"the hypervisor does not answer":       {func(h *host) { h.hv.errs["domains"] = ErrUnavailable }, options(g), ErrUnavailable},
+		"a user of the owner table is missing": {
+			change: func(h *host) { h.settings.Owners.Disk.User = "no-such-user" },
+			o:      options(g),
+			want:   ErrUnusable,
+		},
+		"nothing is selected": {change: func(*host) {}, o: Options{}, want: ErrUsage},
+		"a selected instance is not here": {
+			change: func(*host) {},
+			o:      Options{Selection: Selection{Instances: []string{testUUID(9)}}},
+			want:   ErrNothingSelected,
+		},
+		"no such project": {
+			change: func(*host) {},
+			o:      Options{Selection: Selection{Project: "p2"}},
+			want:   ErrNothingSelected,
+		},
+		"the hypervisor does not answer": {
+			change: func(h *host) { h.hv.errs["domains"] = ErrUnavailable },
+			o:      options(g),
+			want:   ErrUnavailable,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			other := *h
@@ -437,10 +458,10 @@ func TestADryRunTouchesNothing(t *testing.T) {
 	h := newHost(t)
 	g := h.add(1, guestOptions{base: "b"})
 	h.purge()
-	plan, err := h.engine().DryRun(context.Background(), CommandRescue, options(g))
+	whole, err := h.engine().DryRun(context.Background(), CommandRescue, options(g))
 	must(t, err)
-	if len(plan.Instances) != 1 || plan.Instances[0].Action != ActionReboot || len(plan.Instances[0].Steps) == 0 {
-		t.Errorf("%+v", plan.Instances)
+	if len(whole.Instances) != 1 || whole.Instances[0].Action != ActionReboot || len(whole.Instances[0].Steps) == 0 {
+		t.Errorf("%+v", whole.Instances)
 	}
 	for _, dir := range []string{h.settings.StateDir, h.settings.InstancesPath} {
 		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
