@@ -9,19 +9,19 @@ import (
 
 // Errors that an implementation of Cloud returns, for errors.Is.
 var (
-	// ErrNoInstance: Nova says that there is no such instance (any more). Never
-	// returned for an instance that Nova can't see because its cell is down.
+	// ErrNoInstance: Nova has no such instance (any more). It is never returned for an
+	// instance that Nova can't see because its cell is down.
 	ErrNoInstance = errors.New("Nova knows no such instance") //nolint:staticcheck // a name
 	// ErrCloudUnavailable: Nova or Keystone can't be reached or is broken (5xx,
 	// no connection), and trying again did not help.
 	ErrCloudUnavailable = errors.New("the OpenStack API does not answer")
-	// ErrCredentials: no credentials were found, or they are not accepted.
+	// ErrCredentials: there are no credentials, or they are not accepted.
 	ErrCredentials = errors.New("can't sign in to OpenStack")
-	// ErrForbidden: the signed-in user has no right to do this; the text names
-	// the policy and the role that usually has it.
+	// ErrForbidden: the user has no right to do this. The text names the policy and the
+	// role that usually has the right.
 	ErrForbidden = errors.New("the OpenStack user has no right to do this")
-	// ErrTaskUnderWay: Nova answers 409 because a task or the instance's state
-	// does not allow this now.
+	// ErrTaskUnderWay: Nova answers 409, because a task is under way or the state of the
+	// instance does not allow this now.
 	ErrTaskUnderWay = errors.New("Nova does not allow it now") //nolint:staticcheck // a name
 	// ErrAmbiguous: several projects have the name that was given.
 	ErrAmbiguous = errors.New("the name is ambiguous")
@@ -29,7 +29,7 @@ var (
 	ErrNoProject = errors.New("no such project")
 )
 
-// The values of vm_state that os-rescue tells apart (nova/compute/vm_states.py).
+// The values of vm_state that os-rescue distinguishes (nova/compute/vm_states.py).
 const (
 	VMActive    = "active"
 	VMPaused    = "paused"
@@ -39,10 +39,11 @@ const (
 	VMResized   = "resized" // status VERIFY_RESIZE
 	VMError     = "error"
 	VMShelved   = "shelved"
-	// VMDeleted is a deletion's last moment: no task any more, and the record is
-	// still there (nova/compute/manager.py, _delete_instance and _complete_deletion).
+	// VMDeleted is the last moment of a deletion: the task is over, but the record still
+	// exists (nova/compute/manager.py, _delete_instance and _complete_deletion).
 	VMDeleted = "deleted"
-	// VMShelvedOffloaded has a host for a moment more, and no task (_shelve_offload_instance).
+	// VMShelvedOffloaded still has a host for a moment, without a task
+	// (nova/compute/manager.py, _shelve_offload_instance).
 	VMShelvedOffloaded = "shelved_offloaded"
 )
 
@@ -51,13 +52,13 @@ type Server struct {
 	UUID      string `json:"uuid"`
 	Name      string `json:"name"`
 	ProjectID string `json:"project_id"`
-	// Host is the compute service that has it (OS-EXT-SRV-ATTR:host); empty
-	// for one that no host has.
+	// Host is the compute service that has it (OS-EXT-SRV-ATTR:host); empty when none
+	// has it.
 	Host string `json:"host"`
-	// Domain is the libvirt name (OS-EXT-SRV-ATTR:instance_name).
+	// Domain is the name of its libvirt domain (OS-EXT-SRV-ATTR:instance_name).
 	Domain string `json:"domain"`
 	Status string `json:"status"` // ACTIVE, SHUTOFF, ERROR, VERIFY_RESIZE, ...
-	// VMState is lower case, TaskState empty when no task is under way.
+	// VMState is in lower case. TaskState is empty when no task is under way.
 	VMState   string `json:"vm_state"`
 	TaskState string `json:"task_state,omitempty"`
 	// PowerState is Nova's number: 1 running, 3 paused, 4 shut down
@@ -68,20 +69,20 @@ type Server struct {
 	LockedReason string `json:"locked_reason,omitempty"`
 	// Fault is the message of the last fault of an instance in ERROR.
 	Fault string `json:"fault,omitempty"`
-	// Unknown is true when the instance's cell does not answer: everything but
-	// UUID (and perhaps ProjectID) is unknown then. It is not deleted.
+	// Unknown is true when the instance's cell does not answer. Then only its UUID, and
+	// perhaps its ProjectID, is known. It is not deleted.
 	Unknown bool `json:"unknown,omitempty"`
 }
 
-// ServerFilter says which instances are listed; empty fields do not filter.
+// ServerFilter selects the instances to list. An empty field selects all.
 type ServerFilter struct {
 	ProjectID string
 	Hosts     []string // any of them
 }
 
-// ComputeService is the state of the nova-compute of a host.
+// ComputeService is the state of a host's nova-compute.
 type ComputeService struct {
-	Known          bool // false when Nova has no nova-compute of that host
+	Known          bool // false when Nova has no nova-compute for that host
 	Up             bool
 	Disabled       bool
 	DisabledReason string
@@ -89,64 +90,63 @@ type ComputeService struct {
 }
 
 // Cloud is what package recover needs of Keystone and Nova. It must be safe for
-// concurrent use. Each method tries again by itself, within limits, after what
-// is likely to pass (5xx, a broken connection, 429), and renews its token when
-// that has run out; it never repeats a request that may have been accepted and
-// must not be carried out twice, without a look first.
+// concurrent use. Each method retries, within limits, after errors that are likely to
+// pass (5xx, a broken connection, 429), and renews an expired token. A request that
+// must not be carried out twice and may have been accepted is not repeated before the
+// state has been read.
 //
 // Every method may return ErrCloudUnavailable, ErrForbidden, ErrCredentials, or
 // the context's error.
 type Cloud interface {
-	// Project returns the ID of the project of that name or ID; domain, a name
-	// or ID of a Keystone domain, may be empty. ErrNoProject, ErrAmbiguous, and
-	// ErrForbidden when the user may not look projects up.
+	// Project returns the ID of the project of that name or ID. domain, the name or ID
+	// of its Keystone domain, may be empty. ErrNoProject, ErrAmbiguous, or ErrForbidden
+	// when the user may not look up projects.
 	Project(ctx context.Context, nameOrID, domain string) (id string, err error)
 
-	// OwnProject is the ID of the project that the token is scoped to; empty
-	// for a token of another scope.
+	// OwnProject returns the ID of the project to which the token is scoped; empty for a
+	// token of another scope.
 	OwnProject() string
 
-	// Servers returns every instance of every project that the filter lets
-	// through: every page, deleted ones left out, those of cells that are down
-	// with Unknown set.
+	// Servers returns all instances that the filter selects, of all projects and all
+	// pages, without deleted ones. Those of a cell that is down have Unknown set.
 	Servers(ctx context.Context, filter ServerFilter) ([]Server, error)
 
-	// Server returns one instance, as it is now. ErrNoInstance.
+	// Server returns one instance as it is now. ErrNoInstance.
 	Server(ctx context.Context, uuid string) (Server, error)
 
-	// Deleted is true when Nova itself has the instance among the deleted ones. false
-	// says nothing: it may exist, its cell may be down, it may have been archived
-	// since, or not be shown to this user.
+	// Deleted is true when Nova lists the instance as deleted. false proves nothing: it
+	// may exist, its cell may be down, its record may be archived, or this user may not
+	// see it.
 	Deleted(ctx context.Context, uuid string) (bool, error)
 
-	// ComputeService says how the nova-compute of a host is.
+	// ComputeService returns the state of a host's nova-compute.
 	ComputeService(ctx context.Context, host string) (ComputeService, error)
 
-	// Lock locks an instance. The reason is kept where Nova keeps reasons (2.73+).
+	// Lock locks an instance. Nova keeps the reason from microversion 2.73 on.
 	// ErrNoInstance.
 	Lock(ctx context.Context, uuid, reason string) error
 
-	// KeepsReasons is true when the reason of a lock can be read again.
+	// KeepsReasons is true when Nova keeps the reason of a lock.
 	KeepsReasons() bool
 
-	// Unlock unlocks an instance; not locked is success. ErrNoInstance.
+	// Unlock unlocks an instance. If it is not locked, that is success. ErrNoInstance.
 	Unlock(ctx context.Context, uuid string) error
 
-	// HardReboot asks once for a hard reboot and returns when it is accepted.
-	// ErrTaskUnderWay when Nova answers 409, ErrNoInstance. After
-	// ErrCloudUnavailable the request may have been accepted: the caller looks.
+	// HardReboot requests a hard reboot once, and returns when Nova has accepted it.
+	// ErrTaskUnderWay when Nova answers 409, ErrNoInstance. After ErrCloudUnavailable
+	// Nova may have accepted it: the caller must read the state.
 	HardReboot(ctx context.Context, uuid string) error
 
 	// Pause pauses an instance, as its owner would. ErrTaskUnderWay, ErrNoInstance.
 	Pause(ctx context.Context, uuid string) error
 
-	// LastReboot returns the request ID of the newest reboot of the instance that
-	// Nova has on record (os-instance-actions), empty when there is none.
+	// LastReboot returns the request ID of the instance's last reboot that Nova has on
+	// record (os-instance-actions); empty when there is none.
 	LastReboot(ctx context.Context, uuid string) (requestID string, err error)
 }
 
-// novaParallel is how many instances Nova is asked about at a time, where each
-// takes but a few short requests.
+// novaParallel is how many instances are queried in Nova at a time, where each takes a
+// few short requests.
 const novaParallel = 8
 
 // rebooting is true while Nova reboots an instance (nova/compute/task_states.py).

@@ -14,112 +14,113 @@ var (
 	ErrUnavailable = errors.New("the hypervisor does not answer")
 	// ErrNoAgent: the guest has no agent channel, or its agent does not answer.
 	ErrNoAgent = errors.New("no guest agent answers")
-	// ErrNoMirror: no mirror of that disk is under way (any more): it was ended,
-	// or failed, which leaves the guest on its source.
+	// ErrNoMirror: no mirror of that disk is under way (any more). It was ended or has
+	// failed; in both cases the guest stays on its source.
 	ErrNoMirror = errors.New("no mirror of the disk is under way")
 )
 
-// Hypervisor is what package recover needs of libvirt. It must be safe for
-// concurrent use. Every method honours the context between calls, but never
-// gives up a state-changing call half way: when it returns, the change has
-// happened or will not. A connection that broke is opened again and the call is
-// repeated where that is harmless; otherwise the state is read and decides.
-// Domains are named by UUID.
+// Hypervisor is what package recover needs of libvirt. It must be safe for concurrent
+// use. Domains are named by UUID.
+//
+// Every method honours the context between its calls to the hypervisor, but never
+// abandons a call that changes state: when the method returns, the change has happened
+// or will not happen. After a broken connection it connects again. It repeats the call
+// if that is harmless; otherwise it reads the state to find out what happened.
 type Hypervisor interface {
 	Mirrors
 	DomainEvents
 
-	// Version is a line for people: "libvirt 9.0.0, QEMU 7.2.22".
+	// Version returns a line for people: "libvirt 9.0.0, QEMU 7.2.22".
 	Version(ctx context.Context) (string, error)
 
-	// Domains returns every domain of the host, active or not, in no order.
-	// A domain that vanishes during the look is left out.
+	// Domains returns every domain of the host, active or not, in no particular order.
+	// It leaves out a domain that vanishes meanwhile.
 	Domains(ctx context.Context) ([]Domain, error)
 
 	// Domain returns one domain. ErrNoDomain when there is none.
 	Domain(ctx context.Context, uuid string) (Domain, error)
 
-	// XML returns the domain's persistent definition, secrets included, fit for
-	// Define: what a later start needs when libvirt has forgotten the domain.
-	// For a domain without one it is the live definition, made inactive.
+	// XML returns the domain's persistent definition, including secrets, in a form that
+	// Define accepts: a later start needs it if libvirt no longer knows the domain. For
+	// a transient domain it is the live definition, made inactive. ErrNoDomain.
 	XML(ctx context.Context, uuid string) (string, error)
 
-	// Counters returns the write statistics of every disk of an active domain,
-	// by target. It works on a paused domain too.
+	// Counters returns the write statistics of every disk of an active domain, by
+	// target. The domain may be paused.
 	Counters(ctx context.Context, uuid string) (map[string]BlockCounters, error)
 
-	// Suspend pauses the domain's CPUs and drains and flushes its block layer.
-	// It does nothing to a domain that is paused already: the caller looks first.
+	// Suspend pauses the domain's CPUs, and drains and flushes its block layer. It does
+	// nothing to a domain that is already paused: the caller must look first.
 	Suspend(ctx context.Context, uuid string) error
 
-	// Resume lets a paused domain run. Running already is success.
+	// Resume lets a paused domain run. If it already runs, that is success.
 	Resume(ctx context.Context, uuid string) error
 
-	// Freeze asks the guest's agent to freeze every file system, and waits at
-	// most limit. ErrNoAgent when no agent answers. After any other error the
-	// guest may be frozen, or become so: the caller thaws.
+	// Freeze asks the guest's agent to freeze every file system, and waits at most
+	// limit. ErrNoAgent when no agent answers. After any other error the guest may be
+	// frozen or may still become so: the caller must thaw it.
 	Freeze(ctx context.Context, uuid string, limit time.Duration) error
 
-	// Thaw undoes Freeze, waiting at most limit. Nothing frozen is success.
+	// Thaw undoes Freeze, and waits at most limit. If nothing is frozen, that is success.
 	Thaw(ctx context.Context, uuid string, limit time.Duration) error
 
-	// Destroy ends the domain's QEMU, as `virsh destroy` does. A domain that is
-	// not active is success. The definition of a persistent domain stays.
+	// Destroy ends the domain's QEMU, as `virsh destroy` does. If the domain is not
+	// active, that is success. A persistent domain keeps its definition.
 	Destroy(ctx context.Context, uuid string) error
 
-	// Define makes the domain known again from what XML returned.
+	// Define makes the domain known again. xml is a result of XML.
 	Define(ctx context.Context, xml string) error
 
-	// Start boots a domain that is defined and not active, paused before its
-	// first instruction if asked. Active already is success.
+	// Start boots a domain that is defined and not active; if paused is true, it stops
+	// before its first instruction. If the domain is already active, that is success.
 	Start(ctx context.Context, uuid string, paused bool) error
 }
 
-// Mirrors is the part of Hypervisor that mode live needs: a disk of a running
-// domain is mirrored into another file, and the domain moved onto it.
+// Mirrors is the part of Hypervisor that mode live needs. It mirrors a disk of a running
+// domain into another file and moves the domain onto that file. Targets are those of
+// Disk.Target.
 type Mirrors interface {
-	// MirrorSupport says what the host's hypervisor can do.
+	// MirrorSupport returns what this host's hypervisor can do.
 	MirrorSupport(ctx context.Context) (MirrorSupport, error)
 
-	// Mirror begins to mirror a disk's top image into an empty file that exists
-	// already and keeps its inode; the backing files stay those of the source.
-	// After it returned the file may be renamed: QEMU has it open. The job lives
-	// on in the hypervisor when this process ends.
+	// Mirror begins to mirror a disk's top image into an existing empty file, which keeps
+	// its inode. The backing files stay those of the source. Once Mirror has returned,
+	// QEMU has the file open, and it may be renamed. The job goes on in the hypervisor
+	// when this process ends.
 	Mirror(ctx context.Context, uuid string, m MirrorRequest) error
 
-	// MirrorState says how far a mirror is. ErrNoMirror when there is none.
+	// MirrorState returns the progress of a mirror. ErrNoMirror when there is none.
 	MirrorState(ctx context.Context, uuid, target string) (MirrorState, error)
 
-	// Pivot moves the domain onto a mirror that is ready and ends the job: the
-	// source is closed. When the answer is lost the state decides. ErrNoMirror
-	// when there is no job, which may mean that it had pivoted before.
+	// Pivot moves the domain onto a mirror that is ready, closes the source, and ends
+	// the job. If the hypervisor's answer is lost, the state of the domain decides.
+	// ErrNoMirror when there is no job; the domain may have pivoted before.
 	Pivot(ctx context.Context, uuid, target string) error
 
-	// EndMirror ends a mirror, and leaves the domain on its source. No mirror is
-	// success, so is no domain. QEMU has closed the file when it returns.
+	// EndMirror ends a mirror and leaves the domain on its source. When it returns, QEMU
+	// has closed the mirror's file. If there is no mirror or no domain, that is success.
 	EndMirror(ctx context.Context, uuid, target string) error
 
-	// Export shows disks of an active domain, as they are at this moment, over
-	// NBD, each under its target's name, until EndExport: what the guest writes
-	// later is not seen. Scratch files hold what it overwrites; they do not exist
-	// yet. It returns the path of the Unix socket that QEMU listens at.
+	// Export exports disks of an active domain over NBD, each under its target's name,
+	// until EndExport. They show their content at the moment of the call, without later
+	// writes of the guest: the scratch files, which must not exist yet, keep what the
+	// guest overwrites. It returns the path of the Unix socket on which QEMU listens.
 	Export(ctx context.Context, uuid string, disks []ExportDisk) (socket string, err error)
 
-	// EndExport ends an export and has its scratch files removed. No export is
-	// success, so is no domain.
+	// EndExport ends an export and removes its scratch files. If there is no export or no
+	// domain, that is success.
 	EndExport(ctx context.Context, uuid string) error
 }
 
-// DomainEvents is the part of Hypervisor that a guard needs beyond a look: when
-// to look again.
+// DomainEvents is the part of Hypervisor that tells the guard when to look at domains.
 type DomainEvents interface {
-	// Events sends the UUID of a domain whenever it was defined, undefined, started
-	// or stopped, suspended, resumed or moved, and "" when anything may have
-	// happened to any: look at all of them. It does so after the connection was
-	// made again, for which it tries without an end, and when the receiver is too
-	// slow for each to be named. What happens to one domain faster than it is
-	// received is sent once. The channel is closed soon after ctx has ended.
+	// Events sends the UUID of a domain each time that it is defined, undefined, started,
+	// stopped, suspended, resumed or moved. It sends "" when any domain may have changed,
+	// so that the receiver must look at all of them: after it has connected again, which
+	// it tries without end, and when the receiver is too slow for single names. Several
+	// changes of one domain may be sent as one. The channel is closed soon after ctx has
+	// ended.
 	//
-	// ErrUnavailable when the hypervisor can't be reached at first.
+	// ErrUnavailable when the first connection fails.
 	Events(ctx context.Context) (<-chan string, error)
 }

@@ -1,9 +1,8 @@
 package recover
 
-import (
-	"fmt"
-)
+import "fmt"
 
+// inodeKey returns the key of an inode, "device:inode"; empty for zeros.
 func inodeKey(device, inode uint64) string {
 	if device == 0 && inode == 0 {
 		return ""
@@ -11,10 +10,11 @@ func inodeKey(device, inode uint64) string {
 	return fmt.Sprintf("%d:%d", device, inode)
 }
 
-// inode identifies a file on this host for as long as somebody holds it.
+// inode identifies a file on this host while a process holds it open. Afterwards another
+// file may get the same number.
 type inode struct {
 	Device, Inode uint64
 }
 
-// Key is the inode's name in journals and in the keeper.
+// Key returns the inode's name in journals and in the keeper.
 func (i inode) Key() string { return inodeKey(i.Device, i.Inode) }

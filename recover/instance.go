@@ -7,33 +7,33 @@ type Role string
 
 // The roles of files.
 const (
-	RoleDisk        Role = "disk" // disk, disk.eph0, disk.swap, a volume in a file: whatever the guest writes
+	RoleDisk        Role = "disk" // disk, disk.eph0, disk.swap, or a volume in a file
 	RoleBacking     Role = "backing"
 	RoleConfigDrive Role = "config-drive"
 	RoleConsoleLog  Role = "console-log"
 	RoleDiskInfo    Role = "disk-info"
 	RoleNVRAM       Role = "nvram"
-	RoleOther       Role = "other" // held by QEMU, named by no definition; reported and pinned, never acted on
+	RoleOther       Role = "other" // held by QEMU but named by no definition: reported and pinned, otherwise left alone
 )
 
-// FileState says where a file stands.
+// FileState is the state of a file.
 type FileState string
 
 // The states of files.
 const (
-	// FilePresent: the path leads to the inode that is held, or to a file that nobody needs to hold.
+	// FilePresent: the path leads to the held inode, or to a file that nobody needs to hold.
 	FilePresent FileState = "present"
-	// FileDeleted: the held inode has no name any more, and nothing stands at its path.
+	// FileDeleted: the held inode has no name any more, and nothing exists at its path.
 	FileDeleted FileState = "deleted"
-	// FileDisplaced: the held inode still has a name, but not the one it should have.
+	// FileDisplaced: the held inode still has a name, but not the right one.
 	FileDisplaced FileState = "displaced"
-	// FileReplaced: the held inode has no name any more, and another file stands at its path.
+	// FileReplaced: the held inode has no name any more, and another file exists at its path.
 	FileReplaced FileState = "replaced"
-	// FileMissing: nothing at the path, and nobody holds it.
+	// FileMissing: nothing exists at the path, and nobody holds the file.
 	FileMissing FileState = "missing"
 )
 
-// Verdict sums an instance up.
+// Verdict sums up the state of an instance's files.
 type Verdict string
 
 // The verdicts.
@@ -44,7 +44,7 @@ const (
 	VerdictConflict    Verdict = "conflict"
 	VerdictLost        Verdict = "lost"
 	VerdictUnaffected  Verdict = "unaffected"
-	VerdictUnknown     Verdict = "unknown" // the scan could not look: the reasons say why
+	VerdictUnknown     Verdict = "unknown" // the scan failed for this instance: the reasons say why
 )
 
 // Holder is one descriptor through which a process holds a file.
@@ -65,34 +65,34 @@ type File struct {
 	Format    string    `json:"format"`
 	Size      int64     `json:"size"`      // bytes
 	Allocated int64     `json:"allocated"` // bytes on the file system, holes not counted
-	Device    uint64    `json:"device"`    // of the held inode; 0 when nobody holds it and nothing is there
+	Device    uint64    `json:"device"`    // of the held inode; 0 when nobody holds it and nothing exists at the path
 	Inode     uint64    `json:"inode"`
 	State     FileState `json:"state"`
-	// Reason says in words why the state is what it is, where that is not plain.
+	// Reason explains the state, where it needs an explanation.
 	Reason  string   `json:"reason,omitempty"`
 	Target  string   `json:"target,omitempty"`  // the disk it belongs to: vda
-	Backing string   `json:"backing,omitempty"` // the path of the next member of its chain, as libvirt says
+	Backing string   `json:"backing,omitempty"` // the path of its backing file, from libvirt
 	Holders []Holder `json:"holders"`
-	// Writable is true for what the guest writes: only such a file, lost,
-	// justifies a pause.
+	// Writable is true for a file that the guest writes. Only the loss of such a file
+	// justifies a pause of the guest.
 	Writable bool `json:"writable"`
-	// Proven is true for a file that a run put back with the content of the
-	// inode that is still held: replaced, and no conflict.
+	// Proven is true for a file that a run put back with the content of the inode that is
+	// still held: it is replaced, but that is no conflict.
 	Proven bool `json:"proven,omitempty"`
 
-	unlinked bool   // the held inode has no name any more, whatever the state says
-	kept     string // the content of a small file that the guard has kept
-	guarded  bool   // named by no definition, and the guard holds it to be put back
+	unlinked bool   // the held inode has no name any more, in any state
+	kept     string // the content of a small file, kept by the guard
+	guarded  bool   // named by no definition, but held by the guard to be put back
 	resolved string // Path with the links above it followed, as the kernel shows it
 }
 
-// Lost is true when the file's held inode has no name any more and nothing
-// proven stands in its place.
+// Lost is true when the file's held inode has no name any more and no proven copy has
+// taken its place.
 func (f File) Lost() bool {
 	return (f.State == FileDeleted || f.State == FileReplaced) && !f.Proven
 }
 
-// Instance is one domain of the host, as a scan found it.
+// Instance is one domain of the host as a scan found it.
 type Instance struct {
 	UUID        string      `json:"uuid"`
 	Name        string      `json:"name,omitempty"` // Nova's display name
@@ -104,28 +104,28 @@ type Instance struct {
 	Verdict     Verdict     `json:"verdict"`
 	// Reasons explain the verdict, one sentence each.
 	Reasons []string `json:"reasons,omitempty"`
-	// Possible says what can still be done for an instance that os-rescue can't
-	// simply rescue, one sentence each.
+	// Possible says what can still be done for an instance that os-rescue can't rescue
+	// as it is, one sentence each.
 	Possible []string `json:"possible,omitempty"`
-	// Losses are what a hard reboot through Nova would lose of it.
+	// Losses names what a hard reboot through Nova would lose (Domain.Losses).
 	Losses []string `json:"losses,omitempty"`
 	Files  []File   `json:"files"`
 
 	domain  Domain
 	process ProcessIdentity
-	// forgotten is true when libvirt does not know the domain: it is the guard's
-	// record of it that was scanned.
+	// forgotten is true when libvirt no longer knows the domain, and the guard's record
+	// of the domain was scanned instead.
 	forgotten bool
-	// before is the state in which its files were deleted, by the guard; empty when
-	// that did not see it.
+	// before is the state in which the guard saw it when its files were deleted; empty
+	// when the guard did not see that.
 	before DomainState
-	// server is what Nova says of it; nil offline.
+	// server is the instance as Nova has it; nil offline.
 	server *Server
-	// disagreement says why it is left alone although its files may be in
-	// order: Nova and the hypervisor do not say the same of it.
+	// disagreement says what Nova and the hypervisor disagree about. Such an instance is
+	// left alone, even if its files are in order.
 	disagreement string
-	// nameless are further deleted inodes that its QEMU holds: which files they
-	// were can't be told, but they are pinned.
+	// nameless are deleted inodes that its QEMU holds and that can't be matched to a
+	// file. They are pinned too.
 	nameless []File
 }
 

@@ -5,40 +5,40 @@ import (
 	"time"
 )
 
-// prior is what a journal says an interrupted run did to one instance. A nil
-// prior is that of an instance nothing was done to.
+// prior is what an interrupted run did to one instance, from its journal. A nil prior
+// means that it did nothing.
 type prior struct {
 	begun        bool
 	settlement   *settlement
 	freezeBegun  bool
 	suspendBegun bool
-	suspended    time.Time // when the suspend began
+	suspended    time.Time // when the last suspend began
 	destroyBegun bool
 	destroyDone  bool
 	rebootBegun  bool
 	pausedAgain  bool                    // after its reboot
-	copies       map[string]priorCopy    // the last of each path
-	ahead        map[string]stagedRecord // by path: what was copied while the guest still wrote
+	copies       map[string]priorCopy    // by path, the last copy of each
+	ahead        map[string]stagedRecord // by path, copies made while the guest still wrote
 	staged       []stagedRecord          // every copy that was begun
-	stores       []string                // every file that was begun in the backup directory
-	published    map[string]published    // by path, from its begin on
+	stores       []string                // every path whose copy in the backup directory was begun
+	published    map[string]published    // by path, from the begin of its publish on
 	replanned    *InstancePlan
-	mirrors      map[string]mirrorRecord // by path, of every mirror that was begun
-	placing      map[string]bool         // by path: begun to get its name
-	pivoting     map[string]bool         // by path: begun
-	pivoted      map[string]bool         // by path: done
-	sealed       []sealRecord            // directories that are closed to all but root
+	mirrors      map[string]mirrorRecord // by path, every mirror that was begun
+	placing      map[string]bool         // by path: its mirror began to get its name
+	pivoting     map[string]bool         // by path: its pivot was begun
+	pivoted      map[string]bool         // by path: its pivot is done
+	sealed       []sealRecord            // directories that only root can enter
 	exported     bool
-	differs      map[string]bool // by path: the proof failed after the pivot
+	differs      map[string]bool // by path: its comparison failed after the pivot
 }
 
-// priorCopy is a staged copy and how far its proof went.
+// priorCopy is a staged copy, and whether its comparison succeeded.
 type priorCopy struct {
 	stagedRecord
 	compared bool
 }
 
-// proven returns the copy of a file that was proven, and whether there is one.
+// proven returns the proven copy of a file, and whether there is one.
 func (p *prior) proven(f FilePlan) (stagedRecord, bool) {
 	if p == nil {
 		return stagedRecord{}, false
@@ -47,7 +47,8 @@ func (p *prior) proven(f FilePlan) (stagedRecord, bool) {
 	return c.stagedRecord, ok && c.Inode != 0 && (c.Proven || c.compared || f.Content != "") && c.Source == f.Key()
 }
 
-// aheadOf returns what was copied of a file ahead, and whether anything was.
+// aheadOf returns the copy of a file that was made while its guest still wrote, and
+// whether there is one.
 func (p *prior) aheadOf(f FilePlan) (stagedRecord, bool) {
 	if p == nil {
 		return stagedRecord{}, false
@@ -56,8 +57,8 @@ func (p *prior) aheadOf(f FilePlan) (stagedRecord, bool) {
 	return rec, ok && rec.Source == f.Key()
 }
 
-// stageDirs returns every staging directory that a journal names, whatever has
-// become of what was in it.
+// stageDirs returns every staging directory that a journal names. Some may be gone or
+// empty.
 func stageDirs(records []Record) ([]string, error) {
 	var dirs []string
 	for _, r := range records {
@@ -75,8 +76,9 @@ func stageDirs(records []Record) ([]string, error) {
 	return dirs, nil
 }
 
-// priorsOf reads the records of a journal, in order, into what was done to each
-// instance. What a later try did counts instead of what an earlier one did.
+// priorsOf returns what a run did to each instance, by UUID, from the records of its
+// journal in their order. A later attempt replaces an earlier one. After an error the
+// result is what was read before it.
 func priorsOf(records []Record) (map[string]*prior, error) {
 	priors := map[string]*prior{}
 	for _, r := range records {
@@ -96,9 +98,19 @@ func priorsOf(records []Record) (map[string]*prior, error) {
 }
 
 func newPrior() *prior {
-	return &prior{ahead: map[string]stagedRecord{}, copies: map[string]priorCopy{}, published: map[string]published{}, mirrors: map[string]mirrorRecord{}, placing: map[string]bool{}, pivoting: map[string]bool{}, pivoted: map[string]bool{}, differs: map[string]bool{}}
+	return &prior{
+		copies:    map[string]priorCopy{},
+		ahead:     map[string]stagedRecord{},
+		published: map[string]published{},
+		mirrors:   map[string]mirrorRecord{},
+		placing:   map[string]bool{},
+		pivoting:  map[string]bool{},
+		pivoted:   map[string]bool{},
+		differs:   map[string]bool{},
+	}
 }
 
+// add takes in the next record of the instance.
 func (p *prior) add(r Record) error {
 	switch r.Point() {
 	case stepInstance + ".begin":
@@ -108,13 +120,13 @@ func (p *prior) add(r Record) error {
 		p.settlement = &settlement{}
 		return r.decode(p.settlement)
 	case stepPlan + ".done":
-		// Made anew: its QEMU was found alive, and all was undone before.
-		plan := &InstancePlan{}
-		if err := r.decode(plan); err != nil {
+		// A resume made its plan anew: it found the QEMU alive and everything undone.
+		todo := &InstancePlan{}
+		if err := r.decode(todo); err != nil {
 			return err
 		}
 		again := newPrior()
-		again.begun, again.staged, again.stores, again.published, again.replanned = p.begun, p.staged, p.stores, p.published, plan
+		again.begun, again.staged, again.stores, again.published, again.replanned = p.begun, p.staged, p.stores, p.published, todo
 		*p = *again
 	case stepFreeze + ".begin":
 		p.freezeBegun = true
@@ -190,8 +202,8 @@ func (p *prior) add(r Record) error {
 	return nil
 }
 
-// sameBoot is true when the host has not been booted since the run began: only
-// then do the numbers of held inodes mean anything.
+// sameBoot is true when the host has not been booted since the run began. The numbers
+// of held inodes are valid only until the next boot.
 func sameBoot(records []Record) (bool, error) {
 	if len(records) == 0 {
 		return true, nil
@@ -204,13 +216,13 @@ func sameBoot(records []Record) (bool, error) {
 	return boot == head.BootID, err
 }
 
-// planOf returns the plan of the run as a whole.
+// planOf returns the plan of the run as a whole, and whether the journal has one.
 func planOf(records []Record) (Plan, bool, error) {
 	for _, r := range records {
 		if r.Point() == stepPlan+".done" && r.Instance == "" {
-			var plan Plan
-			err := r.decode(&plan)
-			return plan, true, err
+			var whole Plan
+			err := r.decode(&whole)
+			return whole, true, err
 		}
 	}
 	return Plan{}, false, nil

@@ -18,18 +18,18 @@ import (
 
 const journalName = "journal.jsonl"
 
-// Phase is where a journaled step stands.
+// Phase is how far a journaled step has come.
 type Phase string
 
-// Every step has one record when it begins and one when it ends.
+// A step has one record when it begins, and another when it is done or has failed.
 const (
 	PhaseBegin  Phase = "begin"
 	PhaseDone   Phase = "done"
 	PhaseFailed Phase = "failed"
 )
 
-// Record is one line of a journal: JSON, written and fsynced before the next
-// thing happens. Only the last line of a journal may be torn.
+// Record is one line of a journal, in JSON. It is written and fsynced before the run
+// goes on. Only the last line of a journal may be torn.
 type Record struct {
 	Seq      int             `json:"seq"`
 	Time     time.Time       `json:"time"`
@@ -41,7 +41,7 @@ type Record struct {
 	Error    string          `json:"error,omitempty"`
 }
 
-// Point is the record's name as a failpoint: "copy.begin".
+// Point returns the record's name as a failpoint: "copy.begin".
 func (r Record) Point() string { return r.Step + "." + string(r.Phase) }
 
 // decode unpacks a record's data into v.
@@ -52,17 +52,18 @@ func (r Record) decode(v any) error {
 	return nil
 }
 
-// journal writes the records of one run.
+// journal writes the records of one run. It is safe for concurrent use.
 type journal struct {
 	mu        sync.Mutex
 	file      *os.File
 	seq       int
-	length    int64 // of the whole lines, in bytes
+	length    int64 // of the complete lines, in bytes
 	failpoint func(string)
 }
 
-// openJournal opens the journal of the run in dir for appending, after the
-// records that it has. A torn last line is cut off first.
+// openJournal opens the journal of the run in dir for appending, and returns the records
+// that it already has. It cuts off a torn last line. failpoint, which may be nil, is
+// called with each record's Point when the record is on disk.
 func openJournal(dir string, failpoint func(string)) (*journal, []Record, error) {
 	f, err := os.OpenFile(filepath.Join(dir, journalName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -86,7 +87,9 @@ func openJournal(dir string, failpoint func(string)) (*journal, []Record, error)
 	return j, records, nil
 }
 
-// Write appends one record and returns when it is on disk.
+// Write appends one record, with data as its Data unless that is nil, and returns when
+// it is on disk. It sets Seq and Time. The next record overwrites what a failed write
+// left.
 func (j *journal) Write(r Record, data any) error {
 	if data != nil {
 		raw, err := json.Marshal(data)
@@ -113,8 +116,8 @@ func (j *journal) append(r *Record) error {
 	if err != nil {
 		return err
 	}
-	// Always behind the last whole line: half a line of a write that failed is
-	// written over, or cut off.
+	// Always behind the last complete line: this overwrites the part of a line that a
+	// failed write left, if it could not be cut off.
 	n, err := j.file.WriteAt(append(line, '\n'), j.length)
 	if err == nil {
 		err = unix.Fdatasync(int(j.file.Fd()))
@@ -126,15 +129,16 @@ func (j *journal) append(r *Record) error {
 	return nil
 }
 
-// Close ends the writing.
+// Close closes the file.
 func (j *journal) Close() error { return j.file.Close() }
 
-// readJournal returns the records of the run in dir. A torn last line, left by a
-// crash in the middle of its writing, is passed over.
+// readJournal returns the records of the run in dir; none if it has no journal. It skips
+// a torn last line, which a crash can leave. After an error about a damaged line the
+// result is the records before that line.
 func readJournal(dir string) ([]Record, error) {
 	f, err := os.Open(filepath.Join(dir, journalName))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // killed before its first record
+		return nil, nil // the run was killed before its first record
 	}
 	if err != nil {
 		return nil, err
@@ -144,9 +148,9 @@ func readJournal(dir string) ([]Record, error) {
 	return records, err
 }
 
-// readRecords returns the records of a journal and the length in bytes of its
-// whole lines. A line that is no record is an error, except for the last; what
-// comes before it is returned all the same.
+// readRecords returns the records of a journal and the length of their lines in bytes.
+// A line that is not a record is an error unless it is the last one; the records before
+// it are returned in either case.
 func readRecords(r io.Reader) ([]Record, int64, error) {
 	var records []Record
 	var length int64
@@ -154,7 +158,7 @@ func readRecords(r io.Reader) ([]Record, int64, error) {
 	for {
 		line, err := in.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
-			return records, length, nil // a line without its end was never fsynced
+			return records, length, nil // a line without its newline was never fsynced
 		}
 		if err != nil {
 			return nil, 0, err

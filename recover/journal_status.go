@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// RunState is where a run stands.
+// RunState is the state of a run.
 type RunState string
 
 // The states of runs.
@@ -13,7 +13,7 @@ const (
 	RunRunning     RunState = "running"
 	RunFinished    RunState = "finished"
 	RunInterrupted RunState = "interrupted" // resume finishes it
-	RunUndoing     RunState = "undoing"     // it was killed: its guests are left as they were found, which takes a moment
+	RunUndoing     RunState = "undoing"     // it was killed, and its guests are being put back as they were found
 )
 
 // StepStatus is one step of an instance in a journal.
@@ -26,7 +26,7 @@ type StepStatus struct {
 	Error   string    `json:"error,omitempty"`
 }
 
-// InstanceStatus is one instance of a run.
+// InstanceStatus is the state of one instance of a run.
 type InstanceStatus struct {
 	UUID    string       `json:"uuid"`
 	Domain  string       `json:"domain"`
@@ -37,7 +37,7 @@ type InstanceStatus struct {
 	Steps   []StepStatus `json:"steps"`
 }
 
-// RunStatus is one run as its journal tells it.
+// RunStatus is the state of one run, from its journal.
 type RunStatus struct {
 	Run       string           `json:"run"`
 	Command   Command          `json:"command"`
@@ -47,22 +47,24 @@ type RunStatus struct {
 	State     RunState         `json:"state"`
 	PID       int              `json:"pid,omitempty"` // of a running one
 	Options   Options          `json:"options"`
-	Error     string           `json:"error,omitempty"` // what is wrong with its journal
+	Error     string           `json:"error,omitempty"` // why its journal can't be read in full
 	Instances []InstanceStatus `json:"instances"`
 }
 
-// statusOf reads a journal. A run whose last record is its end, and all of whose
-// instances are settled, is finished.
+// statusOf returns the state of the run of that name, from the records of its journal.
+// A run is finished if its last record is its end and all its instances are settled;
+// otherwise it counts as interrupted: a journal can't tell whether its run still goes
+// on. After an error the status is incomplete.
 func statusOf(id string, records []Record) (RunStatus, error) {
-	run := RunStatus{Run: id, State: RunInterrupted, Instances: []InstanceStatus{}}
+	status := RunStatus{Run: id, State: RunInterrupted, Instances: []InstanceStatus{}}
 	if len(records) == 0 {
-		return run, nil
+		return status, nil
 	}
 	head, err := headOf(records)
 	if err != nil {
-		return run, err
+		return status, err
 	}
-	run.Command, run.Host, run.Started, run.Options = head.Command, head.Host, records[0].Time, head.Options
+	status.Command, status.Host, status.Started, status.Options = head.Command, head.Host, records[0].Time, head.Options
 	byUUID := map[string]*InstanceStatus{}
 	var order []string
 	of := func(uuid string) *InstanceStatus {
@@ -76,33 +78,33 @@ func statusOf(id string, records []Record) (RunStatus, error) {
 	for _, r := range records {
 		if r.Instance == "" {
 			if r.Point() == stepPlan+".done" {
-				var plan Plan
-				if err := r.decode(&plan); err != nil {
-					return run, err
+				var whole Plan
+				if err := r.decode(&whole); err != nil {
+					return status, err
 				}
-				for _, ip := range plan.Instances {
-					i := of(ip.UUID)
-					i.Domain, i.Name = ip.Domain, ip.Name
+				for _, todo := range whole.Instances {
+					i := of(todo.UUID)
+					i.Domain, i.Name = todo.Domain, todo.Name
 				}
 			}
 			continue
 		}
 		if err := of(r.Instance).add(r); err != nil {
-			return run, err
+			return status, err
 		}
 	}
 	for _, uuid := range order {
 		i := byUUID[uuid]
 		settled = settled && i.Outcome != ""
-		run.Instances = append(run.Instances, *i)
+		status.Instances = append(status.Instances, *i)
 	}
 	if last := records[len(records)-1]; last.Point() == stepRun+".done" && settled {
-		run.State, run.Finished = RunFinished, last.Time
+		status.State, status.Finished = RunFinished, last.Time
 	}
-	return run, nil
+	return status, nil
 }
 
-// add takes one more record of the instance in.
+// add takes in the next record of the instance.
 func (i *InstanceStatus) add(r Record) error {
 	i.Last = r.Point()
 	if r.Step == stepInstance {

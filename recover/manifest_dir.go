@@ -5,10 +5,11 @@ import (
 	"strings"
 )
 
-// definitionName is the domain's XML, beside its files.
+// definitionName is the name of the domain's XML, beside its files.
 const definitionName = "domain.xml"
 
-// storedName is a file's place below a backup's directory.
+// storedName returns the name, below a backup's directory, of the copy of the file at
+// path: below the instances directory the path in there, else the whole path in _files.
 func storedName(path, instancesPath string) string {
 	if isBelow(path, instancesPath) {
 		return strings.TrimPrefix(path, strings.TrimSuffix(instancesPath, "/")+"/")

@@ -14,11 +14,11 @@ const (
 	manifestVersion = 1
 )
 
-// ErrNoBackup: the directory holds no backup that this version can read.
+// ErrNoBackup: the directory contains no backup that this version can read.
 var ErrNoBackup = errors.New("no backup")
 
-// Manifest says what a backup's directory holds. The directory alone is enough
-// to restore from.
+// Manifest lists what a backup's directory contains. A restore needs nothing but that
+// directory.
 type Manifest struct {
 	Version   int                `json:"version"`
 	Host      string             `json:"host"`
@@ -36,7 +36,7 @@ type ManifestInstance struct {
 	Run         string         `json:"run"`
 	Found       DomainState    `json:"found"`      // before the backup
 	Left        DomainState    `json:"left"`       // after it
-	Snapshot    Snapshot       `json:"snapshot"`   // how much the guest had written when it was copied
+	Snapshot    Snapshot       `json:"snapshot"`   // the guest's write counters when it was copied
 	Definition  string         `json:"definition"` // the domain's XML, below the directory
 	Files       []ManifestFile `json:"files"`
 }
@@ -49,17 +49,17 @@ type ManifestFile struct {
 	Format    string   `json:"format,omitempty"`
 	Target    string   `json:"target,omitempty"`
 	Backing   string   `json:"backing,omitempty"`
-	Size      int64    `json:"size"`
-	Allocated int64    `json:"allocated"`
-	SHA256    string   `json:"sha256"`
+	Size      int64    `json:"size"`      // bytes
+	Allocated int64    `json:"allocated"` // bytes on disk, holes not counted
+	SHA256    string   `json:"sha256"`    // of the copy, in hexadecimal
 	UID       uint32   `json:"uid"`
 	GID       uint32   `json:"gid"`
 	Mode      FileMode `json:"mode"`
 	Writable  bool     `json:"writable"`
 }
 
-// readManifest reads a backup's manifest. ErrNoBackup when there is none, or
-// none that this version can read.
+// readManifest reads the manifest of the backup in dir. ErrNoBackup when dir has none,
+// or none that this version can read.
 func readManifest(dir string) (Manifest, error) {
 	var m Manifest
 	data, err := os.ReadFile(filepath.Join(dir, manifestName))
@@ -72,36 +72,37 @@ func readManifest(dir string) (Manifest, error) {
 	return m, nil
 }
 
-// parseManifest reads a manifest and refuses one whose paths could lead anywhere
-// but to where they say: absolute ones for files, local ones for their copies.
+// parseManifest reads a manifest. It accepts only absolute, clean paths of files, and
+// only paths of copies that stay below the backup's directory.
 func parseManifest(data []byte) (Manifest, error) {
 	var m Manifest
 	if err := json.Unmarshal(data, &m); err != nil {
 		return m, err
 	}
 	if m.Version != manifestVersion {
-		return m, fmt.Errorf("its manifest has version %d, this program knows %d", m.Version, manifestVersion)
+		return m, fmt.Errorf("its manifest has version %d, but this program knows only version %d", m.Version, manifestVersion)
 	}
 	for _, i := range m.Instances {
 		if !validUUID(i.UUID) {
-			return m, fmt.Errorf("%q is no UUID", i.UUID)
+			return m, fmt.Errorf("%q is not a UUID", i.UUID)
 		}
 		for _, f := range i.Files {
-			if !filepath.IsAbs(f.Path) || filepath.Clean(f.Path) != f.Path || f.Path == "/" || !filepath.IsLocal(f.Stored) || f.Size < 0 || f.Allocated < 0 {
-				return m, fmt.Errorf("%s: the entry of %q (stored as %q) makes no sense", i.UUID, f.Path, f.Stored)
+			fits := filepath.IsAbs(f.Path) && filepath.Clean(f.Path) == f.Path && f.Path != "/" && filepath.IsLocal(f.Stored)
+			if !fits || f.Size < 0 || f.Allocated < 0 {
+				return m, fmt.Errorf("%s: the entry of %q (stored as %q) is not valid", i.UUID, f.Path, f.Stored)
 			}
 			if f.SHA256 == "" {
 				return m, fmt.Errorf("%s: %s has no digest", i.UUID, f.Path)
 			}
 		}
 		if i.Definition != "" && !filepath.IsLocal(i.Definition) {
-			return m, fmt.Errorf("%s: the definition's place %q makes no sense", i.UUID, i.Definition)
+			return m, fmt.Errorf("%s: the path of its definition, %q, is not valid", i.UUID, i.Definition)
 		}
 	}
 	return m, nil
 }
 
-// find returns the entry of an instance.
+// find returns the entry of an instance, and whether there is one.
 func (m Manifest) find(uuid string) (ManifestInstance, bool) {
 	for _, i := range m.Instances {
 		if i.UUID == uuid {
@@ -111,7 +112,8 @@ func (m Manifest) find(uuid string) (ManifestInstance, bool) {
 	return ManifestInstance{}, false
 }
 
-// storedXML returns the definition that a backup has of a domain.
+// storedXML returns the definition of a domain from the backup in dir. ErrNoBackup when
+// dir has none that this version can read.
 func storedXML(dir, uuid string) (string, error) {
 	m, err := readManifest(dir)
 	if err != nil {

@@ -13,8 +13,16 @@ import (
 
 func goodManifest() Manifest {
 	return Manifest{Version: manifestVersion, Host: "node", Instances: []ManifestInstance{{
-		UUID: testUUID(1), Domain: "instance-00000001", Definition: testUUID(1) + "/domain.xml",
-		Files: []ManifestFile{{Path: "/var/lib/nova/instances/" + testUUID(1) + "/disk", Stored: testUUID(1) + "/disk", Role: RoleDisk, Size: 1, SHA256: "00"}},
+		UUID:       testUUID(1),
+		Domain:     "instance-00000001",
+		Definition: testUUID(1) + "/domain.xml",
+		Files: []ManifestFile{{
+			Path:   "/var/lib/nova/instances/" + testUUID(1) + "/disk",
+			Stored: testUUID(1) + "/disk",
+			Role:   RoleDisk,
+			Size:   1,
+			SHA256: "00",
+		}},
 	}}}
 }
 

@@ -1,30 +1,30 @@
 package recover
 
-// MirrorSupport is what a hypervisor can do of what mode live needs.
+// MirrorSupport says which of mode live's needs a hypervisor meets.
 type MirrorSupport struct {
-	// Missing says in words why disks can't be mirrored; "" when they can.
+	// Missing says why disks can't be mirrored; empty when they can.
 	Missing string
-	// Synchronous: what the guest writes meanwhile goes into both files at once,
-	// so that no guest can write faster than its mirror follows.
+	// Synchronous is true when the hypervisor can write into both files at once, so that
+	// a guest can't write faster than its mirror follows.
 	Synchronous bool
-	// Export: Mirrors.Export works.
+	// Export is true when Mirrors.Export works.
 	Export bool
 }
 
-// MirrorRequest says what to mirror where.
+// MirrorRequest says which disk to mirror, and into which file.
 type MirrorRequest struct {
 	Target         string // of the disk: vda
-	Path           string // absolute; an empty file that exists
-	Format         string // of the source and the mirror
+	Path           string // absolute, of an empty file that exists
+	Format         string // of both files
 	BytesPerSecond uint64 // 0 is no limit
-	Synchronous    bool
+	Synchronous    bool   // see MirrorSupport
 }
 
-// MirrorState is how far a mirror is.
+// MirrorState is the progress of a mirror.
 type MirrorState struct {
 	Copied int64 // bytes of Total, which grows with what the guest writes
 	Total  int64
-	// Ready: all is copied, and every later write follows.
+	// Ready is true when everything is copied and later writes go into both files.
 	Ready bool
 }
 

@@ -10,18 +10,30 @@ import (
 	"github.com/os-rescue/os-rescue/recover/beneath"
 )
 
-// owners is the owner table with its names looked up, as they are now.
+// owners is the table of owners with its names resolved to today's numbers.
 type owners struct {
 	settings Settings
 	table    map[OwnerRule]beneath.Owner
 }
 
-// resolveOwners looks every name of the table up, so that a missing user or
-// group stops a run before it touches anything.
+// resolveOwners looks up every name of the table in root's user database, so that a
+// missing user or group stops a run before it changes anything. ErrUnusable when one is
+// missing.
 func resolveOwners(settings Settings, root *beneath.Root) (*owners, error) {
 	o := &owners{settings: settings, table: map[OwnerRule]beneath.Owner{}}
 	t := settings.Owners
-	for _, rule := range []OwnerRule{t.InstancesDir, t.BaseDir, t.InstanceDir, t.LocksDir, t.Base, t.Disk, t.ConfigDrive, t.ConsoleLog, t.DiskInfo} {
+	rules := []OwnerRule{
+		t.InstancesDir,
+		t.BaseDir,
+		t.InstanceDir,
+		t.LocksDir,
+		t.Base,
+		t.Disk,
+		t.ConfigDrive,
+		t.ConsoleLog,
+		t.DiskInfo,
+	}
+	for _, rule := range rules {
 		if _, ok := o.table[rule]; ok {
 			continue
 		}
@@ -34,8 +46,9 @@ func resolveOwners(settings Settings, root *beneath.Root) (*owners, error) {
 	return o, nil
 }
 
-// File returns the owner of a file that is to be published. What lies outside
-// the instances directory keeps the owner that its lost inode had.
+// File returns the owner and mode that a published file gets. A file outside the
+// instances directory keeps those of its lost inode. dacLabel is the domain's DAC
+// label, which OwnerTable.Auto uses for disks; it may be empty.
 func (o *owners) File(f FilePlan, dacLabel string) beneath.Owner {
 	t := o.settings.Owners
 	var rule OwnerRule
@@ -60,7 +73,7 @@ func (o *owners) File(f FilePlan, dacLabel string) beneath.Owner {
 	return owner
 }
 
-// Dir returns the owner of a directory that has to be made.
+// Dir returns the owner and mode that a new directory at that path gets.
 func (o *owners) Dir(path string) beneath.Owner {
 	t, base := o.settings.Owners, o.settings.InstancesPath
 	switch {
@@ -71,7 +84,7 @@ func (o *owners) Dir(path string) beneath.Owner {
 	case isBelow(path, base):
 		return o.table[t.InstanceDir]
 	case path == base || isBelow(base, path) && isBelow(path, filepath.Dir(filepath.Dir(base))):
-		// The instances directory and the one that holds it, /var/lib/nova.
+		// The instances directory and its parent, /var/lib/nova.
 		return o.table[t.InstancesDir]
 	}
 	return beneath.Owner{Mode: 0o755}
@@ -84,7 +97,8 @@ func (o *owners) LockFile() beneath.Owner {
 	return owner
 }
 
-// parseDACLabel reads "+64055:+107", as libvirt writes it for numbers.
+// parseDACLabel reads numeric labels as libvirt writes them: "+64055:+107". ok is false
+// for a label of names.
 func parseDACLabel(label string) (uid, gid uint32, ok bool) {
 	u, g, found := strings.Cut(label, ":")
 	if !found {

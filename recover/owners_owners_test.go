@@ -9,8 +9,10 @@ import (
 func TestTheTableOfOwners(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.Mkdir(filepath.Join(dir, "etc"), 0o755))
-	must(t, os.WriteFile(filepath.Join(dir, "etc/passwd"), []byte("root:x:0:0::/:\nnova:x:100:200::/:\nlibvirt-qemu:x:64055:300::/:\nqemu:x:107:107::/:\n"), 0o644))
-	must(t, os.WriteFile(filepath.Join(dir, "etc/group"), []byte("root:x:0:\nnova:x:200:\nkvm:x:300:\nqemu:x:107:\n"), 0o644))
+	const users = "root:x:0:0::/:\nnova:x:100:200::/:\nlibvirt-qemu:x:64055:300::/:\nqemu:x:107:107::/:\n"
+	const groups = "root:x:0:\nnova:x:200:\nkvm:x:300:\nqemu:x:107:\n"
+	must(t, os.WriteFile(filepath.Join(dir, "etc/passwd"), []byte(users), 0o644))
+	must(t, os.WriteFile(filepath.Join(dir, "etc/group"), []byte(groups), 0o644))
 	const i = "/var/lib/nova/instances"
 	uuid := testUUID(1)
 	file := func(path string, role Role) FilePlan {
@@ -18,20 +20,52 @@ func TestTheTableOfOwners(t *testing.T) {
 	}
 	disk, config := file(i+"/"+uuid+"/disk", RoleDisk), file(i+"/"+uuid+"/disk.config", RoleConfigDrive)
 	base, console := file(i+"/_base/b", RoleBacking), file(i+"/"+uuid+"/console.log", RoleConsoleLog)
-	info, volume, nvram := file(i+"/"+uuid+"/disk.info", RoleDiskInfo), file("/var/lib/nova/mnt/h/volume-1", RoleDisk), file("/var/lib/libvirt/qemu/nvram/x_VARS.fd", RoleNVRAM)
+	info, volume := file(i+"/"+uuid+"/disk.info", RoleDiskInfo), file("/var/lib/nova/mnt/h/volume-1", RoleDisk)
+	nvram := file("/var/lib/libvirt/qemu/nvram/x_VARS.fd", RoleNVRAM)
 	for name, c := range map[string]struct {
 		table OwnerTable
 		auto  bool
 		label string
 		want  map[string]string
 	}{
-		"Debian": {DebianOwners(), false, "+1:+2", map[string]string{"disk": "64055:300 0644", "disk.config": "64055:300 0644", "b": "100:300 0644", "console.log": "100:200 0660",
-			"disk.info": "100:200 0644", "volume-1": "9:8 0640", "x_VARS.fd": "9:8 0640"}},
-		"Red Hat": {RedHatOwners(), false, "", map[string]string{"disk": "107:107 0644", "disk.config": "107:107 0644", "b": "100:107 0644", "console.log": "100:200 0660",
-			"disk.info": "100:200 0644", "volume-1": "9:8 0640"}},
-		"auto takes the label": {DebianOwners(), true, "+77:+78", map[string]string{"disk": "77:78 0644", "disk.config": "77:78 0644", "b": "100:300 0644", "console.log": "100:200 0660",
-			"disk.info": "100:200 0644", "volume-1": "9:8 0640"}},
-		"auto without a label": {DebianOwners(), true, "", map[string]string{"disk": "64055:300 0644"}},
+		"Debian": {
+			table: DebianOwners(),
+			label: "+1:+2",
+			want: map[string]string{
+				"disk":        "64055:300 0644",
+				"disk.config": "64055:300 0644",
+				"b":           "100:300 0644",
+				"console.log": "100:200 0660",
+				"disk.info":   "100:200 0644",
+				"volume-1":    "9:8 0640",
+				"x_VARS.fd":   "9:8 0640",
+			},
+		},
+		"Red Hat": {
+			table: RedHatOwners(),
+			want: map[string]string{
+				"disk":        "107:107 0644",
+				"disk.config": "107:107 0644",
+				"b":           "100:107 0644",
+				"console.log": "100:200 0660",
+				"disk.info":   "100:200 0644",
+				"volume-1":    "9:8 0640",
+			},
+		},
+		"auto takes the label": {
+			table: DebianOwners(),
+			auto:  true,
+			label: "+77:+78",
+			want: map[string]string{
+				"disk":        "77:78 0644",
+				"disk.config": "77:78 0644",
+				"b":           "100:300 0644",
+				"console.log": "100:200 0660",
+				"disk.info":   "100:200 0644",
+				"volume-1":    "9:8 0640",
+			},
+		},
+		"auto without a label": {table: DebianOwners(), auto: true, want: map[string]string{"disk": "64055:300 0644"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := DefaultSettings()
@@ -44,8 +78,15 @@ func TestTheTableOfOwners(t *testing.T) {
 					t.Errorf("%s: %s, want %s", f.Path, got, want)
 				}
 			}
-			for path, want := range map[string]string{i: "100:200 0755", "/var/lib/nova": "100:200 0755", i + "/_base": "100:200 0755", i + "/" + uuid: "100:200 0755",
-				i + "/locks": "100:200 0755", "/var/lib": "0:0 0755", "/srv/x": "0:0 0755"} {
+			for path, want := range map[string]string{
+				i:               "100:200 0755",
+				"/var/lib/nova": "100:200 0755",
+				i + "/_base":    "100:200 0755",
+				i + "/" + uuid:  "100:200 0755",
+				i + "/locks":    "100:200 0755",
+				"/var/lib":      "0:0 0755",
+				"/srv/x":        "0:0 0755",
+			} {
 				if got := o.Dir(path).String(); got != want {
 					t.Errorf("%s: %s, want %s", path, got, want)
 				}

@@ -7,24 +7,24 @@ import (
 	"strings"
 )
 
-// FileMode is permission bits that JSON has in octal: "0644".
+// FileMode is a file's permission bits. Its JSON is octal: "0644".
 type FileMode fs.FileMode
 
 // MarshalText returns the bits in octal.
 func (m FileMode) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%04o", uint32(m)), nil }
 
-// UnmarshalText reads bits in octal, and refuses more than permissions.
+// UnmarshalText reads octal bits, and refuses bits other than permissions.
 func (m *FileMode) UnmarshalText(text []byte) error {
 	n, err := strconv.ParseUint(string(text), 8, 32)
 	if err == nil && n > 0o777 {
-		err = fmt.Errorf("%q is more than permissions", text)
+		err = fmt.Errorf("%q has bits other than permissions", text)
 	}
 	*m = FileMode(n)
 	return err
 }
 
-// validUUID is true for 8-4-4-4-12 lower-case hexadecimal digits: it becomes
-// part of paths.
+// validUUID is true for 8-4-4-4-12 lower-case hexadecimal digits. It is strict because
+// a UUID becomes part of paths.
 func validUUID(s string) bool {
 	if len(s) != 36 {
 		return false
@@ -46,8 +46,8 @@ func isBelow(path, dir string) bool {
 	return strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
-// stagePrefix begins the name of a directory in which a run stages its copies,
-// on the file system that they will live on. Only root gets in.
+// stagePrefix begins the name of a directory in which a run stages its copies, on the
+// file system on which they will be published. Only root can enter it.
 const stagePrefix = ".os-rescue-"
 
 // diskInfoName is the file in which Nova keeps the format of each disk

@@ -14,8 +14,8 @@ import (
 	"github.com/os-rescue/os-rescue/recover/keeper"
 )
 
-// pinMeta is what is kept beside each pin: enough to rescue the file when its
-// QEMU and the run that pinned it are both gone.
+// pinMeta is what the holder of a pin keeps beside it: enough to rescue the file after
+// its QEMU and the run that pinned it have both ended.
 type pinMeta struct {
 	Path    string `json:"path"`
 	Role    Role   `json:"role"`
@@ -23,11 +23,11 @@ type pinMeta struct {
 	Target  string `json:"target,omitempty"`
 	Backing string `json:"backing,omitempty"`
 	Run     string `json:"run"`
-	// Needed is a guard's: an instance that exists had lost it.
+	// Needed is set by the guard: an existing instance has lost this file.
 	Needed bool `json:"needed,omitempty"`
 }
 
-// heldPin is a file that the keeper or a guard holds, as its process shows it.
+// heldPin is a file that the keeper or the guard holds, with its open descriptor.
 type heldPin struct {
 	heldFile
 	Owners []string // instance UUIDs
@@ -52,7 +52,8 @@ type KeeperStatus struct {
 	Holds   []KeeperHold `json:"holds"`
 }
 
-// Keeper returns what the keeper of this host holds.
+// keeperStatus returns whether this host's keeper runs, and what it holds. That none
+// runs is no error.
 func keeperStatus(ctx context.Context, stateDir string) (KeeperStatus, error) {
 	status := KeeperStatus{Holds: []KeeperHold{}}
 	c, err := keeper.Connect(ctx, stateDir)
@@ -73,14 +74,21 @@ func keeperStatus(ctx context.Context, stateDir string) (KeeperStatus, error) {
 		if err := json.Unmarshal(h.Meta, &meta); err != nil {
 			return status, fmt.Errorf("the keeper's record of %s: %w", h.Key, err)
 		}
-		status.Holds = append(status.Holds, KeeperHold{Key: h.Key, Instances: h.Owners, Path: meta.Path, Role: meta.Role, Size: h.Size,
-			Allocated: h.Allocated, Since: h.Since})
+		status.Holds = append(status.Holds, KeeperHold{
+			Key:       h.Key,
+			Instances: h.Owners,
+			Path:      meta.Path,
+			Role:      meta.Role,
+			Size:      h.Size,
+			Allocated: h.Allocated,
+			Since:     h.Since,
+		})
 	}
 	return status, nil
 }
 
-// pinsOfHost returns what the keeper and the guard of this host hold; nothing of one
-// that does not run.
+// pinsOfHost returns what the keeper and the guard of this host hold. That one of them
+// does not run is no error.
 func pinsOfHost(ctx context.Context, stateDir string) ([]heldPin, error) {
 	pins, err := pinsOfKeeper(ctx, stateDir)
 	if err != nil {
@@ -90,12 +98,12 @@ func pinsOfHost(ctx context.Context, stateDir string) ([]heldPin, error) {
 	return append(pins, more...), err
 }
 
-// pinsOfKeeper returns what the keeper of this host holds; nothing when none runs.
+// pinsOfKeeper returns what the keeper of this host holds. That none runs is no error.
 func pinsOfKeeper(ctx context.Context, stateDir string) ([]heldPin, error) {
 	return pinsBehind(ctx, stateDir, "keeper", keeper.Connect)
 }
 
-// pinsBehind returns what the process behind a socket holds; nothing when none runs.
+// pinsBehind returns what the process behind a socket holds. That none runs is no error.
 func pinsBehind(
 	ctx context.Context, stateDir, who string, connect func(context.Context, string) (*keeper.Client, error),
 ) ([]heldPin, error) {
@@ -113,7 +121,7 @@ func pinsBehind(
 	}
 	held, err := heldBy(ctx, c.PID())
 	if err != nil {
-		return nil, fmt.Errorf("look at what the %s holds: %w", who, err)
+		return nil, fmt.Errorf("list the open files of the %s: %w", who, err)
 	}
 	byKey := map[string]heldFile{}
 	for _, h := range held {
@@ -132,8 +140,10 @@ func pinsBehind(
 	return pins, nil
 }
 
-// openHeld opens a scanned file's inode afresh through one of its holders, the
-// way QEMU has it open, and makes sure that it is that inode.
+// openHeld opens the held inode of a scanned file anew, through the descriptor of one
+// of its holders: with O_DIRECT if QEMU uses it. It checks that this is still the same
+// inode. The caller closes the source. copier.ErrDirectRefused when the file system
+// refuses O_DIRECT, fs.ErrNotExist when the holders have closed the file.
 func openHeld(f File) (copier.Source, error) {
 	direct := false
 	for _, h := range f.Holders {
@@ -153,7 +163,7 @@ func openHeld(f File) (copier.Source, error) {
 			return src, nil
 		}
 		src.File.Close()
-		err = fmt.Errorf("descriptor %d of process %d is another file by now", h.FD, h.PID)
+		err = fmt.Errorf("descriptor %d of process %d has become another file", h.FD, h.PID)
 	}
 	return copier.Source{}, fmt.Errorf("open the held inode of %s: %w", f.Path, err)
 }

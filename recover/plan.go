@@ -16,7 +16,7 @@ const (
 	CommandReboot  Command = "reboot"
 )
 
-// Action is what a plan does to one instance.
+// Action is what a run does to one instance.
 type Action string
 
 // The actions.
@@ -27,48 +27,50 @@ const (
 	ActionPutBack Action = "put-back"
 	// ActionReboot: suspend, copy, prove, destroy, publish, start.
 	ActionReboot Action = "reboot"
-	// ActionLive: mirror while the guest runs, move it onto the mirror.
+	// ActionLive: mirror while the guest runs, then move it onto the mirror.
 	ActionLive Action = "live"
 	// ActionPublish: the domain is off; its files come from pins or a backup.
 	ActionPublish Action = "publish"
-	// ActionBackup: suspend, copy, prove, let go on.
+	// ActionBackup: suspend, copy, prove, resume.
 	ActionBackup Action = "backup"
-	// ActionHardReboot: nothing but a hard reboot through Nova.
+	// ActionHardReboot: a hard reboot through Nova and nothing else.
 	ActionHardReboot Action = "hard-reboot"
 	// ActionRefuse: the instance is left alone; Refusal says why.
 	ActionRefuse Action = "refuse"
 )
 
-// FilePlan is one file that a run will copy, or make.
+// FilePlan is one file that a run will copy, or make anew.
 type FilePlan struct {
 	Path      string `json:"path"`
 	Role      Role   `json:"role"`
 	Format    string `json:"format,omitempty"`
 	Target    string `json:"target,omitempty"`
 	Backing   string `json:"backing,omitempty"`
-	Size      int64  `json:"size"`
-	Allocated int64  `json:"allocated"`
-	Device    uint64 `json:"device"`
+	Size      int64  `json:"size"`      // bytes
+	Allocated int64  `json:"allocated"` // bytes on disk, holes not counted
+	Device    uint64 `json:"device"`    // of the lost inode
 	Inode     uint64 `json:"inode"`
-	Writable  bool   `json:"writable"`
-	Direct    bool   `json:"direct"` // to be read with O_DIRECT, as QEMU does
-	// UID, GID and Mode are those of the lost inode: what a file outside the
-	// instances directory gets back.
+	Writable  bool   `json:"writable"` // the guest writes it
+	Direct    bool   `json:"direct"`   // it must be read with O_DIRECT, as QEMU does
+	// UID, GID and Mode are those of the lost inode. A file outside the instances
+	// directory gets them back.
 	UID  uint32   `json:"uid"`
 	GID  uint32   `json:"gid"`
 	Mode FileMode `json:"mode"`
-	// Content is what a file that nobody holds is made of (disk.info).
+	// Content is the whole content of a file that no process holds (disk.info).
 	Content string `json:"content,omitempty"`
 	// Occupied is true when another file stood at the path when the plan was made.
 	Occupied bool `json:"occupied,omitempty"`
-	// Stored is the file's place below a backup's directory; SHA256 its digest there.
+	// Stored is the path of the file's copy below a backup's directory, and SHA256 the
+	// digest of that copy.
 	Stored string `json:"stored,omitempty"`
 	SHA256 string `json:"sha256,omitempty"`
 
-	unmirrorable string // why a mirror would lose something of it
+	unmirrorable string // what a mirror would lose of it; empty for nothing
 }
 
-// Key names the file's inode among all inodes of the host; empty for made files.
+// Key returns the key of the file's lost inode, which is unique on the host; empty for a
+// file that is made anew.
 func (f FilePlan) Key() string { return inodeKey(f.Device, f.Inode) }
 
 // InstancePlan is what a run will do to one instance.
@@ -85,20 +87,20 @@ type InstancePlan struct {
 	ImageLabel  string          `json:"image_label,omitempty"`
 	Action      Action          `json:"action"`
 	Refusal     string          `json:"refusal,omitempty"`
-	// NotLive says why mode auto does not rescue it live.
+	// NotLive says why mode auto can't rescue it live.
 	NotLive string `json:"not_live,omitempty"`
 	// Server is the instance as Nova had it when the plan was made; nil offline.
 	Server *Server `json:"server,omitempty"`
 	// LastReboot is the request ID of the last reboot before this run.
 	LastReboot string     `json:"last_reboot,omitempty"`
 	Files      []FilePlan `json:"files,omitempty"`
-	// Steps says in order and in words what will happen.
+	// Steps describes what will happen, in order.
 	Steps []string `json:"steps,omitempty"`
-	// Restored is the snapshot of a backup that is to be restored.
+	// Restored is the snapshot in the backup from which it will be restored.
 	Restored *Snapshot `json:"restored,omitempty"`
 }
 
-// Bytes is the sum of what will be copied, holes not counted.
+// Bytes returns how many bytes will be copied, holes not counted.
 func (p InstancePlan) Bytes() int64 {
 	var n int64
 	for _, f := range p.Files {
@@ -107,7 +109,7 @@ func (p InstancePlan) Bytes() int64 {
 	return n
 }
 
-// Plan is the whole of what a run will do, fixed before it does anything.
+// Plan is everything that a run will do. It is fixed before the run changes anything.
 type Plan struct {
 	Run       string         `json:"run,omitempty"` // empty in a dry run
 	Command   Command        `json:"command"`
@@ -117,19 +119,19 @@ type Plan struct {
 	Created   time.Time      `json:"created"`
 	Options   Options        `json:"options"`
 	Instances []InstancePlan `json:"instances"`
-	// OneByOne is true when not all copies fit at once: each instance's old
-	// inodes are let go before the next one is copied.
+	// OneByOne is true when not all copies fit at once. Then the run releases the old
+	// inodes of one instance before it copies the next.
 	OneByOne bool `json:"one_by_one,omitempty"`
-	// Elsewhere are selected instances that are not this host's to rescue.
+	// Elsewhere are selected instances that are not on this host.
 	Elsewhere []Elsewhere `json:"elsewhere,omitempty"`
-	// Warnings are what an operator should know before agreeing.
+	// Warnings are what the operator should know before agreeing.
 	Warnings []string `json:"warnings,omitempty"`
-	// Space says for each file system what the run needs and what is free.
+	// Space lists what the run needs, and what is free, on each file system.
 	Space []SpacePlan `json:"space,omitempty"`
 }
 
-// Elsewhere is a selected instance that Nova has on another host, on none, or in
-// a cell that does not answer.
+// Elsewhere is a selected instance that Nova has on another host or on no host, or whose
+// cell does not answer.
 type Elsewhere struct {
 	UUID    string `json:"uuid"`
 	Name    string `json:"name,omitempty"`
@@ -138,7 +140,7 @@ type Elsewhere struct {
 	Unknown bool   `json:"unknown,omitempty"` // its cell does not answer: it may be here
 }
 
-// SpacePlan is the room on one file system.
+// SpacePlan is the space on one file system.
 type SpacePlan struct {
 	Path     string `json:"path"`     // a directory on it
 	Need     int64  `json:"need"`     // bytes, for all instances together
@@ -158,8 +160,8 @@ func (p Plan) Work() []InstancePlan {
 	return work
 }
 
-// Disruptive returns the instances that the run will pause, destroy or start:
-// those that need an operator's consent.
+// Disruptive returns the instances that the run will pause, destroy or start. They need
+// the operator's consent.
 func (p Plan) Disruptive() []InstancePlan {
 	var d []InstancePlan
 	for _, i := range p.Work() {
@@ -170,11 +172,11 @@ func (p Plan) Disruptive() []InstancePlan {
 	return d
 }
 
-// sentence says where an instance is that is not here.
+// sentence says where the instance is.
 func (w Elsewhere) sentence() string {
 	switch {
 	case w.Unknown:
-		return "its cell does not answer, so Nova can't say on which host it is; no domain of this host is its own"
+		return "its cell does not answer, so Nova can't say on which host it is, and it has no domain on this host"
 	case w.Host == "":
 		return fmt.Sprintf("Nova has it on no host (%s)", w.Status)
 	default:
@@ -182,12 +184,14 @@ func (w Elsewhere) sentence() string {
 	}
 }
 
+// refuse returns the plan as a refusal with that reason.
 func (p InstancePlan) refuse(format string, args ...any) InstancePlan {
 	p.Action, p.Files, p.Steps = ActionRefuse, nil, nil
 	p.Refusal = fmt.Sprintf(format, args...)
 	return p
 }
 
+// anyWritable is true when the guest writes one of the files.
 func anyWritable(files []FilePlan) bool {
 	for _, f := range files {
 		if f.Writable {

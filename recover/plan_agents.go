@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// haAgents returns the command names, cut to the kernel's 15 characters, of what
-// stops, starts or moves an instance when its domain ends: masakari-monitors
-// (masakarimonitors/instancemonitor and hostmonitor).
+// haAgents returns the programs that stop, start or move an instance when its domain
+// ends, by their command names, which the kernel cuts to 15 characters: those of
+// masakari-monitors (masakarimonitors/instancemonitor and hostmonitor).
 func haAgents() map[string]string {
 	return map[string]string{
 		"masakari-instan": "masakari-instancemonitor",
@@ -15,9 +15,10 @@ func haAgents() map[string]string {
 	}
 }
 
-// warnOfAgents warns of what would act by itself on a destroyed domain.
+// warnOfAgents warns of programs that would act by themselves on a destroyed domain.
 func warnOfAgents(whole Plan, warn func(format string, args ...any)) error {
-	if !slices.ContainsFunc(whole.Instances, func(i InstancePlan) bool { return i.Action == ActionReboot || i.Action == ActionHardReboot }) {
+	reboots := func(todo InstancePlan) bool { return todo.Action == ActionReboot || todo.Action == ActionHardReboot }
+	if !slices.ContainsFunc(whole.Instances, reboots) {
 		return nil
 	}
 	for comm, name := range haAgents() {
@@ -26,13 +27,15 @@ func warnOfAgents(whole Plan, warn func(format string, args ...any)) error {
 			return err
 		}
 		if len(pids) > 0 {
-			warn("%s runs here (process %d) and may stop, start or evacuate an instance whose domain is destroyed: stop it for the run, or set its host to on_maintenance in masakari", name, pids[0])
+			warn("%s runs here (process %d) and may stop, start or evacuate an instance whose domain is destroyed: "+
+				"stop it for the run, or set its host to on_maintenance in masakari", name, pids[0])
 		}
 	}
-	for _, i := range whole.Instances {
-		// The name that Octavia gives its amphorae (octavia/common/constants.py).
-		if i.Action == ActionReboot && strings.HasPrefix(i.Name, "amphora-") {
-			warn("%s is one of Octavia's load balancers, which may replace it while it is down: a failover afterwards (openstack loadbalancer failover) brings it back into order", i.Name)
+	for _, todo := range whole.Instances {
+		// Octavia names its amphorae so (octavia/common/constants.py).
+		if todo.Action == ActionReboot && strings.HasPrefix(todo.Name, "amphora-") {
+			warn("%s is an Octavia load balancer, and Octavia may replace it while it is down: "+
+				"if so, `openstack loadbalancer failover` after the run repairs it", todo.Name)
 		}
 	}
 	return nil

@@ -22,7 +22,7 @@ func (p backupPlans) plan(_ context.Context, i Instance) (InstancePlan, error) {
 	case i.Verdict == VerdictUnknown, i.Verdict == VerdictDisplaced, i.Verdict == VerdictLost:
 		return todo.refuse("%s", strings.Join(append(i.Reasons, i.Possible...), "; ")), nil
 	case i.PID == 0 && i.Verdict == VerdictIntact:
-		return todo.refuse("the domain is off: its files are at their paths, and any backup tool can copy them"), nil
+		return todo.refuse("the domain is off and its files are in place: any backup tool can copy them"), nil
 	}
 	if reason := handsOff(i.domain); reason != "" {
 		return todo.refuse("%s", reason), nil
@@ -45,6 +45,7 @@ func (p backupPlans) plan(_ context.Context, i Instance) (InstancePlan, error) {
 	return todo, nil
 }
 
+// file plans the copy of one file; its error is a refusal.
 func (p backupPlans) file(i Instance, f File) (FilePlan, error) {
 	todo, err := p.draft(i, f)
 	if err != nil || todo.Content != "" {
@@ -59,13 +60,15 @@ func (p backupPlans) file(i Instance, f File) (FilePlan, error) {
 	return todo, p.source(i, &todo, src)
 }
 
+// steps describes what a plan will do.
 func (p backupPlans) steps(todo InstancePlan) []string {
 	var steps []string
 	if todo.Found == StateRunning && todo.Process.PID != 0 {
 		steps = append(steps, "freeze the guest's file systems, if its agent answers, and suspend it")
 	}
 	for _, f := range todo.Files {
-		steps = append(steps, fmt.Sprintf("copy %s to %s, compare it in full", f.Path, filepath.Join(p.Options.BackupDir, storedName(f.Path, p.Settings.InstancesPath))))
+		stored := filepath.Join(p.Options.BackupDir, storedName(f.Path, p.Settings.InstancesPath))
+		steps = append(steps, fmt.Sprintf("copy %s to %s, compare it in full", f.Path, stored))
 	}
 	switch {
 	case todo.Found != StateRunning || todo.Process.PID == 0:
@@ -73,7 +76,7 @@ func (p backupPlans) steps(todo InstancePlan) []string {
 	case p.Options.KeepPaused:
 		steps = append(steps, "leave the guest paused (--keep-paused)")
 	default:
-		steps = append(steps, "let the guest go on")
+		steps = append(steps, "resume the guest")
 	}
 	return steps
 }

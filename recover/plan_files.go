@@ -14,11 +14,21 @@ import (
 	"github.com/os-rescue/os-rescue/recover/qcow2"
 )
 
-// draft takes over what the scan knows of a file; disk.info, which nobody holds,
-// is made from the definition.
+// draft copies what the scan knows about a file. No process holds disk.info: its
+// content is the guard's copy, or made from the definition.
 func (p *planner) draft(i Instance, f File) (FilePlan, error) {
-	todo := FilePlan{Path: f.Path, Role: f.Role, Format: f.Format, Target: f.Target, Backing: f.Backing, Size: f.Size,
-		Allocated: f.Allocated, Device: f.Device, Inode: f.Inode, Writable: f.Writable}
+	todo := FilePlan{
+		Path:      f.Path,
+		Role:      f.Role,
+		Format:    f.Format,
+		Target:    f.Target,
+		Backing:   f.Backing,
+		Size:      f.Size,
+		Allocated: f.Allocated,
+		Device:    f.Device,
+		Inode:     f.Inode,
+		Writable:  f.Writable,
+	}
 	if f.Role != RoleDiskInfo {
 		return todo, nil
 	}
@@ -51,21 +61,21 @@ func (p *planner) file(i Instance, f File) (FilePlan, error) {
 	return todo, p.source(i, &todo, src)
 }
 
-// notSharedFile returns ErrRefused where other hosts may write a file, and nobody can
-// say that the instance does not run on one of them.
+// notSharedFile returns ErrRefused when other hosts may write a file and no Nova can
+// rule out that the instance runs on one of them.
 func (p *planner) notSharedFile(path string, file *os.File) error {
 	if p.Options.AcceptShared || p.Cloud != nil {
 		return nil
 	}
 	shared, err := copier.Shared(file)
 	if err == nil && shared {
-		err = fmt.Errorf("%w: %s is on a file system that other hosts may write, and without Nova nobody can say that the instance is not running "+
-			"on one of them by now: --accept-shared says that you know", ErrRefused, path)
+		err = fmt.Errorf("%w: %s is on a file system that other hosts may write, and without Nova os-rescue can't rule out "+
+			"that the instance runs on one of them by now: if you are sure that it does not, use --accept-shared", ErrRefused, path)
 	}
 	return err
 }
 
-// place checks where the file is to go.
+// place checks the path at which the file will be published.
 func (p *planner) place(f *FilePlan) error {
 	st, err := p.root.Lstat(f.Path)
 	switch {
@@ -74,20 +84,22 @@ func (p *planner) place(f *FilePlan) error {
 	case err != nil:
 		return fmt.Errorf("%s can't be published safely: %w", f.Path, err)
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return fmt.Errorf("%w: %s is no regular file (a symlink, a directory or a device): move it away after a look at who made it", ErrConflict, f.Path)
+		return fmt.Errorf("%w: %s is no regular file (a symlink, a directory or a device): find out who made it, then move it away",
+			ErrConflict, f.Path)
 	}
 	f.Occupied = true
 	if p.Options.ReplaceExisting {
 		return nil
 	}
 	if st.Size != f.Size {
-		return fmt.Errorf("%w: %s (inode %d, %s) is not the instance's own (deleted inode %d, %s): look at both, then either move it away or use --replace-existing",
+		return fmt.Errorf("%w: %s (inode %d, %s) is not the instance's own file (deleted inode %d, %s): "+
+			"look at both, then either move it away or use --replace-existing",
 			ErrConflict, f.Path, st.Ino, humanize.IBytes(uint64(st.Size)), f.Inode, humanize.IBytes(uint64(f.Size)))
 	}
 	return nil
 }
 
-// source checks the inode that is to be copied.
+// source checks the inode that will be copied, and takes its owner and mode.
 func (p *planner) source(i Instance, f *FilePlan, src copier.Source) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(src.File.Fd()), &st); err != nil {
@@ -103,21 +115,22 @@ func (p *planner) source(i Instance, f *FilePlan, src copier.Source) error {
 	}
 	switch {
 	case header.Snapshots > 0:
-		f.unmirrorable = fmt.Sprintf("%s has %d snapshots inside, which a mirror does not keep", f.Path, header.Snapshots)
+		f.unmirrorable = fmt.Sprintf("%s contains internal snapshots (%d), which a mirror does not keep", f.Path, header.Snapshots)
 	case header.Bitmaps:
-		f.unmirrorable = f.Path + " has dirty bitmaps inside (of incremental backups), which a mirror does not keep"
+		f.unmirrorable = f.Path + " contains dirty bitmaps (of incremental backups), which a mirror does not keep"
 	}
 	return checkHeader(i.domain, f.Path, header)
 }
 
-// backupFree returns ErrConflict when the backup directory has something of the
-// instance already: no backup is ever overwritten.
+// backupFree returns ErrConflict when the backup directory already contains a backup of
+// the instance: os-rescue never overwrites one.
 func (p *planner) backupFree(uuid string) error {
 	if p.Options.BackupDir == "" || p.Resuming {
 		return nil
 	}
 	if _, err := os.Lstat(filepath.Join(p.Options.BackupDir, uuid)); err == nil {
-		return fmt.Errorf("%w: %s has a backup of it already, and none is overwritten: give another directory", ErrConflict, p.Options.BackupDir)
+		return fmt.Errorf("%w: %s already contains a backup of it, and os-rescue never overwrites one: give another directory",
+			ErrConflict, p.Options.BackupDir)
 	}
 	return nil
 }

@@ -10,8 +10,8 @@ import (
 // rebootPlans makes the plans of hard reboots.
 type rebootPlans struct{ *planner }
 
-// plan plans the hard reboot of one instance. One whose files are not all in
-// their place is refused: Nova destroys the domain before it looks for them
+// plan plans the hard reboot of one instance. It refuses one whose files are not all
+// in place: Nova destroys the domain before it looks for them
 // (nova/virt/libvirt/driver.py, _hard_reboot).
 func (p rebootPlans) plan(ctx context.Context, i Instance) (InstancePlan, error) {
 	todo := base(i)
@@ -22,9 +22,11 @@ func (p rebootPlans) plan(ctx context.Context, i Instance) (InstancePlan, error)
 	case i.disagreement != "":
 		return todo.refuse("%s", i.disagreement), nil
 	case !meant(*i.server, states):
-		return todo.refuse("it is %s, and only %s instances are meant (--state names others)", i.server.Status, strings.Join(states, " and ")), nil
+		return todo.refuse("it is %s, and this run reboots only %s instances (--state names other statuses)",
+			i.server.Status, strings.Join(states, " and ")), nil
 	case i.Verdict != VerdictIntact && i.Verdict != VerdictUnaffected:
-		return todo.refuse("its files are %s, and Nova destroys a domain before it looks for its files: rescue it first (os-rescue --instance %s on host %s): %s",
+		return todo.refuse("its files are not all in place (%s), and Nova destroys a domain before it looks for its files: "+
+			"rescue it first (os-rescue --instance %s on host %s): %s",
 			i.Verdict, i.UUID, i.server.Host, strings.Join(i.Reasons, "; ")), nil
 	}
 	if why := p.stale(i); why != "" {
@@ -41,15 +43,17 @@ func (p rebootPlans) plan(ctx context.Context, i Instance) (InstancePlan, error)
 	return todo, nil
 }
 
-// stale says that the scan of another host is too old to be relied on.
+// stale says that the scan of the instance's host is too old to rely on; empty when it
+// is not.
 func (p rebootPlans) stale(i Instance) string {
-	r := p.Options.Reboot
-	for _, scan := range r.Reports {
-		if scan.Host != i.server.Host || r.MaxAge <= 0 {
+	o := p.Options.Reboot
+	for _, report := range o.Reports {
+		if report.Host != i.server.Host || o.MaxAge <= 0 {
 			continue
 		}
-		if age := time.Since(scan.Taken); age > r.MaxAge {
-			return fmt.Sprintf("the scan of %s is %s old, and its files may be gone by now: scan that host again", scan.Host, age.Round(time.Second))
+		if age := time.Since(report.Taken); age > o.MaxAge {
+			return fmt.Sprintf("the scan of %s is %s old, and the instance's files may be gone by now: scan that host again",
+				report.Host, age.Round(time.Second))
 		}
 	}
 	return ""

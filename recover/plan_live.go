@@ -9,15 +9,15 @@ import (
 	"strings"
 )
 
-// liveRules say which instances can be rescued live.
+// liveRules decide which instances can be rescued live.
 type liveRules struct {
 	mirrors Mirrors
 	options Options
-	support *MirrorSupport // once asked
+	support *MirrorSupport // nil until the hypervisor was asked
 }
 
-// whyNot says why an instance can't be rescued live though mode reboot may;
-// empty when it can.
+// whyNot says why an instance can't be rescued live, and what to do instead; empty
+// when it can. The error is that of Mirrors.MirrorSupport or of reading /proc.
 func (r *liveRules) whyNot(ctx context.Context, i Instance, todo InstancePlan) (string, error) {
 	if r.support == nil {
 		support, err := r.mirrors.MirrorSupport(ctx)
@@ -32,12 +32,13 @@ func (r *liveRules) whyNot(ctx context.Context, i Instance, todo InstancePlan) (
 	if todo.Verdict == VerdictConflict && !r.options.ReplaceExisting {
 		for _, f := range todo.Files {
 			if f.Writable && f.Occupied {
-				return fmt.Sprintf("something else stands at %s: look at it, then move it away or use --replace-existing; --mode reboot compares it first, and keeps what is identical", f.Path), nil
+				return fmt.Sprintf("another file stands at %s: look at it, then move it away or use --replace-existing; "+
+					"--mode reboot compares the two first and keeps an identical one", f.Path), nil
 			}
 		}
 	}
 	if r.options.BackupDir != "" {
-		return "--backup-dir needs the files to be still while they are copied: --mode reboot, or os-rescue backup first", nil
+		return "--backup-dir needs the guest to be suspended while its files are copied: use --mode reboot, or os-rescue backup first", nil
 	}
 	blockdev, err := startedWithBlockdev(i.PID)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -60,10 +61,10 @@ func (r *liveRules) whyNot(ctx context.Context, i Instance, todo InstancePlan) (
 	return "", nil
 }
 
-// unmirrored says why a lost file can't be mirrored.
+// unmirrored says why a lost file can't be mirrored; empty when it can.
 func unmirrored(d Domain, f FilePlan) string {
 	if f.Role == RoleNVRAM {
-		return fmt.Sprintf("its UEFI variable store %s is lost, and no block job reaches it: --mode reboot", f.Path)
+		return fmt.Sprintf("its UEFI variable store %s is lost, and no block job can mirror it: --mode reboot", f.Path)
 	}
 	_, err := diskOf(d, f)
 	switch {
@@ -75,8 +76,7 @@ func unmirrored(d Domain, f FilePlan) string {
 	return ""
 }
 
-// steps says in words what a live rescue will do beside putting read-only
-// files back.
+// steps describes what a live rescue will do besides putting back read-only files.
 func (r *liveRules) steps(todo InstancePlan, written []FilePlan) (steps []string) {
 	add := func(format string, args ...any) { steps = append(steps, fmt.Sprintf(format, args...)) }
 	for _, f := range written {
@@ -102,7 +102,7 @@ func (r *liveRules) steps(todo InstancePlan, written []FilePlan) (steps []string
 	}
 	add("%s%s, and move it onto them (%s) with their owners and modes", moment, proof, strings.Join(paths, ", "))
 	if (r.options.Verify == VerifyDefault || r.options.Verify == VerifyRunning) && r.support.Export {
-		add("compare the old disks in full with the new ones while the guest runs")
+		add("compare the new disks in full with the old ones while the guest runs")
 	}
 	return steps
 }

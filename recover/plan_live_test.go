@@ -16,11 +16,11 @@ func TestALivePlanIsMadeWhereItCanBeAndSaysWhyNotBefore(t *testing.T) {
 	}{
 		"a disk":             {everything, nil, nil, ""},
 		"an old libvirt":     {MirrorSupport{Missing: "libvirt 5.0 can't mirror"}, nil, nil, "libvirt 5.0 can't mirror: --mode reboot"},
-		"a backup directory": {everything, nil, func(o *Options) { o.BackupDir = "/b" }, "--backup-dir needs the files to be still"},
+		"a backup directory": {everything, nil, func(o *Options) { o.BackupDir = "/b" }, "--backup-dir needs the guest to be suspended"},
 		"something of the same size at its path": {everything, func(t *testing.T, h *host, g *testGuest) {
 			must(t, os.MkdirAll(g.dir, 0o755))
 			must(t, os.WriteFile(g.disk, make([]byte, len(g.content[g.disk])), 0o600))
-		}, nil, "something else stands at"},
+		}, nil, "another file stands at"},
 		"the same, to be moved aside": {everything, func(t *testing.T, h *host, g *testGuest) {
 			must(t, os.MkdirAll(g.dir, 0o755))
 			must(t, os.WriteFile(g.disk, []byte("x"), 0o600))
@@ -39,22 +39,22 @@ func TestALivePlanIsMadeWhereItCanBeAndSaysWhyNotBefore(t *testing.T) {
 				c.change(&o)
 			}
 			o.Mode = ModeLive
-			live := planned(t, h, g, CommandRescue, o)
+			inLive := planned(t, h, g, CommandRescue, o)
 			o.Mode = ModeAuto
-			auto := planned(t, h, g, CommandRescue, o)
+			inAuto := planned(t, h, g, CommandRescue, o)
 			if c.says == "" {
-				text := strings.Join(live.Steps, "\n")
-				if live.Action != ActionLive || auto.Action != ActionLive || !strings.Contains(text, "mirror "+g.disk) ||
+				text := strings.Join(inLive.Steps, "\n")
+				if inLive.Action != ActionLive || inAuto.Action != ActionLive || !strings.Contains(text, "mirror "+g.disk) ||
 					!strings.Contains(text, "while the guest runs") || strings.Contains(text, "destroy") {
-					t.Fatalf("%s, %s (%s):\n%s", live.Action, auto.Action, live.Refusal, text)
+					t.Fatalf("%s, %s (%s):\n%s", inLive.Action, inAuto.Action, inLive.Refusal, text)
 				}
 				return
 			}
-			if live.Action != ActionRefuse || !strings.Contains(live.Refusal, c.says) {
-				t.Errorf("live: %s: %s", live.Action, live.Refusal)
+			if inLive.Action != ActionRefuse || !strings.Contains(inLive.Refusal, c.says) {
+				t.Errorf("mode live: %s: %s", inLive.Action, inLive.Refusal)
 			}
-			if auto.Action != ActionReboot || !strings.Contains(auto.NotLive, c.says) {
-				t.Errorf("auto: %s: %s %s", auto.Action, auto.NotLive, auto.Refusal)
+			if inAuto.Action != ActionReboot || !strings.Contains(inAuto.NotLive, c.says) {
+				t.Errorf("mode auto: %s: %s %s", inAuto.Action, inAuto.NotLive, inAuto.Refusal)
 			}
 		})
 	}

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// novaRules are what Nova's state of an instance allows.
+// novaRules decide what the state of an instance in Nova allows.
 type novaRules struct {
 	cloud    Cloud // nil offline
 	options  Options
@@ -18,15 +18,16 @@ type novaRules struct {
 	warn     func(format string, args ...any)
 }
 
-// refuse says why Nova's state of an instance forbids what a plan would do
-// to it; empty when it does not, and offline.
+// refuse says why the state of an instance in Nova forbids its plan; empty when it does
+// not, and offline. The errors are those of Cloud.
 func (r *novaRules) refuse(ctx context.Context, i Instance, todo InstancePlan) (string, error) {
 	server := i.server
 	if r.cloud == nil || server == nil {
 		return "", nil
 	}
 	if own := r.cloud.OwnProject(); own != "" && own == server.ProjectID && todo.Action != ActionHardReboot {
-		return "the credentials are of its own project: their lock would be an owner's, which every member can undo in the middle; sign in to another project (an admin's), or work --offline", nil
+		return "the credentials belong to the instance's own project: every member of it could undo their lock in the middle of the run; " +
+			"sign in to another project (an admin's), or use --offline", nil
 	}
 	if server.TaskState != "" && (todo.Action != ActionHardReboot || !rebooting(*server)) {
 		return fmt.Sprintf("Nova has a task under way on it (%s): wait for it to end", server.TaskState), nil
@@ -46,23 +47,28 @@ func (r *novaRules) refuse(ctx context.Context, i Instance, todo InstancePlan) (
 	return r.refuseByService(ctx, server.Host, todo.Action)
 }
 
-// unrebootable says why Nova would refuse a hard reboot for ever, and what works
-// instead; empty when it would not: a hard reboot is allowed from ACTIVE, STOPPED,
-// PAUSED, SUSPENDED and ERROR (nova/compute/api.py, _hard_reboot_instance).
+// unrebootable says why Nova would always refuse a hard reboot, and what works instead;
+// empty when it would not. Nova allows a hard reboot from ACTIVE, STOPPED, PAUSED,
+// SUSPENDED and ERROR (nova/compute/api.py, _hard_reboot_instance).
 func unrebootable(s Server) string {
 	switch s.VMState {
 	case VMActive, VMStopped, VMPaused, VMSuspended, VMError:
 		return ""
 	case VMRescued:
-		return "it is in rescue mode (RESCUED), from which Nova can't hard reboot it, and leaving rescue mode would destroy it before its files are back: --mode live rescues it as it is"
+		return "it is in rescue mode (RESCUED), so Nova can't hard reboot it, and leaving rescue mode would destroy it " +
+			"before its files are back: --mode live rescues it as it is"
 	case VMResized:
-		return "its resize waits for a confirmation (VERIFY_RESIZE), so Nova can't hard reboot it: --mode live rescues it as it is; or confirm the resize (openstack server resize confirm " + s.UUID + ", which does not touch the running guest) and run this again; do not revert it"
+		return "its resize waits for a confirmation (VERIFY_RESIZE), so Nova can't hard reboot it: --mode live rescues it as it is; " +
+			"or confirm the resize (openstack server resize confirm " + s.UUID + ", which does not touch the running guest) " +
+			"and run this again; do not revert it"
 	default:
-		return fmt.Sprintf("Nova has it as %s (%s), and hard reboots only active, stopped, paused, suspended or failed instances", s.VMState, s.Status)
+		return fmt.Sprintf("Nova has it as %s (%s), and hard reboots only active, stopped, paused, suspended or failed instances",
+			s.VMState, s.Status)
 	}
 }
 
-// unaccepted says what a hard reboot would lose that nobody has agreed to.
+// unaccepted names what a hard reboot would lose without the operator's consent; empty
+// when there is nothing.
 func (r *novaRules) unaccepted(i Instance) string {
 	var losses []string
 	for _, loss := range i.Losses {
@@ -73,18 +79,20 @@ func (r *novaRules) unaccepted(i Instance) string {
 	if len(losses) == 0 {
 		return ""
 	}
-	what := strings.Join(losses, ",")
-	return fmt.Sprintf("Nova's hard reboot would lose its %s: --accept-loss %s agrees to that; --offline starts it through libvirt, which keeps it", what, what)
+	all := strings.Join(losses, ",")
+	return fmt.Sprintf("Nova's hard reboot would lose its %s: --accept-loss %s agrees to that; "+
+		"--offline starts it through libvirt, which keeps it", all, all)
 }
 
-// refuseByService says why a host's nova-compute could not carry a hard reboot out.
+// refuseByService says why a host's nova-compute could not carry out a hard reboot;
+// empty when it could.
 func (r *novaRules) refuseByService(ctx context.Context, host string, action Action) (string, error) {
 	service, ok := r.services[host]
 	if !ok {
 		var err error
 		service, err = r.cloud.ComputeService(ctx, host)
 		if errors.Is(err, ErrForbidden) {
-			r.warn("whether nova-compute is up on %s can't be seen (%v): if it is down, a hard reboot hangs", host, err)
+			r.warn("os-rescue can't see whether nova-compute is up on %s (%v): if it is down, a hard reboot hangs", host, err)
 			service, err = ComputeService{Known: true, Up: true}, nil
 		}
 		if err != nil {
@@ -94,21 +102,22 @@ func (r *novaRules) refuseByService(ctx context.Context, host string, action Act
 	}
 	// A nova-compute that comes back may finish a reboot or a stop that was
 	// interrupted (nova/compute/manager.py, _init_instance): files first.
-	next := "do not start it yet: --no-reboot puts its files back now, then start nova-compute, then os-rescue reboot; or --offline starts it through libvirt"
+	next := "do not start nova-compute yet: put the files back now with --no-reboot, then start nova-compute, then run os-rescue reboot; " +
+		"or use --offline, which starts the instance through libvirt"
 	if action == ActionHardReboot {
-		next = "start it first"
+		next = "start nova-compute first"
 	}
 	switch {
 	case !service.Known:
-		return fmt.Sprintf("Nova knows no nova-compute on %s: is that this host's name in Nova? (host in the configuration)", host), nil
+		return fmt.Sprintf("Nova knows no nova-compute on %s: if Nova knows this host by another name, set host in the configuration", host), nil
 	case !service.Up:
 		return fmt.Sprintf("nova-compute is down on %s, and a hard reboot would hang: %s", host, next), nil
 	}
 	return "", nil
 }
 
-// lastReboots notes, of instances of other hosts, the reboots that Nova has on
-// record: those that come later were this run's, or somebody's meanwhile.
+// lastReboots notes the last reboot that Nova has on record for each instance of another
+// host: any later one was made by this run, or by somebody else meanwhile.
 func (r *novaRules) lastReboots(ctx context.Context, plans []InstancePlan) error {
 	if !r.options.Reboot.Remote {
 		return nil

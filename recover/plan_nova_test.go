@@ -18,36 +18,48 @@ func TestWhatNovasStateForbidsIsRefusedBeforeTheFirstPause(t *testing.T) {
 		change func(*host, *testGuest, *Options)
 		says   string // empty: it is not refused
 	}{
-		"active":                 {state(VMActive), ""},
-		"error":                  {state(VMError), ""},
-		"stopped":                {state(VMStopped), ""},
-		"rescued":                {state(VMRescued), "rescue mode"},
-		"resized":                {state(VMResized), "resize confirm"},
-		"shelved":                {state(VMShelved), "shelved"},
-		"a state of its own":     {state("building"), "building"},
-		"a task":                 {func(h *host, g *testGuest, _ *Options) { h.cloud.servers[g.uuid].TaskState = "image_snapshot" }, "image_snapshot"},
-		"its owner reboots it":   {func(h *host, g *testGuest, _ *Options) { h.cloud.servers[g.uuid].TaskState = "rebooting" }, "task under way"},
-		"a token of its project": {func(h *host, _ *testGuest, _ *Options) { h.cloud.own = "p1" }, "its own project"},
-		"losses":                 {func(h *host, g *testGuest, _ *Options) { h.hv.domains[g.uuid].Losses = []string{LossNVRAM, LossVTPM} }, "--accept-loss nvram,vtpm"},
-		"losses, one of them accepted": {func(h *host, g *testGuest, o *Options) {
+		"active":             {change: state(VMActive)},
+		"error":              {change: state(VMError)},
+		"stopped":            {change: state(VMStopped)},
+		"rescued":            {change: state(VMRescued), says: "rescue mode"},
+		"resized":            {change: state(VMResized), says: "resize confirm"},
+		"shelved":            {change: state(VMShelved), says: "shelved"},
+		"a state of its own": {change: state("building"), says: "building"},
+		"a task": {
+			change: func(h *host, g *testGuest, _ *Options) { h.cloud.servers[g.uuid].TaskState = "image_snapshot" },
+			says:   "image_snapshot",
+		},
+		"its owner reboots it": {
+			change: func(h *host, g *testGuest, _ *Options) { h.cloud.servers[g.uuid].TaskState = "rebooting" },
+			says:   "task under way",
+		},
+		"a token of its project": {change: func(h *host, _ *testGuest, _ *Options) { h.cloud.own = "p1" }, says: "the instance's own project"},
+		"losses": {
+			change: func(h *host, g *testGuest, _ *Options) { h.hv.domains[g.uuid].Losses = []string{LossNVRAM, LossVTPM} },
+			says:   "--accept-loss nvram,vtpm",
+		},
+		"losses, one of them accepted": {change: func(h *host, g *testGuest, o *Options) {
 			h.hv.domains[g.uuid].Losses = []string{LossNVRAM, LossVTPM}
 			o.AcceptLoss = []string{LossNVRAM}
-		}, "--accept-loss vtpm"},
-		"losses, all accepted": {func(h *host, g *testGuest, o *Options) {
+		}, says: "--accept-loss vtpm"},
+		"losses, all accepted": {change: func(h *host, g *testGuest, o *Options) {
 			h.hv.domains[g.uuid].Losses = []string{LossNVRAM}
 			o.AcceptLoss = []string{LossNVRAM}
-		}, ""},
-		"losses, and no reboot": {func(h *host, g *testGuest, o *Options) {
+		}},
+		"losses, and no reboot": {change: func(h *host, g *testGuest, o *Options) {
 			h.hv.domains[g.uuid].Losses = []string{LossNVRAM}
 			o.NoReboot = true
-		}, ""},
-		"nova-compute down": {func(h *host, _ *testGuest, _ *Options) { h.cloud.services["node"] = ComputeService{Known: true} }, "nova-compute is down on node"},
-		"nova-compute down, and no reboot": {func(h *host, _ *testGuest, o *Options) {
+		}},
+		"nova-compute down": {
+			change: func(h *host, _ *testGuest, _ *Options) { h.cloud.services["node"] = ComputeService{Known: true} },
+			says:   "nova-compute is down on node",
+		},
+		"nova-compute down, and no reboot": {change: func(h *host, _ *testGuest, o *Options) {
 			h.cloud.services["node"] = ComputeService{Known: true}
 			o.NoReboot = true
-		}, ""},
-		"nova-compute unknown": {func(h *host, _ *testGuest, _ *Options) { delete(h.cloud.services, "node") }, "knows no nova-compute"},
-		"services forbidden":   {func(h *host, _ *testGuest, _ *Options) { h.cloud.errs["ComputeService"] = ErrForbidden }, ""},
+		}},
+		"nova-compute unknown": {change: func(h *host, _ *testGuest, _ *Options) { delete(h.cloud.services, "node") }, says: "knows no nova-compute"},
+		"services forbidden":   {change: func(h *host, _ *testGuest, _ *Options) { h.cloud.errs["ComputeService"] = ErrForbidden }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
@@ -56,14 +68,18 @@ func TestWhatNovasStateForbidsIsRefusedBeforeTheFirstPause(t *testing.T) {
 			h.purge()
 			o := options(g)
 			base(c.change)(h, g, &o)
-			plan, err := planOnline(t, h, o)
+			whole, err := planOnline(t, h, o)
 			must(t, err)
-			ip := planOf1(t, plan, g.uuid)
-			if c.says == "" && ip.Action != ActionReboot || c.says != "" && (ip.Action != ActionRefuse || !strings.Contains(ip.Refusal, c.says)) {
-				t.Errorf("%s: %q", ip.Action, ip.Refusal)
+			todo := planOf1(t, whole, g.uuid)
+			want := ActionRefuse
+			if c.says == "" {
+				want = ActionReboot
 			}
-			if name == "services forbidden" && len(plan.Warnings) != 1 {
-				t.Errorf("warnings: %v", plan.Warnings)
+			if todo.Action != want || !strings.Contains(todo.Refusal, c.says) {
+				t.Errorf("%s: %q", todo.Action, todo.Refusal)
+			}
+			if name == "services forbidden" && len(whole.Warnings) != 1 {
+				t.Errorf("warnings: %v", whole.Warnings)
 			}
 		})
 	}

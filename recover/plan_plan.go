@@ -9,7 +9,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/beneath"
 )
 
-// planRequest is what a plan is made of.
+// planRequest is what makePlan needs.
 type planRequest struct {
 	Settings   Settings
 	Hypervisor Hypervisor
@@ -17,18 +17,26 @@ type planRequest struct {
 	Command    Command
 	Options    Options
 	Chosen     selected
-	// Unsettled are the instances that an unfinished run has in hand, each with the
-	// name of that run.
+	// Unsettled maps the UUIDs of instances that an unfinished run began to work on to
+	// the name of that run.
 	Unsettled map[string]string
-	Resuming  bool // the plan is made anew by a resume
+	Resuming  bool // a resume makes the plan anew
 }
 
-// makePlan plans a run for the chosen instances. It only looks. Trouble with one
-// instance is a refusal in its plan; the error is for what stops the run as a whole:
-// ErrUnusable (root, owners), ErrNoBackup, and those of Hypervisor and Cloud.
+// makePlan plans a run for the chosen instances. It changes nothing. An instance that
+// can't be worked on has ActionRefuse and the reason in its plan. An error stops the
+// run as a whole: ErrUnusable (the root, the table of owners), ErrNoBackup, and those
+// of Hypervisor and Cloud.
 func makePlan(ctx context.Context, r planRequest) (Plan, error) {
-	whole := Plan{Command: r.Command, Mode: r.Options.modeOf(r.Command), Host: r.Settings.Host, Created: time.Now().UTC(), Options: r.Options,
-		Instances: []InstancePlan{}, Elsewhere: r.Chosen.elsewhere}
+	whole := Plan{
+		Command:   r.Command,
+		Mode:      r.Options.modeOf(r.Command),
+		Host:      r.Settings.Host,
+		Created:   time.Now().UTC(),
+		Options:   r.Options,
+		Instances: []InstancePlan{},
+		Elsewhere: r.Chosen.elsewhere,
+	}
 	root, err := beneath.OpenRoot(r.Settings.Root)
 	if err != nil {
 		return whole, fmt.Errorf("%w: %w", ErrUnusable, err)
@@ -62,12 +70,12 @@ func makePlan(ctx context.Context, r planRequest) (Plan, error) {
 	return whole, err
 }
 
-// maker plans one instance of a run of one command.
+// maker plans single instances for one command.
 type maker interface {
 	plan(ctx context.Context, i Instance) (InstancePlan, error)
 }
 
-// planner is what the plans of all commands need.
+// planner is what the makers of all commands share.
 type planner struct {
 	planRequest
 	root     *beneath.Root
@@ -81,7 +89,7 @@ func newPlanner(r planRequest, root *beneath.Root) *planner {
 	return p
 }
 
-// maker returns what makes the plans of the run's command.
+// maker returns the maker of the run's command.
 func (p *planner) maker() (maker, error) {
 	switch p.Command {
 	case CommandBackup:
@@ -96,7 +104,7 @@ func (p *planner) maker() (maker, error) {
 	}
 }
 
-// warn notes what an operator should know before agreeing, once.
+// warn adds a warning that the operator should read before agreeing, once.
 func (p *planner) warn(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	if !slices.Contains(p.warnings, text) {
@@ -104,17 +112,28 @@ func (p *planner) warn(format string, args ...any) {
 	}
 }
 
-// base returns what every plan of an instance begins with.
+// base returns the fields with which every plan of an instance begins.
 func base(i Instance) InstancePlan {
-	return InstancePlan{UUID: i.UUID, Domain: i.Domain, Name: i.Name, ProjectID: i.ProjectID, ProjectName: i.ProjectName,
-		Verdict: i.Verdict, Found: i.State, Process: i.process, DACLabel: i.domain.DACLabel, ImageLabel: i.domain.ImageLabel, Server: i.server}
+	return InstancePlan{
+		UUID:        i.UUID,
+		Domain:      i.Domain,
+		Name:        i.Name,
+		ProjectID:   i.ProjectID,
+		ProjectName: i.ProjectName,
+		Verdict:     i.Verdict,
+		Found:       i.State,
+		Process:     i.process,
+		DACLabel:    i.domain.DACLabel,
+		ImageLabel:  i.domain.ImageLabel,
+		Server:      i.server,
+	}
 }
 
-// inHand says that an unfinished run has an instance; empty when none has.
+// inHand says that an unfinished run began to work on an instance; empty when none did.
 func (p *planner) inHand(uuid string) string {
-	run := p.Unsettled[uuid]
-	if run == "" {
+	id := p.Unsettled[uuid]
+	if id == "" {
 		return ""
 	}
-	return fmt.Sprintf("run %s has it in hand and is not finished: os-rescue resume %s", run, run)
+	return fmt.Sprintf("run %s began to work on it and is not finished: os-rescue resume %s", id, id)
 }

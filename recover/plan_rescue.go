@@ -22,7 +22,7 @@ func (p rescuePlans) plan(ctx context.Context, i Instance) (InstancePlan, error)
 	}
 	if i.Verdict == VerdictIntact || i.Verdict == VerdictUnaffected {
 		if i.disagreement != "" {
-			p.warn("%s is %s and left alone, but: %s", i.Domain, i.Verdict, i.disagreement)
+			p.warn("%s is %s and will be left alone, but: %s", i.Domain, i.Verdict, i.disagreement)
 		}
 		todo.Action = ActionNone
 		return todo, nil
@@ -58,7 +58,7 @@ func (p rescuePlans) plan(ctx context.Context, i Instance) (InstancePlan, error)
 		case why == "":
 			todo.Action = ActionLive
 		case p.Options.Mode == ModeLive:
-			return todo.refuse("it can't be rescued live: %s", why), nil
+			return todo.refuse("mode live can't rescue it: %s", why), nil
 		default:
 			todo.NotLive = why
 		}
@@ -67,7 +67,7 @@ func (p rescuePlans) plan(ctx context.Context, i Instance) (InstancePlan, error)
 		return todo.refuse("%v", err), nil
 	}
 	if todo.Action == ActionReboot && !i.domain.Persistent {
-		return todo.refuse("its domain is transient: a destroy would undefine it, and nothing could start it again"), nil
+		return todo.refuse("its domain is transient: destroying it would undefine it, and nothing could start it again"), nil
 	}
 	todo.Found = foundByNova(i)
 	if why, err := p.nova.refuse(ctx, i, todo); why != "" || err != nil {
@@ -77,9 +77,10 @@ func (p rescuePlans) plan(ctx context.Context, i Instance) (InstancePlan, error)
 	return todo, nil
 }
 
-// foundByNova is the state to bring an instance back to. For one whose QEMU is
-// gone because Nova failed to reboot it, that is the one before; for one that ran
-// when the guard saw its files deleted, and has been ended since, that it ran.
+// foundByNova returns the state to bring an instance back to: the state in which it is,
+// while its QEMU runs. If its QEMU ended because Nova failed to reboot it, that is the
+// state before the reboot. If the guard saw its files deleted while it ran and it has
+// ended since, that is the state that the guard saw.
 func foundByNova(i Instance) DomainState {
 	ran := i.before == StateRunning || i.before == StatePaused
 	switch {
@@ -100,8 +101,9 @@ func foundByNova(i Instance) DomainState {
 	return i.State
 }
 
-// preclude says why an instance can't be worked on whatever its files are like.
-func (p rescuePlans) preclude(i Instance) (string, bool) {
+// preclude says why a rescue must leave an instance alone, before its files are looked
+// at one by one.
+func (p rescuePlans) preclude(i Instance) (refusal string, ok bool) {
 	why := strings.Join(append(i.Reasons, i.Possible...), "; ")
 	switch {
 	case i.disagreement != "":
@@ -109,12 +111,12 @@ func (p rescuePlans) preclude(i Instance) (string, bool) {
 	case i.Verdict == VerdictUnknown, i.Verdict == VerdictDisplaced, i.Verdict == VerdictLost:
 		return why, true
 	case i.server == nil && i.domain.Nova == nil && p.Options.Selection.All:
-		return "it has no Nova metadata, so --all does not mean it: name it with --instance " + i.UUID, true
+		return "it has no Nova metadata, so --all does not select it: name it with --instance " + i.UUID, true
 	}
 	return "", false
 }
 
-// amount says how much of a file there is to copy.
+// amount describes how much of a file is to be copied.
 func amount(f FilePlan) string {
 	if f.Allocated >= f.Size {
 		return humanize.IBytes(uint64(f.Size))
@@ -122,7 +124,7 @@ func amount(f FilePlan) string {
 	return humanize.IBytes(uint64(f.Allocated)) + " of " + humanize.IBytes(uint64(f.Size))
 }
 
-// steps says in words what a plan will do.
+// steps describes what a plan will do.
 func (p rescuePlans) steps(todo InstancePlan) (steps []string) {
 	add := func(format string, args ...any) { steps = append(steps, fmt.Sprintf(format, args...)) }
 	var written []FilePlan
@@ -141,7 +143,7 @@ func (p rescuePlans) steps(todo InstancePlan) (steps []string) {
 		}
 	}
 	if p.Cloud != nil && todo.Server != nil {
-		steps = append([]string{"lock it in Nova, so that its owner can't reboot or stop it meanwhile"}, steps...)
+		steps = append([]string{"lock it in Nova, so that its owner can't reboot or stop it during the run"}, steps...)
 		defer func() { steps = append(steps, "unlock it") }()
 	}
 	if todo.Action == ActionLive {
@@ -149,10 +151,10 @@ func (p rescuePlans) steps(todo InstancePlan) (steps []string) {
 	}
 	if todo.Action == ActionReboot {
 		if todo.Found == StateRunning {
-			add("copy its disks while it runs, where the file system can't clone them")
+			add("copy its disks while it runs, unless the file system can clone them")
 			add("freeze the guest's file systems, if its agent answers, and suspend it")
 		} else {
-			add("leave the guest paused as it was found")
+			add("leave the guest paused, as it was found")
 		}
 	}
 	for _, f := range written {

@@ -15,11 +15,11 @@ import (
 // planned returns the plan that a run of these options would make for a guest.
 func planned(t *testing.T, h *host, g *testGuest, command Command, o Options) InstancePlan {
 	t.Helper()
-	plan, err := h.engine().DryRun(t.Context(), command, o)
+	whole, err := h.engine().DryRun(t.Context(), command, o)
 	must(t, err)
-	for _, ip := range plan.Instances {
-		if ip.UUID == g.uuid {
-			return ip
+	for _, todo := range whole.Instances {
+		if todo.UUID == g.uuid {
+			return todo
 		}
 	}
 	t.Fatal("it is not in the plan")
@@ -34,29 +34,59 @@ func TestThePlanIsTheLeastThatHelps(t *testing.T) {
 		steps  []string // in this order
 		never  string
 	}{
-		"nothing lost": {guestOptions{base: "b"}, func(*host, *testGuest) {}, ActionNone, nil, ""},
-		"the base alone": {guestOptions{base: "b"}, func(_ *host, g *testGuest) { os.Remove(g.base) }, ActionPutBack,
-			[]string{"put back"}, "destroy"},
-		"disk.info alone": {guestOptions{}, func(_ *host, g *testGuest) { os.Remove(g.dir + "/disk.info") }, ActionPutBack,
-			[]string{"make "}, "destroy"},
-		"config drive and console log": {guestOptions{config: true, console: true}, func(_ *host, g *testGuest) { os.Remove(g.console); os.Remove(g.dir + "/disk.config") }, ActionPutBack,
-			[]string{"put back"}, "suspend"},
-		"the disk alone": {guestOptions{base: "b"}, func(_ *host, g *testGuest) { os.Remove(g.disk) }, ActionReboot,
-			[]string{"suspend", "copy", "destroy", "publish", "start the domain and"}, "put back"},
-		"everything": {guestOptions{base: "b", console: true}, func(h *host, _ *testGuest) { h.purge() }, ActionReboot,
-			[]string{"put back", "make ", "suspend", "copy", "destroy", "publish", "start the domain and"}, "paused"},
-		"everything, of a paused guest": {guestOptions{state: StatePaused}, func(h *host, _ *testGuest) { h.purge() }, ActionReboot,
-			[]string{"leave the guest paused", "copy", "destroy", "publish", "start the domain paused"}, "freeze"},
+		"nothing lost": {add: guestOptions{base: "b"}, damage: func(*host, *testGuest) {}, action: ActionNone},
+		"the base alone": {
+			add:    guestOptions{base: "b"},
+			damage: func(_ *host, g *testGuest) { os.Remove(g.base) },
+			action: ActionPutBack,
+			steps:  []string{"put back"},
+			never:  "destroy",
+		},
+		"disk.info alone": {
+			add:    guestOptions{},
+			damage: func(_ *host, g *testGuest) { os.Remove(g.dir + "/disk.info") },
+			action: ActionPutBack,
+			steps:  []string{"make "},
+			never:  "destroy",
+		},
+		"config drive and console log": {
+			add:    guestOptions{config: true, console: true},
+			damage: func(_ *host, g *testGuest) { os.Remove(g.console); os.Remove(g.dir + "/disk.config") },
+			action: ActionPutBack,
+			steps:  []string{"put back"},
+			never:  "suspend",
+		},
+		"the disk alone": {
+			add:    guestOptions{base: "b"},
+			damage: func(_ *host, g *testGuest) { os.Remove(g.disk) },
+			action: ActionReboot,
+			steps:  []string{"suspend", "copy", "destroy", "publish", "start the domain and"},
+			never:  "put back",
+		},
+		"everything": {
+			add:    guestOptions{base: "b", console: true},
+			damage: func(h *host, _ *testGuest) { h.purge() },
+			action: ActionReboot,
+			steps:  []string{"put back", "make ", "suspend", "copy", "destroy", "publish", "start the domain and"},
+			never:  "paused",
+		},
+		"everything, of a paused guest": {
+			add:    guestOptions{state: StatePaused},
+			damage: func(h *host, _ *testGuest) { h.purge() },
+			action: ActionReboot,
+			steps:  []string{"leave the guest paused", "copy", "destroy", "publish", "start the domain paused"},
+			never:  "freeze",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
 			g := h.add(1, c.add)
 			c.damage(h, g)
-			ip := planned(t, h, g, CommandRescue, options(g))
-			if ip.Action != c.action {
-				t.Fatalf("%s (%s)", ip.Action, ip.Refusal)
+			todo := planned(t, h, g, CommandRescue, options(g))
+			if todo.Action != c.action {
+				t.Fatalf("%s (%s)", todo.Action, todo.Refusal)
 			}
-			text := strings.Join(ip.Steps, "\n")
+			text := strings.Join(todo.Steps, "\n")
 			if c.never != "" && strings.Contains(text, c.never) {
 				t.Errorf("%q is no part of it:\n%s", c.never, text)
 			}
@@ -102,20 +132,41 @@ func TestAnInstanceIsRefusedWithTheReason(t *testing.T) {
 			os.Symlink(filepath.Dir(h.settings.InstancesPath), base)
 			os.Lchown(base, 65534, 65534)
 		}, says: "symlink"},
-		"its domain is transient":                {damage: change(func(d *fakeDomain) { d.Persistent = false }), says: "transient"},
-		"paused for an I/O error":                {damage: change(func(d *fakeDomain) { d.State, d.PauseReason = StatePaused, PauseIOError }), says: "I/O error"},
-		"migrating":                              {damage: change(func(d *fakeDomain) { d.Job = "migration out" }), says: "migration out"},
-		"a block job":                            {damage: change(func(d *fakeDomain) { d.BlockJobs = map[string]string{"vda": "commit"} }), says: "vda commit"},
-		"no Nova metadata, and --all":            {add: guestOptions{noNova: true}, o: func(o *Options) { o.Selection = Selection{All: true} }, says: "no Nova metadata"},
-		"a stale pid file":                       {damage: change(func(d *fakeDomain) { d.PID = os.Getpid() }), says: errNotQEMU.Error()},
-		"no pid file":                            {damage: change(func(d *fakeDomain) { d.PID = 0 }), says: errNotQEMU.Error()},
-		"off, and everything is gone":            {damage: change((*fakeDomain).off), says: "nobody holds it"},
-		"a disk that os-rescue does not know":    {damage: change(func(d *fakeDomain) { d.Disks[0].Unusual = []string{"slices"} }), says: "slices"},
+		"its domain is transient": {damage: change(func(d *fakeDomain) { d.Persistent = false }), says: "transient"},
+		"paused for an I/O error": {
+			damage: change(func(d *fakeDomain) { d.State, d.PauseReason = StatePaused, PauseIOError }),
+			says:   "I/O error",
+		},
+		"migrating": {damage: change(func(d *fakeDomain) { d.Job = "migration out" }), says: "migration out"},
+		"a block job": {
+			damage: change(func(d *fakeDomain) { d.BlockJobs = map[string]string{"vda": "commit"} }),
+			says:   "vda commit",
+		},
+		"no Nova metadata, and --all": {
+			add:  guestOptions{noNova: true},
+			o:    func(o *Options) { o.Selection = Selection{All: true} },
+			says: "no Nova metadata",
+		},
+		"a stale pid file":            {damage: change(func(d *fakeDomain) { d.PID = os.Getpid() }), says: errNotQEMU.Error()},
+		"no pid file":                 {damage: change(func(d *fakeDomain) { d.PID = 0 }), says: errNotQEMU.Error()},
+		"off, and everything is gone": {damage: change((*fakeDomain).off), says: "nobody holds it"},
+		"a disk that os-rescue does not know": {
+			damage: change(func(d *fakeDomain) { d.Disks[0].Unusual = []string{"slices"} }),
+			says:   "slices",
+		},
 		"libvirt calls a raw file a qcow2 image": {damage: change(func(d *fakeDomain) { d.Disks[0].Chain[0].Format = "qcow2" }), says: "qcow2"},
-		"a fifo at the path of the backing file": {add: guestOptions{base: "b"}, damage: func(_ *host, g *testGuest) { os.MkdirAll(filepath.Dir(g.base), 0o755); unix.Mkfifo(g.base, 0o600) }, says: "no regular file"},
-		"a backup of it is in the directory given": {o: func(o *Options) { o.BackupDir = filepath.Join(os.TempDir(), fmt.Sprint("recover-test-", os.Getpid())) }, damage: func(_ *host, g *testGuest) {
-			os.MkdirAll(filepath.Join(os.TempDir(), fmt.Sprint("recover-test-", os.Getpid()), g.uuid), 0o700)
-		}, says: "already"},
+		"a fifo at the path of the backing file": {
+			add:    guestOptions{base: "b"},
+			damage: func(_ *host, g *testGuest) { os.MkdirAll(filepath.Dir(g.base), 0o755); unix.Mkfifo(g.base, 0o600) },
+			says:   "no regular file",
+		},
+		"a backup of it is in the directory given": {
+			o: func(o *Options) { o.BackupDir = filepath.Join(os.TempDir(), fmt.Sprint("recover-test-", os.Getpid())) },
+			damage: func(_ *host, g *testGuest) {
+				os.MkdirAll(filepath.Join(os.TempDir(), fmt.Sprint("recover-test-", os.Getpid()), g.uuid), 0o700)
+			},
+			says: "already",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Cleanup(func() { os.RemoveAll(filepath.Join(os.TempDir(), fmt.Sprint("recover-test-", os.Getpid()))) })
@@ -172,17 +223,26 @@ func TestAQcow2HeaderThatSaysOtherThanLibvirtStopsItsInstance(t *testing.T) {
 		ok   bool
 		says string
 	}{
-		"the same backing file":        {func(t *testing.T, g *testGuest) { createQcow2(t, "-F", "raw", "-b", g.base, g.disk, "1M") }, true, ""},
-		"the same, by a relative path": {func(t *testing.T, g *testGuest) { createQcow2(t, "-F", "raw", "-b", "../_base/b", g.disk, "1M") }, true, ""},
-		"another backing file":         {func(t *testing.T, g *testGuest) { createQcow2(t, "-u", "-F", "raw", "-b", "/etc/shadow", g.disk, "1M") }, false, "/etc/shadow"},
-		"no backing file":              {func(t *testing.T, g *testGuest) { createQcow2(t, g.disk, "1M") }, false, "backing file"},
-		"an external data file": {func(t *testing.T, g *testGuest) {
+		"the same backing file": {
+			make: func(t *testing.T, g *testGuest) { createQcow2(t, "-F", "raw", "-b", g.base, g.disk, "1M") },
+			ok:   true,
+		},
+		"the same, by a relative path": {
+			make: func(t *testing.T, g *testGuest) { createQcow2(t, "-F", "raw", "-b", "../_base/b", g.disk, "1M") },
+			ok:   true,
+		},
+		"another backing file": {
+			make: func(t *testing.T, g *testGuest) { createQcow2(t, "-u", "-F", "raw", "-b", "/etc/shadow", g.disk, "1M") },
+			says: "/etc/shadow",
+		},
+		"no backing file": {make: func(t *testing.T, g *testGuest) { createQcow2(t, g.disk, "1M") }, says: "backing file"},
+		"an external data file": {make: func(t *testing.T, g *testGuest) {
 			createQcow2(t, "-o", "data_file="+filepath.Join(g.dir, "data"), g.disk, "1M")
-		}, false, "external data file"},
-		"an image that is corrupt in itself": {func(t *testing.T, g *testGuest) {
+		}, says: "external data file"},
+		"an image that is corrupt in itself": {make: func(t *testing.T, g *testGuest) {
 			createQcow2(t, "-F", "raw", "-b", g.base, g.disk, "1M")
 			corrupt(t, g.disk)
-		}, false, "corrupt"},
+		}, says: "corrupt"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
@@ -259,7 +319,7 @@ func TestAnInstanceWithNoLocalFilesIsUnaffected(t *testing.T) {
 	h.hv.add(Domain{UUID: testUUID(1), Name: "instance-00000001", State: StateShutOff, Persistent: true,
 		Disks: []Disk{{Target: "vda", Chain: []Image{{Source: SourceBlock, Path: "/dev/sdb"}}}}}, false)
 	g := &testGuest{h: h, uuid: testUUID(1)}
-	if ip := planned(t, h, g, CommandRescue, options(g)); ip.Action != ActionNone || ip.Verdict != VerdictUnaffected {
-		t.Errorf("%+v", ip)
+	if todo := planned(t, h, g, CommandRescue, options(g)); todo.Action != ActionNone || todo.Verdict != VerdictUnaffected {
+		t.Errorf("%+v", todo)
 	}
 }

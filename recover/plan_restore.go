@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -15,7 +16,7 @@ type restorePlans struct {
 	stored Manifest
 }
 
-// plan plans the restoring of one instance from a backup.
+// plan plans the restore of one instance from a backup.
 func (p restorePlans) plan(ctx context.Context, i Instance) (InstancePlan, error) {
 	todo := base(i)
 	entry, _ := p.stored.find(i.UUID)
@@ -27,7 +28,7 @@ func (p restorePlans) plan(ctx context.Context, i Instance) (InstancePlan, error
 		todo.Action = ActionNone
 		return todo, nil
 	case i.Verdict == VerdictUnknown, i.Verdict == VerdictDisplaced:
-		return todo.refuse("%v", append(i.Reasons, i.Possible...)), nil
+		return todo.refuse("%s", strings.Join(append(i.Reasons, i.Possible...), "; ")), nil
 	case i.disagreement != "":
 		return todo.refuse("%s", i.disagreement), nil
 	}
@@ -38,8 +39,21 @@ func (p restorePlans) plan(ctx context.Context, i Instance) (InstancePlan, error
 		if here(i, f.Path) {
 			continue
 		}
-		fp := FilePlan{Path: f.Path, Role: f.Role, Format: f.Format, Target: f.Target, Backing: f.Backing, Size: f.Size, Allocated: f.Allocated,
-			Writable: f.Writable, UID: f.UID, GID: f.GID, Mode: f.Mode, Stored: f.Stored, SHA256: f.SHA256}
+		fp := FilePlan{
+			Path:      f.Path,
+			Role:      f.Role,
+			Format:    f.Format,
+			Target:    f.Target,
+			Backing:   f.Backing,
+			Size:      f.Size,
+			Allocated: f.Allocated,
+			Writable:  f.Writable,
+			UID:       f.UID,
+			GID:       f.GID,
+			Mode:      f.Mode,
+			Stored:    f.Stored,
+			SHA256:    f.SHA256,
+		}
 		if err := p.place(&fp); err != nil {
 			return todo.refuse("%v", err), nil
 		}
@@ -64,13 +78,13 @@ func (p restorePlans) plan(ctx context.Context, i Instance) (InstancePlan, error
 	return todo, nil
 }
 
-// here is true when an instance has the file at its path, as it should be.
+// here is true when an instance's file is in place.
 func here(i Instance, path string) bool {
 	return slices.ContainsFunc(i.Files, func(f File) bool { return f.Path == path && !f.Lost() && f.State != FileMissing })
 }
 
-// notShared returns an error where other hosts may write the place that a file
-// is restored to: one of them may run the instance by now.
+// notShared returns ErrRefused when other hosts may write the directory to which a file
+// will be restored: one of them may run the instance by now.
 func (p restorePlans) notShared(path string) error {
 	near, err := p.root.Nearest(path)
 	if err != nil {
@@ -85,20 +99,21 @@ func (p restorePlans) notShared(path string) error {
 	return p.notSharedFile(path, dir)
 }
 
-// notOutrun returns ErrOlder unless the guest has provably written nothing since
-// the backup was taken: it is the same QEMU, and its counters stand where they stood.
+// notOutrun returns ErrOlder unless the guest has provably written nothing since the
+// backup was taken: it is the same QEMU, and its write counters have not changed.
 func (p restorePlans) notOutrun(ctx context.Context, entry ManifestInstance, i Instance, todo *InstancePlan) error {
 	if p.Options.AcceptOlder || !anyWritable(todo.Files) {
 		return nil
 	}
 	held := slices.ContainsFunc(i.Files, func(f File) bool { return f.Writable && len(f.Holders) > 0 })
-	rescue := ""
+	better := ""
 	if held {
-		rescue = fmt.Sprintf("; what it wrote last is still held: os-rescue --instance %s restores that, and loses nothing", i.UUID)
+		better = fmt.Sprintf("; its newer files are still held: os-rescue --instance %s brings those back and loses nothing", i.UUID)
 	}
+	taken := entry.Taken.Local().Format(time.DateTime)
 	if i.PID == 0 {
-		return fmt.Errorf("%w: the guest's QEMU has ended since the backup of %s, and what it wrote until then can't be known%s; --accept-older restores the backup as it is",
-			ErrOlder, entry.Taken.Local().Format(time.DateTime), rescue)
+		return fmt.Errorf("%w: the guest's QEMU has ended since the backup of %s, and may have written before it ended%s; "+
+			"--accept-older restores the backup as it is", ErrOlder, taken, better)
 	}
 	counters, err := p.Hypervisor.Counters(ctx, i.UUID)
 	if err != nil {
@@ -106,12 +121,14 @@ func (p restorePlans) notOutrun(ctx context.Context, entry ManifestInstance, i I
 	}
 	now := Snapshot{Process: i.process, Counters: counters}
 	if !entry.Snapshot.unchanged(now) {
-		return fmt.Errorf("%w: the guest has written since the backup of %s%s; --accept-older restores the backup as it is", ErrOlder, entry.Taken.Local().Format(time.DateTime), rescue)
+		return fmt.Errorf("%w: the guest has written since the backup of %s%s; --accept-older restores the backup as it is",
+			ErrOlder, taken, better)
 	}
 	todo.Restored = &entry.Snapshot
 	return nil
 }
 
+// restoreSteps describes what a plan will do.
 func (p restorePlans) restoreSteps(todo InstancePlan, entry ManifestInstance) []string {
 	var steps []string
 	add := func(format string, args ...any) { steps = append(steps, fmt.Sprintf(format, args...)) }

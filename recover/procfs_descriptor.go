@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// deletedSuffix is what the kernel appends to the link of a descriptor whose
-// name was unlinked (fs/d_path.c, d_path). A file may really be called that, so
-// it proves nothing by itself.
+// deletedSuffix is what the kernel appends to the link of a descriptor whose name was
+// unlinked (fs/d_path.c, d_path). The name of a file may really end so: the suffix
+// alone proves nothing.
 const deletedSuffix = " (deleted)"
 
 // descriptor is one open regular file of a process.
@@ -25,22 +25,25 @@ type descriptor struct {
 
 func (d descriptor) inode() inode { return inode{d.Stat.Dev, d.Stat.Ino} }
 
+// unlinked is true when no name leads to the file any more.
 func (d descriptor) unlinked() bool { return d.Stat.Nlink == 0 }
 
+// direct is true when the file was opened with O_DIRECT.
 func (d descriptor) direct() bool { return d.Flags&unix.O_DIRECT != 0 }
 
+// writable is true when the file was opened for writing.
 func (d descriptor) writable() bool { return d.Flags&unix.O_ACCMODE != unix.O_RDONLY }
 
 // sillyRenamed is true for the hidden name that an NFS client (fs/nfs/unlink.c,
-// nfs_sillyrename) or libfuse (".fuse_hidden") gives an open file on deletion:
-// its link count is not 0, and yet nobody can find it.
+// nfs_sillyrename) or libfuse (".fuse_hidden") gives an open file on deletion. Its link
+// count is not 0, although it is deleted for everybody else.
 func (d descriptor) sillyRenamed() bool {
 	base := filepath.Base(strings.TrimSuffix(d.Link, deletedSuffix))
 	return strings.HasPrefix(base, ".nfs") || strings.HasPrefix(base, ".fuse_hidden")
 }
 
-// heldPaths returns the paths that a descriptor's file may have had: the link as
-// it stands and, where the name is gone, first the link without the kernel's suffix.
+// heldPaths returns the paths that a descriptor's file may have had, the likeliest
+// first: the link itself and the link without the kernel's suffix, if it has that.
 func heldPaths(link string, unlinked bool) []string {
 	stripped, cut := strings.CutSuffix(link, deletedSuffix)
 	switch {

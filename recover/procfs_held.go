@@ -26,7 +26,8 @@ func (h heldFile) holder() Holder {
 // procDir is where the kernel shows processes.
 const procDir = "/proc"
 
-// heldBy returns the regular files that the process of that pid holds.
+// heldBy returns the regular files that the process of that PID holds. The error wraps
+// unix.ESRCH when there is no such process.
 func heldBy(ctx context.Context, pid int) ([]heldFile, error) {
 	p, err := openProcess(procDir, pid)
 	if err != nil {
@@ -44,15 +45,21 @@ func heldByProcess(ctx context.Context, p *process) ([]heldFile, error) {
 	}
 	held := make([]heldFile, 0, len(descriptors))
 	for _, d := range descriptors {
-		zerolog.Ctx(ctx).Trace().Int("pid", p.Identity.PID).Int("fd", d.FD).Str("link", d.Link).Uint64("links", uint64(d.Stat.Nlink)).Msg("descriptor") //nolint:unconvert // 32 bits on arm64
+		zerolog.Ctx(ctx).Trace().
+			Int("pid", p.Identity.PID).
+			Int("fd", d.FD).
+			Str("link", d.Link).
+			Uint64("links", uint64(d.Stat.Nlink)). //nolint:unconvert // 32 bits on arm64
+			Msg("descriptor")
 		held = append(held, heldFile{descriptor: d, PID: p.Identity.PID, Process: p.Command})
 	}
 	return held, nil
 }
 
-// startedWithBlockdev is true when a QEMU was started in the way that libvirt 6.0
-// and QEMU 4.2 brought, in which a block job's target is a node of its own
-// (QEMU_CAPS_BLOCKDEV in libvirt's src/qemu/qemu_capabilities.c).
+// startedWithBlockdev is true when libvirt 6.0 or later started that QEMU with
+// -blockdev, so that the target of a block job is a node of its own (needs QEMU 4.2;
+// QEMU_CAPS_BLOCKDEV in libvirt's src/qemu/qemu_capabilities.c). fs.ErrNotExist when
+// there is no such process.
 func startedWithBlockdev(pid int) (bool, error) {
 	args, err := os.ReadFile(filepath.Join(procDir, strconv.Itoa(pid), "cmdline"))
 	if err != nil {

@@ -15,10 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errNotQEMU: the process is not the QEMU that the hypervisor's pid file claims.
+// errNotQEMU: the hypervisor's pid file does not lead to the QEMU of the domain.
 var errNotQEMU = errors.New("the pid file is stale")
 
-// process is one process, held so that its pid can't be another's.
+// process is one process, held by a pidfd: Alive tells whether its PID still means it
+// (pidfd_open(2)).
 type process struct {
 	proc     string // /proc
 	pidfd    int
@@ -26,7 +27,8 @@ type process struct {
 	Command  string
 }
 
-// openProcess holds the process of that pid. The caller closes it.
+// openProcess opens the process of that PID; the caller closes it. proc is /proc. The
+// error wraps unix.ESRCH when there is none, or it ended meanwhile.
 func openProcess(proc string, pid int) (*process, error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
@@ -36,7 +38,8 @@ func openProcess(proc string, pid int) (*process, error) {
 	if p.Identity, err = identify(proc, pid); err == nil {
 		p.Command, err = commandName(proc, pid)
 	}
-	// Whatever was read belongs to the held process only if that still lives.
+	// What was read belongs to this process only if it has not ended: its PID may be
+	// another process's by now.
 	if err == nil {
 		err = p.Alive()
 	}
@@ -47,10 +50,10 @@ func openProcess(proc string, pid int) (*process, error) {
 	return p, nil
 }
 
-// Close lets the process go.
+// Close closes the pidfd.
 func (p *process) Close() { unix.Close(p.pidfd) }
 
-// Alive returns an error when the process has ended.
+// Alive returns an error that wraps unix.ESRCH when the process has ended.
 func (p *process) Alive() error {
 	fds := []unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}
 	n, err := unix.Poll(fds, 0)
@@ -63,18 +66,19 @@ func (p *process) Alive() error {
 	return nil
 }
 
-// path is a path below the process's directory in /proc.
+// path returns a path below the process's directory in /proc.
 func (p *process) path(elem ...string) string {
 	return filepath.Join(append([]string{p.proc, strconv.Itoa(p.Identity.PID)}, elem...)...)
 }
 
-// Root is the process's "/".
+// Root returns the path of the process's "/".
 func (p *process) Root() string { return p.path("root") }
 
-// FDPath is the link through which one of its descriptors can be opened afresh.
+// FDPath returns the link through which one of its files can be opened anew.
 func (p *process) FDPath(fd int) string { return p.path("fd", strconv.Itoa(fd)) }
 
-// Descriptors returns the process's open regular files.
+// Descriptors returns the process's open regular files, without those that it closes
+// meanwhile.
 func (p *process) Descriptors(ctx context.Context) ([]descriptor, error) {
 	dir := p.path("fd")
 	entries, err := os.ReadDir(dir)
@@ -92,7 +96,7 @@ func (p *process) Descriptors(ctx context.Context) ([]descriptor, error) {
 		}
 		d := descriptor{FD: fd}
 		path := filepath.Join(dir, e.Name())
-		// A descriptor may be closed at any moment: that one is no loss.
+		// The process may have closed this descriptor: then it does not count.
 		if unix.Stat(path, &d.Stat) != nil || d.Stat.Mode&unix.S_IFMT != unix.S_IFREG {
 			continue
 		}
@@ -111,8 +115,8 @@ func (p *process) Descriptors(ctx context.Context) ([]descriptor, error) {
 	return list, p.Alive()
 }
 
-// checkQEMU returns errNotQEMU unless the process runs the domain of that UUID.
-// libvirt starts every QEMU with "-uuid UUID" (src/qemu/qemu_command.c).
+// checkQEMU returns errNotQEMU unless the process runs the domain of that UUID: libvirt
+// starts every QEMU with "-uuid UUID" (src/qemu/qemu_command.c).
 func (p *process) checkQEMU(uuid string) error {
 	data, err := os.ReadFile(p.path("cmdline"))
 	if err != nil {
@@ -126,7 +130,8 @@ func (p *process) checkQEMU(uuid string) error {
 	return nil
 }
 
-// processesNamed returns the pids of every process of that command name.
+// processesNamed returns the PIDs of all processes of that command name, which the
+// kernel cuts to 15 characters. proc is /proc.
 func processesNamed(proc, name string) ([]int, error) {
 	dir, err := os.Open(proc)
 	if err != nil {
@@ -155,7 +160,7 @@ func commandName(proc string, pid int) (string, error) {
 	return string(bytes.TrimSuffix(name, []byte("\n"))), err
 }
 
-// readProc reads a file of the kernel's that is short, or the beginning of it. There
+// readProc reads a short file of /proc, or the first 1024 bytes of a longer one. There
 // may be thousands to read, and os.ReadFile makes nine system calls where three do.
 func readProc(path string) ([]byte, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -164,7 +169,7 @@ func readProc(path string) ([]byte, error) {
 	}
 	defer unix.Close(fd)
 	var text [1024]byte
-	n, err := unix.Read(fd, text[:]) // which is whole: the kernel fills what there is room for
+	n, err := unix.Read(fd, text[:]) // one read is enough: the kernel fills the buffer
 	if err != nil {
 		return nil, &fs.PathError{Op: "read", Path: path, Err: err}
 	}

@@ -11,8 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// root is a "/" below which paths are looked up.
+// root is a directory that serves as "/" for looking up paths.
 type root struct{ file *os.File }
+
+// openRoot opens the directory at path; the caller closes it.
 
 func openRoot(path string) (root, error) {
 	f, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -21,9 +23,9 @@ func openRoot(path string) (root, error) {
 
 func (r root) Close() { r.file.Close() }
 
-// Stat looks a path up as the processes below this root would, following links
-// inside it. It only looks: whatever is written goes through package beneath.
-// fs.ErrNotExist when the path leads nowhere.
+// Stat looks up a path as a process with this root would: links are followed inside the
+// root (RESOLVE_IN_ROOT, openat2(2)). fs.ErrNotExist when nothing is there. To write,
+// use package beneath, which follows no links.
 func (r root) Stat(path string) (unix.Stat_t, error) {
 	var st unix.Stat_t
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
@@ -41,9 +43,13 @@ func (r root) Stat(path string) (unix.Stat_t, error) {
 	return st, nil
 }
 
-// Open opens a regular file for reading, links inside the root followed.
+// Open opens a regular file for reading, and follows links inside the root. It does not
+// wait on a FIFO. fs.ErrNotExist when nothing is there.
 func (r root) Open(path string) (*os.File, error) {
-	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
+	how := unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT,
+	}
 	fd, err := unix.Openat2(int(r.file.Fd()), strings.TrimLeft(path, "/"), &how)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
@@ -60,8 +66,8 @@ func (r root) Open(path string) (*os.File, error) {
 	return f, nil
 }
 
-// Resolve returns path with every link above it followed, as the kernel would
-// show it for a file there; path itself where that can't be found out.
+// Resolve returns path with every link above it followed, as the kernel shows it in the
+// link of a descriptor. It returns path itself if it can't be resolved.
 func (r root) Resolve(path string) string {
 	dir, _, err := r.Ancestor(path)
 	if err != nil {
@@ -80,7 +86,7 @@ func (r root) Resolve(path string) string {
 	return filepath.Join(real, strings.TrimPrefix(path, dir))
 }
 
-// Ancestor returns the nearest directory above path that exists.
+// Ancestor returns the nearest existing directory above path, and its status.
 func (r root) Ancestor(path string) (string, unix.Stat_t, error) {
 	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
 		if dir == "/" {

@@ -7,20 +7,19 @@ type Subject struct {
 	Name   string // Nova's display name; may be empty
 }
 
-// Progress is told how a run gets on. Implementations must be safe for
-// concurrent use and must return at once: they are called between a guest's
-// suspend and its resume.
+// Progress receives the progress of a run. Its methods must be safe for concurrent use
+// and must return at once: some calls come while a guest is suspended.
 type Progress interface {
-	// Begin is called once, before the first instance, with the number of
-	// instances to work on and the bytes that will be copied.
+	// Begin is called once, before the first instance, with the number of instances that
+	// the run works on and the bytes that it will copy.
 	Begin(instances int, bytes int64)
 	// Step is called when an instance enters a step ("suspend", "copy", ...).
 	Step(who Subject, step string)
-	// File is called when work on a file begins: phase is "copy", "compare" or
-	// "check", total the bytes to go through. The returned FileProgress is told
-	// of every byte, and of the end.
+	// File is called when work on a file begins. phase is "copy", "compare" or "check";
+	// total is the number of bytes to process. The run reports every byte, and the end,
+	// to the FileProgress that File returns.
 	File(who Subject, path, phase string, total int64) FileProgress
-	// Done is called when an instance has ended.
+	// Done is called when the work on an instance has ended.
 	Done(who Subject, report InstanceReport)
 	// End is called once, after the last instance or after an interruption.
 	End()
@@ -32,7 +31,7 @@ type FileProgress interface {
 	Done()
 }
 
-// NoProgress is a Progress that shows nothing.
+// NoProgress is a Progress that does nothing.
 type NoProgress struct{}
 
 type noFile struct{}

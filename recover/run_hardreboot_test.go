@@ -114,7 +114,7 @@ func TestRebootMeansTheStatesThatAreNamed(t *testing.T) {
 					t.Errorf("%s: rebooted %d times", vm, s.reboots)
 				}
 				if c.named && want == 0 {
-					if r := all[n].report(report); r.Outcome != OutcomeSkipped || !strings.Contains(r.Error, "only ACTIVE instances are meant") {
+					if r := all[n].report(report); r.Outcome != OutcomeSkipped || !strings.Contains(r.Error, "reboots only ACTIVE instances") {
 						t.Errorf("%+v", r)
 					}
 				}

@@ -1,17 +1,15 @@
 package recover
 
-import (
-	"time"
-)
+import "time"
 
-// Outcome is how an instance ended in a run.
+// Outcome is the result of a run for one instance.
 type Outcome string
 
 // The outcomes.
 const (
-	OutcomeRescued Outcome = "rescued" // backed up or restored, in those runs
+	OutcomeRescued Outcome = "rescued" // in a backup or a restore: backed up or restored
 	OutcomeIntact  Outcome = "intact"
-	OutcomeSkipped Outcome = "skipped" // not rescued, and left exactly as it was: the error says why
+	OutcomeSkipped Outcome = "skipped" // not rescued, and left exactly as it was found: the error says why
 	OutcomeFailed  Outcome = "failed"
 )
 
@@ -22,29 +20,30 @@ type StepReport struct {
 	Seconds float64   `json:"seconds"`
 }
 
-// InstanceReport is how one instance fared in a run.
+// InstanceReport is the result of a run for one instance.
 type InstanceReport struct {
 	UUID    string       `json:"uuid"`
 	Domain  string       `json:"domain"`
 	Name    string       `json:"name,omitempty"`
 	Outcome Outcome      `json:"outcome"`
 	Steps   []StepReport `json:"steps"`
-	// PauseSeconds is the time from the suspend to the resume or the destroy,
-	// DowntimeSeconds that from the suspend until the guest ran again.
+	// PauseSeconds is the time from the suspend to the resume or the destroy;
+	// DowntimeSeconds is the time from the suspend until the guest ran again.
 	PauseSeconds    float64 `json:"pause_seconds"`
 	DowntimeSeconds float64 `json:"downtime_seconds"`
-	Bytes           int64   `json:"bytes"` // data read from the sources, holes not counted
-	// Mode is how it was rescued: reboot or live; empty when no guest's disk was lost.
+	Bytes           int64   `json:"bytes"` // read from the sources, holes not counted
+	// Mode is how it was rescued: reboot or live; empty when no disk that the guest
+	// writes was lost.
 	Mode Mode `json:"mode,omitempty"`
-	// Verified is how a live rescue was proven in the end; VerifyStructure is
-	// *not compared*.
+	// Verified is how a live rescue was proven in the end. VerifyStructure means that the
+	// copy was *not compared*.
 	Verified Verify `json:"verified,omitempty"`
 	Error    string `json:"error,omitempty"`
-	// Notes are things an operator should know that are no errors.
+	// Notes are things that an operator should know but that are not errors.
 	Notes []string `json:"notes,omitempty"`
 }
 
-// RunReport is the result of a run, a backup or a restore.
+// RunReport is the result of a run.
 type RunReport struct {
 	Run         string           `json:"run"`
 	Command     Command          `json:"command"`
@@ -54,13 +53,13 @@ type RunReport struct {
 	Finished    time.Time        `json:"finished"`
 	Interrupted bool             `json:"interrupted,omitempty"`
 	Instances   []InstanceReport `json:"instances"`
-	// Elsewhere are selected instances of other hosts: the same command there
-	// is for them. They do not count as not rescued.
+	// Elsewhere are selected instances of other hosts, where the same command rescues
+	// them. They do not count as unrescued.
 	Elsewhere []Elsewhere `json:"elsewhere,omitempty"`
 	Warnings  []string    `json:"warnings,omitempty"`
 }
 
-// Unrescued counts the instances that were not rescued though they need it.
+// Unrescued counts the instances that needed a rescue and did not get one.
 func (r RunReport) Unrescued() int {
 	n := 0
 	for _, i := range r.Instances {

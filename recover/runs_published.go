@@ -1,25 +1,25 @@
 package recover
 
-import (
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
-// provenFiles knows the files that runs since the host's last boot have put
-// back: what a read-only file's old inode, still held by QEMU, was copied to.
+// provenFiles are the files that runs have published since the host's last boot, by path
+// and by the held inode of which they are proven copies. QEMU keeps the old inode of a
+// read-only file open until its next start.
 type provenFiles map[provenKey]published
 
 type provenKey struct {
 	path, source string
 }
 
-// has is true when the file at f's path is the proven copy of the inode that is held.
+// has is true when the file at f's path, whose status is at, is a proven copy of f's
+// held inode.
 func (p provenFiles) has(f File, at unix.Stat_t) bool {
 	got, ok := p[provenKey{f.Path, inodeKey(f.Device, f.Inode)}]
 	return ok && got.Device == at.Dev && got.Inode == at.Ino && (f.Writable || got.Size == at.Size)
 }
 
-// published reads the journals. Inode numbers of held files mean something
-// only until the next boot, so older runs are passed over.
+// published reads the journals of all runs. It skips runs from before the last boot: the
+// numbers of held inodes are valid only until the next one.
 func (r hostRuns) published() (provenFiles, error) {
 	files := provenFiles{}
 	boot, err := bootID(procDir)
@@ -31,7 +31,7 @@ func (r hostRuns) published() (provenFiles, error) {
 		return nil, err
 	}
 	for _, id := range ids {
-		records, _ := readJournal(r.state.run(id)) // of a damaged one, what can be read
+		records, _ := readJournal(r.state.run(id)) // of a damaged journal, what can be read
 		if len(records) == 0 {
 			continue
 		}

@@ -8,30 +8,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hostRuns are the runs of this host, as their journals tell them.
+// hostRuns are the runs of this host, from their journals.
 type hostRuns struct{ state stateDir }
 
 // runsOf returns the runs whose journals are below a state directory.
 func runsOf(dir string) hostRuns { return hostRuns{stateDir(dir)} }
 
-// all returns every run of this host, the newest first.
+// all returns every run of this host, the newest first. A journal that can't be read in
+// full is no error: the status of its run says so.
 func (r hostRuns) all(ctx context.Context) ([]RunStatus, error) {
 	ids, err := r.state.list()
 	if err != nil {
 		return nil, err
 	}
-	runs := []RunStatus{}
+	statuses := []RunStatus{}
 	for _, id := range slices.Backward(ids) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		runs = append(runs, r.status(id))
+		statuses = append(statuses, r.status(id))
 	}
-	return runs, nil
+	return statuses, nil
 }
 
-// find returns the run of that name, or the only one whose name begins so.
-// ErrNoRun when there is none.
+// find returns the run of that name, or the only one whose name begins with it.
+// ErrNoRun when there is none, or more than one.
 func (r hostRuns) find(name string) (RunStatus, error) {
 	id, err := r.state.find(name)
 	if err != nil {
@@ -41,26 +42,27 @@ func (r hostRuns) find(name string) (RunStatus, error) {
 }
 
 func (r hostRuns) status(id string) RunStatus {
-	_, run, _ := r.read(id) // what is wrong with it is said in the status
-	return run
+	_, status, _ := r.read(id) // the status contains the error
+	return status
 }
 
-// read returns the records of a run, as far as they can be read, what they say, and
-// who works on it now.
+// read returns the records of a run, as far as they can be read, and the state of the
+// run, including whether a process works on it now.
 func (r hostRuns) read(id string) ([]Record, RunStatus, error) {
-	// Who runs is asked first: one that ends meanwhile is finished in its journal.
+	// The lock is queried before the journal is read: if the run ends in between, its
+	// journal says that it is finished.
 	busy, running := r.state.running()
 	records, err := readJournal(r.state.run(id))
-	run, serr := statusOf(id, records)
+	status, serr := statusOf(id, records)
 	if err = errors.Join(err, serr); err != nil {
-		run.Error, run.State = err.Error(), RunInterrupted
+		status.Error, status.State = err.Error(), RunInterrupted
 	}
-	if running && busy.Run == id && run.State != RunFinished {
-		run.State, run.PID = RunRunning, busy.PID
-		// Of a killed run the lock lives on in its witness.
+	if running && busy.Run == id && status.State != RunFinished {
+		status.State, status.PID = RunRunning, busy.PID
+		// The witness of a killed run inherits its lock.
 		if busy.Command == commandUndo || errors.Is(unix.Kill(busy.PID, 0), unix.ESRCH) {
-			run.State = RunUndoing
+			status.State = RunUndoing
 		}
 	}
-	return records, run, err
+	return records, status, err
 }

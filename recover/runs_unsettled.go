@@ -6,9 +6,9 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// unsettled returns the instances that unfinished runs have begun to work on and
-// not brought to an end, with the run of each. The run that holds the lock now
-// is left out.
+// unsettled returns, by UUID, the instances that a run began to work on and did not
+// settle, each with the name of that run. It skips the run that holds the lock now. A
+// journal that can't be read in full is no error.
 func (r hostRuns) unsettled(ctx context.Context) (map[string]string, error) {
 	ids, err := r.state.list()
 	if err != nil {
@@ -23,12 +23,12 @@ func (r hostRuns) unsettled(ctx context.Context) (map[string]string, error) {
 		if running && busy.Run == id {
 			continue
 		}
-		// Of a damaged journal what can be read counts: one run's trouble must
-		// not stop every other command.
+		// Of a damaged journal, what can be read counts: it must not stop all other
+		// commands.
 		records, _ := readJournal(r.state.run(id))
 		priors, err := priorsOf(records)
 		if err != nil {
-			zerolog.Ctx(ctx).Debug().Err(err).Str("run", id).Msg("its journal is damaged")
+			zerolog.Ctx(ctx).Debug().Err(err).Str("run", id).Msg("the journal of a run is damaged")
 		}
 		for uuid, p := range priors {
 			if p.begun && (p.settlement == nil || !p.settlement.Settled) {

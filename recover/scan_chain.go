@@ -8,11 +8,13 @@ import (
 	"github.com/os-rescue/os-rescue/recover/qcow2"
 )
 
-// checkHeader compares what an image says of itself with what libvirt says of
-// it. What it names is never opened: the guest's side may have written it.
+// checkHeader compares the header of the image at path with libvirt's definition of
+// the domain, and returns ErrRefused where they differ. It never opens a file that
+// the header names: the guest may have written that name.
 func checkHeader(d Domain, path string, h qcow2.Header) error {
 	if h.ExternalData {
-		return fmt.Errorf("%w: the header of %s names an external data file (%q): os-rescue follows no path out of an image", ErrRefused, path, h.DataFile)
+		return fmt.Errorf("%w: the header of %s names an external data file (%q), and os-rescue follows no path that an image names",
+			ErrRefused, path, h.DataFile)
 	}
 	next, ok := nextImage(d, path)
 	if !ok || next.Source != SourceFile && next.Source != SourceBlock && next.Source != SourceNone {
@@ -23,14 +25,15 @@ func checkHeader(d Domain, path string, h qcow2.Header) error {
 		named = filepath.Join(filepath.Dir(path), named)
 	}
 	if filepath.Clean(named) != filepath.Clean(next.Path) {
-		return fmt.Errorf("%w: the header of %s names %q as its backing file, but libvirt says %q: the next start would read another file", ErrRefused, path, h.BackingFile, next.Path)
+		return fmt.Errorf("%w: the header of %s names %q as its backing file, but libvirt says %q: the next start would read another file",
+			ErrRefused, path, h.BackingFile, next.Path)
 	}
 	return nil
 }
 
-// nextImage returns the member below the image at path, with SourceNone at the
-// end of a chain; not ok when libvirt does not say.
-func nextImage(d Domain, path string) (Image, bool) {
+// nextImage returns the backing image of the image at path, or one with SourceNone
+// at the end of the chain. ok is false when libvirt does not name it.
+func nextImage(d Domain, path string) (next Image, ok bool) {
 	for _, disk := range d.Disks {
 		for n, m := range disk.Chain {
 			if m.Path != path {

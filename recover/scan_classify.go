@@ -10,17 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// scanCandidate is a held file that may be one of an instance's.
+// scanCandidate is a held file that may belong to an instance.
 type scanCandidate struct {
 	heldFile
-	// pinPath is the path of a keeper's or a guard's file as the definition has it;
-	// the descriptor's own link may read otherwise. Empty for other holders.
+	// pinPath is the path that the definition gives a file of the keeper or the guard;
+	// the descriptor's own link may differ from it. Empty for other holders.
 	pinPath string
-	// needed is true for a guard's file that an instance had lost.
+	// needed is true for a file that the guard holds because an instance lost it.
 	needed bool
 }
 
-// candidates makes candidates of what a process holds that pins nothing.
+// candidates turns the files of a process that pins nothing into candidates.
 func scanCandidates(held []heldFile) []scanCandidate {
 	list := make([]scanCandidate, len(held))
 	for n, h := range held {
@@ -29,17 +29,18 @@ func scanCandidates(held []heldFile) []scanCandidate {
 	return list
 }
 
-// lookup is what classify needs of a file system tree; root is one.
+// lookup is the part of a file system tree that classify needs; root implements it.
 type lookup interface {
 	Stat(path string) (unix.Stat_t, error)
 	Ancestor(path string) (string, unix.Stat_t, error)
 }
 
-// classify finds out where one expected file stands, from what lies at its path
-// and what is held. It fills in everything of the file that depends on that.
+// classify finds the state of one expected file from what exists at its path and
+// from the held files. It fills in every field of f that depends on them.
 //
-// home is the tree in which files are published: the same as tree, unless QEMU
-// lives in another mount namespace.
+// others are the paths of the instance's files. tree is what QEMU sees; home is the
+// tree in which files are published: the same, unless QEMU runs in another mount
+// namespace.
 func classify(f *File, held []scanCandidate, tree, home lookup, others map[string]bool) error {
 	at, err := tree.Stat(f.Path)
 	exists := err == nil
@@ -63,7 +64,7 @@ func classify(f *File, held []scanCandidate, tree, home lookup, others map[strin
 	for _, h := range nameless(f, held, exists, tree, others) {
 		if len(f.Holders) > 0 && h.inode() != (inode{f.Device, f.Inode}) {
 			f.State = FileDisplaced
-			f.Reason = "several deleted files of this name are held: which is the instance's can't be told"
+			f.Reason = "several deleted files of this name are held, and os-rescue can't tell which one is the instance's"
 			return nil
 		}
 		addHolder(f, h)
@@ -72,7 +73,7 @@ func classify(f *File, held []scanCandidate, tree, home lookup, others map[strin
 		f.State = FileDeleted
 		if exists {
 			f.State = FileReplaced
-			f.Reason = fmt.Sprintf("another file (inode %d) stands at the path", at.Ino)
+			f.Reason = fmt.Sprintf("another file (inode %d) stands at its path", at.Ino)
 		}
 		return checkPlace(f, tree, home)
 	}
@@ -89,8 +90,9 @@ func classify(f *File, held []scanCandidate, tree, home lookup, others map[strin
 	return nil
 }
 
-// usurped is true when nobody but a guard has the file at the path open, and the
-// guard has another one too that was deleted there while its instance needed it.
+// usurped is true when only the guard has the file at the path open, and the guard
+// also holds an earlier file of that path, which was deleted while its instance
+// needed it.
 func usurped(f *File, held []scanCandidate, here inode) bool {
 	old := false
 	for _, h := range held {
@@ -102,7 +104,7 @@ func usurped(f *File, held []scanCandidate, here inode) bool {
 	return old
 }
 
-// addHolder notes one more holder of the file's inode.
+// addHolder records one more holder of the file's inode.
 func addHolder(f *File, h scanCandidate) {
 	measure(f, h.Stat)
 	f.unlinked = h.unlinked() || h.sillyRenamed()
@@ -112,14 +114,16 @@ func addHolder(f *File, h scanCandidate) {
 	}
 }
 
+// measure takes a file's identity and its sizes from its inode. The kernel counts
+// allocated space in units of 512 bytes (stat(2)).
 func measure(f *File, st unix.Stat_t) {
 	f.Device, f.Inode = st.Dev, st.Ino
 	f.Size, f.Allocated = st.Size, st.Blocks*512
 }
 
-// nameless returns the held descriptors that are this file with its name gone.
-// What a living process of the domain holds counts before what the keeper has: a
-// pin may be of an earlier life of the instance.
+// nameless returns the held descriptors of this file's inode, if its name is gone.
+// What a living process of the domain holds counts before what the keeper holds: a
+// pin may be from an earlier life of the instance.
 func nameless(f *File, held []scanCandidate, exists bool, tree lookup, others map[string]bool) []scanCandidate {
 	path := f.Path
 	var found, pins, silly, detached []scanCandidate
@@ -139,8 +143,8 @@ func nameless(f *File, held []scanCandidate, exists bool, tree lookup, others ma
 				if others[p] {
 					break
 				}
-				// Opened through a mount that was detached since: its link begins
-				// at that mount's root.
+				// It was opened through a mount that has been detached: its link
+				// begins at that mount's root.
 				if isTail(p, path) {
 					detached = append(detached, h)
 					break
@@ -149,12 +153,12 @@ func nameless(f *File, held []scanCandidate, exists bool, tree lookup, others ma
 					break
 				}
 			}
-		case h.sillyRenamed() && filepath.Dir(h.Link) == filepath.Dir(path) && (h.Process == logDaemon) == (f.Role == RoleConsoleLog):
+		case isSillyRenamed(f, h):
 			silly = append(silly, h)
 		}
 	}
-	// A silly rename hides the old name: only a directory in which a single
-	// file of the instance is gone tells which it was.
+	// A silly rename hides the old name. It is known only if no other file of the
+	// instance is missing from that directory.
 	if len(found) == 0 && len(silly) > 0 && !exists && sameInode(silly) && onlyGone(path, others, tree) {
 		found = silly
 	}
@@ -172,8 +176,15 @@ func nameless(f *File, held []scanCandidate, exists bool, tree lookup, others ma
 	return found
 }
 
-// isTail is true when a link that begins at another root may be that path: it is
-// the path's end, with a directory at least.
+// isSillyRenamed is true when h may be f under the name that an NFS client gave it
+// on deletion. virtlogd holds console logs and nothing else.
+func isSillyRenamed(f *File, h scanCandidate) bool {
+	return h.sillyRenamed() && filepath.Dir(h.Link) == filepath.Dir(f.Path) &&
+		(h.Process == logDaemon) == (f.Role == RoleConsoleLog)
+}
+
+// isTail is true when a link that begins at another root may mean that path: it is
+// the end of the path, and contains at least one directory.
 func isTail(link, path string) bool {
 	return strings.Count(link, "/") > 1 && strings.HasSuffix(path, link)
 }
@@ -187,8 +198,11 @@ func isTailOfAny(link string, paths map[string]bool) bool {
 	return false
 }
 
-// displaced looks for a held file that still has a name, but not the right one.
-func displaced(f *File, held []scanCandidate, at unix.Stat_t, exists bool, tree lookup, others map[string]bool) (scanCandidate, string, bool) {
+// displaced looks for a held file that still has a name, but not the right one. It
+// returns that file and, for the operator, what happened and what to do.
+func displaced(
+	f *File, held []scanCandidate, at unix.Stat_t, exists bool, tree lookup, others map[string]bool,
+) (h scanCandidate, reason string, ok bool) {
 	path := f.Path
 	for _, h := range held {
 		if h.unlinked() || h.pinPath != "" {
@@ -196,17 +210,20 @@ func displaced(f *File, held []scanCandidate, at unix.Stat_t, exists bool, tree 
 		}
 		switch stripped := strings.TrimSuffix(h.Link, deletedSuffix); {
 		case h.Link == path && exists:
-			return h, fmt.Sprintf("another file (inode %d on device %d) hides it: something is mounted over it, or QEMU sees another mount namespace", at.Ino, at.Dev), true
+			return h, fmt.Sprintf("another file (inode %d on device %d) hides it: something is mounted over it, "+
+				"or QEMU runs in another mount namespace", at.Ino, at.Dev), true
 		case h.Link == path:
-			return h, "QEMU has it under this very path, which leads nowhere from here: its file system is not mounted, or QEMU sees another mount namespace", true
+			return h, "QEMU has it open under this path, but the path does not exist here: its file system is not mounted, " +
+				"or QEMU runs in another mount namespace", true
 		case stripped == path:
-			return h, "this name was deleted, but the file has another one (a hard link) that can be linked back: find it with `find -xdev -samefile /proc/" + fmt.Sprint(h.PID) + "/fd/" + fmt.Sprint(h.FD) + "`", true
-		case h.sillyRenamed() && filepath.Dir(h.Link) == filepath.Dir(path) && (h.Process == logDaemon) == (f.Role == RoleConsoleLog):
-			return h, "files of this directory were deleted on NFS, and which of its .nfs files this one is can't be told", true
+			return h, fmt.Sprintf("this name was deleted, but the file has another name (a hard link): "+
+				"find it with `find -xdev -samefile /proc/%d/fd/%d` and link it back", h.PID, h.FD), true
+		case isSillyRenamed(f, h):
+			return h, "files of this directory were deleted on NFS, and os-rescue can't tell which of the .nfs files there is this one", true
 		}
 	}
-	// The same base name under another directory: moved, or unmounted lazily. All
-	// console logs are called alike, and virtlogd has those of every instance.
+	// The same base name in another directory: the file was moved, or unmounted lazily.
+	// All console logs have the same base name, and virtlogd holds those of every instance.
 	if f.Role == RoleConsoleLog {
 		return scanCandidate{}, "", false
 	}
@@ -219,17 +236,17 @@ func displaced(f *File, held []scanCandidate, at unix.Stat_t, exists bool, tree 
 	if len(match) == 0 || !sameInode(match) {
 		return scanCandidate{}, "", false
 	}
-	h := match[0]
+	h = match[0]
 	if st, err := tree.Stat(h.Link); err == nil && st.Ino == h.Stat.Ino && st.Dev == h.Stat.Dev {
 		return h, "it was moved to " + h.Link + ": move it back", true
 	}
-	return h, "the file exists, but not here: its file system was unmounted, or lies in another mount namespace (QEMU shows it as " + h.Link + ")", true
+	return h, "the file exists, but not here: its file system was unmounted, or is mounted only in another mount namespace " +
+		"(QEMU has it open as " + h.Link + ")", true
 }
 
-// checkPlace turns a deleted file into a displaced one when the place where it
-// belongs is on another file system than the file (restoring it there would put
-// it where nobody who mounts the right one again will find it), or is not the
-// place that QEMU means by the same path.
+// checkPlace turns a deleted file into a displaced one in two cases. Its directory is
+// on another file system now: a file restored there would be hidden as soon as the
+// right one is mounted again. Or QEMU means another directory by the same path.
 func checkPlace(f *File, tree, home lookup) error {
 	dir, st, err := tree.Ancestor(f.Path)
 	if err != nil {
@@ -237,7 +254,8 @@ func checkPlace(f *File, tree, home lookup) error {
 	}
 	if st.Dev != f.Device && f.resolved != "" && f.resolved != f.Path {
 		f.State = FileDisplaced
-		f.Reason = "a symlink on the way leads to " + f.resolved + ", on another file system than the deleted file's: look at who made it, and remove it"
+		f.Reason = "a symlink in its path leads to " + f.resolved +
+			", on another file system than the deleted file: find out who made it, and remove it"
 		return nil
 	}
 	if st.Dev != f.Device {
@@ -252,7 +270,8 @@ func checkPlace(f *File, tree, home lookup) error {
 	}
 	if here.Dev != st.Dev || here.Ino != st.Ino {
 		f.State = FileDisplaced
-		f.Reason = fmt.Sprintf("QEMU lives in another mount namespace (a container?): its %s is not the %s of this host; run os-rescue in that namespace", dir, at)
+		f.Reason = fmt.Sprintf("QEMU runs in another mount namespace (a container?): its %s is not the %s of this host; "+
+			"run os-rescue in that namespace", dir, at)
 	}
 	return nil
 }

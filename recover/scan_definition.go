@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// expectedFiles lists the files that a domain's definition names, each once, in
-// the order in which they must be put back: a backing file before what lies on it.
+// expectedFiles lists the files that a domain's definition names, each once. A
+// backing file comes before its overlays: that is the order to put them back in.
 func expectedFiles(d Domain, instancesPath string) []File {
 	var files []File
 	seen := map[string]bool{}
@@ -24,9 +24,15 @@ func expectedFiles(d Domain, instancesPath string) []File {
 			}
 		}
 		if top := disk.Chain[0]; top.Source == SourceFile {
-			f := File{Path: top.Path, Role: RoleDisk, Format: top.Format, Target: disk.Target,
-				Backing: backingOf(disk, 0), Writable: !disk.ReadOnly}
-			// Nova's name for it: nova/virt/libvirt/driver.py, 'disk.config'.
+			f := File{
+				Path:     top.Path,
+				Role:     RoleDisk,
+				Format:   top.Format,
+				Target:   disk.Target,
+				Backing:  backingOf(disk, 0),
+				Writable: !disk.ReadOnly,
+			}
+			// Nova names its config drive so (nova/virt/libvirt/driver.py, 'disk.config').
 			if filepath.Base(top.Path) == "disk.config" {
 				f.Role = RoleConfigDrive
 			}
@@ -49,7 +55,8 @@ func expectedFiles(d Domain, instancesPath string) []File {
 	return files
 }
 
-// backingOf returns the path of the member below the i-th of a disk's chain.
+// backingOf returns the path of the backing file of the i-th image in a disk's
+// chain; empty for the last.
 func backingOf(d Disk, i int) string {
 	if i+1 < len(d.Chain) {
 		return d.Chain[i+1].Path
@@ -57,9 +64,10 @@ func backingOf(d Disk, i int) string {
 	return ""
 }
 
-// diskInfo returns what disk.info says of a domain: the driver format of every
-// disk that is a file in the instance's own directory. Nova writes one entry for
-// each image that it opens by path (imagebackend.py, Image.resolve_driver_format).
+// diskInfo returns the entries of a domain's disk.info: the driver format of every
+// disk that is a file in the instance's own directory, by path. Nova writes one for
+// each image that it opens by path (nova/virt/libvirt/imagebackend.py,
+// Image.resolve_driver_format).
 func diskInfo(d Domain, instancesPath string) map[string]string {
 	info := map[string]string{}
 	dir := filepath.Join(instancesPath, d.UUID) + "/"

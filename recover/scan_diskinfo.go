@@ -2,8 +2,9 @@ package recover
 
 import "encoding/json"
 
-// diskInfoContent returns the text of a disk.info. Nova reads it with json.loads
-// and never cares for its order (nova/virt/libvirt/imagebackend.py).
+// diskInfoContent returns the text of a disk.info with those formats, by path. Nova
+// reads it with json.loads, so the order does not matter
+// (nova/virt/libvirt/imagebackend.py).
 func diskInfoContent(formats map[string]string) (string, error) {
 	data, err := json.Marshal(formats)
 	return string(data), err

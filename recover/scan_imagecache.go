@@ -15,10 +15,10 @@ import (
 	"github.com/os-rescue/os-rescue/recover/qcow2"
 )
 
-// cachedBases returns the backing files that the disks of a domain which is off
-// need, so that a scan can say that one is missing. libvirt does not name them,
-// and a path out of an image must not be followed: so the header is only asked
-// which file of Nova's own cache it means, and that file is only looked for.
+// cachedBases returns the backing files that the disks of a shut-off domain need, so
+// that a scan can report a missing one. libvirt does not name them, and os-rescue
+// follows no path that an image names. So it takes from the header only the name of a
+// file in Nova's own image cache, and only checks whether that file exists.
 func (l *look) cachedBases(ctx context.Context, d Domain, named []File) []File {
 	cache := filepath.Join(l.settings.InstancesPath, "_base")
 	known := map[string]bool{}
@@ -33,7 +33,7 @@ func (l *look) cachedBases(ctx context.Context, d Domain, named []File) []File {
 		}
 		name, err := l.backingName(d.UUID, top.Path)
 		if err != nil {
-			zerolog.Ctx(ctx).Debug().Err(err).Str("path", top.Path).Msg("its header can't be read")
+			zerolog.Ctx(ctx).Debug().Err(err).Str("path", top.Path).Msg("the header of a disk can't be read")
 			continue
 		}
 		if filepath.Dir(name) != cache || !isCachedName(filepath.Base(name)) || known[name] {
@@ -45,8 +45,8 @@ func (l *look) cachedBases(ctx context.Context, d Domain, named []File) []File {
 	return files
 }
 
-// backingName returns the text that the qcow2 image at path has for its backing
-// file; where it was deleted, what is held of it is asked.
+// backingName returns the name of the backing file in the header of the qcow2 image
+// at path. It reads a deleted image through its holder.
 func (l *look) backingName(uuid, path string) (string, error) {
 	f, err := l.root.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -70,9 +70,10 @@ func (l *look) backingName(uuid, path string) (string, error) {
 	return header.BackingFile, err
 }
 
-// isCachedName is true for what Nova may call a cached image: the SHA-1 of the
-// image's ID, with a size behind it where it was resized, ephemeral_* and swap_*
+// isCachedName is true for a name that Nova may give a cached image: the SHA-1 of the
+// image's ID, followed by a size if it was resized, or ephemeral_* or swap_*
 // (nova/virt/libvirt/imagecache.py and driver.py).
 func isCachedName(name string) bool {
-	return name != "" && name[0] != '.' && strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.") == ""
+	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-."
+	return name != "" && name[0] != '.' && strings.Trim(name, allowed) == ""
 }

@@ -8,9 +8,9 @@ import (
 	"slices"
 )
 
-// inventoryOnly scans the instances whose domains libvirt has forgotten and that have
-// lost files which a guard still holds, by the guard's records of their domains. A
-// record alone says nothing: Nova may be about to delete the instance.
+// inventoryOnly scans the instances that libvirt no longer knows but whose lost files
+// the guard still holds. It takes their domains from the guard's records. A record
+// without held files proves nothing: Nova may be about to delete the instance.
 func (l *look) inventoryOnly(ctx context.Context, known map[string]bool) ([]Instance, error) {
 	var found []Instance
 	for _, uuid := range slices.Sorted(maps.Keys(l.records)) {
@@ -23,17 +23,17 @@ func (l *look) inventoryOnly(ctx context.Context, known map[string]bool) ([]Inst
 		}
 		i.forgotten = true
 		if i.Verdict == VerdictIntact || i.Verdict == VerdictUnaffected {
-			continue // what is deleted of it is nothing that it needs
+			continue // it does not need its deleted files
 		}
-		i.Reasons = append(i.Reasons, "libvirt has forgotten its domain: what is known of it is the guard's record")
+		i.Reasons = append(i.Reasons, "libvirt no longer knows its domain: the guard's record of the domain is used")
 		found = append(found, i)
 	}
 	return found, nil
 }
 
-// addGuarded adds what only the guard has of an instance that has lost files: the
-// content of small files that nobody ever holds, and files that no definition
-// names (a kernel, what a resize can be reverted to).
+// addGuarded adds what only the guard has of an instance with lost files: the content
+// of small files that no process holds open, and files that no definition names (a
+// kernel, or the old disks to which a resize can be reverted).
 func (l *look) addGuarded(i *Instance, tree root) {
 	lost := slices.ContainsFunc(i.Files, func(f File) bool { return f.Role != RoleOther && f.Lost() })
 	if !lost {
@@ -47,7 +47,13 @@ func (l *look) addGuarded(i *Instance, tree root) {
 	for _, path := range slices.Sorted(maps.Keys(small)) {
 		n := slices.IndexFunc(i.Files, func(f File) bool { return f.Path == path })
 		if n < 0 && missing(path) {
-			i.Files = append(i.Files, File{Path: path, Role: RoleDiskInfo, Format: "raw", State: FileMissing, Holders: []Holder{}})
+			i.Files = append(i.Files, File{
+				Path:    path,
+				Role:    RoleDiskInfo,
+				Format:  "raw",
+				State:   FileMissing,
+				Holders: []Holder{},
+			})
 			n = len(i.Files) - 1
 		}
 		if n >= 0 && i.Files[n].Role == RoleDiskInfo {
@@ -64,8 +70,14 @@ func (l *look) addGuarded(i *Instance, tree root) {
 		if known || !isBelow(p.Meta.Path, l.settings.InstancesPath) || !missing(p.Meta.Path) {
 			continue
 		}
-		f := File{Path: p.Meta.Path, Role: RoleOther, State: FileDeleted, Holders: []Holder{}, guarded: true,
-			Reason: "no definition names it, and the guard holds it: it goes back with the others"}
+		f := File{
+			Path:    p.Meta.Path,
+			Role:    RoleOther,
+			State:   FileDeleted,
+			Reason:  "no definition names it, but the guard holds it: it is put back with the other files",
+			Holders: []Holder{},
+			guarded: true,
+		}
 		addHolder(&f, scanCandidate{heldFile: p.heldFile})
 		i.Files = append(i.Files, f)
 	}

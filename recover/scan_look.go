@@ -11,18 +11,18 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// look is one look at a host: what is the same for every instance is read once.
+// look is one scan of a host. It reads once what is the same for every instance.
 type look struct {
 	settings  Settings
 	root      root
 	logs      *logDaemons
 	pins      pinned
-	named     []scanCandidate             // what the processes hold that an operator named as holders
-	published func() (provenFiles, error) // reads the journals, at the first call
-	records   map[string]guardRecord      // what the guard knows of instances, by UUID
+	named     []scanCandidate             // files of the processes that the operator named with --holder
+	published func() (provenFiles, error) // reads the journals at its first call
+	records   map[string]guardRecord      // the guard's records of instances, by UUID
 }
 
-// look begins a look at the host; the caller closes it.
+// look begins a scan of the host; the caller closes it.
 func (s *scanner) look(ctx context.Context, holders []int) (*look, error) {
 	r, err := openRoot(s.settings.Root)
 	if err != nil {
@@ -47,7 +47,7 @@ func (s *scanner) look(ctx context.Context, holders []int) (*look, error) {
 	return l, nil
 }
 
-// addHolders adds what the processes hold that an operator named.
+// addHolders adds the files of the processes that the operator named.
 func (l *look) addHolders(ctx context.Context, pids []int) error {
 	for _, pid := range pids {
 		held, err := heldBy(ctx, pid)
@@ -59,14 +59,22 @@ func (l *look) addHolders(ctx context.Context, pids []int) error {
 	return nil
 }
 
-// Close ends the look.
+// Close ends the scan.
 func (l *look) Close() { l.root.Close() }
 
-// instance scans one domain. Its error is for what stops the whole scan;
-// whatever concerns this domain alone is in the result.
+// instance scans one domain. An error stops the whole scan; trouble with this domain
+// alone is reported in the result.
 func (l *look) instance(ctx context.Context, d Domain) (Instance, error) {
 	zerolog.Ctx(ctx).Debug().Str("domain", d.Name).Str("state", string(d.State)).Msg("scan")
-	i := Instance{UUID: d.UUID, Domain: d.Name, PID: d.PID, State: d.State, Losses: d.Losses, Files: expectedFiles(d, l.settings.InstancesPath), domain: d}
+	i := Instance{
+		UUID:   d.UUID,
+		Domain: d.Name,
+		PID:    d.PID,
+		State:  d.State,
+		Losses: d.Losses,
+		Files:  expectedFiles(d, l.settings.InstancesPath),
+		domain: d,
+	}
 	if i.Files == nil {
 		i.Files = []File{}
 	}
@@ -81,7 +89,8 @@ func (l *look) instance(ctx context.Context, d Domain) (Instance, error) {
 		i.Verdict = VerdictUnknown
 		i.Reasons = append(i.Reasons, err.Error())
 		if errors.Is(err, errNotQEMU) {
-			i.Possible = append(i.Possible, "nothing was touched; restart libvirtd (its guests go on running), which writes the pid file anew, and scan again")
+			i.Possible = append(i.Possible, "nothing was touched; restart libvirtd, which writes the pid file anew (its guests go on running), "+
+				"then scan again")
 		}
 		return i, nil
 	}
@@ -134,8 +143,8 @@ func (l *look) instance(ctx context.Context, d Domain) (Instance, error) {
 	return i, nil
 }
 
-// held returns what the domain's QEMU holds, and the root through which it sees
-// its paths; for a domain that is off that is nothing, and the host's root.
+// held returns the files that the domain's QEMU holds, and the root in which QEMU
+// looks up its paths: for a domain that is off, no files and the host's root.
 func (l *look) held(ctx context.Context, d Domain, i *Instance) ([]heldFile, root, error) {
 	if d.State == StateShutOff || d.State == StateCrashed && d.PID == 0 {
 		r, err := openRoot(l.settings.Root)
@@ -161,10 +170,12 @@ func (l *look) held(ctx context.Context, d Domain, i *Instance) ([]heldFile, roo
 	return held, r, err
 }
 
-// classify classifies a file of a domain. A console log may be a virtlogd's; one
-// that nobody seems to hold, though its guest is there or it is gone, may be that
-// of a virtlogd without the pid file.
-func (l *look) classify(ctx context.Context, f *File, held []scanCandidate, tree root, others map[string]bool, active bool) error {
+// classify classifies a file of a domain. virtlogd usually holds the console logs. A
+// log that seems to have no holder, although its guest runs or the log is deleted, may
+// be held by a virtlogd that the pid file does not name.
+func (l *look) classify(
+	ctx context.Context, f *File, held []scanCandidate, tree root, others map[string]bool, active bool,
+) error {
 	if f.Role != RoleConsoleLog {
 		return classify(f, held, tree, l.root, others)
 	}
@@ -178,8 +189,8 @@ func (l *look) classify(ctx context.Context, f *File, held []scanCandidate, tree
 	return classify(f, slices.Concat(held, scanCandidates(l.logs.held)), tree, l.root, others)
 }
 
-// unnamed returns the deleted files that QEMU holds and no definition names.
-// Memory and temporary files have no name to go back to.
+// unnamed returns the deleted files that QEMU holds and no definition names, except
+// for memory and temporary files, which never had a lasting name.
 func unnamed(named []File, held []scanCandidate) []File {
 	known := map[inode]bool{}
 	for _, f := range named {
@@ -196,8 +207,13 @@ func unnamed(named []File, held []scanCandidate) []File {
 			continue
 		}
 		known[h.inode()] = true
-		f := File{Path: path, Role: RoleOther, State: FileDeleted, Holders: []Holder{},
-			Reason: "no definition names it: it is held as long as its QEMU lives, and left alone"}
+		f := File{
+			Path:    path,
+			Role:    RoleOther,
+			State:   FileDeleted,
+			Reason:  "no definition names it: it lasts as long as its QEMU runs, and os-rescue leaves it alone",
+			Holders: []Holder{},
+		}
 		addHolder(&f, h)
 		files = append(files, f)
 	}

@@ -7,13 +7,20 @@ import (
 	"strings"
 )
 
-// novaOnly scans an instance that Nova has here and whose domain libvirt does
-// not know: Nova's hard reboot undefines the domain before it finds that the
-// disk is gone (nova/virt/libvirt/driver.py, _hard_reboot). What can still be had
-// is what the keeper and the processes named by the operator hold.
+// novaOnly scans an instance that Nova has on this host but whose domain libvirt does
+// not know: Nova's hard reboot undefines the domain before it finds that the disk is
+// gone (nova/virt/libvirt/driver.py, _hard_reboot). Only the files that the keeper,
+// the guard or the operator's named processes hold can still be saved.
 func (l *look) novaOnly(server Server) (Instance, error) {
-	i := Instance{UUID: server.UUID, Domain: server.Domain, Name: server.Name, ProjectID: server.ProjectID, State: StateShutOff, Files: []File{},
-		domain: Domain{UUID: server.UUID, Name: server.Domain, State: StateShutOff}}
+	i := Instance{
+		UUID:      server.UUID,
+		Domain:    server.Domain,
+		Name:      server.Name,
+		ProjectID: server.ProjectID,
+		State:     StateShutOff,
+		Files:     []File{},
+		domain:    Domain{UUID: server.UUID, Name: server.Domain, State: StateShutOff},
+	}
 	held := slices.Concat(l.pins.of(server.UUID), l.named)
 	i.Files = l.namedFiles(server.UUID, l.pins.files(server.UUID, nil))
 	others := map[string]bool{}
@@ -30,15 +37,17 @@ func (l *look) novaOnly(server Server) (Instance, error) {
 	judge(&i)
 	if !slices.ContainsFunc(i.Files, func(f File) bool { return f.Role == RoleDisk && len(f.Holders) > 0 }) {
 		i.Verdict = VerdictLost
-		i.Reasons = append(i.Reasons, fmt.Sprintf("Nova has it here as %s, but libvirt knows no such domain, and nobody who is known holds its disk", server.Status))
-		i.Possible = append(i.Possible, "if a process still has its files open (see `lsof +L1 | grep "+server.UUID+"`), name it with --holder PID; else restore it from a backup or a snapshot")
+		i.Reasons = append(i.Reasons, fmt.Sprintf("Nova has it here as %s, but libvirt does not know its domain, "+
+			"and no process that os-rescue knows of holds its disk", server.Status))
+		i.Possible = append(i.Possible, "if a process still has its files open (see `lsof +L1 | grep "+server.UUID+"`), "+
+			"name it with --holder PID; else restore it from a backup or a snapshot")
 	}
 	return i, nil
 }
 
-// namedFiles adds the deleted files of an instance that the operator's processes
-// hold. Their roles are told by Nova's own names for them
-// (nova/virt/libvirt/driver.py and imagebackend.py); nothing tells their formats.
+// namedFiles adds the deleted files of an instance that the operator's named processes
+// hold. Nova's names tell their roles (nova/virt/libvirt/driver.py and
+// imagebackend.py); their formats are unknown.
 func (l *look) namedFiles(uuid string, files []File) []File {
 	dir, cache := filepath.Join(l.settings.InstancesPath, uuid), filepath.Join(l.settings.InstancesPath, "_base")
 	var bases, own []File

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// scanner looks at a host's domains and at the files that they need, and says where
-// each of them stands. It changes nothing. It is safe for concurrent use.
+// scanner looks at a host's domains and the files that they need, and finds the state
+// of each file. It changes nothing. It is safe for concurrent use.
 type scanner struct {
 	settings   Settings
 	hypervisor Hypervisor
@@ -17,22 +17,25 @@ type scanner struct {
 	runs       hostRuns
 }
 
-// pinLister says what the keeper and the guard hold. A guard knows its own pins
-// without asking.
+// pinLister lists what the keeper and the guard hold. The guard itself lists its own
+// pins without asking over a socket.
 type pinLister func(ctx context.Context) ([]heldPin, error)
 
-// newScanner makes the scanner of a host.
+// newScanner returns the scanner of the host that settings describe. It asks
+// hypervisor for domains and pins for held files, and does nothing until then.
 func newScanner(settings Settings, hypervisor Hypervisor, pins pinLister) *scanner {
 	return &scanner{settings: settings, hypervisor: hypervisor, pins: pins, runs: runsOf(settings.StateDir)}
 }
 
-// host scans every domain of the host. holders are the pids of processes that an
-// operator has named: what they hold counts for the files of domains that are off.
+// host scans every domain of the host, and what the guard holds of instances that
+// libvirt no longer knows. holders are the PIDs of processes that the operator named:
+// the files that they hold count for domains that are off. The instances are sorted by
+// domain name.
 //
-// The error wraps ErrUnavailable when the hypervisor does not answer,
-// fs.ErrPermission when /proc may not be read, and ErrUsage when a holder can't be
-// looked at. What could not be found out about one instance is said in that
-// instance, with VerdictUnknown.
+// The error wraps ErrUnavailable when the hypervisor does not answer, ErrUnusable when
+// the root can't be opened, fs.ErrPermission when /proc may not be read, and ErrUsage
+// when a holder can't be examined. An instance that could not be examined is in the
+// report with VerdictUnknown and its reasons.
 func (s *scanner) host(ctx context.Context, holders []int) (Report, error) {
 	l, err := s.look(ctx, holders)
 	if err != nil {
@@ -63,7 +66,7 @@ func (s *scanner) host(ctx context.Context, holders []int) (Report, error) {
 	return report, nil
 }
 
-// domain scans one domain alone. Errors are those of host.
+// domain scans one domain. Errors are those of host.
 func (s *scanner) domain(ctx context.Context, d Domain) (Instance, error) {
 	l, err := s.look(ctx, nil)
 	if err != nil {
@@ -73,7 +76,8 @@ func (s *scanner) domain(ctx context.Context, d Domain) (Instance, error) {
 	return l.instance(ctx, d)
 }
 
-// uuid scans the domain of that UUID, as the hypervisor has it now. ErrNoDomain.
+// uuid scans the domain of that UUID as the hypervisor has it now. ErrNoDomain when
+// it has none; other errors are those of host.
 func (s *scanner) uuid(ctx context.Context, uuid string) (Instance, error) {
 	d, err := s.hypervisor.Domain(ctx, uuid)
 	if err != nil {
@@ -82,8 +86,8 @@ func (s *scanner) uuid(ctx context.Context, uuid string) (Instance, error) {
 	return s.domain(ctx, d)
 }
 
-// novaOnly scans an instance that Nova has on this host and whose domain libvirt does
-// not know. holders are as for host.
+// novaOnly scans an instance that Nova has on this host but whose domain libvirt does
+// not know. holders and errors are those of host.
 func (s *scanner) novaOnly(ctx context.Context, server Server, holders []int) (Instance, error) {
 	l, err := s.look(ctx, holders)
 	if err != nil {

@@ -1,10 +1,8 @@
 package recover
 
-import (
-	"fmt"
-)
+import "fmt"
 
-// judge sums a scanned instance up in a verdict with its reasons.
+// judge gives a scanned instance its verdict and the reasons for it.
 func judge(i *Instance) {
 	var lost, displaced, replaced, missing []File
 	for _, f := range i.Files {
@@ -17,7 +15,7 @@ func judge(i *Instance) {
 		case f.State == FileDeleted:
 			lost = append(lost, f)
 		case f.State == FileMissing && f.Role == RoleDiskInfo:
-			// Nobody ever holds it: it is made anew from the definition.
+			// No process ever holds it: it is made anew from the definition.
 			lost = append(lost, f)
 		case f.State == FileMissing && f.Role == RoleConsoleLog:
 			// libvirt makes it anew at the next start.
@@ -43,11 +41,13 @@ func judge(i *Instance) {
 	case len(displaced) > 0:
 		i.Verdict = VerdictDisplaced
 		say(displaced, "is displaced")
-		i.Possible = append(i.Possible, "nothing is lost: bring the files back to their paths (mount, or move), then scan again; os-rescue does not act on them")
+		i.Possible = append(i.Possible, "nothing is lost: bring the files back to their paths (mount, or move), then scan again; "+
+			"os-rescue does not act on them")
 	case len(replaced) > 0:
 		i.Verdict = VerdictConflict
 		say(replaced, "was deleted")
-		i.Possible = append(i.Possible, "a run compares the two and keeps an identical one; --replace-existing moves another one aside, never deletes it")
+		i.Possible = append(i.Possible, "a run compares the two files and keeps an identical one; "+
+			"--replace-existing moves a different one aside and never deletes it")
 	case len(lost) > 0:
 		i.Verdict = VerdictRecoverable
 	case !hasLocalDisk(i.domain):
@@ -60,8 +60,8 @@ func judge(i *Instance) {
 	}
 }
 
-// explainLost says for each instance with lost files what is still possible,
-// which needs a look at all the others: a shared backing file may live on there.
+// explainLost says what is still possible for each lost instance. It looks at all the
+// others too: another instance's QEMU may still hold a shared backing file.
 func explainLost(all []Instance) {
 	held := map[string]string{}
 	for _, i := range all {
@@ -80,16 +80,23 @@ func explainLost(all []Instance) {
 			if f.State != FileMissing || f.Role == RoleConsoleLog || f.Role == RoleDiskInfo {
 				continue
 			}
-			switch other := held[f.Path]; {
-			case f.Role == RoleBacking && other != "":
-				i.Possible = append(i.Possible, fmt.Sprintf("%s is held by %s and comes back with its rescue", f.Path, other))
-			case f.Role == RoleBacking:
-				i.Possible = append(i.Possible, fmt.Sprintf("%s is a cached image: Nova can fetch it again from Glance if the image still exists", f.Path))
-			case f.Role == RoleConfigDrive:
-				i.Possible = append(i.Possible, fmt.Sprintf("%s can't be made again by a hard reboot: restore it from a backup, or rebuild the instance", f.Path))
-			default:
-				i.Possible = append(i.Possible, fmt.Sprintf("%s: restore it from a backup or a snapshot (os-rescue restore --from DIR); without one its data is gone with its last holder, and a rebuild or an undelete of the file system is all that is left", f.Path))
-			}
+			i.Possible = append(i.Possible, remedy(f, held[f.Path]))
 		}
+	}
+}
+
+// remedy says what can still be done about a missing file; other is the domain that
+// holds it, if any does.
+func remedy(f File, other string) string {
+	switch {
+	case f.Role == RoleBacking && other != "":
+		return fmt.Sprintf("%s is held by %s: rescuing that instance brings it back", f.Path, other)
+	case f.Role == RoleBacking:
+		return fmt.Sprintf("%s is a cached image: Nova can fetch it again from Glance if the image still exists", f.Path)
+	case f.Role == RoleConfigDrive:
+		return fmt.Sprintf("a hard reboot can't make %s again: restore it from a backup, or rebuild the instance", f.Path)
+	default:
+		return fmt.Sprintf("%s: restore it from a backup or a snapshot (os-rescue restore --from DIR); "+
+			"without one its data went with its last holder, and only a rebuild or an undelete on the file system is left", f.Path)
 	}
 }

@@ -21,32 +21,116 @@ func TestTheVerdictSumsUpWhatStandsWhere(t *testing.T) {
 		says     string
 		possible bool
 	}{
-		"all present":                         {running, []File{file(RoleDisk, FilePresent), file(RoleDiskInfo, FilePresent)}, VerdictIntact, "", false},
-		"a disk deleted":                      {running, []File{file(RoleDisk, FileDeleted)}, VerdictRecoverable, "", false},
-		"disk.info alone is gone":             {running, []File{file(RoleDisk, FilePresent), file(RoleDiskInfo, FileMissing)}, VerdictRecoverable, "", false},
-		"a console log nobody has is no loss": {running, []File{file(RoleDisk, FilePresent), file(RoleConsoleLog, FileMissing)}, VerdictIntact, "", false},
-		"what no definition names":            {running, []File{file(RoleDisk, FilePresent), file(RoleOther, FileDeleted)}, VerdictIntact, "", false},
-		"one displaced among the deleted":     {running, []File{file(RoleDisk, FileDeleted), file(RoleBacking, FileDisplaced)}, VerdictDisplaced, "displaced", true},
-		"something new at a path":             {running, []File{file(RoleDisk, FileReplaced)}, VerdictConflict, "was deleted", true},
-		"put back with the same content":      {running, []File{file(RoleDisk, FilePresent), {Role: RoleBacking, State: FileReplaced, Proven: true}}, VerdictIntact, "", false},
-		"one missing among the deleted":       {running, []File{file(RoleDisk, FileDeleted), file(RoleBacking, FileMissing)}, VerdictLost, "nobody holds it", false},
-		"off, and everything is gone": {with(func(d *Domain) { d.State, d.PID = StateShutOff, 0 }), []File{file(RoleDisk, FileMissing), file(RoleDiskInfo, FileMissing)},
-			VerdictLost, "nobody holds it", false},
-		"only a block device": {with(func(d *Domain) {
+		"all present": {
+			domain:  running,
+			files:   []File{file(RoleDisk, FilePresent), file(RoleDiskInfo, FilePresent)},
+			verdict: VerdictIntact,
+		},
+		"a disk deleted": {domain: running, files: []File{file(RoleDisk, FileDeleted)}, verdict: VerdictRecoverable},
+		"disk.info alone is gone": {
+			domain:  running,
+			files:   []File{file(RoleDisk, FilePresent), file(RoleDiskInfo, FileMissing)},
+			verdict: VerdictRecoverable,
+		},
+		"a console log nobody has is no loss": {
+			domain:  running,
+			files:   []File{file(RoleDisk, FilePresent), file(RoleConsoleLog, FileMissing)},
+			verdict: VerdictIntact,
+		},
+		"what no definition names": {
+			domain:  running,
+			files:   []File{file(RoleDisk, FilePresent), file(RoleOther, FileDeleted)},
+			verdict: VerdictIntact,
+		},
+		"one displaced among the deleted": {
+			domain:   running,
+			files:    []File{file(RoleDisk, FileDeleted), file(RoleBacking, FileDisplaced)},
+			verdict:  VerdictDisplaced,
+			says:     "displaced",
+			possible: true,
+		},
+		"something new at a path": {
+			domain:   running,
+			files:    []File{file(RoleDisk, FileReplaced)},
+			verdict:  VerdictConflict,
+			says:     "was deleted",
+			possible: true,
+		},
+		"put back with the same content": {
+			domain:  running,
+			files:   []File{file(RoleDisk, FilePresent), {Role: RoleBacking, State: FileReplaced, Proven: true}},
+			verdict: VerdictIntact,
+		},
+		"one missing among the deleted": {
+			domain:  running,
+			files:   []File{file(RoleDisk, FileDeleted), file(RoleBacking, FileMissing)},
+			verdict: VerdictLost,
+			says:    "nobody holds it",
+		},
+		"off, and everything is gone": {
+			domain:  with(func(d *Domain) { d.State, d.PID = StateShutOff, 0 }),
+			files:   []File{file(RoleDisk, FileMissing), file(RoleDiskInfo, FileMissing)},
+			verdict: VerdictLost,
+			says:    "nobody holds it",
+		},
+		"only a block device": {domain: with(func(d *Domain) {
 			d.Disks = []Disk{{Target: "vda", Chain: []Image{{Source: SourceBlock, Path: "/dev/sdb"}}}}
-		}), nil, VerdictUnaffected, "", false},
-		"a job under way":         {with(func(d *Domain) { d.Job = "save" }), []File{file(RoleDisk, FileDeleted)}, VerdictRecoverable, "job", false},
-		"a job and nothing lost":  {with(func(d *Domain) { d.Job = "save" }), []File{file(RoleDisk, FilePresent)}, VerdictIntact, "", false},
-		"paused for an I/O error": {with(func(d *Domain) { d.State, d.PauseReason = StatePaused, PauseIOError }), []File{file(RoleDisk, FileDeleted)}, VerdictRecoverable, "I/O error", false},
-		"paused by its own owner": {with(func(d *Domain) { d.State, d.PauseReason = StatePaused, PauseUser }), []File{file(RoleDisk, FileDeleted)}, VerdictRecoverable, "", false},
-		"migrating":               {with(func(d *Domain) { d.State, d.PauseReason = StatePaused, PauseMigration }), []File{file(RoleDisk, FileDeleted)}, VerdictRecoverable, "migrated", false},
-		"a block job":             {with(func(d *Domain) { d.BlockJobs = map[string]string{"vda": "copy"} }), []File{file(RoleDisk, FileDeleted)}, VerdictRecoverable, "vda copy", false},
-		"between two states":      {with(func(d *Domain) { d.State = StateOther }), []File{file(RoleDisk, FileDeleted)}, VerdictRecoverable, "between two states", false},
-		"crashed, and kept":       {with(func(d *Domain) { d.State = StateCrashed }), []File{file(RoleDisk, FileDeleted)}, VerdictRecoverable, "crashed", false},
-		"an external data store": {with(func(d *Domain) {
+		}), verdict: VerdictUnaffected},
+		"a job under way": {
+			domain:  with(func(d *Domain) { d.Job = "save" }),
+			files:   []File{file(RoleDisk, FileDeleted)},
+			verdict: VerdictRecoverable,
+			says:    "job",
+		},
+		"a job and nothing lost": {
+			domain:  with(func(d *Domain) { d.Job = "save" }),
+			files:   []File{file(RoleDisk, FilePresent)},
+			verdict: VerdictIntact,
+		},
+		"paused for an I/O error": {
+			domain:  with(func(d *Domain) { d.State, d.PauseReason = StatePaused, PauseIOError }),
+			files:   []File{file(RoleDisk, FileDeleted)},
+			verdict: VerdictRecoverable,
+			says:    "I/O error",
+		},
+		"paused by its own owner": {
+			domain:  with(func(d *Domain) { d.State, d.PauseReason = StatePaused, PauseUser }),
+			files:   []File{file(RoleDisk, FileDeleted)},
+			verdict: VerdictRecoverable,
+		},
+		"migrating": {
+			domain:  with(func(d *Domain) { d.State, d.PauseReason = StatePaused, PauseMigration }),
+			files:   []File{file(RoleDisk, FileDeleted)},
+			verdict: VerdictRecoverable,
+			says:    "migrated",
+		},
+		"a block job": {
+			domain:  with(func(d *Domain) { d.BlockJobs = map[string]string{"vda": "copy"} }),
+			files:   []File{file(RoleDisk, FileDeleted)},
+			verdict: VerdictRecoverable,
+			says:    "vda copy",
+		},
+		"between two states": {
+			domain:  with(func(d *Domain) { d.State = StateOther }),
+			files:   []File{file(RoleDisk, FileDeleted)},
+			verdict: VerdictRecoverable,
+			says:    "between two states",
+		},
+		"crashed, and kept": {
+			domain:  with(func(d *Domain) { d.State = StateCrashed }),
+			files:   []File{file(RoleDisk, FileDeleted)},
+			verdict: VerdictRecoverable,
+			says:    "crashed",
+		},
+		"an external data store": {domain: with(func(d *Domain) {
 			d.Disks = []Disk{{Target: "vda", Chain: disk.Chain, Unusual: []string{"external data store"}}}
-		}), []File{file(RoleDisk, FileDeleted)}, VerdictRecoverable, "external data store", false},
-		"paused for another cause": {with(func(d *Domain) { d.State, d.PauseReason = StatePaused, PauseOther }), []File{file(RoleDisk, FileDeleted)}, VerdictRecoverable, "not by a user", false},
+		}), files: []File{file(RoleDisk, FileDeleted)}, verdict: VerdictRecoverable, says: "external data store"},
+		"paused for another cause": {
+			domain:  with(func(d *Domain) { d.State, d.PauseReason = StatePaused, PauseOther }),
+			files:   []File{file(RoleDisk, FileDeleted)},
+			verdict: VerdictRecoverable,
+			says:    "not by a user",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			i := Instance{domain: c.domain, Files: c.files}

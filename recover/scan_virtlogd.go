@@ -14,20 +14,21 @@ import (
 // logDaemon is the command name of the process that holds the console logs.
 const logDaemon = "virtlogd"
 
-// logDaemonPIDFile is where a virtlogd writes its pid, whoever started it
-// (src/logging/log_daemon.c, main; RUNSTATEDIR is /run).
+// logDaemonPIDFile is the file, below the root, to which virtlogd writes its PID,
+// however it was started (libvirt's src/logging/log_daemon.c, main; RUNSTATEDIR is
+// /run).
 const logDaemonPIDFile = "run/virtlogd.pid"
 
-// logDaemons are the processes that hold console logs: virtlogd on any current
-// libvirt; where there is none QEMU has them itself (stdio_handler in qemu.conf).
+// logDaemons are the processes that hold console logs: virtlogd with any current
+// libvirt. Where none runs, QEMU holds them itself (stdio_handler in qemu.conf).
 type logDaemons struct {
 	proc string
 	held []heldFile // what they hold
-	all  bool       // every process was looked at
+	all  bool       // every process was examined
 }
 
-// findLogDaemons looks at the virtlogd of the pid file, and at every process
-// only where that leads to none: a host may have thousands.
+// findLogDaemons examines the virtlogd that the pid file names. Only if there is none
+// does it examine every process: a host may have thousands.
 func findLogDaemons(ctx context.Context, proc, root string) (*logDaemons, error) {
 	l := &logDaemons{proc: proc}
 	data, err := os.ReadFile(filepath.Join(root, logDaemonPIDFile))
@@ -41,7 +42,7 @@ func findLogDaemons(ctx context.Context, proc, root string) (*logDaemons, error)
 	return l, err
 }
 
-// widen looks at every process of the host, once; more is true when it did.
+// widen examines every process of the host, once. more is true for that first call.
 func (l *logDaemons) widen(ctx context.Context) (more bool, err error) {
 	if l.all {
 		return false, nil
@@ -59,7 +60,8 @@ func (l *logDaemons) widen(ctx context.Context) (more bool, err error) {
 	return true, nil
 }
 
-// add adds what a process holds, if it is a virtlogd that can be looked at.
+// add adds what a process holds, and returns true, if it is a virtlogd that can be
+// examined.
 func (l *logDaemons) add(ctx context.Context, pid int) bool {
 	p, err := openProcess(l.proc, pid)
 	if err != nil {
@@ -71,7 +73,7 @@ func (l *logDaemons) add(ctx context.Context, pid int) bool {
 	}
 	held, err := heldByProcess(ctx, p)
 	if err != nil {
-		zerolog.Ctx(ctx).Debug().Err(err).Int("pid", pid).Msg("virtlogd could not be looked at")
+		zerolog.Ctx(ctx).Debug().Err(err).Int("pid", pid).Msg("can't examine virtlogd")
 		return false
 	}
 	l.held = append(l.held, held...)

@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// fromScan returns the instances of a scan that a selection means. Every UUID
-// that it names must be there: a typing error must not shorten a rescue.
+// fromScan returns the selected instances of a scan. Every instance that the selection
+// names must be in it: a typing error must not shorten a rescue. ErrUsage for a
+// selection that is not valid or not unique, ErrNothingSelected when nothing matches.
 func fromScan(s Selection, report Report) ([]Instance, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
@@ -24,9 +25,8 @@ func fromScan(s Selection, report Report) ([]Instance, error) {
 			return strings.EqualFold(i.UUID, want) || i.Domain == want
 		})
 		if n < 0 {
-			return nil, fmt.Errorf("%w: %s is no domain of this host; here are: %s", ErrNothingSelected, want, list(report.Instances, func(i Instance) string {
-				return i.UUID + " (" + i.Domain + ")"
-			}))
+			domains := list(report.Instances, func(i Instance) string { return i.UUID + " (" + i.Domain + ")" })
+			return nil, fmt.Errorf("%w: this host has no domain %s; its domains are: %s", ErrNothingSelected, want, domains)
 		}
 		if !slices.ContainsFunc(chosen, func(i Instance) bool { return i.UUID == report.Instances[n].UUID }) {
 			chosen = append(chosen, report.Instances[n])
@@ -35,8 +35,9 @@ func fromScan(s Selection, report Report) ([]Instance, error) {
 	return chosen, nil
 }
 
-// projectIn returns the instances of a project. It matches the IDs first: a name may be another project's ID, and the
-// names of two projects (of two Keystone domains) may be the same.
+// projectIn returns the instances of a project, given by ID or name. It matches IDs
+// first, because a name may be another project's ID, and because projects of two
+// Keystone domains may have the same name.
 func projectIn(report Report, project string) ([]Instance, error) {
 	byID := func(i Instance) bool { return i.ProjectID == project }
 	byName := func(i Instance) bool { return i.ProjectName == project }
@@ -50,23 +51,23 @@ func projectIn(report Report, project string) ([]Instance, error) {
 			}
 		}
 		if len(ids) > 1 {
-			return nil, fmt.Errorf("%w: several projects are called %q: give the ID of one of %s", ErrUsage, project,
+			return nil, fmt.Errorf("%w: several projects are called %q: give one of these IDs: %s", ErrUsage, project,
 				list(chosen, func(i Instance) string { return i.ProjectID }))
 		}
 		if len(chosen) > 0 {
 			return chosen, nil
 		}
 	}
-	return nil, fmt.Errorf("%w: no domain of this host belongs to the project %q; projects here: %s", ErrNothingSelected, project,
-		list(report.Instances, func(i Instance) string {
-			if i.ProjectID == "" {
-				return ""
-			}
-			return i.ProjectName + " (" + i.ProjectID + ")"
-		}))
+	projects := list(report.Instances, func(i Instance) string {
+		if i.ProjectID == "" {
+			return ""
+		}
+		return i.ProjectName + " (" + i.ProjectID + ")"
+	})
+	return nil, fmt.Errorf("%w: no domain of this host belongs to the project %q; projects here: %s", ErrNothingSelected, project, projects)
 }
 
-// list joins the distinct, not empty names of instances.
+// list joins the names of instances, without empty ones and duplicates.
 func list(instances []Instance, name func(Instance) string) string {
 	var names []string
 	for _, i := range instances {

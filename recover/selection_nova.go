@@ -10,29 +10,29 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// selected is what a selection means: what a run may work on here, and what is
-// left to other hosts.
+// selected are the selected instances: those to plan a run for, and those of other
+// hosts, which the run leaves alone.
 type selected struct {
 	here      []Instance
 	elsewhere []Elsewhere
 	warnings  []string
 }
 
-// mapper joins what Nova says of instances with the scans of their hosts.
+// mapper joins what Nova says about instances with the scans of their hosts.
 type mapper struct {
 	scanner *scanner
 	cloud   Cloud
 	options Options
-	scans   []Report
+	reports []Report // scans, each of another host
 	out     selected
 	seen    map[string]bool // by UUID
 }
 
-// mapOnline returns what the selection means, by Nova. Every instance is Nova's
-// word and libvirt's together; where the two disagree it is left alone. The scans
-// are this host's own, or in its place those of other hosts.
-func (c *choice) mapOnline(ctx context.Context, cloud Cloud, scans []Report) (selected, error) {
-	m := &mapper{scanner: c.scanner, cloud: cloud, options: c.options, scans: scans, seen: map[string]bool{}}
+// mapOnline returns the instances that Nova has for the selection, each joined with
+// its scan. An instance about which Nova and libvirt disagree is shown and left alone.
+// The reports are this host's own scan, or instead of it those of other hosts.
+func (c *choice) mapOnline(ctx context.Context, cloud Cloud, reports []Report) (selected, error) {
+	m := &mapper{scanner: c.scanner, cloud: cloud, options: c.options, reports: reports, seen: map[string]bool{}}
 	var err error
 	switch s := c.options.Selection; {
 	case s.All:
@@ -46,14 +46,14 @@ func (c *choice) mapOnline(ctx context.Context, cloud Cloud, scans []Report) (se
 	return m.out, err
 }
 
-// hosts are the compute hosts whose instances are meant by --all.
+// hosts returns the compute hosts whose instances --all selects.
 func (m *mapper) hosts() []string {
 	if h := m.options.Selection.Host; h != "" {
 		return []string{h}
 	}
 	var hosts []string
-	for _, scan := range m.scans {
-		hosts = append(hosts, scan.Host)
+	for _, r := range m.reports {
+		hosts = append(hosts, r.Host)
 	}
 	return hosts
 }
@@ -76,13 +76,13 @@ func (m *mapper) project(ctx context.Context) error {
 	s := m.options.Selection
 	id, err := m.cloud.Project(ctx, s.Project, s.ProjectDomain)
 	if errors.Is(err, ErrForbidden) {
-		// Who may not look projects up may still know one by its domains here.
+		// The domains of this host may still tell which project it is.
 		chosen, lerr := projectIn(m.joined(), s.Project)
 		if lerr != nil {
 			return fmt.Errorf("%w (or give the project's ID, or --instance)", errors.Join(err, lerr))
 		}
-		if id = chosen[0].ProjectID; id == "" { // which would list every project's
-			return fmt.Errorf("%w (and its domains here do not say its ID: give --instance)", err)
+		if id = chosen[0].ProjectID; id == "" { // an empty filter would list every project's
+			return fmt.Errorf("%w (and its domains here do not contain its ID: give --instance)", err)
 		}
 	} else if err != nil {
 		return fmt.Errorf("project %s: %w", s.Project, err)
@@ -121,7 +121,8 @@ func (m *mapper) instances(ctx context.Context) error {
 		i, _ := m.scanned(uuid)
 		switch {
 		case err == nil && m.leftOut(server.Host):
-			return fmt.Errorf("%w: Nova has %s on host %q, and --host is %s", ErrNothingSelected, want, server.Host, m.options.Selection.Host)
+			return fmt.Errorf("%w: Nova has %s on host %q, but --host is %s",
+				ErrNothingSelected, want, server.Host, m.options.Selection.Host)
 		case err == nil:
 			if err := m.add(ctx, server, true); err != nil {
 				return err
@@ -146,8 +147,8 @@ func (m *mapper) addAll(ctx context.Context, servers []Server) error {
 	return nil
 }
 
-// leftovers asks Nova, one by one, for the scanned domains that are meant and
-// that no list had: deleted, moved away, or of a cell that is down.
+// leftovers asks Nova one by one for the scanned domains that are selected but were in
+// none of its lists: deleted, moved away, or in a cell that is down.
 func (m *mapper) leftovers(ctx context.Context, meant func(Instance) bool) error {
 	for _, i := range m.joined().Instances {
 		if _, host := m.scanned(i.UUID); m.seen[i.UUID] || !meant(i) || m.leftOut(host) {
@@ -161,13 +162,13 @@ func (m *mapper) leftovers(ctx context.Context, meant func(Instance) bool) error
 	return nil
 }
 
-// leftOut is true for a host that --host does not mean.
+// leftOut is true for a host other than that of --host.
 func (m *mapper) leftOut(host string) bool {
 	h := m.options.Selection.Host
 	return h != "" && h != host
 }
 
-// askedAlone takes in a scanned domain by Nova's answer for it alone.
+// askedAlone takes in a scanned domain with the answer that Nova gave for it alone.
 func (m *mapper) askedAlone(uuid string, server Server, err error) error {
 	i, host := m.scanned(uuid)
 	m.seen[uuid] = true
@@ -175,40 +176,41 @@ func (m *mapper) askedAlone(uuid string, server Server, err error) error {
 	case err == nil:
 		m.merge(*i, host, server)
 	case errors.Is(err, ErrNoInstance):
-		m.disagree(*i, "Nova knows no such instance: it was deleted while its domain lived on, or the domain is not Nova's; its data is only in this domain")
+		m.disagree(*i, "Nova knows no such instance: it was deleted while its domain lived on, or the domain is not Nova's; "+
+			"its data is only in this domain")
 	case i != nil && (errors.Is(err, ErrCloudUnavailable) || errors.Is(err, ErrForbidden)):
-		// A cell that is down looks like the first, another project's instance to
-		// a user who is no admin like the second. Neither says that it is deleted.
-		m.disagree(*i, fmt.Sprintf("Nova does not say whose it is now: %v", err))
+		// The first may mean a cell that is down; the second, a user who is no admin
+		// and an instance of another project. Neither means that it was deleted.
+		m.disagree(*i, fmt.Sprintf("Nova does not say on which host it is now: %v", err))
 	default:
 		return err
 	}
 	return nil
 }
 
-// joined is all scans as one.
+// joined returns the instances of all scans in one report.
 func (m *mapper) joined() Report {
 	var all Report
-	for _, scan := range m.scans {
-		all.Instances = append(all.Instances, scan.Instances...)
+	for _, r := range m.reports {
+		all.Instances = append(all.Instances, r.Instances...)
 	}
 	return all
 }
 
 // scanned returns an instance as a scan found it, and the host of that scan; nil
-// when none has it.
-func (m *mapper) scanned(uuid string) (*Instance, string) {
-	for _, scan := range m.scans {
-		for n := range scan.Instances {
-			if scan.Instances[n].UUID == uuid {
-				return &scan.Instances[n], scan.Host
+// when no scan has it.
+func (m *mapper) scanned(uuid string) (i *Instance, host string) {
+	for _, r := range m.reports {
+		for n := range r.Instances {
+			if r.Instances[n].UUID == uuid {
+				return &r.Instances[n], r.Host
 			}
 		}
 	}
 	return nil, ""
 }
 
-// add takes one instance in; named says that the operator named it.
+// add takes in one of Nova's instances; named is true when the operator named it.
 func (m *mapper) add(ctx context.Context, server Server, named bool) error {
 	if m.seen[server.UUID] {
 		return nil
@@ -218,17 +220,35 @@ func (m *mapper) add(ctx context.Context, server Server, named bool) error {
 		m.merge(*i, host, server)
 		return nil
 	}
-	ofThese := slices.ContainsFunc(m.scans, func(scan Report) bool { return scan.Host == server.Host })
+	ofThese := slices.ContainsFunc(m.reports, func(r Report) bool { return r.Host == server.Host })
 	if !server.Unknown && ofThese {
 		return m.absent(ctx, server)
 	}
-	where := Elsewhere{UUID: server.UUID, Name: server.Name, Host: server.Host, Status: server.Status, Unknown: server.Unknown}
+	where := Elsewhere{
+		UUID:    server.UUID,
+		Name:    server.Name,
+		Host:    server.Host,
+		Status:  server.Status,
+		Unknown: server.Unknown,
+	}
 	if !named {
 		m.out.elsewhere = append(m.out.elsewhere, where)
 		return nil
 	}
-	m.disagree(Instance{UUID: server.UUID, Name: server.Name, Domain: server.Domain, ProjectID: server.ProjectID, State: StateShutOff, Verdict: VerdictUnknown}, where.sentence())
+	m.disagree(unscanned(server), where.sentence())
 	return nil
+}
+
+// unscanned returns an instance of which only Nova tells.
+func unscanned(server Server) Instance {
+	return Instance{
+		UUID:      server.UUID,
+		Name:      server.Name,
+		Domain:    server.Domain,
+		ProjectID: server.ProjectID,
+		State:     StateShutOff,
+		Verdict:   VerdictUnknown,
+	}
 }
 
 // merge takes in an instance whose domain was found on a host.
@@ -247,20 +267,22 @@ func (m *mapper) merge(i Instance, host string, server Server) {
 	m.out.here = append(m.out.here, i)
 }
 
-// disagreement says in what Nova and the scan of a host differ about an instance;
-// empty when in nothing.
+// disagreement says what Nova and the scan of a host disagree about; empty when they
+// agree.
 func disagreement(i Instance, host string, server Server) string {
 	switch {
 	case server.Unknown:
-		return "its cell does not answer: whose host's it is, and in what state, is unknown"
+		return "its cell does not answer, so its host and its state are unknown"
 	case server.Host != host:
 		where := "no host"
 		if server.Host != "" {
 			where = "host " + server.Host
 		}
-		return fmt.Sprintf("Nova has it on %s, and its domain was found on %s: it was evacuated or migrated, and this domain is a leftover whose files may be another host's by now (if it is this host's name that is wrong, set host in the configuration)", where, host)
+		return fmt.Sprintf("Nova has it on %s, but its domain was found on %s: it was evacuated or migrated, "+
+			"and another host may use the files of this leftover domain by now "+
+			"(if the name of this host is wrong, set host in the configuration)", where, host)
 	case server.Domain != "" && server.Domain != i.Domain:
-		return fmt.Sprintf("Nova calls its domain %s, and libvirt has its UUID under %s", server.Domain, i.Domain)
+		return fmt.Sprintf("Nova calls its domain %s, but libvirt has its UUID under %s", server.Domain, i.Domain)
 	}
 	return ""
 }
@@ -271,23 +293,27 @@ func (m *mapper) disagree(i Instance, why string) {
 	m.out.here = append(m.out.here, i)
 }
 
-// absent takes in an instance that Nova has on a scanned host whose libvirt does
-// not know it.
+// absent takes in an instance that Nova has on a scanned host, but whose domain that
+// host's libvirt does not know.
 func (m *mapper) absent(ctx context.Context, server Server) error {
-	i := Instance{UUID: server.UUID, Name: server.Name, Domain: server.Domain, ProjectID: server.ProjectID, State: StateShutOff, Verdict: VerdictUnknown, server: &server}
+	i := unscanned(server)
+	i.server = &server
 	if server.TaskState != "" {
-		m.disagree(i, fmt.Sprintf("a task is under way (%s) and its domain is not there (yet): wait for it to end", server.TaskState))
+		m.disagree(i, fmt.Sprintf("Nova has a task under way on it (%s), and libvirt does not know its domain (yet): wait for the task to end",
+			server.TaskState))
 		return nil
 	}
 	if m.options.Reboot.Remote {
-		m.disagree(i, fmt.Sprintf("Nova has it on %s as %s, and the scan of that host has no such domain", server.Host, server.Status))
+		m.disagree(i, fmt.Sprintf("Nova has it on %s as %s, but the scan of that host does not contain its domain",
+			server.Host, server.Status))
 		return nil
 	}
 	i, err := m.scanner.novaOnly(ctx, server, m.options.Holders)
 	if err != nil {
 		return err
 	}
-	zerolog.Ctx(ctx).Debug().Str("instance", server.UUID).Str("verdict", string(i.Verdict)).Msg("Nova has it here and libvirt does not")
+	zerolog.Ctx(ctx).Debug().Str("instance", server.UUID).Str("verdict", string(i.Verdict)).
+		Msg("Nova has an instance here whose domain libvirt does not know")
 	i.server = &server
 	m.out.here = append(m.out.here, i)
 	return nil

@@ -11,22 +11,22 @@ import (
 // planOnline is the plan of a rescue with Nova, which changes nothing there.
 func planOnline(t *testing.T, h *host, o Options) (Plan, error) {
 	t.Helper()
-	plan, err := h.engine().DryRun(t.Context(), CommandRescue, o)
+	whole, err := h.engine().DryRun(t.Context(), CommandRescue, o)
 	for _, method := range []string{"Lock", "Unlock", "HardReboot", "Pause"} {
 		if n := h.cloud.called(method, ""); n > 0 {
-			t.Errorf("a plan made %d calls of %s", n, method)
+			t.Errorf("a whole made %d calls of %s", n, method)
 		}
 	}
-	return plan, err
+	return whole, err
 }
 
-func planOf1(t *testing.T, plan Plan, uuid string) InstancePlan {
+func planOf1(t *testing.T, whole Plan, uuid string) InstancePlan {
 	t.Helper()
-	n := slices.IndexFunc(plan.Instances, func(i InstancePlan) bool { return i.UUID == uuid })
+	n := slices.IndexFunc(whole.Instances, func(i InstancePlan) bool { return i.UUID == uuid })
 	if n < 0 {
-		t.Fatalf("it is not in the plan: %+v", plan)
+		t.Fatalf("it is not in the whole: %+v", whole)
 	}
-	return plan.Instances[n]
+	return whole.Instances[n]
 }
 
 func TestWhereNovaAndLibvirtDisagreeAnInstanceIsLeftAlone(t *testing.T) {
@@ -34,21 +34,30 @@ func TestWhereNovaAndLibvirtDisagreeAnInstanceIsLeftAlone(t *testing.T) {
 		change func(*host, *testGuest)
 		says   string // in the refusal; empty when there is none
 	}{
-		"they agree":                  {func(*host, *testGuest) {}, ""},
-		"it was evacuated":            {func(h *host, g *testGuest) { h.cloud.servers[g.uuid].Host = "other" }, "evacuated or migrated"},
-		"no host has it":              {func(h *host, g *testGuest) { h.cloud.servers[g.uuid].Host = "" }, "on no host"},
-		"its domain has another name": {func(h *host, g *testGuest) { h.cloud.servers[g.uuid].Domain = "instance-0000ffff" }, "calls its domain instance-0000ffff"},
-		"its cell is down":            {func(h *host, _ *testGuest) { h.cloud.down = true }, "its cell does not answer"},
-		"Nova knows it no more":       {func(h *host, g *testGuest) { delete(h.cloud.servers, g.uuid) }, "Nova knows no such instance"},
-		"Nova can't say anything of it": {func(h *host, _ *testGuest) {
+		"they agree": {change: func(*host, *testGuest) {}},
+		"it was evacuated": {
+			change: func(h *host, g *testGuest) { h.cloud.servers[g.uuid].Host = "other" },
+			says:   "evacuated or migrated",
+		},
+		"no host has it": {change: func(h *host, g *testGuest) { h.cloud.servers[g.uuid].Host = "" }, says: "on no host"},
+		"its domain has another name": {
+			change: func(h *host, g *testGuest) { h.cloud.servers[g.uuid].Domain = "instance-0000ffff" },
+			says:   "calls its domain instance-0000ffff",
+		},
+		"its cell is down":      {change: func(h *host, _ *testGuest) { h.cloud.down = true }, says: "its cell does not answer"},
+		"Nova knows it no more": {change: func(h *host, g *testGuest) { delete(h.cloud.servers, g.uuid) }, says: "Nova knows no such instance"},
+		"Nova can't say anything of it": {change: func(h *host, _ *testGuest) {
 			h.cloud.once["Servers"] = []error{nil}
 			h.cloud.down = false
 			h.cloud.errs["Server"] = ErrCloudUnavailable
-		}, "named only"},
-		"it is migrating": {func(h *host, g *testGuest) { h.cloud.servers[g.uuid].TaskState = "migrating" }, "a task under way on it (migrating)"},
+		}, says: "named only"},
+		"it is migrating": {
+			change: func(h *host, g *testGuest) { h.cloud.servers[g.uuid].TaskState = "migrating" },
+			says:   "a task under way on it (migrating)",
+		},
 	} {
-		for _, selection := range []Selection{{All: true}, {Project: "project"}, {Instances: []string{testUUID(1)}}} {
-			t.Run(fmt.Sprintf("%s %+v", name, selection), func(t *testing.T) {
+		for _, chosen := range []Selection{{All: true}, {Project: "project"}, {Instances: []string{testUUID(1)}}} {
+			t.Run(fmt.Sprintf("%s %+v", name, chosen), func(t *testing.T) {
 				h := newHost(t)
 				g := h.add(1, guestOptions{})
 				h.online()
@@ -56,18 +65,22 @@ func TestWhereNovaAndLibvirtDisagreeAnInstanceIsLeftAlone(t *testing.T) {
 				c.change(h, g)
 				says := c.says
 				if says == "named only" {
-					if says = ""; len(selection.Instances) > 0 {
-						says = "Nova does not say whose it is now"
+					if says = ""; len(chosen.Instances) > 0 {
+						says = "Nova does not say on which host it is now"
 					}
 				}
-				plan, err := planOnline(t, h, Options{Selection: selection})
+				whole, err := planOnline(t, h, Options{Selection: chosen})
 				must(t, err)
-				if len(plan.Elsewhere) > 0 {
-					t.Errorf("what is here is elsewhere: %+v", plan.Elsewhere)
+				if len(whole.Elsewhere) > 0 {
+					t.Errorf("what is here is elsewhere: %+v", whole.Elsewhere)
 				}
-				ip := planOf1(t, plan, g.uuid)
-				if says == "" && ip.Action != ActionReboot || says != "" && (ip.Action != ActionRefuse || !strings.Contains(ip.Refusal, says)) {
-					t.Errorf("%s: %q, not %q", ip.Action, ip.Refusal, says)
+				todo := planOf1(t, whole, g.uuid)
+				want := ActionRefuse
+				if says == "" {
+					want = ActionReboot
+				}
+				if todo.Action != want || !strings.Contains(todo.Refusal, says) {
+					t.Errorf("%s: %q, not %q", todo.Action, todo.Refusal, says)
 				}
 			})
 		}
@@ -79,10 +92,11 @@ func TestAnIntactInstanceThatNovaHasElsewhereIsOnlyAWarning(t *testing.T) {
 	g := h.add(1, guestOptions{})
 	h.online()
 	h.cloud.servers[g.uuid].Host = "other"
-	plan, err := planOnline(t, h, Options{Selection: Selection{All: true}})
+	whole, err := planOnline(t, h, Options{Selection: Selection{All: true}})
 	must(t, err)
-	if ip := planOf1(t, plan, g.uuid); ip.Action != ActionNone || len(plan.Warnings) != 1 || !strings.Contains(plan.Warnings[0], "host other") {
-		t.Errorf("%+v, %v", ip, plan.Warnings)
+	todo := planOf1(t, whole, g.uuid)
+	if todo.Action != ActionNone || len(whole.Warnings) != 1 || !strings.Contains(whole.Warnings[0], "host other") {
+		t.Errorf("%+v, %v", todo, whole.Warnings)
 	}
 }
 
@@ -94,38 +108,43 @@ func TestInstancesOfOtherHostsAreListedAndThoseNamedRefused(t *testing.T) {
 	far.to(VMActive)
 	h.cloud.servers[far.UUID] = &fakeServer{Server: far}
 	h.purge()
-	plan, err := planOnline(t, h, Options{Selection: Selection{Project: "p1"}})
+	whole, err := planOnline(t, h, Options{Selection: Selection{Project: "p1"}})
 	must(t, err)
-	if len(plan.Instances) != 1 || len(plan.Elsewhere) != 1 || plan.Elsewhere[0] != (Elsewhere{UUID: far.UUID, Name: "far", Host: "other", Status: "ACTIVE"}) {
-		t.Errorf("%+v, elsewhere %+v", plan.Instances, plan.Elsewhere)
+	want := Elsewhere{UUID: far.UUID, Name: "far", Host: "other", Status: "ACTIVE"}
+	if len(whole.Instances) != 1 || len(whole.Elsewhere) != 1 || whole.Elsewhere[0] != want {
+		t.Errorf("%+v, elsewhere %+v", whole.Instances, whole.Elsewhere)
 	}
-	plan, err = planOnline(t, h, Options{Selection: Selection{Instances: []string{far.UUID}}})
+	whole, err = planOnline(t, h, Options{Selection: Selection{Instances: []string{far.UUID}}})
 	must(t, err)
-	if ip := planOf1(t, plan, far.UUID); ip.Action != ActionRefuse || !strings.Contains(ip.Refusal, "run os-rescue there") {
-		t.Errorf("%+v", ip)
+	if todo := planOf1(t, whole, far.UUID); todo.Action != ActionRefuse || !strings.Contains(todo.Refusal, "run os-rescue there") {
+		t.Errorf("%+v", todo)
 	}
 	h.cloud.down = true
-	plan, err = planOnline(t, h, Options{Selection: Selection{Instances: []string{far.UUID}}})
+	whole, err = planOnline(t, h, Options{Selection: Selection{Instances: []string{far.UUID}}})
 	must(t, err)
-	if ip := planOf1(t, plan, far.UUID); ip.Action != ActionRefuse || !strings.Contains(ip.Refusal, "cell does not answer") {
-		t.Errorf("%+v", ip)
+	if todo := planOf1(t, whole, far.UUID); todo.Action != ActionRefuse || !strings.Contains(todo.Refusal, "cell does not answer") {
+		t.Errorf("%+v", todo)
 	}
 }
 
 // What is meant to be done on another host is not done here.
 func TestHostOfAnotherNameMeansNothingHere(t *testing.T) {
-	for _, selection := range []Selection{{All: true, Host: "other"}, {Project: "project", Host: "other"}, {Instances: []string{testUUID(1)}, Host: "other"}} {
-		t.Run(fmt.Sprintf("%+v", selection), func(t *testing.T) {
+	for _, chosen := range []Selection{
+		{All: true, Host: "other"},
+		{Project: "project", Host: "other"},
+		{Instances: []string{testUUID(1)}, Host: "other"},
+	} {
+		t.Run(fmt.Sprintf("%+v", chosen), func(t *testing.T) {
 			h := newHost(t)
 			h.add(1, guestOptions{})
 			h.online()
 			h.purge()
-			plan, err := planOnline(t, h, Options{Selection: selection})
+			whole, err := planOnline(t, h, Options{Selection: chosen})
 			if err != nil && !errors.Is(err, ErrNothingSelected) {
 				t.Error(err)
 			}
-			if len(plan.Work()) > 0 {
-				t.Errorf("it would work on %+v", plan.Work())
+			if len(whole.Work()) > 0 {
+				t.Errorf("it would work on %+v", whole.Work())
 			}
 		})
 	}
@@ -133,11 +152,15 @@ func TestHostOfAnotherNameMeansNothingHere(t *testing.T) {
 	g := h.add(1, guestOptions{})
 	h.online()
 	h.purge()
-	for _, selection := range []Selection{{All: true, Host: "node"}, {Project: "project", Host: "node"}, {Instances: []string{g.uuid}, Host: "node"}} {
-		plan, err := planOnline(t, h, Options{Selection: selection})
+	for _, chosen := range []Selection{
+		{All: true, Host: "node"},
+		{Project: "project", Host: "node"},
+		{Instances: []string{g.uuid}, Host: "node"},
+	} {
+		whole, err := planOnline(t, h, Options{Selection: chosen})
 		must(t, err)
-		if len(plan.Work()) != 1 {
-			t.Errorf("%+v: %+v", selection, plan)
+		if len(whole.Work()) != 1 {
+			t.Errorf("%+v: %+v", chosen, whole)
 		}
 	}
 }
@@ -148,12 +171,15 @@ func TestProjectsByNovaAndByTheMetadata(t *testing.T) {
 	o := h.add(2, guestOptions{})
 	h.hv.domains[o.uuid].Nova.ProjectID, h.hv.domains[o.uuid].Nova.ProjectName = "p2", "another"
 	cloud := h.online()
-	cloud.projects = append(cloud.projects, fakeProject{"p2", "another", "default"}, fakeProject{"p3", "twice", "a"}, fakeProject{"p4", "twice", "b"})
+	cloud.projects = append(cloud.projects,
+		fakeProject{"p2", "another", "default"},
+		fakeProject{"p3", "twice", "a"},
+		fakeProject{"p4", "twice", "b"})
 	h.purge()
 	chosen := func(s Selection) ([]string, error) {
-		plan, err := planOnline(t, h, Options{Selection: s})
+		whole, err := planOnline(t, h, Options{Selection: s})
 		var list []string
-		for _, i := range plan.Work() {
+		for _, i := range whole.Work() {
 			list = append(list, i.UUID)
 		}
 		return list, err
@@ -200,16 +226,16 @@ func TestATypingErrorInAnInstanceStopsTheRun(t *testing.T) {
 	if !errors.Is(err, ErrNothingSelected) || !strings.Contains(err.Error(), testUUID(66)) {
 		t.Error(err)
 	}
-	plan, err := planOnline(t, h, Options{Selection: Selection{Instances: []string{g.uuid, strings.ToUpper(g.uuid), "instance-00000001"}}})
+	whole, err := planOnline(t, h, Options{Selection: Selection{Instances: []string{g.uuid, strings.ToUpper(g.uuid), "instance-00000001"}}})
 	must(t, err)
-	if len(plan.Instances) != 1 {
-		t.Errorf("named three times: %+v", plan.Instances)
+	if len(whole.Instances) != 1 {
+		t.Errorf("named three times: %+v", whole.Instances)
 	}
 	delete(h.cloud.servers, g.uuid)
-	plan, err = planOnline(t, h, Options{Selection: Selection{Instances: []string{g.uuid, g.uuid}}})
+	whole, err = planOnline(t, h, Options{Selection: Selection{Instances: []string{g.uuid, g.uuid}}})
 	must(t, err)
-	if len(plan.Instances) != 1 {
-		t.Errorf("named twice, and deleted: %+v", plan.Instances)
+	if len(whole.Instances) != 1 {
+		t.Errorf("named twice, and deleted: %+v", whole.Instances)
 	}
 }
 
@@ -219,15 +245,17 @@ func TestAnActiveInstanceWithNoDomainIsLost(t *testing.T) {
 	h.online()
 	h.hv.forget(g.uuid)
 	h.purge()
-	plan, err := planOnline(t, h, Options{Selection: Selection{All: true}})
+	whole, err := planOnline(t, h, Options{Selection: Selection{All: true}})
 	must(t, err)
-	if ip := planOf1(t, plan, g.uuid); ip.Action != ActionRefuse || ip.Verdict != VerdictLost || !strings.Contains(ip.Refusal, "libvirt knows no such domain") || !strings.Contains(ip.Refusal, "--holder") {
-		t.Errorf("%+v", ip)
+	todo := planOf1(t, whole, g.uuid)
+	says := func(s string) bool { return strings.Contains(todo.Refusal, s) }
+	if todo.Action != ActionRefuse || todo.Verdict != VerdictLost || !says("libvirt does not know its domain") || !says("--holder") {
+		t.Errorf("%+v", todo)
 	}
 	h.cloud.servers[g.uuid].TaskState = "spawning"
-	plan, err = planOnline(t, h, Options{Selection: Selection{All: true}})
+	whole, err = planOnline(t, h, Options{Selection: Selection{All: true}})
 	must(t, err)
-	if ip := planOf1(t, plan, g.uuid); ip.Action != ActionRefuse || !strings.Contains(ip.Refusal, "spawning") {
-		t.Errorf("%+v", ip)
+	if todo := planOf1(t, whole, g.uuid); todo.Action != ActionRefuse || !strings.Contains(todo.Refusal, "spawning") {
+		t.Errorf("%+v", todo)
 	}
 }

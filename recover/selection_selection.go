@@ -7,23 +7,24 @@ import (
 	"strings"
 )
 
-// choice finds out which instances a command is about. It changes nothing.
+// choice finds the instances that a command selects. It changes nothing.
 type choice struct {
 	settings Settings
 	scanner  *scanner
 	command  Command
 	options  Options
 
-	report   Report   // this host's scan, once it was made
-	selected selected // once it was chosen
+	report   Report   // this host's scan, after scan
+	selected selected // after choose
 }
 
-// newChoice begins the choice of the instances of a command.
+// newChoice returns the choice of a command's instances; scan and choose make it.
 func newChoice(settings Settings, scanner *scanner, command Command, options Options) *choice {
 	return &choice{settings: settings, scanner: scanner, command: command, options: options}
 }
 
-// scan looks at this host, unless the scans of others are to do.
+// scan scans this host, unless the options bring scans of other hosts instead. Errors
+// are those of scanner.host.
 func (c *choice) scan(ctx context.Context) (err error) {
 	if !c.options.Reboot.Remote {
 		c.report, err = c.scanner.host(ctx, c.options.Holders)
@@ -31,7 +32,8 @@ func (c *choice) scan(ctx context.Context) (err error) {
 	return err
 }
 
-// choose fills in what the selection means; cloud is nil offline.
+// choose finds the selected instances, after scan; cloud is nil offline. ErrUsage,
+// ErrNothingSelected, and the errors of Cloud.
 func (c *choice) choose(ctx context.Context, cloud Cloud) (err error) {
 	switch {
 	case c.command == CommandRestore:
@@ -41,7 +43,8 @@ func (c *choice) choose(ctx context.Context, cloud Cloud) (err error) {
 		}
 	case cloud == nil:
 		if h := c.options.Selection.Host; h != "" && h != c.settings.Host {
-			return fmt.Errorf("%w: this host is %s, and --host is %s: offline only this host's instances are known", ErrNothingSelected, c.settings.Host, h)
+			return fmt.Errorf("%w: this host is %s, but --host is %s: offline, only this host's instances are known",
+				ErrNothingSelected, c.settings.Host, h)
 		}
 		c.selected.here, err = fromScan(c.options.Selection, c.report)
 	case c.options.Reboot.Remote:
@@ -55,17 +58,22 @@ func (c *choice) choose(ctx context.Context, cloud Cloud) (err error) {
 	return err
 }
 
-// askEach joins what Nova says with instances that are chosen already.
+// askEach asks Nova for each instance that is chosen already.
 func (c *choice) askEach(ctx context.Context, cloud Cloud) error {
-	m := &mapper{scanner: c.scanner, cloud: cloud, options: c.options, seen: map[string]bool{},
-		scans: []Report{{Host: c.settings.Host, Instances: c.selected.here}}}
+	m := &mapper{
+		scanner: c.scanner,
+		cloud:   cloud,
+		options: c.options,
+		reports: []Report{{Host: c.settings.Host, Instances: c.selected.here}},
+		seen:    map[string]bool{},
+	}
 	err := m.leftovers(ctx, func(Instance) bool { return true })
 	c.selected = m.out
 	return err
 }
 
-// leaveOut drops the instances whose status is not meant by a reboot, but for
-// those that the operator named.
+// leaveOut drops the instances whose status a reboot does not select. It keeps those
+// that the operator named.
 func (c *choice) leaveOut() {
 	states := c.options.Reboot.states()
 	n := len(c.selected.here)
@@ -73,18 +81,19 @@ func (c *choice) leaveOut() {
 		return len(c.options.Selection.Instances) == 0 && i.server != nil && !meant(*i.server, states)
 	})
 	if n -= len(c.selected.here); n > 0 {
-		c.selected.warnings = append(c.selected.warnings, fmt.Sprintf("%d more instances are not %s and are left out (--state names others)", n, strings.Join(states, " or ")))
+		c.selected.warnings = append(c.selected.warnings,
+			fmt.Sprintf("%d more instances are not %s and are left out (--state names other statuses)", n, strings.Join(states, " or ")))
 	}
 }
 
-// meant is true for an instance of one of the statuses, and for one that is being
-// rebooted: that one is waited for.
+// meant is true for an instance with one of the statuses, and for one that Nova is
+// rebooting: a reboot run waits for that one.
 func meant(s Server, states []string) bool {
 	return slices.Contains(states, s.Status) || rebooting(s)
 }
 
-// chooseFromBackup returns the selected instances of a backup, as the scan has
-// them; one that libvirt has forgotten is off.
+// chooseFromBackup returns the selected instances of a backup as the scan found them.
+// One that libvirt no longer knows counts as shut off.
 func chooseFromBackup(o Options, report Report) ([]Instance, error) {
 	m, err := readManifest(o.BackupDir)
 	if err != nil {
@@ -97,8 +106,17 @@ func chooseFromBackup(o Options, report Report) ([]Instance, error) {
 			known.Instances = append(known.Instances, report.Instances[n])
 			continue
 		}
-		known.Instances = append(known.Instances, Instance{UUID: entry.UUID, Domain: entry.Domain, Name: entry.Name, ProjectID: entry.ProjectID,
-			ProjectName: entry.ProjectName, State: StateShutOff, Verdict: VerdictLost, Files: []File{}, Reasons: []string{"libvirt does not know the domain any more"}})
+		known.Instances = append(known.Instances, Instance{
+			UUID:        entry.UUID,
+			Domain:      entry.Domain,
+			Name:        entry.Name,
+			ProjectID:   entry.ProjectID,
+			ProjectName: entry.ProjectName,
+			State:       StateShutOff,
+			Verdict:     VerdictLost,
+			Files:       []File{},
+			Reasons:     []string{"libvirt no longer knows its domain"},
+		})
 	}
 	return fromScan(o.Selection, known)
 }

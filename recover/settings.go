@@ -8,23 +8,24 @@ import (
 	"time"
 )
 
-// OwnerRule is an owner, a group and a mode, by name: the numbers are looked up
-// when they are needed, because a reinstalled package may have other ones.
+// OwnerRule is a user, a group and a mode. Users and groups are names, whose numbers are
+// looked up when needed: a reinstalled package may get other numbers. "+64055" is the
+// number itself.
 type OwnerRule struct {
 	User  string
 	Group string
 	Mode  fs.FileMode // permission bits only
 }
 
-// OwnerTable says whom each kind of file below the instances directory belongs to.
+// OwnerTable lists the owner of each kind of file below the instances directory.
 type OwnerTable struct {
-	// Auto takes the owner of disks from the live definition's DAC label instead.
+	// Auto is true when disks get the owner in the live definition's DAC label instead.
 	Auto bool
 
-	InstancesDir OwnerRule // instances/, and what has to be made above it
+	InstancesDir OwnerRule // instances/, and its parent
 	BaseDir      OwnerRule // instances/_base/
 	InstanceDir  OwnerRule // instances/UUID/
-	LocksDir     OwnerRule // instances/locks/, and with mode 0644 the lock files
+	LocksDir     OwnerRule // instances/locks/; the lock files in it get mode 0644
 	Base         OwnerRule // images in _base/
 	Disk         OwnerRule // disk, disk.eph*, disk.swap
 	ConfigDrive  OwnerRule // disk.config
@@ -32,11 +33,11 @@ type OwnerTable struct {
 	DiskInfo     OwnerRule
 }
 
-// DebianOwners is the table of Debian's and Ubuntu's packages.
+// DebianOwners returns the table of Debian's and Ubuntu's packages.
 func DebianOwners() OwnerTable { return ownersOf("nova", "nova", "libvirt-qemu", "kvm", "kvm") }
 
-// RedHatOwners is the table of the RHEL family's packages, where QEMU runs as
-// qemu:qemu (/etc/libvirt/qemu.conf's default there).
+// RedHatOwners returns the table of the RHEL family's packages, where QEMU runs as
+// qemu:qemu (the default of /etc/libvirt/qemu.conf there).
 func RedHatOwners() OwnerTable { return ownersOf("nova", "nova", "qemu", "qemu", "qemu") }
 
 func ownersOf(nova, novaGroup, qemu, qemuGroup, baseGroup string) OwnerTable {
@@ -54,8 +55,8 @@ func ownersOf(nova, novaGroup, qemu, qemuGroup, baseGroup string) OwnerTable {
 	}
 }
 
-// Settings is what an Engine must know of its host. The zero value of a field
-// is not its default: DefaultSettings has those.
+// Settings describes the host. The defaults are those of DefaultSettings, not the zero
+// values of the fields.
 type Settings struct {
 	Host          string // this compute service's name
 	InstancesPath string // absolute
@@ -72,12 +73,12 @@ type Settings struct {
 	CheckUser  string // the unprivileged user that qemu-img check runs as
 	CheckGroup string
 
-	// UndoCommand starts the process that undoes a live run that is killed: this
-	// program and the arguments that make it call Outlived and Undo. The run's name
-	// is added. Empty: a killed run waits for resume as it is.
+	// UndoCommand starts the process that undoes a live run if that is killed: this
+	// program, with the arguments that make it call Outlived and Undo. The name of the
+	// run is added to them. If it is empty, a killed run stays as it is until resume.
 	UndoCommand []string
 
-	// KeeperCommand starts a keeper: this program and the arguments that make it one.
+	// KeeperCommand starts a keeper: this program, with the arguments that make it one.
 	KeeperCommand []string
 }
 
@@ -98,19 +99,19 @@ func DefaultSettings() Settings {
 	}
 }
 
-// Selection says which instances a command is about. Exactly one of the three
-// must be used; Validate says so.
+// Selection selects the instances of a command. Exactly one of Instances, Project and
+// All must be used; Validate checks that.
 type Selection struct {
-	Instances []string `json:"instances,omitempty"` // UUIDs
+	Instances []string `json:"instances,omitempty"` // UUIDs or domain names
 	Project   string   `json:"project,omitempty"`   // ID or name
 	All       bool     `json:"all,omitempty"`
 	// ProjectDomain is the name or ID of the Keystone domain of Project.
 	ProjectDomain string `json:"project_domain,omitempty"`
-	// Host leaves out what Nova has on another compute host than this one.
+	// Host selects only instances that Nova has on that compute host; empty for any.
 	Host string `json:"host,omitempty"`
 }
 
-// Validate returns an error when the selection names nothing or contradicts itself.
+// Validate returns ErrUsage when the selection names nothing or contradicts itself.
 func (s Selection) Validate() error {
 	n := 0
 	if len(s.Instances) > 0 {
@@ -126,37 +127,37 @@ func (s Selection) Validate() error {
 		return fmt.Errorf("%w: give exactly one of --project, --instance and --all", ErrUsage)
 	}
 	if s.ProjectDomain != "" && s.Project == "" {
-		return fmt.Errorf("%w: --project-domain says whose --project is meant: give both", ErrUsage)
+		return fmt.Errorf("%w: --project-domain needs --project: give both", ErrUsage)
 	}
 	return nil
 }
 
-// Mode says how a lost disk that the guest writes is brought back.
+// Mode is the way to bring back a lost disk that the guest writes.
 type Mode string
 
 // The modes.
 const (
 	// ModeReboot: suspend, copy, prove, destroy, publish, hard reboot.
 	ModeReboot Mode = "reboot"
-	// ModeLive: mirror while the guest runs, and move it onto the mirror.
+	// ModeLive: mirror while the guest runs, then move it onto the mirror.
 	ModeLive Mode = "live"
-	// ModeAuto: live where it can be, else reboot.
+	// ModeAuto: ModeLive for an instance that can be rescued live, else ModeReboot.
 	ModeAuto Mode = "auto"
 )
 
-// Verify says how a copy is proven.
+// Verify is the way to prove a copy.
 type Verify string
 
-// The proofs. Mode reboot knows VerifyFull alone.
+// The proofs. Mode reboot knows only VerifyFull.
 const (
-	// VerifyDefault is VerifyFull in mode reboot. In mode live it is VerifyRunning
-	// where the hypervisor can; else VerifyFull, if that fits LiveOptions.MaxPause;
+	// VerifyDefault is VerifyFull in mode reboot. In mode live it is VerifyRunning if the
+	// hypervisor supports it; else VerifyFull if that fits into LiveOptions.MaxPause;
 	// else VerifyStructure.
 	VerifyDefault Verify = ""
-	// VerifyFull compares source and copy in full, with the guest suspended.
+	// VerifyFull compares source and copy in full while the guest is suspended.
 	VerifyFull Verify = "full"
-	// VerifyRunning compares the two in full as they were when the guest was moved
-	// onto the copy, while it runs on: its pause does not grow with the disk.
+	// VerifyRunning compares source and copy in full while the guest runs, as they were
+	// when it was moved onto the copy. Its pause does not grow with the disk.
 	VerifyRunning Verify = "running"
 	// VerifyStructure checks the copy as an image and compares nothing.
 	VerifyStructure Verify = "structure"
@@ -164,12 +165,13 @@ const (
 
 // LiveOptions are an operator's wishes for mode live.
 type LiveOptions struct {
-	// MaxPause is how long a comparison may keep the guest suspended, when nobody
-	// asked for one by name.
+	// MaxPause is how long a comparison that was not asked for (VerifyDefault) may keep
+	// the guest suspended.
 	MaxPause time.Duration `json:"max_pause,omitempty"`
 	// BytesPerSecond limits the mirror of each disk; 0 is no limit.
 	BytesPerSecond uint64 `json:"bytes_per_second,omitempty"`
-	// Timeout gives an instance's mirrors up that are not ready by then; 0 never.
+	// Timeout is how long to wait until an instance's mirrors are ready before its rescue
+	// is abandoned; 0 is for ever.
 	Timeout time.Duration `json:"timeout,omitempty"`
 }
 
@@ -181,44 +183,47 @@ type Options struct {
 	Selection       Selection `json:"selection"`
 	Parallel        int       `json:"parallel"` // instances at a time, at least 1
 	ReplaceExisting bool      `json:"replace_existing,omitempty"`
-	BackupDir       string    `json:"backup_dir,omitempty"` // of a run: kept as well; of a backup: its target; of a restore: its source
-	KeepPaused      bool      `json:"keep_paused,omitempty"`
-	AcceptOlder     bool      `json:"accept_older,omitempty"`
-	NoReboot        bool      `json:"no_reboot,omitempty"`
-	AcceptShared    bool      `json:"accept_shared,omitempty"`
-	// Offline never asks Nova: selection by the domains' metadata, start by libvirt.
+	// BackupDir is the source of a restore, the target of a backup, and the place for
+	// additional copies of a rescue.
+	BackupDir    string `json:"backup_dir,omitempty"`
+	KeepPaused   bool   `json:"keep_paused,omitempty"`
+	AcceptOlder  bool   `json:"accept_older,omitempty"`
+	NoReboot     bool   `json:"no_reboot,omitempty"`
+	AcceptShared bool   `json:"accept_shared,omitempty"`
+	// Offline works without Nova: it selects by the domains' metadata and starts
+	// instances through libvirt.
 	Offline bool `json:"offline,omitempty"`
 	// AcceptLoss names what a hard reboot may lose (Domain.Losses).
 	AcceptLoss []string `json:"accept_loss,omitempty"`
 	// Holders are the PIDs of processes that hold files of instances whose QEMU
 	// has ended.
 	Holders []int `json:"holders,omitempty"`
-	// Mode is how a rescue goes about it; empty is ModeReboot.
+	// Mode is that of a rescue; empty is ModeReboot.
 	Mode   Mode        `json:"mode,omitempty"`
 	Verify Verify      `json:"verify,omitempty"`
 	Live   LiveOptions `json:"live,omitzero"`
-	// Reboot is how CommandReboot goes about it.
+	// Reboot is for CommandReboot alone.
 	Reboot RebootOptions `json:"reboot,omitzero"`
 }
 
 // RebootOptions are an operator's wishes for hard reboots after an incident.
 type RebootOptions struct {
-	// States are the statuses of the instances that are meant; empty for ACTIVE.
+	// States are the statuses of the instances to reboot; empty for ACTIVE.
 	States []string `json:"states,omitempty"`
-	// BatchSize instances are rebooted, then nothing for BatchWait; 0 is all.
+	// BatchSize instances are rebooted before a wait of BatchWait; 0 is all of them.
 	BatchSize int           `json:"batch_size,omitempty"`
 	BatchWait time.Duration `json:"batch_wait,omitempty"`
 	// Timeout is for each instance; 0 is Settings.RebootTimeout.
 	Timeout time.Duration `json:"timeout,omitempty"`
-	// Reports are scans of other hosts, in whose place this host's own is not
-	// made. One that is older than MaxAge is refused.
+	// Reports are scans of other hosts, which are used instead of a scan of this host.
+	// Instances of a report that is older than MaxAge are refused; 0 is no limit.
 	Reports []Report      `json:"-"`
 	MaxAge  time.Duration `json:"max_age,omitempty"`
 	// Remote is true when Reports are used.
 	Remote bool `json:"remote,omitempty"`
 }
 
-// states returns the statuses of the instances that are meant.
+// states returns the statuses of the instances to reboot, in upper case.
 func (o RebootOptions) states() []string {
 	if len(o.States) == 0 {
 		return []string{"ACTIVE"}
@@ -230,7 +235,8 @@ func (o RebootOptions) states() []string {
 	return states
 }
 
-// modeOf is the mode of a run of a command; only a rescue has another than reboot.
+// modeOf returns the mode of a run of that command. Only a rescue has a mode other than
+// ModeReboot.
 func (o Options) modeOf(command Command) Mode {
 	if command != CommandRescue {
 		return ModeReboot

@@ -13,57 +13,60 @@ import (
 	"github.com/os-rescue/os-rescue/recover/beneath"
 )
 
-// room is what a run needs on one file system.
+// room is what a run needs on one file system, in bytes.
 type room struct {
 	SpacePlan
-	shared int64            // for files that stay for good: backing files, config drives
-	each   map[string]int64 // by instance: for what is let go when the instance is back
+	shared int64            // for files that stay: backing files, config drives
+	each   map[string]int64 // by instance: for copies whose old inode is released when the instance is back
 	users  map[string]bool  // the instances that need any of it
 }
 
-// measuring finds out what a plan needs, by the device of each file system.
+// measuring adds up what a plan needs, by the device of each file system.
 type measuring struct {
 	root     *beneath.Root
 	settings Settings
 	rooms    map[uint64]*room
 }
 
-// fit checks, before the first pause, whether a plan's copies fit with their
-// headroom: a full file system pauses the healthy guests on it. When not all fit
-// at once it turns the plan into one by one, and refuses what does not fit alone.
-func fit(plan *Plan, root *beneath.Root, settings Settings) error {
+// fit checks whether a plan's copies fit on their file systems, before the first guest
+// is suspended: a full file system would pause the healthy guests on it. It fills in
+// the plan's Space. If not all copies fit at once, it sets OneByOne and refuses every
+// instance that does not fit alone. The error means that a file system could not be
+// examined.
+func fit(whole *Plan, root *beneath.Root, settings Settings) error {
 	m := &measuring{root: root, settings: settings, rooms: map[uint64]*room{}}
 	seen := map[string]bool{}
-	for _, ip := range plan.Work() {
-		for _, f := range ip.Files {
-			dirs := []string{f.Path}
-			if plan.Command == CommandBackup {
-				dirs = nil
+	for _, todo := range whole.Work() {
+		for _, f := range todo.Files {
+			targets := []string{f.Path}
+			if whole.Command == CommandBackup {
+				targets = nil
 			}
-			if plan.Options.BackupDir != "" && plan.Command != CommandRestore {
-				dirs = append(dirs, filepath.Join(plan.Options.BackupDir, "x"))
+			if whole.Options.BackupDir != "" && whole.Command != CommandRestore {
+				targets = append(targets, filepath.Join(whole.Options.BackupDir, "x"))
 			}
-			for n, path := range dirs {
+			for n, path := range targets {
 				key := fmt.Sprintf("%d %s %s", n, f.Key(), f.Path)
 				if seen[key] {
 					continue
 				}
 				seen[key] = true
-				if err := m.need(ip, f, path, f.Writable && n == 0 && plan.Command == CommandRescue); err != nil {
+				if err := m.need(todo, f, path, f.Writable && n == 0 && whole.Command == CommandRescue); err != nil {
 					return err
 				}
 			}
 		}
 	}
 	for _, r := range m.rooms {
-		r.decide(plan)
+		r.decide(whole)
 	}
-	slices.SortFunc(plan.Space, func(a, b SpacePlan) int { return int(b.Need - a.Need) })
+	slices.SortFunc(whole.Space, func(a, b SpacePlan) int { return int(b.Need - a.Need) })
 	return nil
 }
 
-// need adds one file to what its file system must have room for.
-func (m *measuring) need(ip InstancePlan, f FilePlan, path string, temporary bool) error {
+// need adds one copy, which goes to path, to the needs of its file system. temporary is
+// true when the old inode is released as soon as the instance is back.
+func (m *measuring) need(todo InstancePlan, f FilePlan, path string, temporary bool) error {
 	dir, err := m.root.Nearest(path)
 	if err != nil {
 		return err
@@ -75,50 +78,55 @@ func (m *measuring) need(ip InstancePlan, f FilePlan, path string, temporary boo
 	}
 	r := m.rooms[st.Dev]
 	if r == nil {
-		space, err := dir.Statfs()
+		statfs, err := dir.Statfs()
 		if err != nil {
 			return err
 		}
-		r = &room{each: map[string]int64{}, users: map[string]bool{}, SpacePlan: SpacePlan{Path: dir.Path(), Free: int64(space.Free),
-			Headroom: int64(float64(space.Total) * m.settings.Headroom)}}
-		r.Clones = clones(filepath.Join(m.settings.Root, dir.Path()), space.Magic)
+		r = &room{each: map[string]int64{}, users: map[string]bool{}}
+		r.SpacePlan = SpacePlan{
+			Path:     dir.Path(),
+			Free:     int64(statfs.Free),
+			Headroom: int64(float64(statfs.Total) * m.settings.Headroom),
+			Clones:   clones(filepath.Join(m.settings.Root, dir.Path()), statfs.Magic),
+		}
 		m.rooms[st.Dev] = r
 	}
-	mirrored := ip.Action == ActionLive && f.Writable // which is no clone
+	mirrored := todo.Action == ActionLive && f.Writable // a mirror is no clone
 	if r.Clones && f.Device == st.Dev && !mirrored {
 		return nil
 	}
 	r.Need += f.Allocated
-	r.users[ip.UUID] = true
+	r.users[todo.UUID] = true
 	if temporary {
-		r.each[ip.UUID] += f.Allocated
+		r.each[todo.UUID] += f.Allocated
 	} else {
 		r.shared += f.Allocated
 	}
 	return nil
 }
 
-// decide decides what becomes of a plan with that much room.
-func (r *room) decide(plan *Plan) {
-	plan.Space = append(plan.Space, r.SpacePlan)
+// decide adapts a plan to the room on one file system.
+func (r *room) decide(whole *Plan) {
+	whole.Space = append(whole.Space, r.SpacePlan)
 	free := r.Free - r.Headroom
 	if r.Need <= free {
 		return
 	}
-	plan.OneByOne = true
-	for n, ip := range plan.Instances {
-		if ip.Action == ActionNone || ip.Action == ActionRefuse || !r.users[ip.UUID] {
+	whole.OneByOne = true
+	for n, todo := range whole.Instances {
+		if todo.Action == ActionNone || todo.Action == ActionRefuse || !r.users[todo.UUID] {
 			continue
 		}
-		if alone := r.shared + r.each[ip.UUID]; alone > free {
-			plan.Instances[n] = ip.refuse("%v on the file system of %s: it needs %s, %s are free, and %s of those must stay free: make room, or move other files away", ErrNoSpace, r.Path,
+		if alone := r.shared + r.each[todo.UUID]; alone > free {
+			whole.Instances[n] = todo.refuse("%v on the file system of %s: it needs %s; %s are free, of which %s must stay free: "+
+				"make room, or move other files away", ErrNoSpace, r.Path,
 				humanize.IBytes(uint64(alone)), humanize.IBytes(uint64(r.Free)), humanize.IBytes(uint64(r.Headroom)))
 		}
 	}
 }
 
-// clones is true where a copy takes no room: on btrfs, and on an XFS that was
-// made with reflink, which its geometry tells (XFS_IOC_FSGEOMETRY_V4 and
+// clones is true when copies on a file system take no room: on btrfs, and on an XFS
+// that was made with reflink. The geometry of an XFS tells (XFS_IOC_FSGEOMETRY_V4 and
 // XFS_FSOP_GEOM_FLAGS_REFLINK in the kernel's fs/xfs/libxfs/xfs_fs.h).
 func clones(dir string, magic int64) bool {
 	const (

@@ -5,13 +5,14 @@ import (
 	"path/filepath"
 )
 
-// writeFile writes a small file whole or not at all: 0600, fsynced, renamed.
+// writeFile writes a file whole or not at all, with mode 0600. It is on disk when
+// writeFile returns nil.
 func writeFile(path string, data []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(f.Name()) }() // gone already when all went well
+	defer func() { _ = os.Remove(f.Name()) }() // after the rename there is nothing to remove
 	defer f.Close()
 	if _, err := f.Write(data); err != nil {
 		return err

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockInfo is what the lock file says of the run that holds it.
+// lockInfo is the content of the lock file: the run that holds the lock.
 type lockInfo struct {
 	Run     string    `json:"run"`
 	Command Command   `json:"command"`
@@ -18,9 +18,10 @@ type lockInfo struct {
 	Since   time.Time `json:"since"`
 }
 
-// lock lets one run at a time through. The lock belongs to the open file (an OFD
-// lock, fcntl(2)), so it ends with its process, however that ends, and can be
-// asked for without being taken. ErrBusy names the run that has it.
+// lock takes the host's lock, which only one run at a time can hold, and returns the
+// file that holds it. It is an OFD lock (fcntl(2)): it ends with the last process that
+// has the file open, however that process ends, and others can query it without taking
+// it. ErrBusy names the run that holds it; ErrUnusable when the file can't be used.
 func (s stateDir) lock(info lockInfo) (*os.File, error) {
 	f, err := os.OpenFile(s.lockFile(), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -34,7 +35,7 @@ func (s stateDir) lock(info lockInfo) (*os.File, error) {
 		}
 		var other lockInfo
 		if json.NewDecoder(f).Decode(&other) != nil {
-			return nil, fmt.Errorf("%w: it has just begun", ErrBusy)
+			return nil, fmt.Errorf("%w: it has just begun; see it with: os-rescue status", ErrBusy)
 		}
 		return nil, fmt.Errorf("%w: %s %s, process %d, since %s; follow it with: os-rescue status %s",
 			ErrBusy, other.Command, other.Run, other.PID, other.Since.Local().Format(time.DateTime), other.Run)
@@ -46,17 +47,16 @@ func (s stateDir) lock(info lockInfo) (*os.File, error) {
 	return f, nil
 }
 
-// unlock ends a lock at once. Closing alone would leave it to a child that was
-// forked in this moment and has not come to its exec.
+// unlock releases the lock at once and closes its file. Closing alone would leave the
+// lock to a child that was just forked and has not reached its exec.
 func unlock(f *os.File) {
 	none := unix.Flock_t{Type: unix.F_UNLCK}
 	_ = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &none)
 	f.Close()
 }
 
-// running returns the run that holds the lock now, if one does.
-func (s stateDir) running() (lockInfo, bool) {
-	var info lockInfo
+// running returns the run that holds the lock now. ok is false when none does.
+func (s stateDir) running() (info lockInfo, ok bool) {
 	f, err := os.Open(s.lockFile())
 	if err != nil {
 		return info, false
@@ -70,10 +70,10 @@ func (s stateDir) running() (lockInfo, bool) {
 	return info, err == nil
 }
 
-// commandUndo is what the host's lock is held for while a killed run is undone.
+// commandUndo is the command of the lock's holder while a killed run is undone.
 const commandUndo Command = "undo"
 
-// writeLock says who holds the host's lock.
+// writeLock writes into the lock file who holds the lock.
 func writeLock(f *os.File, info lockInfo) error {
 	data, err := json.Marshal(info)
 	if err == nil {

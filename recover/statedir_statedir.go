@@ -13,11 +13,13 @@ import (
 	"time"
 )
 
-// stateDir is /var/lib/os-rescue: the runs with their journals, the lock that
-// lets one run at a time through, and the keeper's socket. Only root gets in.
+// stateDir is the path of the state directory, /var/lib/os-rescue. It contains the runs
+// with their journals, the lock that only one run at a time can hold, and the keeper's
+// socket. Only root can enter it.
 type stateDir string
 
-// make creates the directory, 0700, and mends the mode of one that is there.
+// make creates the directory with mode 0700, or sets that mode on an existing one.
+// ErrUnusable.
 func (s stateDir) make() error {
 	for _, dir := range []string{string(s), s.runs()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -35,7 +37,8 @@ func (s stateDir) run(id string) string    { return filepath.Join(s.runs(), id) 
 func (s stateDir) lockFile() string        { return filepath.Join(string(s), "lock") }
 func (s stateDir) xml(id, u string) string { return filepath.Join(s.run(id), u+".xml") }
 
-// newRun makes the directory of a new run and returns its name, which sorts by time.
+// newRun makes the directory of a new run and returns the run's name. Names sort by
+// time. ErrUnusable when the directory can't be made.
 func (s stateDir) newRun(now time.Time) (string, error) {
 	b := make([]byte, 2)
 	if _, err := rand.Read(b); err != nil {
@@ -67,7 +70,8 @@ func (s stateDir) list() ([]string, error) {
 	return ids, nil
 }
 
-// find returns the run of that name, or the only one that begins with it.
+// find returns the name of the run with that name, or of the only run whose name begins
+// with it. ErrNoRun when there is none, or more than one.
 func (s stateDir) find(prefix string) (string, error) {
 	ids, err := s.list()
 	if err != nil {
@@ -88,5 +92,5 @@ func (s stateDir) find(prefix string) (string, error) {
 	case 1:
 		return match[0], nil
 	}
-	return "", fmt.Errorf("%w: %q fits %s", ErrNoRun, prefix, strings.Join(match, ", "))
+	return "", fmt.Errorf("%w: several runs begin with %q: %s", ErrNoRun, prefix, strings.Join(match, ", "))
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 )
 
+// pause waits for d, or until ctx ends.
 func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():

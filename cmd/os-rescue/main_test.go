@@ -89,7 +89,7 @@ func TestBadUsageIsExit2AndTouchesNothing(t *testing.T) {
 	for args, want := range map[string]string{
 		"":                                      "give exactly one of",
 		"--all --project x --offline":           "give exactly one of",
-		"--all --project-domain d":              "--project-domain says whose --project",
+		"--all --project-domain d":              "--project-domain needs --project",
 		"--all --accept-loss nvrams":            "must be one of nvram, vtpm, vpmem, saved-memory",
 		"--all --accept-loss nvram,disk":        `--accept-loss is "disk"`,
 		"--all --holder 0":                      "--holder is 0",

@@ -430,15 +430,15 @@ func TestWhatCantBeRescuedLiveIsSaidBefore(t *testing.T) {
 	v.isBack(t, 1)
 	pid = v.QemuPID()
 	l.DeleteTree(t)
-	refused("1 snapshots inside")
+	refused("internal snapshots (1)")
 	t.Run("mode auto reboots it, and says why", func(t *testing.T) {
 		var plan recover.Plan
 		decode(t, run(t, l, 0, "--all", "--offline", "--mode", "auto", "--dry-run", "--output", "json").Stdout, &plan)
-		if ip := plan.Instances[0]; ip.Action != recover.ActionReboot || !strings.Contains(ip.NotLive, "snapshots inside") {
+		if ip := plan.Instances[0]; ip.Action != recover.ActionReboot || !strings.Contains(ip.NotLive, "internal snapshots") {
 			t.Errorf("the plan is %s: %q", ip.Action, ip.NotLive)
 		}
 		got := of(t, rescue(t, l, 0, "--all", "--mode", "auto"), v)
-		if got.Mode != recover.ModeReboot || !strings.Contains(strings.Join(got.Notes, " "), "snapshots inside") {
+		if got.Mode != recover.ModeReboot || !strings.Contains(strings.Join(got.Notes, " "), "internal snapshots") {
 			t.Errorf("the report is %s", asJSON(t, got))
 		}
 		v.isBack(t, 1)

@@ -200,7 +200,7 @@ func TestModeAutoRebootsWhatCantBeRescuedLive(t *testing.T) {
 
 	refused := c.rescue(t, 1, "--instance", kept.UUID, "--mode", "live")
 	if got := of(t, refused, kept); got.Outcome != recover.OutcomeSkipped ||
-		!strings.Contains(got.Error, "1 snapshots inside") || !strings.Contains(got.Error, "--mode reboot") {
+		!strings.Contains(got.Error, "internal snapshots (1)") || !strings.Contains(got.Error, "--mode reboot") {
 		t.Errorf("mode live says %s", asJSON(t, got))
 	}
 	if *c.server(t, kept).Locked || kept.QemuPID() != pids[0] {
@@ -209,7 +209,7 @@ func TestModeAutoRebootsWhatCantBeRescuedLive(t *testing.T) {
 
 	ran := c.rescue(t, 0, "--project", "demo", "--mode", "auto")
 	if got := of(t, ran, kept); got.Outcome != recover.OutcomeRescued || got.Mode != recover.ModeReboot ||
-		!strings.Contains(strings.Join(got.Notes, " "), "snapshots inside") {
+		!strings.Contains(strings.Join(got.Notes, " "), "internal snapshots") {
 		t.Errorf("of the one with a snapshot mode auto says %s", asJSON(t, got))
 	}
 	kept.isBack(t, 1, said)

@@ -89,7 +89,7 @@ func TestAnInstanceWithNoDomainIsRefused(t *testing.T) {
 	g := c.boot(t, "demo", openstack.Spec{Name: "web"})[0]
 	c.forget(t, g)
 	ran := c.rescue(t, 1, "--project", "demo")
-	if got := of(t, ran, g); got.Outcome != recover.OutcomeSkipped || !strings.Contains(got.Error, "libvirt knows no such domain") {
+	if got := of(t, ran, g); got.Outcome != recover.OutcomeSkipped || !strings.Contains(got.Error, "libvirt does not know its domain") {
 		t.Errorf("the report says %s", asJSON(t, ran))
 	}
 }

@@ -331,7 +331,7 @@ func TestAPlanOfModeAutoSaysWhoIsRescuedLiveAndWhyTheOthersAreNot(t *testing.T) 
 			{UUID: "u2", Domain: "instance-00000002", Action: recover.ActionLive, Found: recover.StatePaused,
 				Server: &recover.Server{Status: "PAUSED"}},
 			{UUID: "u3", Domain: "instance-00000003", Action: recover.ActionReboot, Found: recover.StateRunning, Server: active,
-				NotLive: "/i/3/disk has 1 snapshots inside\x1b[2J: --mode reboot keeps them", Steps: []string{"destroy the domain"}},
+				NotLive: "/i/3/disk contains internal snapshots\x1b[2J: --mode reboot keeps them", Steps: []string{"destroy the domain"}},
 		}}
 	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Plan(b, plan) }), `
 Plan of a rescue on cmp-7, mode auto
@@ -349,7 +349,7 @@ instance-00000002  u2
 
 instance-00000003  u3
   pause, copy, verify, destroy, put back, hard reboot (found running, ACTIVE in Nova); 0 B to copy
-  not live: /i/3/disk has 1 snapshots inside?[2J: --mode reboot keeps them
+  not live: /i/3/disk contains internal snapshots?[2J: --mode reboot keeps them
     1. destroy the domain
 
 On other hosts, and left alone: 1 instance
