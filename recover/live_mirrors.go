@@ -134,9 +134,9 @@ func (s *mirrors) look(ctx context.Context, m *mirror) (MirrorState, error) {
 // error of its target, and the guest goes on with its source.
 func endedError(m *mirror, err error) error {
 	err = fmt.Errorf("the mirror of %s has ended before it was complete, by an error of QEMU's or by somebody's hand: %w", m.want.Path, err)
-	space, serr := m.dir.Statfs()
-	if serr == nil && int64(space.Free) < 16<<20 {
-		return fmt.Errorf("%w: %s are free on the file system of %s: %w", ErrNoSpace, humanize.IBytes(space.Free), m.want.Path, err)
+	room, serr := m.dir.Statfs()
+	if serr == nil && int64(room.Free) < 16<<20 {
+		return fmt.Errorf("%w: %s are free on the file system of %s: %w", ErrNoSpace, humanize.IBytes(room.Free), m.want.Path, err)
 	}
 	return err
 }

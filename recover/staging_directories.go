@@ -178,6 +178,6 @@ func (d *directory) copiesByClone(root string, f FilePlan) (bool, error) {
 	if err != nil || info.Dev != f.Device {
 		return false, err
 	}
-	space, err := d.Statfs()
-	return err == nil && clones(filepath.Join(root, d.Path()), space.Magic), err
+	room, err := d.Statfs()
+	return err == nil && clones(filepath.Join(root, d.Path()), room.Magic), err
 }

@@ -28,14 +28,14 @@ func roomForAll(t *task) error {
 // roomFor returns ErrNoSpace unless that many bytes more fit and the headroom, a
 // share of the file system, stays free.
 func (d *directory) roomFor(need int64, headroom float64) error {
-	space, err := d.Statfs()
+	room, err := d.Statfs()
 	if err != nil {
 		return err
 	}
-	if floor := headroom * float64(space.Total); need > 0 && float64(int64(space.Free)-need) < floor {
+	if floor := headroom * float64(room.Total); need > 0 && float64(int64(room.Free)-need) < floor {
 		return fmt.Errorf("%w: the guest's disks have grown by %s while they were copied, and %s are free on the file system of %s, "+
 			"of which %s must stay free", ErrNoSpace,
-			humanize.IBytes(uint64(need)), humanize.IBytes(space.Free), d.Path(), humanize.IBytes(uint64(floor)))
+			humanize.IBytes(uint64(need)), humanize.IBytes(room.Free), d.Path(), humanize.IBytes(uint64(floor)))
 	}
 	return nil
 }
@@ -43,13 +43,13 @@ func (d *directory) roomFor(need int64, headroom float64) error {
 // roomLeft returns ErrNoSpace when less than half the headroom is left on the file
 // system, on which path will be. Healthy guests live there too.
 func (d *directory) roomLeft(headroom float64, path string) error {
-	space, err := d.Statfs()
+	room, err := d.Statfs()
 	if err != nil {
 		return err
 	}
-	if floor := headroom / 2 * float64(space.Total); float64(space.Free) < floor {
+	if floor := headroom / 2 * float64(room.Total); float64(room.Free) < floor {
 		return fmt.Errorf("%w: only %s are left on the file system of %s, and a full one pauses its healthy guests",
-			ErrNoSpace, humanize.IBytes(space.Free), path)
+			ErrNoSpace, humanize.IBytes(room.Free), path)
 	}
 	return nil
 }
