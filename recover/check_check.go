@@ -71,3 +71,15 @@ func limited[T any](ctx context.Context, share int, who string, ask func(context
 		return none, fmt.Errorf("%s: no answer in time: %w", who, context.Cause(ctx))
 	}
 }
+
+// hostSources are the sources of a host. scan scans it when the guard's report can't
+// be used: it may connect to a hypervisor first.
+func hostSources(settings Settings, scan func(context.Context) (Report, error)) CheckSources {
+	return CheckSources{
+		Host:   settings.Host,
+		Guard:  func(ctx context.Context) (GuardStatus, error) { return AskGuard(ctx, settings.StateDir) },
+		Runs:   runsOf(settings.StateDir).unfinished,
+		Keeper: func(ctx context.Context) (KeeperStatus, error) { return keeperStatus(ctx, settings.StateDir) },
+		Scan:   scan,
+	}
+}

@@ -13,8 +13,9 @@ import (
 func checkSources(h *host, guard func(context.Context) (GuardStatus, error),
 	scan func(context.Context) (Report, error),
 ) CheckSources {
-	e := h.engine()
-	return CheckSources{Host: h.settings.Host, Guard: guard, Runs: e.unfinished, Keeper: e.Keeper, Scan: scan}
+	sources := hostSources(h.settings, scan)
+	sources.Guard = guard
+	return sources
 }
 
 func TestTheGuardIsAskedAndTheHostScannedOnlyWhenItDoesNotDo(t *testing.T) {
@@ -72,7 +73,7 @@ func TestACheckEndsInTimeWhateverHangs(t *testing.T) {
 	}
 	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	r, err = h.engine().Check(ctx, CheckOptions{}, func(context.Context) (Report, error) { <-hang; return Report{}, nil })
+	r, err = Check(ctx, hostSources(h.settings, func(context.Context) (Report, error) { <-hang; return Report{}, nil }), CheckOptions{})
 	must(t, err)
 	if r.Level != CheckUnknown || !strings.Contains(r.Findings[0].Text, "no answer in time") {
 		t.Errorf("a libvirt that hangs: %v", r.Findings)
@@ -88,7 +89,7 @@ func TestACheckOfAHostSeesTheAccidentAndItsEnd(t *testing.T) {
 	h.add(2, guestOptions{})
 	check := func(level CheckLevel, want ...string) CheckReport {
 		t.Helper()
-		r, err := h.engine().Check(t.Context(), CheckOptions{}, h.engine().Scan)
+		r, err := Check(t.Context(), hostSources(h.settings, h.scanAll), CheckOptions{})
 		must(t, err)
 		if r.Level != level || !slices.Equal(want, kinds(r)) {
 			t.Fatalf("%s: %v", r.Level, r.Findings)

@@ -1,22 +1,11 @@
 package recover
 
 import (
-	"fmt"
 	"testing"
 	"time"
 )
 
 const gibibyte = 1 << 30
-
-// verdicts makes a report with an instance of each verdict.
-func verdicts(all ...Verdict) Report {
-	r := Report{Host: "node", Taken: time.Now()}
-	for n, v := range all {
-		i := Instance{UUID: testUUID(n), Domain: fmt.Sprintf("instance-%d", n), Name: fmt.Sprintf("web-%d", n), Verdict: v}
-		r.Instances = append(r.Instances, i)
-	}
-	return r
-}
 
 func TestAnIncidentCountsBeforeTheGuardScansAgain(t *testing.T) {
 	since := time.Now()

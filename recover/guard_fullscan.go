@@ -20,16 +20,18 @@ const fullScanTime = 2 * time.Minute
 // processes hold that are not in the instances directory; then it has the arbiter
 // decide about what is deleted.
 type fullScan struct {
-	deps     GuardDeps
-	root     *beneath.Root
-	holds    *holdings
-	records  *records
-	stale    *staleDomains
-	last     *lastScan
-	nova     *novaSide
-	arbiter  *arbiter
-	problems *problems
-	save     func() error // brings the holdings to the disk
+	settings   Settings
+	hypervisor Hypervisor
+	scanner    *scanner
+	root       *beneath.Root
+	holds      *holdings
+	records    *records
+	stale      *staleDomains
+	last       *lastScan
+	nova       *novaSide
+	arbiter    *arbiter
+	problems   *problems
+	save       func() error // brings the holdings to the disk
 }
 
 // run makes one full scan.
@@ -37,7 +39,7 @@ func (s *fullScan) run(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, fullScanTime)
 	defer cancel()
 	stale := s.stale.take()
-	report, err := s.deps.Scan(ctx, s.holds.pins)
+	report, err := s.scanner.host(ctx, nil)
 	if err != nil {
 		s.stale.giveBack(stale)
 		if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
@@ -48,7 +50,7 @@ func (s *fullScan) run(ctx context.Context) {
 	s.problems.set("scan", nil)
 	s.takeIn(ctx, report, stale)
 	s.last.set(report)
-	err = takeBack(ctx, s.deps.Settings, s.holds)
+	err = takeBack(ctx, s.settings, s.holds)
 	if err != nil {
 		err = fmt.Errorf("the keeper may hold files that are let go here: %w", err)
 	}
@@ -162,7 +164,7 @@ func (s *fullScan) isWanted(i Instance, f File) bool {
 	case FileDeleted, FileReplaced:
 		return len(f.Holders) > 0
 	case FilePresent:
-		return i.domain.Nova != nil && !isBelow(f.Path, s.deps.Settings.InstancesPath)
+		return i.domain.Nova != nil && !isBelow(f.Path, s.settings.InstancesPath)
 	}
 	return false
 }
@@ -174,7 +176,7 @@ func (s *fullScan) note(ctx context.Context, i Instance, stale bool) error {
 	definition := old.Definition
 	if !i.forgotten && (stale || definition == "") {
 		var err error
-		if definition, err = s.deps.Hypervisor.XML(ctx, i.UUID); err != nil {
+		if definition, err = s.hypervisor.XML(ctx, i.UUID); err != nil {
 			return err
 		}
 	}
@@ -201,7 +203,7 @@ func (s *fullScan) note(ctx context.Context, i Instance, stale bool) error {
 // readSmall reads an instance's small files. unrescued is true when Nova has removed
 // the definition of before a rescue, as it does at its end.
 func (s *fullScan) readSmall(i Instance) (small map[string]string, unrescued bool) {
-	dir, err := s.root.OpenDir(filepath.Join(s.deps.Settings.InstancesPath, i.UUID))
+	dir, err := s.root.OpenDir(filepath.Join(s.settings.InstancesPath, i.UUID))
 	if err != nil {
 		return nil, false
 	}

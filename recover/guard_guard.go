@@ -22,14 +22,6 @@ import (
 type GuardDeps struct {
 	Settings   Settings
 	Hypervisor Hypervisor
-	// Scan scans the host. pins returns the files that the guard itself holds: the
-	// scan takes it for one more holder of them.
-	Scan func(ctx context.Context, pins func() ([]heldPin, error)) (Report, error)
-	// Proven returns what runs have put back since the host's last boot.
-	Proven func() (provenFiles, error)
-	// Unsettled returns the instances that unfinished runs work on, by UUID, with the
-	// run of each.
-	Unsettled func(ctx context.Context) (map[string]string, error)
 	// Settle is how long a file must have been deleted before it is let go, and how
 	// long the domain of a stopped instance may take to follow its files, when Nova
 	// can't be asked; 0 is 5 s. Nova deletes the files of an instance first, and
@@ -104,9 +96,11 @@ func NewGuard(deps GuardDeps, o GuardOptions, shelf Shelf, inherited []*os.File)
 	g.tree = &treeScan{root: root, path: deps.Settings.InstancesPath, watch: watch, holds: g.holds,
 		holdable:  &holdable{root: root, path: deps.Settings.InstancesPath, problems: g.problems, silly: map[uint64]bool{}},
 		incidents: g.incidents, last: g.last, problems: g.problems, save: g.save, onChange: g.scanDue.fire}
-	judging := &arbiter{deps: deps, root: root, holds: g.holds, records: g.records, incidents: g.incidents, locks: g.locks, nova: g.nova,
+	runs := runsOf(deps.Settings.StateDir)
+	judging := &arbiter{runs: runs, settle: deps.Settle, root: root, holds: g.holds, records: g.records, incidents: g.incidents, locks: g.locks, nova: g.nova,
 		problems: g.problems, options: g.wishes}
-	g.full = &fullScan{deps: deps, root: root, holds: g.holds, records: g.records, stale: g.stale, last: g.last, nova: g.nova,
+	scanner := newScanner(deps.Settings, deps.Hypervisor, lister(deps.Settings.StateDir, g.holds.pins))
+	g.full = &fullScan{settings: deps.Settings, hypervisor: deps.Hypervisor, scanner: scanner, root: root, holds: g.holds, records: g.records, stale: g.stale, last: g.last, nova: g.nova,
 		arbiter: judging, problems: g.problems, save: g.save}
 	g.configure(o)
 	g.remember(inherited)
@@ -152,7 +146,7 @@ func (g *Guard) Run(ctx context.Context, ready func()) (err error) {
 	g.full.run(ctx)
 	ready()
 	work.Go(func() { g.tree.runOnChanges(serving) })
-	work.Go(func() { g.stale.follow(serving, g.full.deps.Hypervisor, g.problems, g.wishes, g.scanDue.fire) })
+	work.Go(func() { g.stale.follow(serving, g.full.hypervisor, g.problems, g.wishes, g.scanDue.fire) })
 	work.Go(func() { g.locks.run(serving) })
 	g.locks.due.fire()
 	g.scanWhenDue(ctx)

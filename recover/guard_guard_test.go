@@ -60,7 +60,7 @@ func TestAGuestComesBackFromTheGuardAlone(t *testing.T) {
 	h.purge()
 	g.await("the incident", func(s GuardStatus) bool { return len(s.Incidents) == 1 })
 	v.forgotten()
-	report, err := h.engine().Scan(t.Context())
+	report, err := h.scanAll(t.Context())
 	must(t, err)
 	if len(report.Instances) != 1 || report.Instances[0].Verdict != VerdictRecoverable {
 		t.Fatalf("the scan says %+v", report.Instances)
@@ -131,7 +131,7 @@ func TestFilesThatNoDefinitionNamesGoBackWithTheOthers(t *testing.T) {
 func TestTwoGuardsAreOneTooMany(t *testing.T) {
 	h := newHost(t)
 	startGuard(h, GuardOptions{}, nil, nil)
-	second, err := NewGuard(h.engine().GuardDeps(), GuardOptions{}, nil, nil)
+	second, err := NewGuard(GuardDeps{Settings: h.settings, Hypervisor: h.hv}, GuardOptions{}, nil, nil)
 	must(t, err)
 	if err := second.Run(t.Context(), func() {}); !errors.Is(err, keeper.ErrRunning) {
 		t.Errorf("the second one says %v", err)

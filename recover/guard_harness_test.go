@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"os"
 	"strings"
 	"sync"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover/keeper"
 )
@@ -53,7 +51,7 @@ func startGuard(h *host, o GuardOptions, shelf Shelf, inherited []*os.File) *gua
 	if o.Interval == 0 {
 		o.Interval = 200 * time.Millisecond
 	}
-	deps := h.engine().GuardDeps()
+	deps := GuardDeps{Settings: h.settings, Hypervisor: h.hv}
 	deps.Settle = 300 * time.Millisecond
 	g, err := NewGuard(deps, o, shelf, inherited)
 	must(t, err)
@@ -80,7 +78,7 @@ func startGuard(h *host, o GuardOptions, shelf Shelf, inherited []*os.File) *gua
 func (g *guarding) await(what string, ok func(GuardStatus) bool) GuardStatus {
 	g.t.Helper()
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		s, err := g.h.engine().Guard(context.Background())
+		s, err := AskGuard(context.Background(), g.h.settings.StateDir)
 		must(g.t, err)
 		if ok(s) {
 			return s
@@ -114,12 +112,6 @@ func (g *guarding) awaitScan() {
 	g.await("the first scan", func(s GuardStatus) bool { return !s.Scanned.IsZero() })
 }
 
-// destroyed ends a guest's QEMU, forgotten has libvirt forget the domain besides.
-func (g *testGuest) destroyed()         { must(g.h.t, g.h.hv.Destroy(context.Background(), g.uuid)) }
-func (g *testGuest) forgotten()         { g.destroyed(); g.h.hv.forget(g.uuid) }
-func (g *testGuest) rm()                { must(g.h.t, os.RemoveAll(g.dir)) }
-func offlineOf(g ...*testGuest) Options { o := options(g...); o.Offline = true; return o }
-
 // hasContent checks that the guest's files are what they were.
 func hasContent(t *testing.T, g *testGuest) {
 	t.Helper()
@@ -129,59 +121,4 @@ func hasContent(t *testing.T, g *testGuest) {
 			t.Errorf("%s is not what it was: %v", path, err)
 		}
 	}
-}
-
-// fail has a method fail from now on, or with nil no longer.
-func (c *fakeCloud) fail(method string, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.errs[method] = err
-}
-
-// deletes has Nova have deleted an instance.
-func (c *fakeCloud) deletes(uuid string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.servers, uuid)
-	if c.deleted == nil {
-		c.deleted = map[string]bool{}
-	}
-	c.deleted[uuid] = true
-}
-
-// shelf is systemd's descriptor store as the guard sees it.
-type shelf struct {
-	mu    sync.Mutex
-	files map[string]*os.File
-}
-
-func (s *shelf) StoreFD(name string, f *os.File) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.files[name] != nil {
-		return fmt.Errorf("%s is there already", name)
-	}
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	s.files[name] = os.NewFile(uintptr(fd), name)
-	return err
-}
-
-func (s *shelf) RemoveFD(name string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	f := s.files[name]
-	delete(s.files, name)
-	return f.Close()
-}
-
-// inherit is what a new life gets.
-func (s *shelf) inherit(t testing.TB) (all []*os.File) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for name, f := range s.files {
-		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-		must(t, err)
-		all = append(all, os.NewFile(uintptr(fd), name))
-	}
-	return all
 }

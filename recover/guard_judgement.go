@@ -13,7 +13,8 @@ import (
 // arbiter decides about every deleted file after a full scan: does an instance that
 // exists need it, may it go, or can that not be said yet. In doubt it is held.
 type arbiter struct {
-	deps      GuardDeps
+	runs      hostRuns
+	settle    time.Duration // GuardDeps.Settle
 	root      *beneath.Root
 	holds     *holdings
 	records   *records
@@ -31,8 +32,8 @@ func (a *arbiter) decide(ctx context.Context, report Report) {
 		return // as on nearly every day: the journals need not be read
 	}
 	var err error
-	if j.proven, err = a.deps.Proven(); err == nil {
-		j.inHand, err = a.deps.Unsettled(ctx)
+	if j.proven, err = a.runs.published(); err == nil {
+		j.inHand, err = a.runs.unsettled(ctx)
 	}
 	if err != nil {
 		a.problems.set("runs", fmt.Errorf("the journals of the runs can't be read, so nothing is let go: %w", err))
@@ -152,7 +153,7 @@ func (j *judgement) noteGone(uuid string) {
 
 // judgeHold decides about one deleted file for those of its owners that libvirt knows.
 func (j *judgement) judgeHold(ctx context.Context, h guardHold) {
-	settled := time.Since(h.Deleted) >= j.deps.Settle
+	settled := time.Since(h.Deleted) >= j.settle
 	if len(h.Owners) == 0 {
 		if settled && !j.isAnyMissingFiles() {
 			j.letGo(ctx, h, keeper.ReleasedUnneeded)

@@ -124,7 +124,7 @@ func TestAFileThatWasNeededIsHeldWhenItsGuestRunsOnAnother(t *testing.T) {
 	g.await("it is seen off", func(s GuardStatus) bool { return s.Report.Instances[0].Verdict == VerdictConflict })
 	must(t, h.hv.Start(t.Context(), v.uuid, false))
 	g.await("it is seen", func(s GuardStatus) bool { return len(s.Incidents) == 1 && s.Incidents[0].Replaced })
-	must(t, h.engine().GuardRelease(t.Context(), v.uuid))
+	must(t, ReleaseByHand(t.Context(), h.settings.StateDir, v.uuid))
 	s := g.await("the operator's word", func(s GuardStatus) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
 	if s.Released[keeper.ReleasedByHand] == 0 {
 		t.Errorf("released %v", s.Released)

@@ -7,8 +7,7 @@ import (
 )
 
 func TestNewCredentialsAreUsedEvenWhenAnOlderSignInEndsAfterThem(t *testing.T) {
-	h := newHost(t)
-	older, newer := h.online(), h.online()
+	older, newer := newCloud(t, nil), newCloud(t, nil)
 	n := &novaSide{host: "node", problems: newProblems()}
 	n.configure(func(context.Context) (Cloud, error) {
 		n.configure(func(context.Context) (Cloud, error) { return newer, nil }) // while this one signs in

@@ -89,30 +89,6 @@ func TestTheFailpointIsReachedWhenTheRecordIsOnDisk(t *testing.T) {
 	}
 }
 
-// fullDir is a directory on a file system without a byte to spare, and a way to
-// make room.
-func fullDir(t testing.TB) (dir string, makeRoom func()) {
-	t.Helper()
-	dir = t.TempDir()
-	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k,mode=700"))
-	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
-	return dir, func() { os.Remove(filepath.Join(dir, "ballast")) }
-}
-
-func fill(t testing.TB, dir string) {
-	t.Helper()
-	f, err := os.Create(filepath.Join(dir, "ballast"))
-	must(t, err)
-	defer f.Close()
-	for size := 16 << 10; size > 0; size /= 2 {
-		for {
-			if _, err := f.Write(make([]byte, size)); err != nil {
-				break
-			}
-		}
-	}
-}
-
 func TestARecordThatCanNotBeWrittenIsAnErrorAndDamagesNothing(t *testing.T) {
 	dir, makeRoom := fullDir(t)
 	j, _, err := openJournal(dir, nil)

@@ -87,6 +87,22 @@ func keeperStatus(ctx context.Context, stateDir string) (KeeperStatus, error) {
 	return status, nil
 }
 
+// lister returns a function that says what the keeper and the guard of a host hold. own
+// are the guard's pins, in a guard itself; nil: the guard is asked, if one runs.
+func lister(stateDir string, own func() ([]heldPin, error)) func(ctx context.Context) ([]heldPin, error) {
+	if own == nil {
+		return func(ctx context.Context) ([]heldPin, error) { return pinsOfHost(ctx, stateDir) }
+	}
+	return func(ctx context.Context) ([]heldPin, error) {
+		pins, err := pinsOfKeeper(ctx, stateDir)
+		if err != nil {
+			return nil, err
+		}
+		more, err := own()
+		return append(pins, more...), err
+	}
+}
+
 // pinsOfHost returns what the keeper and the guard of this host hold. That one of them
 // does not run is no error.
 func pinsOfHost(ctx context.Context, stateDir string) ([]heldPin, error) {

@@ -39,9 +39,9 @@ func TestALivePlanIsMadeWhereItCanBeAndSaysWhyNotBefore(t *testing.T) {
 				c.change(&o)
 			}
 			o.Mode = ModeLive
-			inLive := planned(t, h, g, CommandRescue, o)
+			inLive := h.planned(g, CommandRescue, o)
 			o.Mode = ModeAuto
-			inAuto := planned(t, h, g, CommandRescue, o)
+			inAuto := h.planned(g, CommandRescue, o)
 			if c.says == "" {
 				text := strings.Join(inLive.Steps, "\n")
 				if inLive.Action != ActionLive || inAuto.Action != ActionLive || !strings.Contains(text, "mirror "+g.disk) ||
@@ -57,22 +57,5 @@ func TestALivePlanIsMadeWhereItCanBeAndSaysWhyNotBefore(t *testing.T) {
 				t.Errorf("mode auto: %s: %s %s", inAuto.Action, inAuto.NotLive, inAuto.Refusal)
 			}
 		})
-	}
-}
-
-func TestWhatNoBlockJobReachesIsNotMirrored(t *testing.T) {
-	d := Domain{Disks: []Disk{{Target: "vda", Chain: []Image{{Source: SourceFile, Path: "/i/disk", Format: "qcow2"}}}}}
-	for name, c := range map[string]struct {
-		file FilePlan
-		says string
-	}{
-		"a disk":                   {FilePlan{Path: "/i/disk", Target: "vda", Format: "qcow2", Role: RoleDisk}, ""},
-		"UEFI variables":           {FilePlan{Path: "/i/vars", Format: "raw", Role: RoleNVRAM}, "UEFI"},
-		"a disk that was moved":    {FilePlan{Path: "/i/other", Target: "vda", Format: "qcow2", Role: RoleDisk}, "no disk of its definition"},
-		"an image of a rarer kind": {FilePlan{Path: "/i/disk", Target: "vda", Format: "vmdk", Role: RoleDisk}, "vmdk"},
-	} {
-		if got := unmirrored(d, c.file); (got == "") != (c.says == "") || !strings.Contains(got, c.says) {
-			t.Errorf("%s: %q", name, got)
-		}
 	}
 }

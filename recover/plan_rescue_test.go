@@ -1,30 +1,14 @@
 package recover
 
 import (
-	"encoding/binary"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
-
-// planned returns the plan that a run of these options would make for a guest.
-func planned(t *testing.T, h *host, g *testGuest, command Command, o Options) InstancePlan {
-	t.Helper()
-	whole, err := h.engine().DryRun(t.Context(), command, o)
-	must(t, err)
-	for _, todo := range whole.Instances {
-		if todo.UUID == g.uuid {
-			return todo
-		}
-	}
-	t.Fatal("it is not in the plan")
-	return InstancePlan{}
-}
 
 func TestThePlanIsTheLeastThatHelps(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -82,7 +66,7 @@ func TestThePlanIsTheLeastThatHelps(t *testing.T) {
 			h := newHost(t)
 			g := h.add(1, c.add)
 			c.damage(h, g)
-			todo := planned(t, h, g, CommandRescue, options(g))
+			todo := h.planned(g, CommandRescue, options(g))
 			if todo.Action != c.action {
 				t.Fatalf("%s (%s)", todo.Action, todo.Refusal)
 			}
@@ -205,18 +189,6 @@ func TestAnInstanceIsRefusedWithTheReason(t *testing.T) {
 
 func g1(name string) string { return testUUID(1) + "/" + name }
 
-// chownTree gives the instances directory to another user, as it is nova's.
-func chownTree(h *host) { os.Chown(h.settings.InstancesPath, 65534, 65534) }
-
-// createQcow2 makes an image with qemu-img.
-func createQcow2(t *testing.T, args ...string) {
-	t.Helper()
-	out, err := exec.Command("qemu-img", append([]string{"create", "-q", "-f", "qcow2"}, args...)...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("qemu-img (needed for this test): %v %s", err, out)
-	}
-}
-
 func TestAQcow2HeaderThatSaysOtherThanLibvirtStopsItsInstance(t *testing.T) {
 	for name, c := range map[string]struct {
 		make func(t *testing.T, g *testGuest)
@@ -277,21 +249,6 @@ func TestAQcow2HeaderThatSaysOtherThanLibvirtStopsItsInstance(t *testing.T) {
 	}
 }
 
-// corrupt makes the first entry of the L1 table point outside the image.
-func corrupt(t *testing.T, path string) {
-	t.Helper()
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	must(t, err)
-	defer f.Close()
-	var at [8]byte
-	_, err = f.ReadAt(at[:], 40) // l1_table_offset in docs/interop/qcow2.txt
-	must(t, err)
-	var entry [8]byte
-	binary.BigEndian.PutUint64(entry[:], 1<<63|1<<40)
-	_, err = f.WriteAt(entry[:], int64(binary.BigEndian.Uint64(at[:])))
-	must(t, err)
-}
-
 func TestASymlinkOfRootsAboveTheInstancesDirectoryIsFollowed(t *testing.T) {
 	h := newHost(t)
 	// In a directory that only root can write, unlike those for temporary files.
@@ -303,7 +260,7 @@ func TestASymlinkOfRootsAboveTheInstancesDirectoryIsFollowed(t *testing.T) {
 	h.settings.InstancesPath = dir + "/nova/instances"
 	g := h.add(1, guestOptions{base: "b", console: true})
 	h.purge()
-	if i := g.scan(); i.Verdict != VerdictRecoverable {
+	if i := h.scan(g); i.Verdict != VerdictRecoverable {
 		t.Fatalf("%s %v", i.Verdict, i.Reasons)
 	}
 	report, err := h.run(t.Context(), CommandRescue, options(g))
@@ -319,7 +276,7 @@ func TestAnInstanceWithNoLocalFilesIsUnaffected(t *testing.T) {
 	h.hv.add(Domain{UUID: testUUID(1), Name: "instance-00000001", State: StateShutOff, Persistent: true,
 		Disks: []Disk{{Target: "vda", Chain: []Image{{Source: SourceBlock, Path: "/dev/sdb"}}}}}, false)
 	g := &testGuest{h: h, uuid: testUUID(1)}
-	if todo := planned(t, h, g, CommandRescue, options(g)); todo.Action != ActionNone || todo.Verdict != VerdictUnaffected {
+	if todo := h.planned(g, CommandRescue, options(g)); todo.Action != ActionNone || todo.Verdict != VerdictUnaffected {
 		t.Errorf("%+v", todo)
 	}
 }

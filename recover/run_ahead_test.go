@@ -12,26 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// opened is the guest's disk, for what the guest writes.
-func (g *testGuest) opened(t *testing.T) *os.File {
-	t.Helper()
-	f, err := os.OpenFile(g.disk, os.O_RDWR, 0)
-	must(t, err)
-	t.Cleanup(func() { f.Close() })
-	return f
-}
-
-// writes is the guest writing to its disk, past its end too.
-func (g *testGuest) writes(t *testing.T, disk *os.File, off int, data string) {
-	t.Helper()
-	content := g.content[g.disk]
-	content = append(content, make([]byte, max(0, off+len(data)-len(content)))...)
-	copy(content[off:], data)
-	g.content[g.disk] = content
-	_, err := disk.WriteAt([]byte(data), int64(off))
-	must(t, err)
-}
-
 func TestWhatTheGuestWritesWhileItsDiskIsCopiedIsInTheCopy(t *testing.T) {
 	for _, point := range []string{"ahead.begin", "ahead.done", "freeze.done", "suspend.begin"} {
 		t.Run(point, func(t *testing.T) {

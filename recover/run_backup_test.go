@@ -14,7 +14,7 @@ import (
 )
 
 // backUp backs guests up into a new directory and returns it.
-func (h *host) backUp(t *testing.T, change func(*Options), guests ...*testGuest) (string, RunReport) {
+func backUp(h *host, t *testing.T, change func(*Options), guests ...*testGuest) (string, RunReport) {
 	t.Helper()
 	o := options(guests...)
 	o.BackupDir = filepath.Join(t.TempDir(), "backup")
@@ -32,7 +32,7 @@ func TestABackupHasTheManualLayoutAndLeavesTheGuestRunning(t *testing.T) {
 	b := h.add(2, guestOptions{base: "shared", state: StatePaused})
 	pids := [2]int{h.hv.get(a.uuid).PID, h.hv.get(b.uuid).PID}
 	h.purge()
-	dir, report := h.backUp(t, func(o *Options) { o.Parallel = 2 }, a, b)
+	dir, report := backUp(h, t, func(o *Options) { o.Parallel = 2 }, a, b)
 	for _, g := range []*testGuest{a, b} {
 		if r := g.report(report); r.Outcome != OutcomeRescued {
 			t.Fatalf("%+v", r)
@@ -85,10 +85,10 @@ func TestABackupHasTheManualLayoutAndLeavesTheGuestRunning(t *testing.T) {
 func TestABackupIsNeverWrittenOver(t *testing.T) {
 	h := newHost(t)
 	g := h.add(1, guestOptions{})
-	dir, _ := h.backUp(t, nil, g)
+	dir, _ := backUp(h, t, nil, g)
 	before, err := os.ReadFile(filepath.Join(dir, manifestName))
 	must(t, err)
-	_, report := h.backUp(t, func(o *Options) { o.BackupDir = dir }, g)
+	_, report := backUp(h, t, func(o *Options) { o.BackupDir = dir }, g)
 	if r := g.report(report); r.Outcome != OutcomeSkipped || !strings.Contains(r.Error, ErrConflict.Error()) {
 		t.Errorf("%+v", r)
 	}
@@ -104,7 +104,7 @@ func TestABackupLeavesTheGuestPausedIfAskedAndNeverFrozen(t *testing.T) {
 	h := newHost(t)
 	g := h.add(1, guestOptions{agent: true})
 	pid := h.hv.get(g.uuid).PID
-	dir, report := h.backUp(t, func(o *Options) { o.KeepPaused = true }, g)
+	dir, report := backUp(h, t, func(o *Options) { o.KeepPaused = true }, g)
 	if r := g.report(report); r.Outcome != OutcomeRescued {
 		t.Fatalf("%+v", r)
 	}
@@ -128,7 +128,7 @@ func TestABackupOfAGuestThatWroteMeanwhileIsNoBackup(t *testing.T) {
 			}
 		}
 	}
-	dir, report := h.backUp(t, nil, g)
+	dir, report := backUp(h, t, nil, g)
 	if r := g.report(report); r.Outcome != OutcomeFailed || !strings.Contains(r.Error, ErrUnproven.Error()) {
 		t.Errorf("%+v", r)
 	}
@@ -138,7 +138,7 @@ func TestABackupOfAGuestThatWroteMeanwhileIsNoBackup(t *testing.T) {
 	}
 	// Nothing of it is in the way of the next one.
 	h.hv.before = nil
-	_, report = h.backUp(t, func(o *Options) { o.BackupDir = dir }, g)
+	_, report = backUp(h, t, func(o *Options) { o.BackupDir = dir }, g)
 	if r := g.report(report); r.Outcome != OutcomeRescued {
 		t.Errorf("%+v", r)
 	}
@@ -148,7 +148,7 @@ func TestABackupsFailureToLetTheGuestGoOnIsSaid(t *testing.T) {
 	h := newHost(t)
 	g := h.add(1, guestOptions{})
 	h.hv.errs["resume"] = errors.New("no answer from the monitor")
-	_, report := h.backUp(t, nil, g)
+	_, report := backUp(h, t, nil, g)
 	r := g.report(report)
 	if r.Outcome != OutcomeFailed || strings.Contains(r.Error, "it is as it was found") {
 		t.Errorf("%+v", r)
@@ -229,7 +229,7 @@ func TestARestoreIsRefusedWhenTheGuestMayHaveWrittenSince(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
 			g := h.add(1, guestOptions{base: "b", config: true})
-			dir, _ := h.backUp(t, nil, g)
+			dir, _ := backUp(h, t, nil, g)
 			h.purge()
 			h.killKeeper()
 			c.since(h, g)
@@ -262,7 +262,7 @@ func TestARestoreWhoseGuestWritesAfterThePlanIsGivenUp(t *testing.T) {
 	h := newHost(t)
 	g := h.add(1, guestOptions{})
 	pid := h.hv.get(g.uuid).PID
-	dir, _ := h.backUp(t, nil, g)
+	dir, _ := backUp(h, t, nil, g)
 	h.purge()
 	h.hv.before = func(method, uuid string) {
 		if method == "suspend" {
@@ -283,7 +283,7 @@ func TestARestoreRefusesABackupThatWasDamaged(t *testing.T) {
 	h := newHost(t)
 	g := h.add(1, guestOptions{})
 	pid := h.hv.get(g.uuid).PID
-	dir, _ := h.backUp(t, nil, g)
+	dir, _ := backUp(h, t, nil, g)
 	h.purge()
 	path := filepath.Join(dir, g.uuid, "disk")
 	data, err := os.ReadFile(path)
@@ -304,7 +304,7 @@ func TestARestoreOfAnInstanceThatIsIntactDoesNothing(t *testing.T) {
 	h := newHost(t)
 	g := h.add(1, guestOptions{})
 	pid := h.hv.get(g.uuid).PID
-	dir, _ := h.backUp(t, nil, g)
+	dir, _ := backUp(h, t, nil, g)
 	o := options(g)
 	o.BackupDir = dir
 	report, err := h.run(t.Context(), CommandRestore, o)
@@ -329,7 +329,7 @@ func TestARestoreFromADirectoryWithoutABackupIsBadUsage(t *testing.T) {
 func TestFilesOfOneNameAreRestoredEachToItsOwnPlace(t *testing.T) {
 	h := newHost(t)
 	g := h.add(1, guestOptions{})
-	dir, _ := h.backUp(t, nil, g)
+	dir, _ := backUp(h, t, nil, g)
 	m, err := readManifest(dir)
 	must(t, err)
 	second := filepath.Join(g.dir, "more/disk")
@@ -366,12 +366,12 @@ func TestAGuestThatEndsDuringItsBackupCanStillBeRescued(t *testing.T) {
 			h.hv.change(uuid, (*fakeDomain).off)
 		}
 	}
-	_, report := h.backUp(t, nil, g)
+	_, report := backUp(h, t, nil, g)
 	if r := g.report(report); r.Outcome == OutcomeRescued {
 		t.Fatalf("%+v", r)
 	}
 	h.hv.before = nil
-	if status, err := h.engine().Run(t.Context(), report.Run); err == nil && status.State == RunInterrupted {
+	if status, err := h.runs().find(report.Run); err == nil && status.State == RunInterrupted {
 		_, err = h.resume(t.Context(), report.Run)
 		must(t, err)
 	}
@@ -390,7 +390,7 @@ func TestABackupWhoseGuestEndsWhileItIsCopiedIsNotCalledOneOfARunningGuest(t *te
 	g := h.add(1, guestOptions{base: "b", agent: true})
 	h.purge()
 	endsWhen(h, "domain", 2)
-	dir, report := h.backUp(t, nil, g)
+	dir, report := backUp(h, t, nil, g)
 	r := g.report(report)
 	m, err := readManifest(dir)
 	if r.Outcome == OutcomeRescued || err == nil && len(m.Instances) > 0 && m.Instances[0].Left == StateRunning {

@@ -23,9 +23,6 @@ type Engine struct {
 	// "copy.begin" or "copy.done". It is how the tests crash a run at each one.
 	Failpoint func(point string)
 
-	// ownPins are what this process holds, as a scan takes it; nil but in a guard.
-	ownPins func() ([]heldPin, error)
-
 	pollInterval time.Duration // how soon Nova is asked again how a reboot is; 0 is 300 ms
 }
 
@@ -139,17 +136,7 @@ func (e *Engine) novaInterval() time.Duration {
 }
 
 func (e *Engine) scanner() *scanner {
-	return newScanner(e.Settings, e.Hypervisor, func(ctx context.Context) ([]heldPin, error) {
-		if e.ownPins == nil {
-			return pinsOfHost(ctx, e.Settings.StateDir)
-		}
-		pins, err := pinsOfKeeper(ctx, e.Settings.StateDir)
-		if err != nil {
-			return nil, err
-		}
-		own, err := e.ownPins()
-		return append(pins, own...), err
-	})
+	return newScanner(e.Settings, e.Hypervisor, lister(e.Settings.StateDir, nil))
 }
 
 // Scan looks at every domain of the host and at the files it needs.

@@ -32,7 +32,7 @@ func TestRebootRebootsEachIntactInstanceOnce(t *testing.T) {
 			o.Parallel = 1
 			o.Reboot = RebootOptions{BatchSize: 2, BatchWait: time.Millisecond}
 			if remote {
-				o.Reboot = h.remotely()
+				o.Reboot = remotely(h)
 			}
 			report, err := h.run(t.Context(), CommandReboot, o)
 			must(t, err)
@@ -56,7 +56,7 @@ func TestRebootRebootsEachIntactInstanceOnce(t *testing.T) {
 			if n := h.cloud.called("LastReboot", ""); n != asked {
 				t.Errorf("Nova was asked for the last reboot %d times, not %d", n, asked)
 			}
-			if err := h.engineStatus(report.Run, RunFinished); err != nil {
+			if err := engineStatus(h, report.Run, RunFinished); err != nil {
 				t.Error(err)
 			}
 		})
@@ -133,7 +133,7 @@ func TestAnInstanceThatIsRebootingIsWaitedForAndNotRebootedTwice(t *testing.T) {
 			g := all[0]
 			o := options(g)
 			if remote {
-				o.Reboot = h.remotely()
+				o.Reboot = remotely(h)
 			}
 			// A soft reboot: the same QEMU goes on.
 			h.cloud.change(g.uuid, func(s *fakeServer) {
@@ -183,7 +183,7 @@ func TestRebootNeverEndsAQEMUThatHoldsLostFiles(t *testing.T) {
 		lose(all[0])
 		pid := h.hv.get(all[0].uuid).PID
 		o := rebootAll()
-		o.Reboot = h.remotely()
+		o.Reboot = remotely(h)
 		report, err := h.run(t.Context(), CommandReboot, o)
 		must(t, err)
 		check(t, h, all[0], report, pid)
@@ -239,7 +239,7 @@ func TestRebootNeverEndsAQEMUThatHoldsLostFiles(t *testing.T) {
 func TestAStaleScanIsNotRebootedBy(t *testing.T) {
 	h, all := rebootHost(t, 1)
 	o := rebootAll()
-	o.Reboot = h.remotely()
+	o.Reboot = remotely(h)
 	o.Reboot.Reports[0].Taken = time.Now().Add(-time.Hour)
 	report, err := h.run(t.Context(), CommandReboot, o)
 	must(t, err)
@@ -247,7 +247,7 @@ func TestAStaleScanIsNotRebootedBy(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	// And not by a fresh one that a kill made old.
-	o.Reboot = h.remotely()
+	o.Reboot = remotely(h)
 	o.Reboot.MaxAge = 200 * time.Millisecond
 	run, _ := h.crashIn(CommandReboot, o, func(e *Engine, here func(string)) {
 		e.Failpoint = func(point string) {
@@ -268,7 +268,7 @@ func TestAStaleScanIsNotRebootedBy(t *testing.T) {
 func TestAnInstanceThatMovedSinceTheScanIsNotRebooted(t *testing.T) {
 	h, all := rebootHost(t, 1)
 	o := rebootAll()
-	o.Reboot = h.remotely()
+	o.Reboot = remotely(h)
 	e := h.engine()
 	e.Failpoint = func(point string) {
 		if point == "plan.done" {
@@ -364,7 +364,7 @@ func TestARebootThatNovaFailsSaysWhyAndIsOver(t *testing.T) {
 	if r := all[0].report(report); r.Outcome != OutcomeFailed || !strings.Contains(r.Error, "No disk at") {
 		t.Errorf("%+v", r)
 	}
-	if err := h.engineStatus(report.Run, RunFinished); err != nil {
+	if err := engineStatus(h, report.Run, RunFinished); err != nil {
 		t.Error(err)
 	}
 }
@@ -384,7 +384,7 @@ func TestARebootElsewhereWhoseAnswerWasLostIsLookedForOnRecord(t *testing.T) {
 	h, all := rebootHost(t, 1)
 	h.cloud.lost["HardReboot"] = errAnswer
 	o := rebootAll()
-	o.Reboot = h.remotely()
+	o.Reboot = remotely(h)
 	report, err := h.run(t.Context(), CommandReboot, o)
 	must(t, err)
 	if r := all[0].report(report); r.Outcome != OutcomeRescued {

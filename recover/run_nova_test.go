@@ -243,7 +243,7 @@ func TestAnAdminsHardRebootInTheMiddleLosesNothing(t *testing.T) {
 	if r := g.report(report); r.Outcome == OutcomeRescued && !once {
 		t.Fatalf("%+v", r)
 	}
-	if s, _ := h.engine().Run(t.Context(), report.Run); s.State != RunFinished {
+	if s, _ := h.runs().find(report.Run); s.State != RunFinished {
 		report, err = h.resume(t.Context(), report.Run)
 		must(t, err)
 	}
@@ -288,12 +288,12 @@ func TestWhenNovaGoesAwayTheRestIsLeftToResume(t *testing.T) {
 						t.Error(err)
 					}
 				}
-				if err := h.engineStatus(report.Run, RunInterrupted); err != nil {
+				if err := engineStatus(h, report.Run, RunInterrupted); err != nil {
 					t.Error(err)
 				}
 				if offline {
 					h.cloud.offline = true
-					second, err := h.resumeOffline(t.Context(), report.Run)
+					second, err := resumeOffline(h, t.Context(), report.Run)
 					must(t, err)
 					h.cloud.offline = false
 					r := g.report(second)
@@ -315,7 +315,7 @@ func TestWhenNovaGoesAwayTheRestIsLeftToResume(t *testing.T) {
 				if s := h.cloud.get(g.uuid); s.Locked || s.reboots > 1 {
 					t.Errorf("%+v", s)
 				}
-				if err := h.engineStatus(report.Run, RunFinished); err != nil {
+				if err := engineStatus(h, report.Run, RunFinished); err != nil {
 					t.Error(err)
 				}
 			})
@@ -323,8 +323,8 @@ func TestWhenNovaGoesAwayTheRestIsLeftToResume(t *testing.T) {
 	}
 }
 
-func (h *host) engineStatus(run string, want RunState) error {
-	status, err := h.engine().Run(h.t.Context(), run)
+func engineStatus(h *host, run string, want RunState) error {
+	status, err := h.runs().find(run)
 	if err == nil && status.State != want {
 		err = fmt.Errorf("the run is %s, not %s", status.State, want)
 	}
@@ -350,7 +350,7 @@ func TestResumeLeavesAnInstanceAloneThatWasEvacuatedMeanwhile(t *testing.T) {
 			if _, after := os.Stat(g.disk); (before == nil) != (after == nil) {
 				t.Error("its disk was published over the other host's")
 			}
-			if err := h.engineStatus(run, RunInterrupted); err != nil {
+			if err := engineStatus(h, run, RunInterrupted); err != nil {
 				t.Error(err)
 			}
 		})

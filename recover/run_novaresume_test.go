@@ -31,7 +31,7 @@ func brought(t *testing.T, where string, h *host, g *testGuest, run string, foun
 	if n := g.pinned(); n != 0 {
 		t.Errorf("%s: the keeper still holds %d files", where, n)
 	}
-	if status, err := h.engine().Run(t.Context(), run); err != nil || status.State != RunFinished {
+	if status, err := h.runs().find(run); err != nil || status.State != RunFinished {
 		t.Errorf("%s: the run is %s, %v", where, status.State, err)
 	}
 }
@@ -162,7 +162,7 @@ func TestResumeOfARebootAfterKill9RebootsExactlyOnce(t *testing.T) {
 				cloud := h.online()
 				o := options(g)
 				if remote {
-					o.Reboot = h.remotely()
+					o.Reboot = remotely(h)
 				}
 				var n atomic.Int32
 				run, point := h.crashIn(CommandReboot, o, func(e *Engine, here func(string)) {
@@ -206,9 +206,9 @@ func TestResumeOfARebootAfterKill9RebootsExactlyOnce(t *testing.T) {
 }
 
 // remotely is how another place reboots this host's instances, by a scan made now.
-func (h *host) remotely() RebootOptions {
+func remotely(h *host) RebootOptions {
 	h.t.Helper()
-	scan, err := h.engine().Scan(h.t.Context())
+	scan, err := h.scanAll(h.t.Context())
 	must(h.t, err)
 	return RebootOptions{Remote: true, Reports: []Report{scan}, MaxAge: 600e9}
 }
@@ -234,7 +234,7 @@ func crashOnline(t *testing.T, add guestOptions, point string) (*host, *testGues
 	return h, g, run
 }
 
-func (h *host) resumeOffline(ctx context.Context, run string) (RunReport, error) {
+func resumeOffline(h *host, ctx context.Context, run string) (RunReport, error) {
 	h.t.Helper()
 	s, err := h.engine().PrepareResume(ctx, run, true)
 	if err != nil {

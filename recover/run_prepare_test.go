@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
+	"strconv"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // The journal's own file system is full: the worst moment for a guest to be
@@ -19,12 +23,7 @@ func TestAGuestIsLetGoOnThoughTheJournalIsFull(t *testing.T) {
 	defer s.Close()
 	h.hv.before = func(method, _ string) {
 		if method == "suspend" {
-			// From here on no record can be written.
-			closed, err := os.Open(os.DevNull)
-			must(t, err)
-			s.log.mu.Lock()
-			s.log.file = closed
-			s.log.mu.Unlock()
+			breakJournal(t) // from here on no record can be written
 		}
 	}
 	if _, err := s.Execute(t.Context()); err == nil {
@@ -86,5 +85,27 @@ func TestADryRunTouchesNothing(t *testing.T) {
 		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
 			t.Errorf("%s: %v %v", dir, entries, err)
 		}
+	}
+}
+
+// breakJournal makes the journal that this process writes one that can't be written.
+func breakJournal(t *testing.T) {
+	t.Helper()
+	readOnly, err := os.Open(os.DevNull)
+	must(t, err)
+	defer readOnly.Close()
+	names, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	broken := 0
+	for _, n := range names {
+		if link, _ := os.Readlink("/proc/self/fd/" + n.Name()); filepath.Base(link) == journalName {
+			fd, err := strconv.Atoi(n.Name())
+			must(t, err)
+			must(t, unix.Dup3(int(readOnly.Fd()), fd, unix.O_CLOEXEC))
+			broken++
+		}
+	}
+	if broken != 1 {
+		t.Fatalf("%d journals are open", broken)
 	}
 }

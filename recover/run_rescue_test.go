@@ -17,7 +17,7 @@ func TestARunningInstanceIsBackInServiceWithEveryByte(t *testing.T) {
 	g := h.add(1, guestOptions{base: "b", console: true, config: true, agent: true})
 	pid := h.hv.get(g.uuid).PID
 	h.purge()
-	if v := g.scan().Verdict; v != VerdictRecoverable {
+	if v := h.scan(g).Verdict; v != VerdictRecoverable {
 		t.Fatalf("before: %s", v)
 	}
 	report, err := h.run(t.Context(), CommandRescue, options(g))
@@ -35,10 +35,10 @@ func TestARunningInstanceIsBackInServiceWithEveryByte(t *testing.T) {
 	if left := h.staged(); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
-	if v := g.scan().Verdict; v != VerdictIntact {
+	if v := h.scan(g).Verdict; v != VerdictIntact {
 		t.Errorf("after: %s", v)
 	}
-	run, err := h.engine().Run(t.Context(), report.Run)
+	run, err := h.runs().find(report.Run)
 	must(t, err)
 	if run.State != RunFinished {
 		t.Errorf("the run is %s", run.State)
@@ -65,7 +65,7 @@ func TestAnInstanceThatLostOnlyWhatItDoesNotWriteNeverStops(t *testing.T) {
 		}
 	}
 	// The second run finds nothing to do, though QEMU still holds the old inodes.
-	if i := g.scan(); i.Verdict != VerdictIntact {
+	if i := h.scan(g); i.Verdict != VerdictIntact {
 		t.Errorf("after: %s %v", i.Verdict, i.Reasons)
 	}
 	if n := g.pinned(); n != 0 {
@@ -291,7 +291,7 @@ func TestFilesDeletedInAnotherMountNamespaceAreLeftAlone(t *testing.T) {
 	h.purge()
 	h.hv.change(g.uuid, func(d *fakeDomain) { d.State, d.PID = StateRunning, cmd.Process.Pid })
 	defer h.hv.change(g.uuid, func(d *fakeDomain) { d.PID = 0 })
-	if i := g.scan(); i.Verdict != VerdictDisplaced && i.Verdict != VerdictLost {
+	if i := h.scan(g); i.Verdict != VerdictDisplaced && i.Verdict != VerdictLost {
 		t.Errorf("%s %+v", i.Verdict, i.Files)
 	}
 	report, err := h.run(t.Context(), CommandRescue, options(g))

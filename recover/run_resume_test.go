@@ -71,7 +71,7 @@ func crashes(
 		if n := g.pinned(); n != 0 {
 			t.Errorf("%s: the keeper still holds %d files", where, n)
 		}
-		if status, err := h.engine().Run(t.Context(), run); err != nil || status.State != RunFinished {
+		if status, err := h.runs().find(run); err != nil || status.State != RunFinished {
 			t.Errorf("%s: the run is %s, %v", where, status.State, err)
 		}
 		h.hv.endAll()
@@ -196,23 +196,6 @@ func TestResumeOfInstancesThatShareABaseNeedsNobodyWhoHoldsItOnceItIsPublished(t
 	}
 }
 
-// crashPoint finds the number of the first journal record of that name and path.
-func crashPoint(t *testing.T, h *host, command Command, o func(*testGuest) Options, add guestOptions, point string, base string) int {
-	t.Helper()
-	s := h.elsewhere(t)
-	g := s.add(900, add)
-	s.purge()
-	report, err := s.run(t.Context(), command, o(g))
-	must(t, err)
-	for n, r := range s.records(report.Run) {
-		if r.Point() == point && (base == "" || filepath.Base(r.Path) == base) {
-			return n + 1
-		}
-	}
-	t.Fatalf("no record %s in %v", point, points(s.records(report.Run)))
-	return 0
-}
-
 func TestAResumeThatFailsIsNotSettledWhileTheGuestIsStillPaused(t *testing.T) {
 	for name, breakIt := range map[string]func(*host) context.Context{
 		"because it is interrupted at once": func(h *host) context.Context {
@@ -245,7 +228,7 @@ func TestAResumeThatFailsIsNotSettledWhileTheGuestIsStillPaused(t *testing.T) {
 				if len(report.Instances) > 0 && strings.Contains(g.report(report).Error, "it is as it was found") {
 					t.Errorf("the guest is paused, and yet: %s", g.report(report).Error)
 				}
-				if status, err := h.engine().Run(t.Context(), run); err != nil || status.State != RunInterrupted {
+				if status, err := h.runs().find(run); err != nil || status.State != RunInterrupted {
 					t.Errorf("the guest is paused, and the run is %s (%v)", status.State, err)
 				}
 			}

@@ -2,6 +2,7 @@ package recover
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"maps"
 	"slices"
@@ -29,24 +30,28 @@ type HalfDone struct {
 	Last   string `json:"last,omitempty"` // its last journal point
 }
 
-// unfinishedRuns returns those of a state directory's runs that have not come to
-// their end, in the order of all. A journal that can't be read is told in its run.
-func unfinishedRuns(state stateDir, all []RunStatus) []UnfinishedRun {
+// unfinished returns the runs that have not come to their end, the newest first. A
+// journal that can't be read is told in its run.
+func (r hostRuns) unfinished(ctx context.Context) ([]UnfinishedRun, error) {
+	all, err := r.all(ctx)
+	if err != nil {
+		return nil, err
+	}
 	unfinished := []UnfinishedRun{}
-	for _, r := range all {
-		if r.State == RunFinished {
+	for _, status := range all {
+		if status.State == RunFinished {
 			continue
 		}
-		u := UnfinishedRun{Run: r.Run, Command: r.Command, State: r.State, Started: r.Started, Error: r.Error}
-		if r.State != RunRunning {
+		u := UnfinishedRun{Run: status.Run, Command: status.Command, State: status.State, Started: status.Started, Error: status.Error}
+		if status.State != RunRunning {
 			var err error
-			if u.HalfDone, err = halfDone(state, r.Run); err != nil && u.Error == "" {
+			if u.HalfDone, err = halfDone(r.state, status.Run); err != nil && u.Error == "" {
 				u.Error = err.Error()
 			}
 		}
 		unfinished = append(unfinished, u)
 	}
-	return unfinished
+	return unfinished, nil
 }
 
 // halfDone returns the instances of an interrupted run whose live rescue it had

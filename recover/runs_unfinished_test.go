@@ -28,7 +28,7 @@ func TestALiveRescueThatWasKilledIsHalfDoneUntilItIsFinished(t *testing.T) {
 				t.Fatalf("it came to %q", at)
 			}
 			defer func() { must(t, os.RemoveAll(stateDir(h.settings.StateDir).run(run))) }()
-			r, err := h.engine().Check(t.Context(), CheckOptions{}, h.engine().Scan)
+			r, err := Check(t.Context(), hostSources(h.settings, h.scanAll), CheckOptions{})
 			must(t, err)
 			want := []string{"CRITICAL lost", "WARNING interrupted"}
 			if half {
@@ -49,7 +49,7 @@ func TestALiveRescueThatWasKilledIsHalfDoneUntilItIsFinished(t *testing.T) {
 			data, err := os.ReadFile(journal)
 			must(t, err)
 			must(t, os.WriteFile(journal, append(data, "no record\nno record\n"...), 0o600))
-			r, err = h.engine().Check(t.Context(), CheckOptions{}, h.engine().Scan)
+			r, err = Check(t.Context(), hostSources(h.settings, h.scanAll), CheckOptions{})
 			must(t, err)
 			if r.HalfDone() != 1 || r.Runs[0].Error == "" {
 				t.Errorf("with a damaged journal: %+v", r.Runs)

@@ -290,20 +290,6 @@ func TestAConsoleLogOfAnotherInstanceIsNotThisOnes(t *testing.T) {
 	}
 }
 
-func TestAConsoleLogHeldByVirtlogdIsFound(t *testing.T) {
-	h := newHost(t)
-	g := h.add(1, guestOptions{console: true})
-	h.purge()
-	for _, f := range g.scan().Files {
-		if f.Role != RoleConsoleLog {
-			continue
-		}
-		if f.State != FileDeleted || len(f.Holders) != 1 || f.Holders[0].Process != "virtlogd" || f.Writable {
-			t.Errorf("%+v", f)
-		}
-	}
-}
-
 func TestWhatNoDefinitionNamesIsReportedOnceAndMemoryIsNot(t *testing.T) {
 	named := []File{{Path: classDisk, Device: 1, Inode: 7}}
 	got := unnamed(named, []scanCandidate{

@@ -8,27 +8,6 @@ import (
 	"testing"
 )
 
-// planOnline is the plan of a rescue with Nova, which changes nothing there.
-func planOnline(t *testing.T, h *host, o Options) (Plan, error) {
-	t.Helper()
-	whole, err := h.engine().DryRun(t.Context(), CommandRescue, o)
-	for _, method := range []string{"Lock", "Unlock", "HardReboot", "Pause"} {
-		if n := h.cloud.called(method, ""); n > 0 {
-			t.Errorf("a whole made %d calls of %s", n, method)
-		}
-	}
-	return whole, err
-}
-
-func planOf1(t *testing.T, whole Plan, uuid string) InstancePlan {
-	t.Helper()
-	n := slices.IndexFunc(whole.Instances, func(i InstancePlan) bool { return i.UUID == uuid })
-	if n < 0 {
-		t.Fatalf("it is not in the whole: %+v", whole)
-	}
-	return whole.Instances[n]
-}
-
 func TestWhereNovaAndLibvirtDisagreeAnInstanceIsLeftAlone(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*host, *testGuest)

@@ -1,28 +1,9 @@
 package recover
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
-
-// smallHost is a host whose instances directory is a file system of that size.
-func smallHost(t *testing.T, size string) *host {
-	t.Helper()
-	h := newHost(t)
-	dir := filepath.Dir(h.settings.InstancesPath)
-	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size+",mode=755"))
-	t.Cleanup(func() {
-		h.hv.endAll()
-		h.killKeeper()
-		unix.Unmount(dir, unix.MNT_DETACH)
-	})
-	must(t, os.Mkdir(h.settings.InstancesPath, 0o755))
-	return h
-}
 
 func TestSpaceIsCheckedBeforeTheFirstPause(t *testing.T) {
 	// Each guest's disk takes 96 KiB, and its copy, without the hole, 72 KiB.

@@ -17,7 +17,11 @@ func journaled(t *testing.T, plan InstancePlan) (*task, func() []string) {
 	return newTask(&run{log: log, progress: NoProgress{}}, plan), func() []string {
 		records, err := readJournal(dir)
 		must(t, err)
-		return points(records)
+		var points []string
+		for _, r := range records {
+			points = append(points, r.Point())
+		}
+		return points
 	}
 }
 

@@ -73,7 +73,7 @@ func (w wired) Prepare(ctx context.Context, command recover.Command, o recover.O
 }
 
 func (w wired) NewGuard(o recover.GuardOptions, shelf recover.Shelf, inherited []*os.File) (guard, error) {
-	g, err := recover.NewGuard(w.Engine.GuardDeps(), o, shelf, inherited)
+	g, err := recover.NewGuard(recover.GuardDeps{Settings: w.Engine.Settings, Hypervisor: w.Engine.Hypervisor}, o, shelf, inherited)
 	if err != nil {
 		return nil, err
 	}

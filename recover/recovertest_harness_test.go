@@ -12,13 +12,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/os-rescue/os-rescue/recover/beneath"
 	"github.com/os-rescue/os-rescue/recover/keeper"
 )
 
@@ -48,63 +46,6 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// host is a compute node of the tests: a state directory with its keeper, and a
-// fake hypervisor whose guests are real processes that hold real files.
-type host struct {
-	t        testing.TB
-	settings Settings
-	hv       *fakeHypervisor
-	cloud    *fakeCloud // nil offline
-}
-
-// newHost makes a host whose processes are ended after the test.
-func newHost(t testing.TB) *host {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "recover-test-")
-	must(t, err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	self, err := os.Executable()
-	must(t, err)
-	state := filepath.Join(dir, "state")
-	must(t, os.Mkdir(state, 0o700))
-	settings := DefaultSettings()
-	settings.Host = "node"
-	settings.StateDir = state
-	settings.InstancesPath = filepath.Join(dir, "nova/instances")
-	settings.Owners = ownersOf("root", "root", "root", "root", "root")
-	settings.Headroom = 0
-	settings.FreezeTimeout = time.Second
-	settings.StartTimeout = 5 * time.Second
-	settings.RebootTimeout = 10 * time.Second
-	settings.Watch = 0
-	settings.KeeperCommand = []string{"/usr/bin/env", "RECOVER_TEST=keeper", "RECOVER_DIR=" + state, self}
-	h := &host{t: t, settings: settings, hv: &fakeHypervisor{domains: map[string]*fakeDomain{}, gone: map[string]*fakeDomain{},
-		errs: map[string]error{}}}
-	t.Cleanup(func() {
-		h.hv.endAll()
-		h.killKeeper()
-	})
-	must(t, os.MkdirAll(settings.InstancesPath, 0o755))
-	return h
-}
-
-// elsewhere is the same host with another, empty instances directory.
-func (h *host) elsewhere(t testing.TB) *host {
-	t.Helper()
-	dir, err := os.MkdirTemp(filepath.Dir(h.settings.StateDir), "site-")
-	must(t, err)
-	other := &host{t: t, settings: h.settings, hv: &fakeHypervisor{domains: map[string]*fakeDomain{}, gone: map[string]*fakeDomain{},
-		errs: map[string]error{}}}
-	other.settings.InstancesPath = filepath.Join(dir, "instances")
-	must(t, os.MkdirAll(other.settings.InstancesPath, 0o755))
-	t.Cleanup(other.hv.endAll)
-	// Journals of runs elsewhere only cost time.
-	runs := stateDir(h.settings.StateDir).runs()
-	must(t, os.RemoveAll(runs))
-	must(t, os.Mkdir(runs, 0o700))
-	return other
-}
-
 // killKeeper ends the host's keeper, if one runs, and waits for its end.
 func (h *host) killKeeper() {
 	lock := filepath.Join(h.settings.StateDir, "keeper.lock")
@@ -123,14 +64,6 @@ func (h *host) killKeeper() {
 		for unix.Flock(int(f.Fd()), unix.LOCK_EX) == unix.EINTR {
 		}
 	}
-}
-
-func (h *host) engine() *Engine {
-	e := &Engine{Settings: h.settings, Hypervisor: h.hv, Progress: NoProgress{}, pollInterval: 5 * time.Millisecond}
-	if h.cloud != nil {
-		e.SignIn = func(context.Context) (Cloud, error) { return h.cloud, nil }
-	}
-	return e
 }
 
 // testGuest is one instance with the content that its files must have.
@@ -240,77 +173,6 @@ func options(guests ...*testGuest) Options {
 	return o
 }
 
-// run prepares and executes.
-func (h *host) run(ctx context.Context, command Command, o Options) (RunReport, error) {
-	h.t.Helper()
-	s, err := h.engine().Prepare(ctx, command, o)
-	must(h.t, err)
-	defer s.Close()
-	return s.Execute(ctx)
-}
-
-// resume finishes a run.
-func (h *host) resume(ctx context.Context, run string) (RunReport, error) {
-	h.t.Helper()
-	s, err := h.engine().PrepareResume(ctx, run, false)
-	if err != nil {
-		return RunReport{}, err
-	}
-	defer s.Close()
-	return s.Execute(ctx)
-}
-
-// crashAt runs a command up to its k-th journal record and leaves everything as
-// it is at that moment, as kill -9 does: what was the run stands still for ever,
-// and the kernel has dropped its lock. The run's name is "" if it ended before.
-func (h *host) crashAt(command Command, o Options, k int) (run, point string) {
-	h.t.Helper()
-	return h.crashIn(command, o, func(e *Engine, here func(string)) {
-		var mu sync.Mutex
-		n := 0
-		e.Failpoint = func(point string) {
-			mu.Lock()
-			n++
-			now := n == k
-			mu.Unlock()
-			if now {
-				here(point)
-			}
-		}
-	})
-}
-
-// crashIn is crashAt for a crash at whatever calls here.
-func (h *host) crashIn(command Command, o Options, install func(e *Engine, here func(point string))) (run, point string) {
-	h.t.Helper()
-	e := h.engine()
-	crashed, ended := make(chan string), make(chan error)
-	install(e, func(point string) {
-		crashed <- point
-		select {}
-	})
-	go func() {
-		s, err := e.Prepare(context.WithoutCancel(h.t.Context()), command, o)
-		if err == nil {
-			_, err = s.Execute(context.WithoutCancel(h.t.Context()))
-			s.Close()
-		}
-		ended <- err
-	}()
-	select {
-	case point = <-crashed:
-	case err := <-ended:
-		must(h.t, err)
-		return "", ""
-	}
-	info, running := stateDir(h.settings.StateDir).running()
-	if !running {
-		h.t.Fatal("no run holds the lock at " + point)
-	}
-	h.dropLock()
-	return info.Run, point
-}
-
 // dropLock takes the lock of runs away from whatever in this process has it.
 func (h *host) dropLock() {
 	h.t.Helper()
@@ -410,7 +272,7 @@ func (h *host) staged() []string {
 // pinnedBy returns how many files the keeper holds for an instance.
 func (g *testGuest) pinned() int {
 	g.h.t.Helper()
-	status, err := g.h.engine().Keeper(g.h.t.Context())
+	status, err := keeperStatus(g.h.t.Context(), g.h.settings.StateDir)
 	must(g.h.t, err)
 	n := 0
 	for _, hold := range status.Holds {
@@ -431,45 +293,4 @@ func (g *testGuest) report(r RunReport) InstanceReport {
 	}
 	g.h.t.Fatalf("the report does not name %s: %+v", g.uuid, r)
 	return InstanceReport{}
-}
-
-// scan returns the instance as a scan sees it now.
-func (g *testGuest) scan() Instance {
-	g.h.t.Helper()
-	r, err := g.h.engine().Scan(g.h.t.Context())
-	must(g.h.t, err)
-	for _, i := range r.Instances {
-		if i.UUID == g.uuid {
-			return i
-		}
-	}
-	g.h.t.Fatal("the scan does not have it")
-	return Instance{}
-}
-
-// records returns a run's journal.
-func (h *host) records(run string) []Record {
-	h.t.Helper()
-	r, err := readJournal(stateDir(h.settings.StateDir).run(run))
-	must(h.t, err)
-	return r
-}
-
-func points(records []Record) []string {
-	var p []string
-	for _, r := range records {
-		p = append(p, r.Point())
-	}
-	return p
-}
-
-// ownersAt looks the table up.
-func ownersAt(t testing.TB, s Settings) *owners {
-	t.Helper()
-	root, err := beneath.OpenRoot(s.Root)
-	must(t, err)
-	t.Cleanup(func() { root.Close() })
-	o, err := resolveOwners(s, root)
-	must(t, err)
-	return o
 }
