@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/os-rescue/os-rescue/recover/beneath"
 )
 
 func TestTheTableOfOwners(t *testing.T) {
@@ -96,4 +98,15 @@ func TestTheTableOfOwners(t *testing.T) {
 			}
 		})
 	}
+}
+
+// ownersAt looks the table up.
+func ownersAt(t testing.TB, s Settings) *owners {
+	t.Helper()
+	root, err := beneath.OpenRoot(s.Root)
+	must(t, err)
+	t.Cleanup(func() { root.Close() })
+	o, err := resolveOwners(s, root)
+	must(t, err)
+	return o
 }

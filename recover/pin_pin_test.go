@@ -24,14 +24,13 @@ func TestAFileReadWithODirectIsPlannedAndReadSo(t *testing.T) {
 		if h.FD != int(f.Fd()) {
 			continue
 		}
-		file := File{Path: path, State: FileDeleted}
-		addHolder(&file, scanCandidate{heldFile: h})
+		file := File{Path: path, State: FileDeleted, Device: h.Stat.Dev, Inode: h.Stat.Ino, Holders: []Holder{h.holder()}}
 		src, err := openHeld(file)
 		must(t, err)
 		defer src.File.Close()
 		flags, err := unix.FcntlInt(src.File.Fd(), unix.F_GETFL, 0)
 		must(t, err)
-		if !src.Direct || flags&unix.O_DIRECT == 0 || !file.Holders[0].Direct || !file.Writable {
+		if !src.Direct || flags&unix.O_DIRECT == 0 || !file.Holders[0].Direct || !file.Holders[0].Writable {
 			t.Errorf("%+v %#o", file.Holders, flags)
 		}
 		buf := make([]byte, 10)
