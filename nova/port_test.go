@@ -50,6 +50,9 @@ func (recordedBed) Open(t *testing.T, scene recovertest.Scene) recovertest.Cloud
 		return func(t *testing.T) recover.Cloud {
 			t.Helper()
 			client := c.open(t, c.Vars[user], c.Vars[project], opts)
+			if scene == recovertest.ScenePages {
+				client.minor = minorDownCell - 1 // the list for cells that are down would have them all
+			}
 			signedIn = append(signedIn, client)
 			return client
 		}

@@ -88,8 +88,11 @@ func (c *FakeCloud) AddDomain(d recover.Domain, host string) *FakeServer {
 // The values of power_state (nova/compute/power_state.py).
 const powerRunning, powerPaused, powerShutdown = 1, 3, 4
 
-// To is the state that Nova's database has of an instance.
-func (s *FakeServer) To(vmState string) {
+// To is To of the instance.
+func (s *FakeServer) To(vmState string) { To(&s.Server, vmState) }
+
+// To is an instance in a state with all that Nova's database then has of it.
+func To(s *recover.Server, vmState string) {
 	s.VMState = vmState
 	switch vmState {
 	case recover.VMActive:

@@ -109,6 +109,9 @@ func (s *hypervisorSuite) exports() {
 	}
 	// It ends with the domain's QEMU.
 	s.must(s.hv.Destroy(s.ctx, g.UUID))
+	if off := s.domain(g); off.Job != "" || len(off.BlockJobs) != 0 || s.readable(socket, "vdb") {
+		s.Errorf("the domain is off, and its disk is shown still: %+v", off)
+	}
 	s.works("EndExport of a domain that is off", s.hv.EndExport(s.ctx, g.UUID))
 	if _, err := s.hv.Export(s.ctx, g.UUID, disks); err == nil {
 		s.Error("Export of a domain that is off is no error")
