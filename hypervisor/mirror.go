@@ -209,8 +209,9 @@ func (c *Client) MirrorState(ctx context.Context, uuid, target string) (recover.
 // have failed, and both files may have the same path. Pivot therefore compares the
 // index of the disk's source, a distinct number that libvirt gives every image that it
 // opens for a running domain (https://libvirt.org/formatdomain.html, source; measured
-// with 9.0, also over a restart of the daemon). Errors: recover.ErrNoMirror when there
-// was none, or when it ended and the domain did not move; recover.ErrNoDomain;
+// with 9.0, also over a restart of the daemon). The mirror's file must have the path
+// that Mirror was given: else the job fails and ends (measured with QEMU 7.2).
+// Errors: recover.ErrNoMirror when there was none, or when it ended and the domain did not move; recover.ErrNoDomain;
 // recover.ErrUnavailable, after which the domain may have moved; libvirt's own while
 // the mirror goes on, for example when it is not ready.
 func (c *Client) Pivot(ctx context.Context, uuid, target string) error {

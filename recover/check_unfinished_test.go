@@ -34,7 +34,7 @@ func TestALiveRescueThatWasKilledIsHalfDoneUntilItIsFinished(t *testing.T) {
 			if half {
 				want = []string{"CRITICAL lost", "CRITICAL half-done"}
 			}
-			if diff := cmp.Diff(want, kinds(r)); diff != "" {
+			if diff := cmp.Diff(want, found(r)); diff != "" {
 				t.Error(diff)
 			}
 			left := HalfDone{UUID: g.uuid, Domain: "instance-00000001", Name: "vm1", Last: point}

@@ -85,8 +85,8 @@ type Mirrors interface {
 
 	// Mirror begins to mirror a disk's top image into an existing empty file, which keeps
 	// its inode. The backing files stay those of the source. Once Mirror has returned,
-	// QEMU has the file open, and it may be renamed. The job goes on in the hypervisor
-	// when this process ends.
+	// QEMU has the file open, and it may be renamed; Pivot needs it at this path again.
+	// The job goes on in the hypervisor when this process ends.
 	Mirror(ctx context.Context, uuid string, m MirrorRequest) error
 
 	// MirrorState returns the progress of a mirror. ErrNoMirror when there is none.
