@@ -162,7 +162,7 @@ func (s *fullScan) disownBases(i Instance) {
 func (s *fullScan) isWanted(i Instance, f File) bool {
 	switch f.State {
 	case FileDeleted, FileReplaced:
-		return len(f.Holders) > 0
+		return len(f.Holders) > 0 && !isOfRun(filepath.Base(f.Path))
 	case FilePresent:
 		return i.domain.Nova != nil && !isBelow(f.Path, s.settings.InstancesPath)
 	}

@@ -97,14 +97,19 @@ func (w *treeWalk) walk(dir *beneath.Dir, owner string, depth int) error {
 }
 
 // isToHold is false for an instance's small files, of which the record has the
-// content, and for a cached image that is being downloaded: Nova gives it its name
-// when it is whole (nova/virt/libvirt/utils.py and images.py: .part, .converted).
+// content, for a run's own file beside the instance's, and for a cached image that is
+// being downloaded: Nova gives it its name when it is whole
+// (nova/virt/libvirt/utils.py and images.py: .part, .converted).
 func isToHold(owner, name string) bool {
 	if owner != "" {
-		return !isSmallFile(name)
+		return !isSmallFile(name) && !isOfRun(name)
 	}
 	return !strings.HasSuffix(name, ".part") && !strings.HasSuffix(name, ".converted")
 }
+
+// isOfRun is true for a file that a run makes for itself and removes, as the scratch
+// image of a comparison: its deletion is no loss of the instance's.
+func isOfRun(name string) bool { return strings.HasPrefix(name, stagePrefix) }
 
 // vanished is true when the file or directory is gone by now: no trouble.
 func vanished(err error) bool {
