@@ -66,6 +66,7 @@ func (s *fullScan) run(ctx context.Context) {
 // read stays stale.
 func (s *fullScan) takeIn(ctx context.Context, report Report, stale takenDomains) {
 	var unknown []string
+	unheld := map[string]error{} // by path
 	for _, i := range report.Instances {
 		if i.Verdict == VerdictUnknown {
 			unknown = append(unknown, i.Domain+": "+strings.Join(i.Reasons, "; "))
@@ -74,7 +75,7 @@ func (s *fullScan) takeIn(ctx context.Context, report Report, stale takenDomains
 			}
 			continue
 		}
-		s.holdFiles(i)
+		s.holdFiles(i, unheld)
 		err := s.note(ctx, i, stale.has(i.UUID))
 		if err != nil && stale.has(i.UUID) {
 			s.stale.add(i.UUID)
@@ -91,11 +92,13 @@ func (s *fullScan) takeIn(ctx context.Context, report Report, stale takenDomains
 		err = fmt.Errorf("%d instances can't be looked at; none of their files is let go: %s", len(unknown), unknown[0])
 	}
 	s.problems.set("unknown", err)
+	s.problems.replace("open", unheld)
 }
 
 // holdFiles holds the files that an instance's processes have open and the guard has
-// not, and learns what each of its files is to it.
-func (s *fullScan) holdFiles(i Instance) {
+// not, and learns what each of its files is to it. A file that could not be held is
+// put into unheld.
+func (s *fullScan) holdFiles(i Instance, unheld map[string]error) {
 	for _, f := range slices.Concat(i.Files, i.nameless) {
 		if f.Inode == 0 || f.Role == RoleDiskInfo || f.Proven {
 			continue
@@ -113,13 +116,15 @@ func (s *fullScan) holdFiles(i Instance) {
 		if known && (direct || !slices.ContainsFunc(f.Holders, func(h Holder) bool { return h.Direct })) {
 			continue
 		}
+		// The guard's own descriptor, as the scan saw it, is one that was let go since.
+		f.Holders = slices.DeleteFunc(slices.Clone(f.Holders), func(h Holder) bool { return h.PID == os.Getpid() })
 		if !known && !s.isWanted(i, f) {
 			continue
 		}
 		file, err := openScanned(s.root, f)
 		if err != nil {
 			if !errors.Is(err, os.ErrNotExist) {
-				s.problems.set("open "+f.Path, fmt.Errorf("%s can't be held: %w", f.Path, err))
+				unheld[f.Path] = fmt.Errorf("%s can't be held: %w", f.Path, err)
 			}
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -25,6 +26,17 @@ func (p *problems) set(subject string, err error) {
 		return
 	}
 	p.texts[subject] = err.Error()
+}
+
+// replace notes the troubles with all subjects of a kind: those that are not among
+// them have passed.
+func (p *problems) replace(kind string, errs map[string]error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.DeleteFunc(p.texts, func(subject, _ string) bool { return strings.HasPrefix(subject, kind+" ") })
+	for subject, err := range errs {
+		p.texts[kind+" "+subject] = err.Error()
+	}
 }
 
 // list returns the sentences in alphabetical order; nil when there are none.

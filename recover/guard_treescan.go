@@ -131,6 +131,7 @@ func isInUse(i Instance, key inode) bool {
 // holdTree walks the tree, holds what is new and notes what was renamed.
 func (t *treeScan) holdTree(ctx context.Context) {
 	held, refused := 0, false
+	unheld := map[string]error{} // by path
 	dirs, err := walkTree(t.root, t.path, func(f treeFile, dir *beneath.Dir, name string) {
 		known := t.holds.update(f.inode, func(h *guardHold) {
 			h.Path = f.path
@@ -140,10 +141,16 @@ func (t *treeScan) holdTree(ctx context.Context) {
 		case known:
 		case !t.holdable.mayHold(dir):
 			refused = true
-		case t.hold(f, dir, name):
-			held++
+		default:
+			switch err := t.hold(f, dir, name); {
+			case err == nil:
+				held++
+			case !vanished(err):
+				unheld[f.path] = fmt.Errorf("%s can't be held: %w", f.path, err)
+			}
 		}
 	})
+	t.problems.replace("tree-open", unheld)
 	t.watch.Set(append(dirs, filepath.Dir(t.path)))
 	t.problems.set("watch", t.watch.Problem())
 	if err != nil {
@@ -162,14 +169,11 @@ func (t *treeScan) holdTree(ctx context.Context) {
 	}
 }
 
-// hold holds a file of the tree; true when it does.
-func (t *treeScan) hold(f treeFile, dir *beneath.Dir, name string) bool {
+// hold holds a file of the tree.
+func (t *treeScan) hold(f treeFile, dir *beneath.Dir, name string) error {
 	file, err := openTreeFile(dir, name)
 	if err != nil {
-		if !vanished(err) {
-			t.problems.set("open "+f.path, fmt.Errorf("%s can't be held: %w", f.path, err))
-		}
-		return false
+		return err
 	}
 	m := holdMemory{Path: f.path, Role: RoleOther}
 	m.addOwner(f.owner)
@@ -179,5 +183,5 @@ func (t *treeScan) hold(f treeFile, dir *beneath.Dir, name string) bool {
 	if err := t.holds.add(file, m); err != nil {
 		t.problems.set("shelf", err)
 	}
-	return true
+	return nil
 }
