@@ -32,8 +32,9 @@ func newIncidentBed(t *testing.T) *incidentBed {
 	uuid := testUUID(1)
 	must(t, b.holds.add(f, holdMemory{Path: path, Owners: []string{uuid}, Role: RoleDisk, Deleted: time.Now()}))
 	h := b.holds.deleted()[0]
-	b.lost = Instance{UUID: uuid, Domain: "instance-1", Name: "web", PID: 1, State: StateRunning, domain: Domain{UUID: uuid, Name: "instance-1"},
-		Files: []File{{Path: path, Role: RoleDisk, State: FilePresent, Device: h.Device, Inode: h.Inode}}}
+	b.lost = Instance{UUID: uuid, Domain: "instance-1", Name: "web", PID: 1, State: StateRunning,
+		domain: Domain{UUID: uuid, Name: "instance-1"},
+		Files:  []File{{Path: path, Role: RoleDisk, State: FilePresent, Device: h.Device, Inode: h.Inode}}}
 	b.all.last.set(Report{Instances: []Instance{b.lost}})
 	return b
 }

@@ -19,7 +19,8 @@ func TestWhatTheGuardWritesAScanReads(t *testing.T) {
 	}
 	must(t, dir.create())
 	must(t, dir.create())
-	want := guardRecord{Domain: Domain{UUID: testUUID(1), Name: "instance-1"}, Definition: "<domain/>", Small: map[string]string{"/i/disk.info": "{}"}}
+	want := guardRecord{Domain: Domain{UUID: testUUID(1), Name: "instance-1"}, Definition: "<domain/>",
+		Small: map[string]string{"/i/disk.info": "{}"}}
 	must(t, dir.write(want))
 	must(t, os.WriteFile(dir.file("holds.json"), []byte("{}"), 0o600)) // is no record
 	all, err := dir.records()

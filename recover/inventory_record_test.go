@@ -43,8 +43,9 @@ func TestSmallFilesAreReadAndStayWhenTheyAreDeleted(t *testing.T) {
 }
 
 func FuzzParseGuardRecord(f *testing.F) {
-	f.Add([]byte(`{"domain":{"uuid":"0b8b7d5e-3a51-4a1c-a0b5-000000000001","disks":[{"target":"vda","chain":[{"source":"file","path":"/x"}]}]}}`))
-	f.Add([]byte(`{"domain":{"uuid":"0b8b7d5e-3a51-4a1c-a0b5-000000000001","disks":[{}]}}`))
+	const head = `{"domain":{"uuid":"0b8b7d5e-3a51-4a1c-a0b5-000000000001","disks":`
+	f.Add([]byte(head + `[{"target":"vda","chain":[{"source":"file","path":"/x"}]}]}}`))
+	f.Add([]byte(head + `[{}]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := parseGuardRecord(testUUID(1), data)
 		if err != nil {
