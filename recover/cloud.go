@@ -147,9 +147,9 @@ type Cloud interface {
 
 // novaParallel is how many instances are queried in Nova at a time, where each takes a
 // few short requests.
-const novaParallel = 8
+const NovaParallel = 8
 
 // rebooting is true while Nova reboots an instance (nova/compute/task_states.py).
-func rebooting(s Server) bool {
+func IsRebooting(s Server) bool {
 	return strings.HasPrefix(s.TaskState, "reboot")
 }

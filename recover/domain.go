@@ -152,7 +152,7 @@ type Snapshot struct {
 
 // diskOf returns the disk of a domain whose top image is that file. ErrRefused when the
 // domain has no such disk any more.
-func diskOf(d Domain, f FilePlan) (Disk, error) {
+func DiskOf(d Domain, f FilePlan) (Disk, error) {
 	for _, disk := range d.Disks {
 		if disk.Target == f.Target && disk.Chain[0].Path == f.Path {
 			return disk, nil
@@ -163,7 +163,7 @@ func diskOf(d Domain, f FilePlan) (Disk, error) {
 
 // unchanged is true when the guest has provably written nothing between the two
 // snapshots: it is the same QEMU, and its write counters are the same.
-func (s Snapshot) unchanged(later Snapshot) bool {
+func (s Snapshot) Unchanged(later Snapshot) bool {
 	return s.Process == later.Process && maps.EqualFunc(s.Counters, later.Counters, func(a, b BlockCounters) bool {
 		return a.WriteRequests == b.WriteRequests && a.WriteBytes == b.WriteBytes
 	})
@@ -171,7 +171,7 @@ func (s Snapshot) unchanged(later Snapshot) bool {
 
 // handsOff says why a run must not suspend or destroy a domain now, and what to do;
 // empty when it may.
-func handsOff(d Domain) string {
+func HandsOff(d Domain) string {
 	switch {
 	case d.Job != "":
 		return fmt.Sprintf("a job is under way on the domain (%s): wait for it to end", d.Job)

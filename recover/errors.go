@@ -34,12 +34,12 @@ var (
 )
 
 // refusal is an ErrRefused with a text of its own.
-type refusal string
+type Refusal string
 
-func (r refusal) Error() string { return string(r) }
+func (r Refusal) Error() string { return string(r) }
 
 // Unwrap makes errors.Is(err, ErrRefused) true.
-func (refusal) Unwrap() error { return ErrRefused }
+func (Refusal) Unwrap() error { return ErrRefused }
 
 // InstanceError says what happened to an instance, what is safe, and what to do next. It
 // wraps the cause.

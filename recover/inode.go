@@ -3,7 +3,7 @@ package recover
 import "fmt"
 
 // inodeKey returns the key of an inode, "device:inode"; empty for zeros.
-func inodeKey(device, inode uint64) string {
+func InodeKey(device, inode uint64) string {
 	if device == 0 && inode == 0 {
 		return ""
 	}
@@ -12,9 +12,9 @@ func inodeKey(device, inode uint64) string {
 
 // inode identifies a file on this host while a process holds it open. Afterwards another
 // file may get the same number.
-type inode struct {
+type Inode struct {
 	Device, Inode uint64
 }
 
 // Key returns the inode's name in journals and in the keeper.
-func (i inode) Key() string { return inodeKey(i.Device, i.Inode) }
+func (i Inode) Key() string { return InodeKey(i.Device, i.Inode) }

@@ -80,10 +80,10 @@ type File struct {
 	// still held: it is replaced, but that is no conflict.
 	Proven bool `json:"proven,omitempty"`
 
-	unlinked bool   // the held inode has no name any more, in any state
-	kept     string // the content of a small file, kept by the guard
-	guarded  bool   // named by no definition, but held by the guard to be put back
-	resolved string // Path with the links above it followed, as the kernel shows it
+	Unlinked    bool   `json:"-"` // the held inode has no name any more, in any state
+	KeptContent string `json:"-"` // the content of a small file, kept by the guard
+	GuardHeld   bool   `json:"-"` // named by no definition, but held by the guard to be put back
+	Resolved    string `json:"-"` // Path with the links above it followed, as the kernel shows it
 }
 
 // Lost is true when the file's held inode has no name any more and no proven copy has
@@ -111,22 +111,22 @@ type Instance struct {
 	Losses []string `json:"losses,omitempty"`
 	Files  []File   `json:"files"`
 
-	domain  Domain
-	process ProcessIdentity
+	Definition Domain          `json:"-"`
+	Process    ProcessIdentity `json:"-"`
 	// forgotten is true when libvirt no longer knows the domain, and the guard's record
 	// of the domain was scanned instead.
-	forgotten bool
+	GuardOnly bool `json:"-"`
 	// before is the state in which the guard saw it when its files were deleted; empty
 	// when the guard did not see that.
-	before DomainState
+	StateBefore DomainState `json:"-"`
 	// server is the instance as Nova has it; nil offline.
-	server *Server
+	Server *Server `json:"-"`
 	// disagreement says what Nova and the hypervisor disagree about. Such an instance is
 	// left alone, even if its files are in order.
-	disagreement string
+	Disagreement string `json:"-"`
 	// nameless are deleted inodes that its QEMU holds and that can't be matched to a
 	// file. They are pinned too.
-	nameless []File
+	Nameless []File `json:"-"`
 }
 
 // Report is the result of a scan.

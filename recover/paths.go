@@ -25,7 +25,7 @@ func (m *FileMode) UnmarshalText(text []byte) error {
 
 // validUUID is true for 8-4-4-4-12 lower-case hexadecimal digits. It is strict because
 // a UUID becomes part of paths.
-func validUUID(s string) bool {
+func ValidUUID(s string) bool {
 	if len(s) != 36 {
 		return false
 	}
@@ -42,14 +42,14 @@ func validUUID(s string) bool {
 }
 
 // isBelow is true when path lies below dir.
-func isBelow(path, dir string) bool {
+func IsBelow(path, dir string) bool {
 	return strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
 // stagePrefix begins the name of a directory in which a run stages its copies, on the
 // file system on which they will be published. Only root can enter it.
-const stagePrefix = ".os-rescue-"
+const StagePrefix = ".os-rescue-"
 
 // diskInfoName is the file in which Nova keeps the format of each disk
 // (nova/virt/libvirt/imagebackend.py, Image.disk_info_path).
-const diskInfoName = "disk.info"
+const DiskInfoName = "disk.info"

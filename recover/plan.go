@@ -66,12 +66,12 @@ type FilePlan struct {
 	Stored string `json:"stored,omitempty"`
 	SHA256 string `json:"sha256,omitempty"`
 
-	unmirrorable string // what a mirror would lose of it; empty for nothing
+	Unmirrorable string `json:"-"` // what a mirror would lose of it; empty for nothing
 }
 
 // Key returns the key of the file's lost inode, which is unique on the host; empty for a
 // file that is made anew.
-func (f FilePlan) Key() string { return inodeKey(f.Device, f.Inode) }
+func (f FilePlan) Key() string { return InodeKey(f.Device, f.Inode) }
 
 // InstancePlan is what a run will do to one instance.
 type InstancePlan struct {
@@ -173,7 +173,7 @@ func (p Plan) Disruptive() []InstancePlan {
 }
 
 // sentence says where the instance is.
-func (w Elsewhere) sentence() string {
+func (w Elsewhere) Sentence() string {
 	switch {
 	case w.Unknown:
 		return "its cell does not answer, so Nova can't say on which host it is, and it has no domain on this host"
@@ -185,14 +185,14 @@ func (w Elsewhere) sentence() string {
 }
 
 // refuse returns the plan as a refusal with that reason.
-func (p InstancePlan) refuse(format string, args ...any) InstancePlan {
+func (p InstancePlan) Refuse(format string, args ...any) InstancePlan {
 	p.Action, p.Files, p.Steps = ActionRefuse, nil, nil
 	p.Refusal = fmt.Sprintf(format, args...)
 	return p
 }
 
 // anyWritable is true when the guest writes one of the files.
-func anyWritable(files []FilePlan) bool {
+func AnyWritable(files []FilePlan) bool {
 	for _, f := range files {
 		if f.Writable {
 			return true

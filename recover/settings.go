@@ -224,7 +224,7 @@ type RebootOptions struct {
 }
 
 // states returns the statuses of the instances to reboot, in upper case.
-func (o RebootOptions) states() []string {
+func (o RebootOptions) Statuses() []string {
 	if len(o.States) == 0 {
 		return []string{"ACTIVE"}
 	}
@@ -237,7 +237,7 @@ func (o RebootOptions) states() []string {
 
 // modeOf returns the mode of a run of that command. Only a rescue has a mode other than
 // ModeReboot.
-func (o Options) modeOf(command Command) Mode {
+func (o Options) ModeOf(command Command) Mode {
 	if command != CommandRescue {
 		return ModeReboot
 	}

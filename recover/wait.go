@@ -6,7 +6,7 @@ import (
 )
 
 // pause waits for d, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
+func Pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
 	case <-time.After(d):

@@ -42,8 +42,8 @@ type app struct {
 // command line.
 type ending func(cmd *cobra.Command, err error) error
 
-// run carries out one call and returns its exit code.
-func run(sys system) int {
+// carryOut carries out one call and returns its exit code.
+func carryOut(sys system) int {
 	a := &app{sys: sys, stderr: console.NewStderr(sys.stderr), stdin: bufio.NewReader(sys.stdin)}
 	defer a.stderr.Close()
 	ctx, stop := stopOnSignal(context.Background(), sys.signals, a.stderr, a.daemon)

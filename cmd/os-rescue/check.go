@@ -14,6 +14,7 @@ import (
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/metrics"
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/check"
 )
 
 const (
@@ -23,18 +24,18 @@ const (
 	checkGrace = 500 * time.Millisecond
 )
 
-// check is one call of "os-rescue check". Every outcome of it is a level.
-type check struct {
+// checkCall is one call of "os-rescue check". Every outcome of it is a level.
+type checkCall struct {
 	a          *app
-	options    recover.CheckOptions
+	options    check.Options
 	prometheus string
 	timeout    time.Duration
 
-	report *recover.CheckReport // nil until the check was made
+	report *check.Report // nil until the check was made
 }
 
 func newCheck(a *app) *cobra.Command {
-	c := &check{a: a}
+	c := &checkCall{a: a}
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Report this host's health, for cron and monitoring; changes nothing",
@@ -59,7 +60,7 @@ func newCheck(a *app) *cobra.Command {
 		"WARNING when deleted files that are still open take more than this many `bytes`, like 50GiB; 0 is no limit")
 	f.Var((*byteSize)(&c.options.CriticalHeld), "critical-held",
 		"CRITICAL when deleted files that are still open take more than this many `bytes`; 0 is no limit")
-	f.DurationVar(&c.options.MaxAge, "max-age", recover.DefaultCheckMaxAge, "how old the guard's last scan may be")
+	f.DurationVar(&c.options.MaxAge, "max-age", check.DefaultMaxAge, "how old the guard's last scan may be")
 	f.BoolVar(&c.options.RequireGuard, "require-guard", false, "WARNING when no guard runs on this host")
 	f.DurationVar(&c.timeout, "timeout", checkTimeout, "UNKNOWN when the check takes longer")
 	f.StringVar(&c.prometheus, "prometheus", "", "also write the result to this `file`, for node_exporter's textfile collector")
@@ -68,7 +69,7 @@ func newCheck(a *app) *cobra.Command {
 
 // run makes the check. It ends in time even if something hangs: monitoring kills a
 // plugin that does not, and then knows nothing.
-func (c *check) run(cmd *cobra.Command) error {
+func (c *checkCall) run(cmd *cobra.Command) error {
 	switch o := c.options; {
 	case c.timeout <= 0 || o.MaxAge <= 0:
 		return fmt.Errorf("%w: --timeout and --max-age must be more than 0", recover.ErrUsage)
@@ -83,7 +84,7 @@ func (c *check) run(cmd *cobra.Command) error {
 	defer cancel()
 	cmd.SetContext(ctx)
 	type answer struct {
-		report recover.CheckReport
+		report check.Report
 		err    error
 	}
 	answers := make(chan answer, 1)
@@ -110,10 +111,10 @@ func (c *check) run(cmd *cobra.Command) error {
 
 // look asks the engine. It connects to libvirt only if the guard's answer is not
 // enough.
-func (c *check) look(cmd *cobra.Command) (recover.CheckReport, error) {
+func (c *checkCall) look(cmd *cobra.Command) (check.Report, error) {
 	ctx, e, err := c.a.open(cmd, false)
 	if err != nil {
-		return recover.CheckReport{}, err
+		return check.Report{}, err
 	}
 	defer e.close()
 	return e.Check(ctx, c.options, func(context.Context) (recover.Report, error) {
@@ -128,12 +129,12 @@ func (c *check) look(cmd *cobra.Command) (recover.CheckReport, error) {
 
 // end writes what the check found, or the error by which it ended, and returns the
 // error with the level's exit code. --help writes nothing more.
-func (c *check) end(cmd *cobra.Command, err error) error {
+func (c *checkCall) end(cmd *cobra.Command, err error) error {
 	if err == nil && c.report == nil {
-		return levelError(recover.CheckUnknown)
+		return levelError(check.Unknown)
 	}
 	if err != nil {
-		report := recover.UnmadeCheck(c.a.sys.hostname, err)
+		report := check.Unmade(c.a.sys.hostname, err)
 		if errors.Is(err, recover.ErrUsage) {
 			report.Findings[0].Next = "os-rescue check --help"
 		}
@@ -141,8 +142,8 @@ func (c *check) end(cmd *cobra.Command, err error) error {
 	}
 	if c.prometheus != "" {
 		if err := metrics.WriteFile(c.prometheus, *c.report, thisBuild().forMetrics()); err != nil {
-			c.report.Add(recover.Finding{
-				Level: recover.CheckUnknown, Kind: recover.FindingNotLooked, Text: fmt.Sprintf("the metrics could not be written: %v", err),
+			c.report.Add(check.Finding{
+				Level: check.Unknown, Kind: check.FindingNotLooked, Text: fmt.Sprintf("the metrics could not be written: %v", err),
 			})
 		}
 	}
@@ -154,8 +155,8 @@ func (c *check) end(cmd *cobra.Command, err error) error {
 }
 
 // levelError ends a check that has written its result; nil for OK.
-func levelError(level recover.CheckLevel) error {
-	if level == recover.CheckOK {
+func levelError(level check.Level) error {
+	if level == check.OK {
 		return nil
 	}
 	return &exitError{code: level.Code(), text: "the level is " + string(level), told: true}

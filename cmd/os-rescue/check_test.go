@@ -12,22 +12,23 @@ import (
 	"time"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/check"
 )
 
 // finding is an engine's check that finds one thing.
-func finding(level recover.CheckLevel) *fake {
-	return &fake{check: func(context.Context, recover.CheckOptions, scanFunc) (recover.CheckReport, error) {
-		r := recover.CheckReport{Host: "h", Taken: time.Now(), Level: recover.CheckOK}
-		if level != recover.CheckOK {
-			r.Add(recover.Finding{Level: level, Text: "something"})
+func finding(level check.Level) *fake {
+	return &fake{check: func(context.Context, check.Options, scanFunc) (check.Report, error) {
+		r := check.Report{Host: "h", Taken: time.Now(), Level: check.OK}
+		if level != check.OK {
+			r.Add(check.Finding{Level: level, Text: "something"})
 		}
 		return r, nil
 	}}
 }
 
 func TestTheExitCodeOfACheckIsItsLevel(t *testing.T) {
-	for level, code := range map[recover.CheckLevel]int{
-		recover.CheckOK: 0, recover.CheckWarning: 1, recover.CheckCritical: 2, recover.CheckUnknown: 3,
+	for level, code := range map[check.Level]int{
+		check.OK: 0, check.Warning: 1, check.Critical: 2, check.Unknown: 3,
 	} {
 		for _, output := range []string{"text", "json"} {
 			o := do(t, finding(level), call{args: "check --output " + output})
@@ -37,7 +38,7 @@ func TestTheExitCodeOfACheckIsItsLevel(t *testing.T) {
 			if want := "OS-RESCUE " + string(level) + ": "; output == "text" && !strings.HasPrefix(o.out, want) {
 				t.Errorf("%s: %q", level, o.out)
 			}
-			var r recover.CheckReport
+			var r check.Report
 			if output == "json" && (json.Unmarshal([]byte(o.out), &r) != nil || r.Level != level) {
 				t.Errorf("%s: %s", level, o.out)
 			}
@@ -84,11 +85,11 @@ func TestEveryErrorOfACheckIsUnknown(t *testing.T) {
 	if o := do(t, &fake{}, call{args: "check --help"}); o.code != 3 || !strings.Contains(o.out, "--require-guard") {
 		t.Errorf("--help: exit %d", o.code)
 	}
-	o := do(t, finding(recover.CheckOK), call{args: "check", stdout: failing{}})
+	o := do(t, finding(check.OK), call{args: "check", stdout: failing{}})
 	if o.code != 3 || !strings.Contains(o.err, "can't write the results") {
 		t.Errorf("nobody reads it: exit %d, %q", o.code, o.err)
 	}
-	if o := do(t, finding(recover.CheckOK), call{args: "check", connectErr: recover.ErrUnusable}); o.code != 3 {
+	if o := do(t, finding(check.OK), call{args: "check", connectErr: recover.ErrUnusable}); o.code != 3 {
 		t.Errorf("no engine: exit %d", o.code)
 	}
 }
@@ -104,12 +105,12 @@ func TestOnlyTheCheckHasTheExitCodesOfAPlugin(t *testing.T) {
 }
 
 func TestThresholdsOfACheckReachTheEngine(t *testing.T) {
-	var got recover.CheckOptions
-	f := &fake{check: func(_ context.Context, o recover.CheckOptions, _ scanFunc) (recover.CheckReport, error) {
+	var got check.Options
+	f := &fake{check: func(_ context.Context, o check.Options, _ scanFunc) (check.Report, error) {
 		got = o
-		return recover.CheckReport{Level: recover.CheckOK}, nil
+		return check.Report{Level: check.OK}, nil
 	}}
-	for args, want := range map[string]recover.CheckOptions{
+	for args, want := range map[string]check.Options{
 		"check": {Warning: 1, Critical: 1, MaxAge: 5 * time.Minute},
 		"check --warning 2 --critical 5 --warning-held 50GiB --critical-held 1T --max-age 1m --require-guard": {Warning: 2, Critical: 5,
 			WarningHeld: 50 << 30, CriticalHeld: 1e12, MaxAge: time.Minute, RequireGuard: true},
@@ -122,9 +123,9 @@ func TestThresholdsOfACheckReachTheEngine(t *testing.T) {
 
 func TestACheckConnectsToLibvirtOnlyToScan(t *testing.T) {
 	f := &fake{report: recover.Report{Host: "scanned"}}
-	f.check = func(ctx context.Context, _ recover.CheckOptions, scan scanFunc) (recover.CheckReport, error) {
+	f.check = func(ctx context.Context, _ check.Options, scan scanFunc) (check.Report, error) {
 		r, err := scan(ctx)
-		return recover.CheckReport{Level: recover.CheckOK, Host: r.Host}, err
+		return check.Report{Level: check.OK, Host: r.Host}, err
 	}
 	o := do(t, f, call{args: "check -o json"})
 	calls := strings.Join(f.calls, " ")
@@ -140,9 +141,9 @@ func TestACheckConnectsToLibvirtOnlyToScan(t *testing.T) {
 func TestACheckEndsWhenItsTimeIsOverAndWhenItIsStopped(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)
-	f := &fake{check: func(context.Context, recover.CheckOptions, scanFunc) (recover.CheckReport, error) {
+	f := &fake{check: func(context.Context, check.Options, scanFunc) (check.Report, error) {
 		<-hang
-		return recover.CheckReport{}, nil
+		return check.Report{}, nil
 	}}
 	o := do(t, f, call{args: "check --timeout 20ms"})
 	if o.code != 3 || !strings.Contains(o.out, "OS-RESCUE UNKNOWN: the check did not finish within 20ms") {
@@ -154,10 +155,10 @@ func TestACheckEndsWhenItsTimeIsOverAndWhenItIsStopped(t *testing.T) {
 		t.Errorf("exit %d, %q", o.code, o.out)
 	}
 	// What the engine has found out until then is said all the same.
-	f = &fake{check: func(ctx context.Context, _ recover.CheckOptions, _ scanFunc) (recover.CheckReport, error) {
+	f = &fake{check: func(ctx context.Context, _ check.Options, _ scanFunc) (check.Report, error) {
 		<-ctx.Done()
-		r := recover.CheckReport{Level: recover.CheckOK}
-		r.Add(recover.Finding{Level: recover.CheckCritical, Text: "half done"})
+		r := check.Report{Level: check.OK}
+		r.Add(check.Finding{Level: check.Critical, Text: "half done"})
 		return r, nil
 	}}
 	if o := do(t, f, call{args: "check --timeout 20ms"}); o.code != 2 || !strings.Contains(o.out, "half done") {
@@ -172,7 +173,7 @@ func TestACheckWritesItsMetricsAtEveryLevel(t *testing.T) {
 		"check --nonsense":  "os_rescue_check_level 3\n",
 		"check --warning 9": "os_rescue_check_level 3\n",
 	} {
-		f := finding(recover.CheckCritical)
+		f := finding(check.Critical)
 		args = strings.Replace(args, "check", "check --prometheus "+path, 1)
 		o := do(t, f, call{args: args})
 		text, err := os.ReadFile(path)
@@ -183,7 +184,7 @@ func TestACheckWritesItsMetricsAtEveryLevel(t *testing.T) {
 	if o := do(t, &fake{}, call{args: "check --prometheus " + path, notRoot: true}); o.code != 3 {
 		t.Errorf("not root: exit %d", o.code)
 	}
-	for level, code := range map[recover.CheckLevel]int{recover.CheckOK: 3, recover.CheckWarning: 3, recover.CheckCritical: 2} {
+	for level, code := range map[check.Level]int{check.OK: 3, check.Warning: 3, check.Critical: 2} {
 		o := do(t, finding(level), call{args: "check --prometheus /nonexistent/x.prom"})
 		if o.code != code || !strings.Contains(o.out, "the metrics could not be written") {
 			t.Errorf("%s, and a file that can't be written: exit %d, %s", level, o.code, o.out)

@@ -8,33 +8,56 @@ import (
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/config"
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/check"
+	"github.com/os-rescue/os-rescue/recover/guard"
+	"github.com/os-rescue/os-rescue/recover/pin"
 )
 
-// engine has the methods of recover.Engine that the commands use.
-type engine interface {
+// engine is what the commands use of the packages below recover.
+type engine struct {
+	scanner
+	runner
+	history
+	guards
+}
+
+// scanner scans this host.
+type scanner interface {
 	Scan(ctx context.Context) (recover.Report, error)
-	Check(ctx context.Context, o recover.CheckOptions, scan func(context.Context) (recover.Report, error)) (recover.CheckReport, error)
+}
+
+// runner plans runs, carries them out and finishes them.
+type runner interface {
 	DryRun(ctx context.Context, command recover.Command, o recover.Options) (recover.Plan, error)
 	Prepare(ctx context.Context, command recover.Command, o recover.Options) (session, error)
 	PrepareResume(ctx context.Context, run string, offline bool) (session, error)
-	Runs(ctx context.Context) ([]recover.RunStatus, error)
-	Run(ctx context.Context, id string) (recover.RunStatus, error)
 	Undo(ctx context.Context, run string, lock *os.File) error
-	RunReport(ctx context.Context, id string) (recover.RunReport, error)
-	Keeper(ctx context.Context) (recover.KeeperStatus, error)
-	Guard(ctx context.Context) (recover.GuardStatus, error)
+}
+
+// history reads what runs have left behind: their journals, and what the keeper holds.
+type history interface {
+	Runs(ctx context.Context) ([]recover.RunStatus, error)
+	Run(ctx context.Context, name string) (recover.RunStatus, error)
+	RunReport(ctx context.Context, name string) (recover.RunReport, error)
+	Keeper(ctx context.Context) (pin.KeeperStatus, error)
+}
+
+// guards asks this host's guard, makes one, and makes the check that builds on it.
+type guards interface {
+	Guard(ctx context.Context) (guard.Status, error)
 	GuardRelease(ctx context.Context, uuid string) error
-	NewGuard(o recover.GuardOptions, shelf recover.Shelf, inherited []*os.File) (guard, error)
+	NewGuard(o guard.Options, shelf guard.Shelf, inherited []*os.File) (guardian, error)
+	Check(ctx context.Context, o check.Options, scan func(context.Context) (recover.Report, error)) (check.Report, error)
 }
 
-// guard has the methods of recover.Guard that the commands use.
-type guard interface {
+// guardian has the methods of guard.Guard that the commands use.
+type guardian interface {
 	Run(ctx context.Context, ready func()) error
-	Configure(o recover.GuardOptions)
-	Status() recover.GuardStatus
+	Configure(o guard.Options)
+	Status() guard.Status
 }
 
-// session has the methods of recover.Session that the commands use.
+// session has the methods of run.Session that the commands use.
 type session interface {
 	Plan() recover.Plan
 	Execute(ctx context.Context) (recover.RunReport, error)

@@ -10,6 +10,7 @@ import (
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/config"
 	"github.com/os-rescue/os-rescue/nova"
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/check"
 )
 
 func TestEveryKindOfErrorHasItsExitCodeAndNoneIsZero(t *testing.T) {
@@ -19,7 +20,7 @@ func TestEveryKindOfErrorHasItsExitCodeAndNoneIsZero(t *testing.T) {
 	}{
 		{nil, 0},
 		{errUnrescued, 1}, {errUnknown, 1}, {errDeclined, 1},
-		{levelError(recover.CheckWarning), 1}, {levelError(recover.CheckCritical), 2}, {levelError(recover.CheckUnknown), 3},
+		{levelError(check.Warning), 1}, {levelError(check.Critical), 2}, {levelError(check.Unknown), 3},
 		{recover.ErrNoSpace, 1}, {recover.ErrConflict, 1}, {recover.ErrRefused, 1}, {recover.ErrOlder, 1}, {recover.ErrUnproven, 1},
 		{errors.New("anything else"), 1},
 		{recover.ErrUsage, 2}, {recover.ErrNothingSelected, 2}, {recover.ErrNoRun, 2}, {config.ErrInvalid, 2}, {errNoConsent, 2},

@@ -7,6 +7,9 @@ import (
 	"sync"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/check"
+	"github.com/os-rescue/os-rescue/recover/guard"
+	"github.com/os-rescue/os-rescue/recover/pin"
 )
 
 // scanFunc is how a check scans the host.
@@ -25,11 +28,11 @@ type fake struct {
 	away     error // of every method that asks Nova
 	wait     bool  // Execute waits until its context ends
 	executed func()
-	guarded  recover.GuardStatus
+	guarded  guard.Status
 	released []string
 	started  chan *fakeGuard // receives the guard that is made; nil: no test waits for it
 
-	check func(context.Context, recover.CheckOptions, scanFunc) (recover.CheckReport, error)
+	check func(context.Context, check.Options, scanFunc) (check.Report, error)
 
 	mu      sync.Mutex
 	calls   []string
@@ -48,7 +51,7 @@ func (f *fake) Scan(context.Context) (recover.Report, error) {
 	return f.report, f.err
 }
 
-func (f *fake) Check(ctx context.Context, o recover.CheckOptions, scan scanFunc) (recover.CheckReport, error) {
+func (f *fake) Check(ctx context.Context, o check.Options, scan scanFunc) (check.Report, error) {
 	f.called("check")
 	return f.check(ctx, o, scan)
 }
@@ -90,19 +93,19 @@ func (f *fake) RunReport(_ context.Context, id string) (recover.RunReport, error
 	return recover.RunReport{Run: id}, f.err
 }
 
-func (f *fake) Keeper(context.Context) (recover.KeeperStatus, error) {
-	return recover.KeeperStatus{}, nil
+func (f *fake) Keeper(context.Context) (pin.KeeperStatus, error) {
+	return pin.KeeperStatus{}, nil
 }
 
-func (f *fake) Guard(context.Context) (recover.GuardStatus, error) { return f.guarded, f.err }
+func (f *fake) Guard(context.Context) (guard.Status, error) { return f.guarded, f.err }
 
 func (f *fake) GuardRelease(_ context.Context, uuid string) error {
 	f.released = append(f.released, uuid)
 	return nil
 }
 
-func (f *fake) NewGuard(o recover.GuardOptions, _ recover.Shelf, _ []*os.File) (guard, error) {
-	g := &fakeGuard{fake: f, options: make(chan recover.GuardOptions, 8)}
+func (f *fake) NewGuard(o guard.Options, _ guard.Shelf, _ []*os.File) (guardian, error) {
+	g := &fakeGuard{fake: f, options: make(chan guard.Options, 8)}
 	g.options <- o
 	return g, f.err
 }
@@ -110,7 +113,7 @@ func (f *fake) NewGuard(o recover.GuardOptions, _ recover.Shelf, _ []*os.File) (
 // fakeGuard runs until its context ends.
 type fakeGuard struct {
 	*fake
-	options chan recover.GuardOptions
+	options chan guard.Options
 }
 
 func (g *fakeGuard) Run(ctx context.Context, ready func()) error {
@@ -122,9 +125,9 @@ func (g *fakeGuard) Run(ctx context.Context, ready func()) error {
 	return nil
 }
 
-func (g *fakeGuard) Configure(o recover.GuardOptions) { g.options <- o }
+func (g *fakeGuard) Configure(o guard.Options) { g.options <- o }
 
-func (g *fakeGuard) Status() recover.GuardStatus { return g.guarded }
+func (g *fakeGuard) Status() guard.Status { return g.guarded }
 
 type fakeSession struct{ *fake }
 

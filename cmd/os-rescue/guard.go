@@ -13,6 +13,7 @@ import (
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/metrics"
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/systemd"
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/guard"
 	"github.com/os-rescue/os-rescue/recover/keeper"
 )
 
@@ -69,7 +70,7 @@ func newGuardRelease(a *app) *cobra.Command {
 }
 
 // mayRelease asks for consent to lose the deleted files of an instance.
-func (a *app) mayRelease(ctx context.Context, i recover.Incident, yes bool) error {
+func (a *app) mayRelease(ctx context.Context, i guard.Incident, yes bool) error {
 	if yes {
 		return nil
 	}
@@ -101,7 +102,7 @@ func (a *app) guard(cmd *cobra.Command) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", recover.ErrUnusable, err)
 	}
-	var shelf recover.Shelf // nil, not a nil pointer in it
+	var shelf guard.Shelf // nil, not a nil pointer in it
 	if service.Enabled() {
 		shelf = service
 	}
@@ -133,7 +134,7 @@ func (a *app) guard(cmd *cobra.Command) error {
 
 // serveMetrics serves the guard's metrics until the context ends; nothing if address
 // is empty. An address that is in use does not end the guard.
-func serveMetrics(ctx context.Context, address string, g guard) error {
+func serveMetrics(ctx context.Context, address string, g guardian) error {
 	if address == "" {
 		return nil
 	}
@@ -151,7 +152,7 @@ func serveMetrics(ctx context.Context, address string, g guard) error {
 
 // beat tells systemd what the guard holds, and feeds its watchdog, for as long as the
 // guard answers.
-func beat(ctx context.Context, service *systemd.Notifier, g guard) {
+func beat(ctx context.Context, service *systemd.Notifier, g guardian) {
 	every := 10 * time.Second
 	if limit := service.WatchdogInterval(); limit > 0 {
 		every = min(every, limit/3)
@@ -172,7 +173,7 @@ func beat(ctx context.Context, service *systemd.Notifier, g guard) {
 
 // rereadOnHangup makes SIGHUP apply those settings that can change while the guard
 // runs. An error in the configuration leaves all settings as they were.
-func (a *app) rereadOnHangup(cmd *cobra.Command, g guard, service *systemd.Notifier, log *zerolog.Logger) {
+func (a *app) rereadOnHangup(cmd *cobra.Command, g guardian, service *systemd.Notifier, log *zerolog.Logger) {
 	reload := func() {
 		warn(log, service.Reloading())
 		c, err := a.loadConfig(cmd)

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/guard"
 )
 
 // An error in the configuration changes nothing. SIGTERM ends the guard.
@@ -57,13 +57,13 @@ func TestSIGHUPMakesTheGuardReadItsConfigurationAgain(t *testing.T) {
 }
 
 func TestReleasingHeldFilesNeedsConsent(t *testing.T) {
-	held := recover.GuardStatus{Running: true, Incidents: []recover.Incident{
+	held := guard.Status{Running: true, Incidents: []guard.Incident{
 		{UUID: "u1", Domain: "instance-00000001", Paths: []string{"/i/u1/disk"}},
 	}}
 	for _, c := range []struct {
 		name, args, stdin string
 		interactive       bool
-		status            recover.GuardStatus
+		status            guard.Status
 		code              int
 		released          bool
 	}{
@@ -73,7 +73,7 @@ func TestReleasingHeldFilesNeedsConsent(t *testing.T) {
 		{"yes", "guard release u1", "yes\n", true, held, 0, true},
 		{"no", "guard release u1", "no\n", true, held, 1, false},
 		{"another instance", "guard release u2 --yes", "", false, held, 2, false},
-		{"no guard", "guard release u1 --yes", "", false, recover.GuardStatus{}, 3, false},
+		{"no guard", "guard release u1 --yes", "", false, guard.Status{}, 3, false},
 	} {
 		f := &fake{guarded: c.status}
 		o := do(t, f, call{args: c.args, stdin: c.stdin, interactive: c.interactive})

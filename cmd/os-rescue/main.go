@@ -21,7 +21,7 @@ func main() {
 	// one it would end the process and leave a guest paused.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 
-	os.Exit(run(system{
+	os.Exit(carryOut(system{
 		args:     os.Args[1:],
 		env:      config.Environ(os.Environ()),
 		stdin:    os.Stdin,

@@ -52,7 +52,7 @@ func do(t *testing.T, f *fake, c call) outcome {
 			mu.Lock()
 			defer mu.Unlock()
 			o.withLibvirt, o.config = k.libvirt, k.config
-			return f, func() { f.called("disconnect") }, c.connectErr
+			return engine{scanner: f, runner: f, history: f, guards: f}, func() { f.called("disconnect") }, c.connectErr
 		},
 	}
 	if c.answers != nil {
@@ -61,7 +61,7 @@ func do(t *testing.T, f *fake, c call) outcome {
 	if c.stdout != nil {
 		sys.stdout = c.stdout
 	}
-	code := run(sys)
+	code := carryOut(sys)
 	mu.Lock()
 	defer mu.Unlock()
 	o.code, o.out, o.err = code, stdout.String(), stderr.String()

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/run"
 )
 
 // newUndo is the command that a live run starts beside itself. It leaves the guests
@@ -24,7 +24,7 @@ func newUndo(a *app) *cobra.Command {
 			signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT)
 			// oom_score_adj -1000 is "never" (proc_pid_oom_score_adj(5)).
 			_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0)
-			if !recover.Outlived(os.NewFile(recover.UndoRunFD, "run")) {
+			if !run.Outlived(os.NewFile(run.UndoRunFD, "run")) {
 				return nil
 			}
 			delete(a.sys.env, "OS_RESCUE_FAILPOINT") // it was meant for the run
@@ -33,7 +33,7 @@ func newUndo(a *app) *cobra.Command {
 				return err
 			}
 			defer e.close()
-			return e.Undo(ctx, args[0], os.NewFile(recover.UndoLockFD, "lock"))
+			return e.Undo(ctx, args[0], os.NewFile(run.UndoLockFD, "lock"))
 		},
 	}
 }

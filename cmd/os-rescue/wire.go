@@ -10,6 +10,12 @@ import (
 	"github.com/os-rescue/os-rescue/hypervisor"
 	"github.com/os-rescue/os-rescue/nova"
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/check"
+	"github.com/os-rescue/os-rescue/recover/guard"
+	"github.com/os-rescue/os-rescue/recover/pin"
+	"github.com/os-rescue/os-rescue/recover/run"
+	"github.com/os-rescue/os-rescue/recover/runs"
+	"github.com/os-rescue/os-rescue/recover/scan"
 )
 
 // connect wires libvirt and Nova into an engine. It does not contact Nova: the
@@ -17,13 +23,13 @@ import (
 func connect(ctx context.Context, c connection) (engine, func(), error) {
 	failpoint, err := failpoints(ctx, c.env)
 	if err != nil {
-		return nil, nil, err
+		return engine{}, nil, err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: this program's own path: %w", recover.ErrUnusable, err)
+		return engine{}, nil, fmt.Errorf("%w: this program's own path: %w", recover.ErrUnusable, err)
 	}
-	e := &recover.Engine{Settings: c.config.Settings(), Progress: c.progress, Failpoint: failpoint}
+	e := &run.Engine{Settings: c.config.Settings(), Progress: c.progress, Failpoint: failpoint}
 	e.Settings.KeeperCommand = []string{self, "keeper", "--dir", c.config.StateDir}
 	e.Settings.UndoCommand = undoCommand(c.env, append([]string{self, "undo"}, c.global...))
 	e.SignIn = func(ctx context.Context) (recover.Cloud, error) {
@@ -34,14 +40,14 @@ func connect(ctx context.Context, c connection) (engine, func(), error) {
 		return client, nil
 	}
 	if !c.libvirt {
-		return wired{e}, func() {}, nil
+		return wire(e), func() {}, nil
 	}
 	// The loop carries every connection's keepalive: it must run on while an
 	// interrupted run is rolled back.
 	loop, stop := context.WithCancel(c.logger.WithContext(context.WithoutCancel(ctx)))
 	if err := hypervisor.StartEventLoop(loop); err != nil {
 		stop()
-		return nil, nil, fmt.Errorf("%w: %w", recover.ErrUnusable, err)
+		return engine{}, nil, fmt.Errorf("%w: %w", recover.ErrUnusable, err)
 	}
 	o := hypervisor.Options{URI: c.config.LibvirtURI, RunDir: c.config.LibvirtRunDir}
 	if c.daemon {
@@ -50,10 +56,10 @@ func connect(ctx context.Context, c connection) (engine, func(), error) {
 	client, err := hypervisor.Open(ctx, o)
 	if err != nil {
 		stop()
-		return nil, nil, err
+		return engine{}, nil, err
 	}
 	e.Hypervisor = client
-	return wired{e}, func() {
+	return wire(e), func() {
 		if err := client.Close(); err != nil {
 			c.logger.Debug().Err(err).Msg("closing libvirt")
 		}
@@ -61,29 +67,96 @@ func connect(ctx context.Context, c connection) (engine, func(), error) {
 	}, nil
 }
 
-// wired is recover.Engine behind the interface engine.
-type wired struct{ *recover.Engine }
+// wire makes the commands' engine on the settings and the ports of e.
+func wire(e *run.Engine) engine {
+	w := wired{e}
+	return engine{scanner: w, runner: w, history: w, guards: w}
+}
 
+// wired puts the packages below recover behind the commands' interfaces.
+type wired struct{ engine *run.Engine }
+
+func (w wired) stateDir() string { return w.engine.Settings.StateDir }
+
+// Scan is part of scanner.
+func (w wired) Scan(ctx context.Context) (recover.Report, error) {
+	return scan.New(w.engine.Settings, w.engine.Hypervisor, pin.Lister(w.stateDir(), nil)).Host(ctx, nil)
+}
+
+// DryRun is part of runner.
+func (w wired) DryRun(ctx context.Context, command recover.Command, o recover.Options) (recover.Plan, error) {
+	return w.engine.DryRun(ctx, command, o)
+}
+
+// Prepare is part of runner.
 func (w wired) Prepare(ctx context.Context, command recover.Command, o recover.Options) (session, error) {
-	s, err := w.Engine.Prepare(ctx, command, o)
+	s, err := w.engine.Prepare(ctx, command, o)
+	if err != nil {
+		return nil, err // not s: a nil pointer in an interface is not nil
+	}
+	return s, nil
+}
+
+// PrepareResume is part of runner.
+func (w wired) PrepareResume(ctx context.Context, name string, offline bool) (session, error) {
+	s, err := w.engine.PrepareResume(ctx, name, offline)
 	if err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-func (w wired) NewGuard(o recover.GuardOptions, shelf recover.Shelf, inherited []*os.File) (guard, error) {
-	g, err := recover.NewGuard(recover.GuardDeps{Settings: w.Engine.Settings, Hypervisor: w.Engine.Hypervisor}, o, shelf, inherited)
+// Undo is part of runner.
+func (w wired) Undo(ctx context.Context, name string, lock *os.File) error {
+	return w.engine.Undo(ctx, name, lock)
+}
+
+// Runs is part of history.
+func (w wired) Runs(ctx context.Context) ([]recover.RunStatus, error) {
+	return runs.Of(w.stateDir()).All(ctx)
+}
+
+// Run is part of history.
+func (w wired) Run(_ context.Context, name string) (recover.RunStatus, error) {
+	return runs.Of(w.stateDir()).Find(name)
+}
+
+// RunReport is part of history.
+func (w wired) RunReport(_ context.Context, name string) (recover.RunReport, error) {
+	return runs.Of(w.stateDir()).Report(name)
+}
+
+// Keeper is part of history.
+func (w wired) Keeper(ctx context.Context) (pin.KeeperStatus, error) {
+	return pin.Keeper(ctx, w.stateDir())
+}
+
+// Guard is part of guards.
+func (w wired) Guard(ctx context.Context) (guard.Status, error) { return guard.Ask(ctx, w.stateDir()) }
+
+// GuardRelease is part of guards.
+func (w wired) GuardRelease(ctx context.Context, uuid string) error {
+	return guard.ReleaseByHand(ctx, w.stateDir(), uuid)
+}
+
+// NewGuard is part of guards.
+func (w wired) NewGuard(o guard.Options, shelf guard.Shelf, inherited []*os.File) (guardian, error) {
+	g, err := guard.New(guard.Deps{Settings: w.engine.Settings, Hypervisor: w.engine.Hypervisor}, o, shelf, inherited)
 	if err != nil {
 		return nil, err
 	}
 	return g, nil
 }
 
+// Check is part of guards.
+func (w wired) Check(ctx context.Context, o check.Options, scan func(context.Context) (recover.Report, error)) (check.Report, error) {
+	return check.Make(ctx, check.SourcesOf(w.engine.Settings, scan), o)
+}
+
 // guardOptions returns the guard's part of the configuration, with a sign-in of its
 // own. Credentials of a cloud admin are refused: the guard needs few rights, and its
 // credentials are stored on every host.
-func guardOptions(c config.Config) recover.GuardOptions {
+func guardOptions(c config.Config) guard.Options {
 	o := c.Guard
 	if c.GuardCloud == "" {
 		return o
@@ -106,11 +179,3 @@ func guardOptions(c config.Config) recover.GuardOptions {
 const guardRetryFor = 5 * time.Second
 
 func userAgent() string { return "os-rescue/" + thisBuild().Version }
-
-func (w wired) PrepareResume(ctx context.Context, run string, offline bool) (session, error) {
-	s, err := w.Engine.PrepareResume(ctx, run, offline)
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
-}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/keeper"
@@ -282,4 +283,15 @@ func OfflineOptions(guests ...*Guest) recover.Options {
 	o := Options(guests...)
 	o.Offline = true
 	return o
+}
+
+// Scanned is a scan of instances with those verdicts and no files, named by their
+// number from 0.
+func Scanned(verdicts ...recover.Verdict) recover.Report {
+	r := recover.Report{Host: "node", Taken: time.Now()}
+	for n, v := range verdicts {
+		i := recover.Instance{UUID: UUID(n), Domain: fmt.Sprintf("instance-%d", n), Name: fmt.Sprintf("web-%d", n), Verdict: v}
+		r.Instances = append(r.Instances, i)
+	}
+	return r
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/guard"
 	"github.com/os-rescue/os-rescue/test/lab"
 )
 
@@ -47,7 +48,7 @@ func guardFigures(o options) []figure {
 			b.Value("memory MiB", w.memory)
 			b.Value("files held", float64(w.files))
 			return w.notice(ctx, b, func(context.Context, string) (bool, error) {
-				s, err := w.engine.Guard(ctx)
+				s, err := guard.Ask(ctx, w.settings.StateDir)
 				return s.Held.DeletedFiles > w.deleted, err
 			})
 		}},
@@ -67,18 +68,18 @@ func guardFigures(o options) []figure {
 // watched is a lab with guests, a guard and a crowd.
 type watched struct {
 	scene
-	engine  recover.Engine
-	dir     string // of the guest that loses a file in each turn
-	deleted int    // how many deleted files the guard held before the turn
-	turn    int
-	files   int
-	cpu     float64 // percent of one processor
-	memory  float64 // MiB
+	settings recover.Settings
+	dir      string // of the guest that loses a file in each turn
+	deleted  int    // how many deleted files the guard held before the turn
+	turn     int
+	files    int
+	cpu      float64 // percent of one processor
+	memory   float64 // MiB
 }
 
 func (w *watched) make(ctx context.Context, dir string, guests, crowd int, rest time.Duration) error {
-	*w = watched{scene: scene{ctx: ctx}, engine: recover.Engine{Settings: recover.DefaultSettings()}}
-	var guard *lab.Process
+	*w = watched{scene: scene{ctx: ctx}, settings: recover.DefaultSettings()}
+	var guardian *lab.Process
 	err := w.try(func() {
 		l := lab.New(w, lab.Options{})
 		for range guests {
@@ -86,8 +87,8 @@ func (w *watched) make(ctx context.Context, dir string, guests, crowd int, rest 
 			l.Virsh(w, "start", "--paused", i.Name)
 			w.dir = filepath.Dir(i.Disk)
 		}
-		guard = l.StartCommand(w, nil, "guard")
-		w.Cleanup(func() { guard.Signal(w, syscall.SIGKILL); <-guard.Done() })
+		guardian = l.StartCommand(w, nil, "guard")
+		w.Cleanup(func() { guardian.Signal(w, syscall.SIGKILL); <-guardian.Done() })
 	})
 	if err == nil {
 		var end func()
@@ -96,10 +97,10 @@ func (w *watched) make(ctx context.Context, dir string, guests, crowd int, rest 
 		}
 	}
 	if err == nil {
-		err = w.await(ctx, func(s recover.GuardStatus) bool { return !s.Scanned.IsZero() && s.Held.Files >= 5*guests })
+		err = w.await(ctx, func(s guard.Status) bool { return !s.Scanned.IsZero() && s.Held.Files >= 5*guests })
 	}
 	if err == nil {
-		err = w.leaveAlone(ctx, guard.PID(), rest)
+		err = w.leaveAlone(ctx, guardian.PID(), rest)
 	}
 	if err != nil {
 		w.Close()
@@ -108,9 +109,9 @@ func (w *watched) make(ctx context.Context, dir string, guests, crowd int, rest 
 }
 
 // await waits for a status of the guard.
-func (w *watched) await(ctx context.Context, ok func(recover.GuardStatus) bool) error {
+func (w *watched) await(ctx context.Context, ok func(guard.Status) bool) error {
 	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		s, err := w.engine.Guard(ctx)
+		s, err := guard.Ask(ctx, w.settings.StateDir)
 		if err == nil && ok(s) {
 			w.files, w.deleted = s.Held.Files, s.Held.DeletedFiles
 			return nil
@@ -177,7 +178,7 @@ func (w *watched) notice(ctx context.Context, b *bench, seen func(ctx context.Co
 	if err := os.WriteFile(path, []byte("kernel"), 0o600); err != nil {
 		return err
 	}
-	if err := w.await(ctx, func(s recover.GuardStatus) bool { return s.Held.DeletedFiles == 0 && s.Held.Files > w.held() }); err != nil {
+	if err := w.await(ctx, func(s guard.Status) bool { return s.Held.DeletedFiles == 0 && s.Held.Files > w.held() }); err != nil {
 		return err
 	}
 	start := time.Now()

@@ -85,7 +85,7 @@ func main() {
 		o.only, err = regexp.Compile(*only)
 	}
 	if err == nil {
-		err = run(ctx, o)
+		err = measureAll(ctx, o)
 	}
 	end(err)
 }
@@ -108,8 +108,8 @@ type document struct {
 	Pauses  []pause  `json:"live_pauses,omitempty"`
 }
 
-// run measures every selected figure. If one fails, the others are still measured.
-func run(ctx context.Context, o options) error {
+// measureAll measures every selected figure. If one fails, the others are still measured.
+func measureAll(ctx context.Context, o options) error {
 	if os.Geteuid() != 0 {
 		return errors.New("this mounts file systems and runs libvirtd: run it as root")
 	}

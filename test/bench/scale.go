@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/run"
 	"github.com/os-rescue/os-rescue/test/lab"
 )
 
@@ -94,16 +95,16 @@ func rescueStandIns(ctx context.Context, b *bench, binary string, count int) err
 }
 
 // standInEngine is os-rescue's own engine on the stand-in.
-func standInEngine(h *standIn, binary, state string) *recover.Engine {
+func standInEngine(h *standIn, binary, state string) *run.Engine {
 	settings := recover.DefaultSettings()
 	settings.Host, settings.StateDir, settings.InstancesPath = "stand-in", state, h.instances
 	settings.KeeperCommand = []string{binary, "keeper", "--dir", state}
-	return &recover.Engine{Settings: settings, Hypervisor: h, Progress: recover.NoProgress{}}
+	return &run.Engine{Settings: settings, Hypervisor: h, Progress: recover.NoProgress{}}
 }
 
 // rescueAll makes one run, from its scan to its end, and returns its time and the peak
 // of memory in MiB of this process, which includes the stand-in.
-func rescueAll(ctx context.Context, e *recover.Engine, o recover.Options, count int) (took time.Duration, peak float64, err error) {
+func rescueAll(ctx context.Context, e *run.Engine, o recover.Options, count int) (took time.Duration, peak float64, err error) {
 	debug.FreeOSMemory()
 	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil { // the peak begins anew, proc(5)
 		return 0, 0, err

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/manifest"
 	"github.com/os-rescue/os-rescue/test/lab"
 	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
@@ -144,15 +145,15 @@ func hasLayout(t *testing.T, v *victim, dir string) {
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("the backup's directory: %v, %v", info, err)
 	}
-	var manifest recover.Manifest
+	var stored manifest.Manifest
 	body, err := os.ReadFile(filepath.Join(dir, "manifest.json"))
 	must(t, err)
-	decode(t, string(body), &manifest)
-	n := slices.IndexFunc(manifest.Instances, func(i recover.ManifestInstance) bool { return i.UUID == v.UUID })
+	decode(t, string(body), &stored)
+	n := slices.IndexFunc(stored.Instances, func(i manifest.Instance) bool { return i.UUID == v.UUID })
 	if n < 0 {
 		t.Fatalf("the manifest does not name the instance:\n%s", body)
 	}
-	for _, f := range manifest.Instances[n].Files {
+	for _, f := range stored.Instances[n].Files {
 		if f.SHA256 != digest(t, filepath.Join(dir, f.Stored)) {
 			t.Errorf("the manifest's digest of %s is not the file's", f.Stored)
 		}

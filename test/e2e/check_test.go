@@ -14,16 +14,17 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/check"
 	"github.com/os-rescue/os-rescue/test/lab"
 )
 
 // codes are the exit codes of a check, which are a contract.
-var codes = map[recover.CheckLevel]int{recover.CheckOK: 0, recover.CheckWarning: 1, recover.CheckCritical: 2, recover.CheckUnknown: 3}
+var codes = map[check.Level]int{check.OK: 0, check.Warning: 1, check.Critical: 2, check.Unknown: 3}
 
 // checked runs the check, which must come to a level: as a plugin with a file for
 // node_exporter, and as JSON. It returns the JSON, the plugin's text, its performance
 // data and the file's values.
-func checked(t *testing.T, l *lab.Lab, level recover.CheckLevel, args ...string) (report recover.CheckReport, text string, perf, metrics map[string]float64) {
+func checked(t *testing.T, l *lab.Lab, level check.Level, args ...string) (report check.Report, text string, perf, metrics map[string]float64) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "os-rescue.prom")
 	text = run(t, l, codes[level], append([]string{"check", "--prometheus", file}, args...)...).Stdout
@@ -92,19 +93,19 @@ func TestACheckIsCriticalFromTheDeletionToTheRescue(t *testing.T) {
 	l := lab.New(t, withFailpoints)
 	v := boot(t, l, lab.Spec{LogAppend: true, NoAgent: true})
 
-	report, text, perf, metrics := checked(t, l, recover.CheckOK)
+	report, text, perf, metrics := checked(t, l, check.OK)
 	says(t, text, "OS-RESCUE OK: 1 instance, no lost files | ")
-	if report.Source != recover.SourceScan || len(report.Findings) != 0 || len(report.Affected) != 0 {
+	if report.Source != check.SourceScan || len(report.Findings) != 0 || len(report.Affected) != 0 {
 		t.Errorf("healthy: %s", asJSON(t, report))
 	}
 	if perf["instances"] != 1 || perf["lost"] != 0 || perf["held_deleted"] != 0 || metrics["os_rescue_instances{intact}"] != 1 || metrics["os_rescue_instances{recoverable}"] != 0 {
 		t.Errorf("healthy: %v %v", perf, metrics)
 	}
-	checked(t, l, recover.CheckWarning, "--require-guard")
+	checked(t, l, check.Warning, "--require-guard")
 
 	before := listing(t, lab.InstancesDir)
 	l.DeleteTree(t)
-	report, text, perf, metrics = checked(t, l, recover.CheckCritical)
+	report, text, perf, metrics = checked(t, l, check.Critical)
 	says(t, text, "1 of 1 instance has lost files (1 recoverable): "+v.Name, v.UUID, v.Disk+": deleted", "held by qemu-system-x86 "+strconv.Itoa(v.QemuPID()), "Next: do not stop")
 	if len(report.Affected) != 1 || report.Affected[0].UUID != v.UUID || report.Affected[0].Verdict != recover.VerdictRecoverable {
 		t.Errorf("after the accident: %s", asJSON(t, report))
@@ -113,16 +114,16 @@ func TestACheckIsCriticalFromTheDeletionToTheRescue(t *testing.T) {
 	if perf["lost"] != 1 || held == 0 || metrics["os_rescue_held_deleted_bytes"] == 0 || metrics["os_rescue_instances{recoverable}"] != 1 {
 		t.Errorf("after the accident: %v %v", perf, metrics)
 	}
-	checked(t, l, recover.CheckWarning, "--critical", "2")
-	checked(t, l, recover.CheckOK, "--critical", "3", "--warning", "2")
-	checked(t, l, recover.CheckWarning, "--critical", "3", "--warning", "2", "--warning-held", fmt.Sprint(int64(held)/2))
-	checked(t, l, recover.CheckCritical, "--critical", "3", "--warning", "2", "--critical-held", fmt.Sprint(int64(held)/2))
+	checked(t, l, check.Warning, "--critical", "2")
+	checked(t, l, check.OK, "--critical", "3", "--warning", "2")
+	checked(t, l, check.Warning, "--critical", "3", "--warning", "2", "--warning-held", fmt.Sprint(int64(held)/2))
+	checked(t, l, check.Critical, "--critical", "3", "--warning", "2", "--critical-held", fmt.Sprint(int64(held)/2))
 	if len(listing(t, lab.InstancesDir)) >= len(before) {
 		t.Error("a check has made files")
 	}
 
 	l.StopLibvirtd(t)
-	_, text, _, metrics = checked(t, l, recover.CheckUnknown)
+	_, text, _, metrics = checked(t, l, check.Unknown)
 	says(t, text, "this host could not be scanned")
 	if _, ok := metrics["os_rescue_instances{intact}"]; ok {
 		t.Errorf("libvirt is down, and the instances are counted: %v", metrics)
@@ -130,7 +131,7 @@ func TestACheckIsCriticalFromTheDeletionToTheRescue(t *testing.T) {
 	l.StartLibvirtd(t)
 
 	rescue(t, l, 0, "--all", "--mode", "live")
-	report, _, perf, _ = checked(t, l, recover.CheckOK)
+	report, _, perf, _ = checked(t, l, check.OK)
 	if perf["instances"] != 1 || perf["lost"] != 0 || len(report.Runs) != 0 {
 		t.Errorf("after the rescue: %v %s", perf, asJSON(t, report))
 	}
@@ -145,13 +146,13 @@ func TestALiveRunThatWasKilledIsCriticalUntilItIsFinished(t *testing.T) {
 		t.Run("killed at "+point, func(t *testing.T) {
 			l.DeleteTree(t)
 			killedLive(t, l, point)
-			report, text, perf, metrics := checked(t, l, recover.CheckCritical, "--critical", "9", "--warning", "9")
+			report, text, perf, metrics := checked(t, l, check.Critical, "--critical", "9", "--warning", "9")
 			says(t, text, "left a live rescue half done: "+v.Name, "Next: os-rescue resume "+report.Runs[0].Run)
 			if report.HalfDone() != 1 || perf["half_done"] != 1 || perf["interrupted_runs"] != 1 || metrics["os_rescue_half_done_instances"] != 1 {
 				t.Errorf("%v %v %s", perf, metrics, asJSON(t, report.Runs))
 			}
 			run(t, l, 0, "resume", "--yes")
-			_, _, perf, metrics = checked(t, l, recover.CheckOK)
+			_, _, perf, metrics = checked(t, l, check.OK)
 			if perf["half_done"] != 0 || metrics["os_rescue_interrupted_runs"] != 0 {
 				t.Errorf("after the resume: %v", perf)
 			}
@@ -160,10 +161,10 @@ func TestALiveRunThatWasKilledIsCriticalUntilItIsFinished(t *testing.T) {
 	}
 	l.DeleteTree(t)
 	killedLive(t, l, "plan.done") // before it had touched the guest
-	report, _, _, _ := checked(t, l, recover.CheckWarning, "--critical", "9", "--warning", "9")
+	report, _, _, _ := checked(t, l, check.Warning, "--critical", "9", "--warning", "9")
 	if report.HalfDone() != 0 || report.Interrupted() != 1 || report.Lost() != 1 {
 		t.Errorf("killed before anything was begun: %s", asJSON(t, report))
 	}
 	run(t, l, 0, "resume", "--yes")
-	checked(t, l, recover.CheckOK)
+	checked(t, l, check.OK)
 }

@@ -18,14 +18,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/guard"
 	"github.com/os-rescue/os-rescue/recover/keeper"
 	"github.com/os-rescue/os-rescue/test/lab"
 	"github.com/os-rescue/os-rescue/test/lab/patience"
 	"github.com/os-rescue/os-rescue/test/lyingfs"
 )
 
-// guard starts a guard and waits until it has looked for every file.
-func guard(t *testing.T, l *lab.Lab, env ...string) *lab.Process {
+// startGuard starts a guard and waits until it has looked for every file.
+func startGuard(t *testing.T, l *lab.Lab, env ...string) *lab.Process {
 	t.Helper()
 	p := l.StartCommand(t, env, "guard", "--log-format", "json")
 	t.Cleanup(func() { p.Signal(t, syscall.SIGKILL); <-p.Done() })
@@ -42,19 +43,19 @@ func guard(t *testing.T, l *lab.Lab, env ...string) *lab.Process {
 }
 
 // guarded returns what the guard holds, by `os-rescue status`.
-func guarded(t *testing.T, l *lab.Lab) recover.GuardStatus {
+func guarded(t *testing.T, l *lab.Lab) guard.Status {
 	t.Helper()
 	var overview struct {
-		Guard recover.GuardStatus `json:"guard"`
+		Guard guard.Status `json:"guard"`
 	}
 	decode(t, run(t, l, 0, "status", "--output", "json").Stdout, &overview)
 	return overview.Guard
 }
 
 // awaitGuard waits until the guard says so.
-func awaitGuard(t *testing.T, l *lab.Lab, what string, ok func(recover.GuardStatus) bool) recover.GuardStatus {
+func awaitGuard(t *testing.T, l *lab.Lab, what string, ok func(guard.Status) bool) guard.Status {
 	t.Helper()
-	var s recover.GuardStatus
+	var s guard.Status
 	defer func() {
 		if t.Failed() {
 			t.Logf("the guard says %s", asJSON(t, s))
@@ -67,8 +68,8 @@ func awaitGuard(t *testing.T, l *lab.Lab, what string, ok func(recover.GuardStat
 	return s
 }
 
-func incidents(n int) func(recover.GuardStatus) bool {
-	return func(s recover.GuardStatus) bool { return len(s.Incidents) == n }
+func incidents(n int) func(guard.Status) bool {
+	return func(s guard.Status) bool { return len(s.Incidents) == n }
 }
 
 // forget ends a guest's QEMU and has libvirt forget its domain.
@@ -87,7 +88,7 @@ func TestGuestsComeBackFromTheGuardAlone(t *testing.T) {
 	stopped.PowerOff(t)
 	stopped.WaitGone(t)
 	off.WaitBeat(t, 3)
-	g := guard(t, l)
+	g := startGuard(t, l)
 	sums := map[string]string{}
 	for _, path := range []string{stopped.Disk, stopped.Base} {
 		sums[path] = digest(t, path)
@@ -129,7 +130,7 @@ func TestGuestsComeBackFromTheGuardAlone(t *testing.T) {
 			t.Errorf("%s is another file", path)
 		}
 	}
-	s := awaitGuard(t, l, "the end of the incidents", func(s recover.GuardStatus) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
+	s := awaitGuard(t, l, "the end of the incidents", func(s guard.Status) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
 	if s.Released[keeper.ReleasedProven] == 0 {
 		t.Errorf("it has released %v", s.Released)
 	}
@@ -143,17 +144,17 @@ func TestGuestsComeBackFromTheGuardAlone(t *testing.T) {
 			t.Errorf("the report is %s", asJSON(t, got))
 		}
 		v.unharmed(t)
-		awaitGuard(t, l, "their end", func(s recover.GuardStatus) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
+		awaitGuard(t, l, "their end", func(s guard.Status) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
 	})
 	t.Run("a domain that is removed in order is let go after the grace", func(t *testing.T) {
 		g.Signal(t, syscall.SIGTERM)
 		if r := g.Wait(t); r.Code != 0 {
 			t.Errorf("the guard ended with %d:\n%s", r.Code, r.Stderr)
 		}
-		guard(t, l, "OS_RESCUE_GUARD_GRACE=1s")
+		startGuard(t, l, "OS_RESCUE_GUARD_GRACE=1s")
 		off.forget(t)
 		remove(t, filepath.Dir(off.Disk))
-		awaitGuard(t, l, "it is let go", func(s recover.GuardStatus) bool {
+		awaitGuard(t, l, "it is let go", func(s guard.Status) bool {
 			return s.Released[keeper.ReleasedGrace] >= 2 && len(s.Incidents) == 0 && s.Held.DeletedFiles == 0
 		})
 	})
@@ -177,7 +178,7 @@ func TestAGuardThatEndsInAnIncidentHandsItsFilesOver(t *testing.T) {
 	first := guarded(t, l).Scanned
 	write(t, config, "guard:\n  interval: 1s\n")
 	p.Signal(t, syscall.SIGHUP)
-	awaitGuard(t, l, "scans at the new interval", func(s recover.GuardStatus) bool { return s.Scanned.Sub(first) > 2*time.Second })
+	awaitGuard(t, l, "scans at the new interval", func(s guard.Status) bool { return s.Scanned.Sub(first) > 2*time.Second })
 	write(t, config, "guard:\n  intervall: 1s\n")
 	p.Signal(t, syscall.SIGHUP)
 	patience.Wait(t, "the complaint", func() bool { _, said := p.Output(); return strings.Contains(said, "intervall") })
@@ -185,7 +186,7 @@ func TestAGuardThatEndsInAnIncidentHandsItsFilesOver(t *testing.T) {
 	held := guarded(t, l).Held.Files
 	l.DeleteTree(t)
 	// One deletion after the other: the incident begins with the first that it sees.
-	awaitGuard(t, l, "all deletions", func(s recover.GuardStatus) bool { return len(s.Incidents) == 1 && s.Held.DeletedFiles == held })
+	awaitGuard(t, l, "all deletions", func(s guard.Status) bool { return len(s.Incidents) == 1 && s.Held.DeletedFiles == held })
 	wanted := []string{
 		`os_rescue_instances{verdict="recoverable"} 1`, `os_rescue_open_incidents{replaced="false"} 1`, "os_rescue_incidents_total 1",
 	}
@@ -202,7 +203,7 @@ func TestAGuardThatEndsInAnIncidentHandsItsFilesOver(t *testing.T) {
 		t.Fatalf("the guard held %d files, the keeper holds %s", held, asJSON(t, status))
 	}
 	v.forget(t)
-	again := guard(t, l)
+	again := startGuard(t, l)
 	awaitGuard(t, l, "the incident again", incidents(1))
 	patience.Wait(t, "the keeper has given them back", func() bool { return len(holdings(t, l).Holds) == 0 })
 	rescue(t, l, 0, "--all")
@@ -241,14 +242,14 @@ func TestWhereDeletedFilesKeepAHiddenNameNothingIsHeld(t *testing.T) {
 	t.Cleanup(func() { _ = unix.Unmount(lab.InstancesDir, unix.MNT_DETACH) })
 	v := boot(t, l, lab.Spec{NoAgent: true})
 	v.WaitBeat(t, 2)
-	guard(t, l)
+	startGuard(t, l)
 	s := guarded(t, l)
 	if s.Held.Files != 0 {
 		t.Errorf("it holds %s", asJSON(t, s.Held))
 	}
 	says(t, strings.Join(s.Problems, "\n"), "hidden name", "noticed")
 	v.Destroy(t)
-	awaitGuard(t, l, "a scan", func(now recover.GuardStatus) bool { return now.Scanned.After(s.Scanned) })
+	awaitGuard(t, l, "a scan", func(now guard.Status) bool { return now.Scanned.After(s.Scanned) })
 	must(t, os.RemoveAll(filepath.Dir(v.Disk))) // as Nova deletes it
 	if _, err := os.Stat(filepath.Dir(v.Disk)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("its directory is still there: %v", err)
@@ -261,12 +262,12 @@ func TestTheGuardDoesNotStandInTheWayOfReplaceExisting(t *testing.T) {
 	l := lab.New(t, withFailpoints)
 	v := boot(t, l, lab.Spec{})
 	v.WaitBeat(t, 3)
-	guard(t, l)
+	startGuard(t, l)
 	held := guarded(t, l).Held.Files
 	remove(t, v.Disk)
 	awaitGuard(t, l, "the incident", incidents(1))
 	write(t, v.Disk, "something else")
-	awaitGuard(t, l, "the new file", func(s recover.GuardStatus) bool { return s.Held.Files == held+1 })
+	awaitGuard(t, l, "the new file", func(s guard.Status) bool { return s.Held.Files == held+1 })
 	if got := scan(t, l)[v.UUID]; got.Verdict != recover.VerdictConflict {
 		t.Errorf("scan says %s", got.Verdict)
 	}
@@ -278,5 +279,5 @@ func TestTheGuardDoesNotStandInTheWayOfReplaceExisting(t *testing.T) {
 	if err != nil || string(kept) != "something else" {
 		t.Errorf("what stood there is %q: %v", kept, err)
 	}
-	awaitGuard(t, l, "the end", func(s recover.GuardStatus) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
+	awaitGuard(t, l, "the end", func(s guard.Status) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
 }

@@ -18,6 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/journal"
+	"github.com/os-rescue/os-rescue/recover/pin"
 	"github.com/os-rescue/os-rescue/test/lab"
 )
 
@@ -108,18 +110,18 @@ func exists(path string) bool {
 }
 
 // records returns a run's journal.
-func records(t *testing.T, run string) []recover.Record {
+func records(t *testing.T, run string) []journal.Record {
 	t.Helper()
 	f, err := os.Open(filepath.Join(stateDir, "runs", run, "journal.jsonl"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	var all []recover.Record
+	var all []journal.Record
 	in := bufio.NewScanner(f)
 	in.Buffer(nil, 1<<20)
 	for in.Scan() {
-		var r recover.Record
+		var r journal.Record
 		decode(t, in.Text(), &r)
 		all = append(all, r)
 	}
@@ -139,10 +141,10 @@ func count(t *testing.T, run, point, path string) int {
 }
 
 // holdings returns what the keeper has, by `os-rescue status`.
-func holdings(t *testing.T, l *lab.Lab) recover.KeeperStatus {
+func holdings(t *testing.T, l *lab.Lab) pin.KeeperStatus {
 	t.Helper()
 	var overview struct {
-		Keeper recover.KeeperStatus `json:"keeper"`
+		Keeper pin.KeeperStatus `json:"keeper"`
 	}
 	decode(t, run(t, l, 0, "status", "--output", "json").Stdout, &overview)
 	return overview.Keeper

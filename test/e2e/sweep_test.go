@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/journal"
 	"github.com/os-rescue/os-rescue/test/lab"
 )
 
@@ -28,7 +29,7 @@ func journalPoints(t *testing.T, run string) []string {
 	defer f.Close()
 	var points []string
 	for in := bufio.NewScanner(f); in.Scan(); {
-		var r recover.Record
+		var r journal.Record
 		if err := json.Unmarshal(in.Bytes(), &r); err != nil {
 			t.Fatalf("the journal has a line that is no JSON: %v", err)
 		}

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/guard"
 	"github.com/os-rescue/os-rescue/recover/keeper"
 	"github.com/os-rescue/os-rescue/test/lab"
 	"github.com/os-rescue/os-rescue/test/lab/patience"
@@ -58,19 +58,18 @@ func must(t *testing.T, err error) {
 }
 
 // guarded returns what the guard says, once one answers.
-func guarded(t *testing.T) recover.GuardStatus {
+func guarded(t *testing.T) guard.Status {
 	t.Helper()
-	e := recover.Engine{Settings: recover.Settings{StateDir: stateDir}}
-	s, err := e.Guard(t.Context())
+	s, err := guard.Ask(t.Context(), stateDir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-func await(t *testing.T, what string, ok func(recover.GuardStatus) bool) recover.GuardStatus {
+func await(t *testing.T, what string, ok func(guard.Status) bool) guard.Status {
 	t.Helper()
-	var s recover.GuardStatus
+	var s guard.Status
 	defer func() {
 		if t.Failed() {
 			data, _ := json.MarshalIndent(s, "", " ")
@@ -140,7 +139,7 @@ func TestTheGuardLosesNoFileInTenRestarts(t *testing.T) {
 		dirs = append(dirs, dir)
 	}
 	systemd.Ctl(t, "start", unit)
-	await(t, "the first scan", func(s recover.GuardStatus) bool { return !s.Scanned.IsZero() && s.Held.Files >= 24*3+4 })
+	await(t, "the first scan", func(s guard.Status) bool { return !s.Scanned.IsZero() && s.Held.Files >= 24*3+4 })
 
 	// The load: an instance that comes and goes.
 	ctx, stop := context.WithCancel(t.Context())
@@ -195,7 +194,7 @@ func TestTheGuardLosesNoFileInTenRestarts(t *testing.T) {
 		l.Virsh(t, "undefine", g.Name)
 	}
 	systemd.Ctl(t, "restart", unit)
-	await(t, "the incidents", func(s recover.GuardStatus) bool { return len(s.Incidents) == 2 })
+	await(t, "the incidents", func(s guard.Status) bool { return len(s.Incidents) == 2 })
 	r := l.Run(t, nil, "--instance", guests[0].UUID, "--instance", guests[1].UUID, "--offline", "--yes")
 	if r.Code != 0 {
 		t.Fatalf("the rescue ended with %d\n%s\n%s", r.Code, r.Stdout, r.Stderr)
@@ -206,14 +205,14 @@ func TestTheGuardLosesNoFileInTenRestarts(t *testing.T) {
 			t.Errorf("%s came back with %+v; it had said beat %d", g.Name, boot, beats[n])
 		}
 	}
-	await(t, "the end of the incidents", func(s recover.GuardStatus) bool { return len(s.Incidents) == 0 })
+	await(t, "the end of the incidents", func(s guard.Status) bool { return len(s.Incidents) == 0 })
 	if problems := guarded(t).Problems; len(problems) > 0 {
 		t.Errorf("it has problems: %v", problems)
 	}
 
 	// A stop in the middle of an incident: systemd before 254 forgets what it kept.
 	must(t, os.RemoveAll(filepath.Dir(guests[0].Disk)))
-	await(t, "the next incident", func(s recover.GuardStatus) bool { return len(s.Incidents) == 1 })
+	await(t, "the next incident", func(s guard.Status) bool { return len(s.Incidents) == 1 })
 	systemd.Ctl(t, "stop", unit)
 	c, err := keeper.Connect(t.Context(), stateDir)
 	if err != nil {
@@ -233,7 +232,7 @@ func TestTheGuardTellsSystemdThatItLives(t *testing.T) {
 	watchdog := patience.Of(6 * time.Second)
 	install(t, l, fmt.Sprintf("WatchdogSec=%dms", watchdog.Milliseconds()))
 	systemd.Ctl(t, "start", unit)
-	await(t, "the first scan", func(s recover.GuardStatus) bool { return !s.Scanned.IsZero() })
+	await(t, "the first scan", func(s guard.Status) bool { return !s.Scanned.IsZero() })
 	pid := systemd.Show(t, unit, "MainPID")
 	patience.Wait(t, "a status that says what it holds", func() bool {
 		return strings.Contains(systemd.Show(t, unit, "StatusText"), "files held")

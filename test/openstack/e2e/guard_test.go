@@ -16,6 +16,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/guard"
 	"github.com/os-rescue/os-rescue/recover/keeper"
 	"github.com/os-rescue/os-rescue/test/lab"
 	"github.com/os-rescue/os-rescue/test/openstack"
@@ -44,7 +45,7 @@ func (c *cloud) guard(t *testing.T, env ...string) *lab.Process {
 			t.Logf("the guard has said:\n%s", said)
 		}
 	})
-	c.awaitGuard(t, "its first scan", func(s recover.GuardStatus) bool { return !s.Scanned.IsZero() })
+	c.awaitGuard(t, "its first scan", func(s guard.Status) bool { return !s.Scanned.IsZero() })
 	return p
 }
 
@@ -65,16 +66,16 @@ func cloudsYAML(name, user string) string {
 }
 
 // guarded returns what the guard says of itself.
-func (c *cloud) guarded(t *testing.T) recover.GuardStatus {
+func (c *cloud) guarded(t *testing.T) guard.Status {
 	t.Helper()
 	var overview struct {
-		Guard recover.GuardStatus `json:"guard"`
+		Guard guard.Status `json:"guard"`
 	}
 	decode(t, c.run(t, 0, "status", "--output", "json").Stdout, &overview)
 	return overview.Guard
 }
 
-func (c *cloud) awaitGuard(t *testing.T, what string, ok func(recover.GuardStatus) bool) (s recover.GuardStatus) {
+func (c *cloud) awaitGuard(t *testing.T, what string, ok func(guard.Status) bool) (s guard.Status) {
 	t.Helper()
 	waitFor(t, what, func() error {
 		if s = c.guarded(t); !ok(s) {
@@ -114,7 +115,7 @@ func TestWhatOwnersEndInTheIncidentComesBackFromTheGuard(t *testing.T) {
 	c.awaitStatus(t, off, "SHUTOFF")
 	c.guard(t)
 	c.deleteTree(t)
-	c.awaitGuard(t, "the incidents", func(s recover.GuardStatus) bool { return len(s.Incidents) == 4 })
+	c.awaitGuard(t, "the incidents", func(s guard.Status) bool { return len(s.Incidents) == 4 })
 	said := map[*guest]int{web: web.beat(t), db: db.beat(t)}
 
 	must(t, web.hardReboot(t))
@@ -157,7 +158,7 @@ func TestWhatOwnersEndInTheIncidentComesBackFromTheGuard(t *testing.T) {
 		return err
 	})
 	asleep.onPublishedFiles(t)
-	c.awaitGuard(t, "the end of the incidents", func(s recover.GuardStatus) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
+	c.awaitGuard(t, "the end of the incidents", func(s guard.Status) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
 }
 
 // With guard.lock an owner's hard reboot is refused from the first second on.
@@ -167,7 +168,7 @@ func TestTheGuardLocksWhatHasLostFiles(t *testing.T) {
 	other := c.boot(t, "other", openstack.Spec{Name: "shop"})[0]
 	c.guard(t, "OS_RESCUE_GUARD_LOCK=true")
 	must(t, os.RemoveAll(g.Dir))
-	c.awaitGuard(t, "its lock", func(s recover.GuardStatus) bool { return len(s.Incidents) == 1 && s.Incidents[0].Locked })
+	c.awaitGuard(t, "its lock", func(s guard.Status) bool { return len(s.Incidents) == 1 && s.Incidents[0].Locked })
 	if err := g.hardReboot(t); !gophercloud.ResponseCodeIs(err, http.StatusConflict) {
 		t.Errorf("the owner's hard reboot: %v, want 409", err)
 	}
@@ -197,9 +198,9 @@ func TestWhatNovaDeletesInOrderIsLetGo(t *testing.T) {
 		openstack.Spec{Name: "moved"}, openstack.Spec{Name: "rescued"})
 	deleted, resized, shelved, moved, rescued := guests[0], guests[1], guests[2], guests[3], guests[4]
 	p := c.guard(t)
-	letGo := func(what string) recover.GuardStatus {
+	letGo := func(what string) guard.Status {
 		t.Helper()
-		s := c.awaitGuard(t, what+": it is let go", func(s recover.GuardStatus) bool { return s.Held.DeletedFiles == 0 })
+		s := c.awaitGuard(t, what+": it is let go", func(s guard.Status) bool { return s.Held.DeletedFiles == 0 })
 		if s.IncidentsSeen != 0 {
 			t.Errorf("%s: taken for an incident", what)
 		}
@@ -212,7 +213,7 @@ func TestWhatNovaDeletesInOrderIsLetGo(t *testing.T) {
 		}
 		return nil
 	})
-	s := c.awaitGuard(t, "a deleted instance's files are let go", func(s recover.GuardStatus) bool {
+	s := c.awaitGuard(t, "a deleted instance's files are let go", func(s guard.Status) bool {
 		return s.Released[keeper.ReleasedDeleted] > 0
 	})
 	if s.Held.DeletedFiles != 0 {
@@ -253,7 +254,7 @@ func TestWhatNovaDeletesInOrderIsLetGo(t *testing.T) {
 		t.Fatalf("virsh undefine: %v: %s", err, out)
 	}
 	must(t, os.RemoveAll(moved.Dir))
-	s = c.awaitGuard(t, "a moved instance's files are let go", func(s recover.GuardStatus) bool {
+	s = c.awaitGuard(t, "a moved instance's files are let go", func(s guard.Status) bool {
 		return s.Released[keeper.ReleasedMoved] > 0 && s.Held.DeletedFiles == 0
 	})
 	if s.IncidentsSeen != 0 {
@@ -270,7 +271,7 @@ func TestTheGuardDoesNotUseACloudAdminsCredentials(t *testing.T) {
 	g := c.boot(t, "demo", openstack.Spec{Name: "web"})[0]
 	c.guard(t, "OS_RESCUE_GUARD_OS_CLOUD=admin", "OS_RESCUE_GUARD_LOCK=true")
 	must(t, os.RemoveAll(g.Dir))
-	s := c.awaitGuard(t, "its refusal", func(s recover.GuardStatus) bool {
+	s := c.awaitGuard(t, "its refusal", func(s guard.Status) bool {
 		return len(s.Incidents) == 1 && strings.Contains(strings.Join(s.Problems, "\n"), "role admin")
 	})
 	if s.Incidents[0].Locked || *c.server(t, g).Locked {

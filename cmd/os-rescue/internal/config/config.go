@@ -15,6 +15,7 @@ import (
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/nearest"
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/guard"
 )
 
 // DefaultFile is the configuration file that is read if none is named.
@@ -50,9 +51,9 @@ type Config struct {
 	Watch         time.Duration
 	CheckUser     string
 	CheckGroup    string
-	Guard         recover.GuardOptions // without SignIn
-	GuardCloud    string               // the guard's entry of clouds.yaml; empty: it works without Nova
-	GuardMetrics  string               // host:port; empty: no metrics are served
+	Guard         guard.Options // without SignIn
+	GuardCloud    string        // the guard's entry of clouds.yaml; empty: it works without Nova
+	GuardMetrics  string        // host:port; empty: no metrics are served
 	LogLevel      zerolog.Level
 	LogFormat     string // auto, pretty or json
 }

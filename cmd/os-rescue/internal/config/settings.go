@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/guard"
 )
 
 // setting is one key of the configuration file.
@@ -50,10 +51,10 @@ func settings() []setting {
 		{"watch", short(d.Watch), duration(func(c *Config) *time.Duration { return &c.Watch }, 0)},
 		{"check.user", d.CheckUser, required(func(c *Config) *string { return &c.CheckUser })},
 		{"check.group", d.CheckGroup, required(func(c *Config) *string { return &c.CheckGroup })},
-		{"guard.interval", short(recover.DefaultGuardInterval),
+		{"guard.interval", short(guard.DefaultInterval),
 			duration(func(c *Config) *time.Duration { return &c.Guard.Interval }, time.Second)},
-		{"guard.grace", short(recover.DefaultGuardGrace), within(func(c *Config) *time.Duration { return &c.Guard.Grace }, 0, 90*24*time.Hour)},
-		{"guard.min_free_percent", number(recover.DefaultGuardMinFree * 100), percent(func(c *Config) *float64 { return &c.Guard.MinFree })},
+		{"guard.grace", short(guard.DefaultGrace), within(func(c *Config) *time.Duration { return &c.Guard.Grace }, 0, 90*24*time.Hour)},
+		{"guard.min_free_percent", number(guard.DefaultMinFree * 100), percent(func(c *Config) *float64 { return &c.Guard.MinFree })},
 		{"guard.lock", "false", flag(func(c *Config) *bool { return &c.Guard.Lock })},
 		{"guard.os_cloud", "", text(func(c *Config) *string { return &c.GuardCloud })},
 		{"guard.metrics", "", address(func(c *Config) *string { return &c.GuardMetrics })},

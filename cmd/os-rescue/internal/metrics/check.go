@@ -8,14 +8,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
 
-	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/check"
 )
 
 // checkCollector exports the result of one check.
 type checkCollector struct {
 	descriptions
 	build  Build
-	report recover.CheckReport
+	report check.Report
 }
 
 // Describe is part of prometheus.Collector.
@@ -54,7 +54,7 @@ func (c *checkCollector) Collect(ch chan<- prometheus.Metric) {
 //
 // prometheus.WriteToTextfile changes the mode by name. Another writer of the
 // directory could have put a link in place of the file by then.
-func WriteFile(path string, report recover.CheckReport, build Build) error {
+func WriteFile(path string, report check.Report, build Build) error {
 	registry := prometheus.NewRegistry()
 	if err := registry.Register(&checkCollector{descriptions: describe(), build: build, report: report}); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/check"
 )
 
 // exported returns every metric of the guard and of the check, with its labels.
@@ -125,7 +126,7 @@ func TestTheAlertsAreWellFormedAndUseExportedMetrics(t *testing.T) {
 }
 
 func TestTheAlertOnDeletedFilesUsesTheVerdictsThatTheCheckCallsLost(t *testing.T) {
-	r := recover.CheckReport{Verdicts: map[recover.Verdict]int{}}
+	r := check.Report{Verdicts: map[recover.Verdict]int{}}
 	for _, v := range recover.Verdicts() {
 		r.Verdicts[v] = 1
 	}

@@ -13,13 +13,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/guard"
 )
 
 // guardCollector exports the status of a guard at the time of the request.
 type guardCollector struct {
 	descriptions
 	build    Build
-	snapshot func() recover.GuardStatus
+	snapshot func() guard.Status
 	now      func() time.Time
 }
 
@@ -52,7 +53,7 @@ func (c *guardCollector) Collect(ch chan<- prometheus.Metric) {
 // Handler serves /metrics: the status that snapshot returns, and the metrics of the
 // process. snapshot is called at every scrape, from several goroutines, and must only
 // read the guard's memory.
-func Handler(snapshot func() recover.GuardStatus, build Build) (http.Handler, error) {
+func Handler(snapshot func() guard.Status, build Build) (http.Handler, error) {
 	registry := prometheus.NewRegistry()
 	for _, c := range []prometheus.Collector{
 		&guardCollector{descriptions: describe(), build: build, snapshot: snapshot, now: time.Now},

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/guard"
 	"github.com/os-rescue/os-rescue/recover/keeper"
 )
 
@@ -94,7 +95,7 @@ func (s sink) looked(verdicts map[recover.Verdict]int, at, now time.Time) {
 }
 
 // guarded exports a guard's status, without its scan and the deleted files.
-func (s sink) guarded(g recover.GuardStatus) {
+func (s sink) guarded(g guard.Status) {
 	open := map[bool]int{}
 	for _, i := range g.Incidents {
 		open[i.Replaced]++

@@ -23,33 +23,36 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/check"
+	"github.com/os-rescue/os-rescue/recover/guard"
 	"github.com/os-rescue/os-rescue/recover/keeper"
+	"github.com/os-rescue/os-rescue/recover/runs"
 )
 
 func now() time.Time { return time.Unix(1_800_000_000, 0) }
 
 // status is the status of a guard in an incident.
-func status() recover.GuardStatus {
-	return recover.GuardStatus{
+func status() guard.Status {
+	return guard.Status{
 		Running: true, Scanned: now().Add(-15 * time.Second), IncidentsSeen: 4,
 		Report: recover.Report{Instances: []recover.Instance{
 			{Verdict: recover.VerdictIntact}, {Verdict: recover.VerdictRecoverable}, {Verdict: recover.VerdictIntact},
 		}},
-		Held:      recover.GuardHeld{Files: 12, Bytes: 9000, DeletedFiles: 3, DeletedBytes: 700},
-		Incidents: []recover.Incident{{}, {}, {Replaced: true}}, Problems: []string{"Nova is away"},
+		Held:      guard.Held{Files: 12, Bytes: 9000, DeletedFiles: 3, DeletedBytes: 700},
+		Incidents: []guard.Incident{{}, {}, {Replaced: true}}, Problems: []string{"Nova is away"},
 		Released: map[keeper.ReleaseReason]int{keeper.ReleasedProven: 5},
 	}
 }
 
 // report is the result of a check beside that guard.
-func report() recover.CheckReport {
+func report() check.Report {
 	g := status()
 	g.Report = recover.Report{}
-	return recover.CheckReport{
-		Level: recover.CheckCritical, Taken: now(), Scanned: now().Add(-time.Minute), Guard: g,
+	return check.Report{
+		Level: check.Critical, Taken: now(), Scanned: now().Add(-time.Minute), Guard: g,
 		Verdicts: map[recover.Verdict]int{recover.VerdictIntact: 2, recover.VerdictRecoverable: 1},
-		Held:     &recover.HeldDeleted{Files: 2, Bytes: 600},
-		Runs:     []recover.UnfinishedRun{{State: recover.RunInterrupted, HalfDone: []recover.HalfDone{{}, {}}}, {State: recover.RunRunning}},
+		Held:     &check.HeldDeleted{Files: 2, Bytes: 600},
+		Runs:     []runs.UnfinishedRun{{State: recover.RunInterrupted, HalfDone: []runs.HalfDone{{}, {}}}, {State: recover.RunRunning}},
 	}
 }
 
@@ -121,7 +124,7 @@ os_rescue_problems 1
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("wanted (-), got (+):\n%s", diff)
 	}
-	before := func() recover.GuardStatus { return recover.GuardStatus{Running: true} }
+	before := func() guard.Status { return guard.Status{Running: true} }
 	got = samples(t, gather(t, &guardCollector{descriptions: describe(), build: build, snapshot: before, now: now}))
 	if strings.Contains(got, "os_rescue_instances") || strings.Contains(got, "last_scan") || !strings.Contains(got, "os_rescue_problems 0") {
 		t.Errorf("before its first scan:\n%s", got)
@@ -150,7 +153,7 @@ os_rescue_problems 1
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("wanted (-), got (+):\n%s", diff)
 	}
-	unmade := recover.UnmadeCheck("h", errors.New("no libvirt"))
+	unmade := check.Unmade("h", errors.New("no libvirt"))
 	unmade.Taken = now()
 	got = samples(t, gather(t, &checkCollector{descriptions: describe(), report: unmade}))
 	want = `os_rescue_build_info{commit="",goversion="",version=""} 1
@@ -164,7 +167,7 @@ os_rescue_check_timestamp_seconds 1.8e+09
 
 func TestMetricsAreServedFromTheSnapshotAlone(t *testing.T) {
 	taken := 0
-	h, err := Handler(func() recover.GuardStatus { taken++; return status() }, Build{})
+	h, err := Handler(func() guard.Status { taken++; return status() }, Build{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +235,7 @@ func TestAReaderNeverSeesHalfAFile(t *testing.T) {
 			for i := range 150 {
 				r := report()
 				if i%2 == n {
-					r = recover.UnmadeCheck("h", errors.New("x"))
+					r = check.Unmade("h", errors.New("x"))
 				}
 				if err := WriteFile(path, r, Build{}); err != nil {
 					t.Error(err)

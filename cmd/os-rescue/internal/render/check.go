@@ -7,6 +7,7 @@ import (
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/console"
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/check"
 )
 
 const (
@@ -21,7 +22,7 @@ const (
 // (https://www.monitoring-plugins.org/doc/guidelines.html): one line with the level,
 // the problems and performance data; below it the findings, with what to do next, and
 // the instances. No name of an instance or a file can end the line or the text.
-func (t Text) Check(w io.Writer, r recover.CheckReport, o recover.CheckOptions) error {
+func (t Text) Check(w io.Writer, r check.Report, o check.Options) error {
 	var p page
 	p.line("%s", strings.TrimSuffix("OS-RESCUE "+string(r.Level)+": "+checkLine(r)+" | "+perfdata(r, o), " | "))
 	for _, f := range r.Findings {
@@ -58,10 +59,10 @@ func plugin(s string) string {
 }
 
 // checkLine lists the problems in short.
-func checkLine(r recover.CheckReport) string {
+func checkLine(r check.Report) string {
 	var parts []string
 	for _, f := range r.Findings {
-		if f.Level != recover.CheckOK {
+		if f.Level != check.OK {
 			parts = append(parts, short(plugin(f.Text), inLine))
 		}
 	}
@@ -102,11 +103,11 @@ func checkInstance(p *page, i recover.Instance) {
 }
 
 // checkSources says where the findings come from.
-func checkSources(p *page, r recover.CheckReport) {
+func checkSources(p *page, r check.Report) {
 	switch r.Source {
-	case recover.SourceGuard:
+	case check.SourceGuard:
 		p.line("Source: the guard (pid %d), which scanned %s earlier.", r.Guard.PID, console.Seconds(scanAge(r)))
-	case recover.SourceScan:
+	case check.SourceScan:
 		p.line("Source: a scan of this host.")
 	}
 	for _, run := range r.Runs {
@@ -123,11 +124,11 @@ func checkSources(p *page, r recover.CheckReport) {
 }
 
 // scanAge is the age of the scan at the time of the check, in seconds.
-func scanAge(r recover.CheckReport) float64 { return max(r.Taken.Sub(r.Scanned).Seconds(), 0) }
+func scanAge(r check.Report) float64 { return max(r.Taken.Sub(r.Scanned).Seconds(), 0) }
 
 // perfdata lists the counts as 'label'=value[UOM];[warn];[crit];[min];[max]. A
 // threshold is the highest good value. Unknown values are left out.
-func perfdata(r recover.CheckReport, o recover.CheckOptions) string {
+func perfdata(r check.Report, o check.Options) string {
 	var values []string
 	add := func(label, format string, args ...any) {
 		values = append(values, fmt.Sprintf("'"+label+"'="+format, args...))

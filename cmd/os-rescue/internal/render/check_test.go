@@ -8,31 +8,35 @@ import (
 	"time"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/check"
+	"github.com/os-rescue/os-rescue/recover/guard"
+	"github.com/os-rescue/os-rescue/recover/pin"
+	"github.com/os-rescue/os-rescue/recover/runs"
 )
 
-func checked() recover.CheckReport {
+func checked() check.Report {
 	at := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
-	r := recover.CheckReport{Host: "cmp-7", Taken: at, Level: recover.CheckOK, Source: recover.SourceGuard, Scanned: at.Add(-12 * time.Second),
+	r := check.Report{Host: "cmp-7", Taken: at, Level: check.OK, Source: check.SourceGuard, Scanned: at.Add(-12 * time.Second),
 		Verdicts: map[recover.Verdict]int{recover.VerdictLost: 1, recover.VerdictRecoverable: 1, recover.VerdictIntact: 22},
-		Runs:     []recover.UnfinishedRun{{Run: "r2", State: recover.RunInterrupted}, {Run: "r1", State: recover.RunRunning}},
-		Guard:    recover.GuardStatus{Running: true, PID: 77, Held: recover.GuardHeld{Files: 50, DeletedFiles: 3}},
-		Keeper:   recover.KeeperStatus{Running: true, PID: 5}, Held: &recover.HeldDeleted{Files: 3, Bytes: 4096}}
+		Runs:     []runs.UnfinishedRun{{Run: "r2", State: recover.RunInterrupted}, {Run: "r1", State: recover.RunRunning}},
+		Guard:    guard.Status{Running: true, PID: 77, Held: guard.Held{Files: 50, DeletedFiles: 3}},
+		Keeper:   pin.KeeperStatus{Running: true, PID: 5}, Held: &check.HeldDeleted{Files: 3, Bytes: 4096}}
 	for _, i := range scanned().Instances {
 		if i.Verdict == recover.VerdictLost || i.Verdict == recover.VerdictRecoverable {
 			r.Affected = append(r.Affected, i)
 		}
 	}
-	r.Add(recover.Finding{
-		Level: recover.CheckWarning, Kind: recover.FindingInterrupted, Text: "run r2 was interrupted", Next: "os-rescue resume r2",
+	r.Add(check.Finding{
+		Level: check.Warning, Kind: check.FindingInterrupted, Text: "run r2 was interrupted", Next: "os-rescue resume r2",
 	})
-	r.Add(recover.Finding{
-		Level: recover.CheckCritical, Kind: recover.FindingLost, Text: "2 of 24 instances have lost files", Next: "os-rescue --all --dry-run",
+	r.Add(check.Finding{
+		Level: check.Critical, Kind: check.FindingLost, Text: "2 of 24 instances have lost files", Next: "os-rescue --all --dry-run",
 	})
 	return r
 }
 
-func checkOptions() recover.CheckOptions {
-	return recover.CheckOptions{Warning: 1, Critical: 3, CriticalHeld: 8192, MaxAge: 5 * time.Minute}
+func checkOptions() check.Options {
+	return check.Options{Warning: 1, Critical: 3, CriticalHeld: 8192, MaxAge: 5 * time.Minute}
 }
 
 func TestACheckIsOneLineForMonitoringThenWhatToDo(t *testing.T) {
@@ -63,31 +67,31 @@ The guard holds 50 files, 3 of them deleted.
 }
 
 func TestTheLineOfACheck(t *testing.T) {
-	finding := func(level recover.CheckLevel, text string) recover.Finding {
-		return recover.Finding{Level: level, Text: text}
+	finding := func(level check.Level, text string) check.Finding {
+		return check.Finding{Level: level, Text: text}
 	}
 	intact, lost := map[recover.Verdict]int{recover.VerdictIntact: 1}, map[recover.Verdict]int{recover.VerdictLost: 1}
 	for name, c := range map[string]struct {
-		report recover.CheckReport
-		adds   []recover.Finding
+		report check.Report
+		adds   []check.Finding
 		want   string
 	}{
-		"OK": {recover.CheckReport{Level: recover.CheckOK, Verdicts: intact}, nil,
+		"OK": {check.Report{Level: check.OK, Verdicts: intact}, nil,
 			"OS-RESCUE OK: 1 instance, no lost files | 'instances'=1;;;0 'lost'=0;0;2;0;1 'displaced'=0;0;;0;1 'unknown'=0;;;0;1"},
-		"nothing known": {recover.UnmadeCheck("h", errFor("no libvirt\nat all | x")), nil,
+		"nothing known": {check.Unmade("h", errFor("no libvirt\nat all | x")), nil,
 			"OS-RESCUE UNKNOWN: no libvirt; at all ? x"},
-		"below the thresholds": {recover.CheckReport{Level: recover.CheckOK, Verdicts: lost},
-			[]recover.Finding{finding(recover.CheckOK, "1 of 1 instance has lost files")},
+		"below the thresholds": {check.Report{Level: check.OK, Verdicts: lost},
+			[]check.Finding{finding(check.OK, "1 of 1 instance has lost files")},
 			"OS-RESCUE OK: 1 of 1 instance has lost files | "},
-		"many": {recover.CheckReport{},
-			[]recover.Finding{
-				finding(recover.CheckWarning, "a"), finding(recover.CheckWarning, "b"), finding(recover.CheckCritical, "c"),
-				finding(recover.CheckWarning, "d"), finding(recover.CheckWarning, "e"),
+		"many": {check.Report{},
+			[]check.Finding{
+				finding(check.Warning, "a"), finding(check.Warning, "b"), finding(check.Critical, "c"),
+				finding(check.Warning, "d"), finding(check.Warning, "e"),
 			},
 			"OS-RESCUE CRITICAL: c; a; b; 2 more"},
-		"long": {recover.CheckReport{}, []recover.Finding{finding(recover.CheckUnknown, strings.Repeat("x", 500))},
+		"long": {check.Report{}, []check.Finding{finding(check.Unknown, strings.Repeat("x", 500))},
 			"OS-RESCUE UNKNOWN: " + strings.Repeat("x", inLine-1) + "…"},
-		"runs only": {recover.CheckReport{Level: recover.CheckUnknown, Runs: []recover.UnfinishedRun{}}, nil,
+		"runs only": {check.Report{Level: check.Unknown, Runs: []runs.UnfinishedRun{}}, nil,
 			"OS-RESCUE UNKNOWN: 0 instances, no lost files | 'interrupted_runs'=0;0;;0 'half_done'=0;;0;0"},
 	} {
 		for _, f := range c.adds {
@@ -130,7 +134,7 @@ func FuzzACheckIsFitForMonitoringUnderAnyNames(f *testing.F) {
 		r.Affected[0].Files[0].Path, r.Affected[0].Files[0].Holders[0].Process = path, path
 		r.Affected[0].Reasons, r.Affected[0].Possible = []string{text}, []string{text}
 		r.Runs[1].Run = name
-		r.Add(recover.Finding{Level: recover.CheckCritical, Text: text + name, Next: "next " + text + path})
+		r.Add(check.Finding{Level: check.Critical, Text: text + name, Next: "next " + text + path})
 		lines := written(t, func(b *bytes.Buffer) error { return plain().Check(b, r, checkOptions()) })
 		line, rest, _ := strings.Cut(lines, "\n")
 		said, perf, ok := strings.Cut(line, " | ")
@@ -147,7 +151,7 @@ func FuzzACheckIsFitForMonitoringUnderAnyNames(f *testing.F) {
 }
 
 func TestACheckAsJSONHasNoNullLists(t *testing.T) {
-	out := written(t, func(b *bytes.Buffer) error { return JSON(b, recover.CheckReport{Affected: []recover.Instance{{}}}) })
+	out := written(t, func(b *bytes.Buffer) error { return JSON(b, check.Report{Affected: []recover.Instance{{}}}) })
 	if strings.Contains(out, "null") || !strings.Contains(out, `"runs": []`) || !strings.Contains(out, `"findings": []`) {
 		t.Error(out)
 	}

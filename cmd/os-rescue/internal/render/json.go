@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/check"
 )
 
 // JSON writes value as indented JSON. Slices of the types that scripts depend on
@@ -20,7 +21,7 @@ func JSON(w io.Writer, value any) error {
 		value = v
 	case recover.RunStatus:
 		value = fullStatus(v)
-	case recover.CheckReport:
+	case check.Report:
 		v.Findings, v.Runs, v.Keeper.Holds = orEmpty(v.Findings), orEmpty(v.Runs), orEmpty(v.Keeper.Holds)
 		v.Affected = fullReport(recover.Report{Instances: v.Affected}).Instances
 		value = v

@@ -11,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/guard"
+	"github.com/os-rescue/os-rescue/recover/pin"
 )
 
 const gib = 1 << 30
@@ -287,13 +289,13 @@ func TestTheOverviewListsTheRunsAndWhatKeeperAndGuardHold(t *testing.T) {
 	at := when(stood().Started)
 	o := Overview{
 		Runs: []recover.RunStatus{stood()},
-		Keeper: recover.KeeperStatus{Running: true, PID: 77, Holds: []recover.KeeperHold{
+		Keeper: pin.KeeperStatus{Running: true, PID: 77, Holds: []pin.KeeperHold{
 			{Instances: []string{"u1", "u2"}, Path: "/i/_base/a", Size: gib, Since: stood().Started},
 		}},
-		Guard: recover.GuardStatus{Running: true, PID: 78, Scanned: stood().Started,
-			Held:     recover.GuardHeld{Files: 9, Bytes: 2 * gib, DeletedFiles: 3, DeletedBytes: gib},
+		Guard: guard.Status{Running: true, PID: 78, Scanned: stood().Started,
+			Held:     guard.Held{Files: 9, Bytes: 2 * gib, DeletedFiles: 3, DeletedBytes: gib},
 			Problems: []string{"Nova does not answer"},
-			Incidents: []recover.Incident{{
+			Incidents: []guard.Incident{{
 				UUID: "u1", Domain: "instance-00000001", Name: "web", Since: stood().Started,
 				Paths: []string{"/i/1/disk", "/i/_base/a"}, Bytes: gib, Locked: true,
 			}},

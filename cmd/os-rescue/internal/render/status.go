@@ -8,13 +8,15 @@ import (
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/console"
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/guard"
+	"github.com/os-rescue/os-rescue/recover/pin"
 )
 
 // Overview is every run of a host, and what its keeper and its guard hold.
 type Overview struct {
-	Runs   []recover.RunStatus  `json:"runs"` // the newest first
-	Keeper recover.KeeperStatus `json:"keeper"`
-	Guard  recover.GuardStatus  `json:"guard"`
+	Runs   []recover.RunStatus `json:"runs"` // the newest first
+	Keeper pin.KeeperStatus    `json:"keeper"`
+	Guard  guard.Status        `json:"guard"`
 }
 
 // Overview writes a table of all runs, what keeper and guard hold, and what to do next.
@@ -44,7 +46,7 @@ func (t Text) Overview(w io.Writer, o Overview) error {
 	return p.sendTo(w)
 }
 
-func (t Text) guard(p *page, g recover.GuardStatus) {
+func (t Text) guard(p *page, g guard.Status) {
 	if !g.Running {
 		p.line("No guard runs on this host: files are safe from a deletion only while their instances run.")
 		return
@@ -73,7 +75,7 @@ func (t Text) guard(p *page, g recover.GuardStatus) {
 	p.columns("  ", []any{"incident", "name", "instance", "since", "files", "size", "state"}, rows, right(5), right(6))
 }
 
-func (t Text) keeper(p *page, k recover.KeeperStatus) {
+func (t Text) keeper(p *page, k pin.KeeperStatus) {
 	if !k.Running {
 		p.line("The keeper is not running: nothing is held.")
 		return

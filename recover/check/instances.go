@@ -1,0 +1,84 @@
+package check
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// findLost finds instances that have lost files, held or not.
+func findLost(c checked) []Finding {
+	n := c.report.Lost()
+	level := OK
+	switch {
+	case n == 0:
+		return nil
+	case n >= c.options.Critical:
+		level = Critical
+	case n >= c.options.Warning:
+		level = Warning
+	}
+	count := c.report.Verdicts
+	next := "do not stop, reboot, migrate or delete them; os-rescue --all --dry-run"
+	switch {
+	case count[recover.VerdictRecoverable] > 0:
+	case count[recover.VerdictConflict] > 0:
+		next = "do not stop, reboot, migrate or delete them; os-rescue --all --replace-existing --dry-run"
+	default:
+		next = "os-rescue scan says what is still possible"
+	}
+	lost := []recover.Verdict{recover.VerdictLost, recover.VerdictConflict, recover.VerdictRecoverable}
+	var parts []string
+	for _, v := range lost {
+		if count[v] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", count[v], v))
+		}
+	}
+	return findingf(level, FindingLost, next, "%s lost files (%s): %s", c.have(n), strings.Join(parts, ", "), c.names(lost...))
+}
+
+// findUnknown finds instances that could not be looked at.
+func findUnknown(c checked) []Finding {
+	n := c.report.Verdicts[recover.VerdictUnknown]
+	if n == 0 {
+		return nil
+	}
+	return findingf(Unknown, FindingUnknown, "os-rescue scan says why", "%d of %s could not be looked at: %s",
+		n, plural(c.report.Instances(), "instance"), c.names(recover.VerdictUnknown))
+}
+
+// findDisplaced finds instances with files that are not at their paths, and not lost.
+func findDisplaced(c checked) []Finding {
+	n := c.report.Verdicts[recover.VerdictDisplaced]
+	if n == 0 {
+		return nil
+	}
+	return findingf(Warning, FindingDisplaced, "bring the files, or the mount, back to where they belong", "%s displaced files: %s",
+		c.have(n), c.names(recover.VerdictDisplaced))
+}
+
+// findReplaced finds instances that run on other files than the deleted ones.
+func findReplaced(c checked) []Finding {
+	var names []string
+	var bytes int64
+	for _, i := range c.report.Guard.Incidents {
+		if i.Replaced {
+			names, bytes = append(names, called(i.Domain, i.Name)), bytes+i.Bytes
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	const next = "make sure that it runs on the files that its owner wants: the deleted ones may be newer; " +
+		"\"os-rescue guard release UUID\" lets them go"
+	return findingf(Warning, FindingReplaced, next, "%s on other files, and the guard still holds the deleted ones (%s): %s",
+		runOn(len(names)), size(bytes), few(names))
+}
+
+func runOn(n int) string {
+	if n == 1 {
+		return "1 instance runs"
+	}
+	return fmt.Sprintf("%d instances run", n)
+}

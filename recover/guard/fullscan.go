@@ -1,0 +1,222 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/inventory"
+	"github.com/os-rescue/os-rescue/recover/scan"
+)
+
+// fullScanTime bounds one full scan, in which a hypervisor may hang.
+const fullScanTime = 2 * time.Minute
+
+// fullScan finds out whose each file is, what libvirt knows, and which files
+// processes hold that are not in the instances directory; then it has the arbiter
+// decide about what is deleted.
+type fullScan struct {
+	settings   recover.Settings
+	hypervisor recover.Hypervisor
+	scanner    *scan.Scanner
+	root       *beneath.Root
+	holds      *holdings
+	records    *records
+	stale      *staleDomains
+	last       *lastScan
+	nova       *novaSide
+	arbiter    *arbiter
+	problems   *problems
+	save       func() error // brings the holdings to the disk
+}
+
+// run makes one full scan.
+func (s *fullScan) run(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, fullScanTime)
+	defer cancel()
+	stale := s.stale.take()
+	report, err := s.scanner.Host(ctx, nil)
+	if err != nil {
+		s.stale.giveBack(stale)
+		if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			s.problems.set("scan", fmt.Errorf("the host can't be scanned, so nothing is let go: %w", err))
+		}
+		return
+	}
+	s.problems.set("scan", nil)
+	s.takeIn(ctx, report, stale)
+	s.last.set(report)
+	err = takeBack(ctx, s.settings, s.holds)
+	if err != nil {
+		err = fmt.Errorf("the keeper may hold files that are let go here: %w", err)
+	}
+	s.problems.set("keeper", err)
+	s.nova.learnHost(ctx, report)
+	s.arbiter.decide(ctx, report)
+	if err := s.save(); err != nil {
+		s.problems.set("save", err)
+	}
+}
+
+// takeIn holds each instance's files and notes the instance. One that could not be
+// read stays stale.
+func (s *fullScan) takeIn(ctx context.Context, report recover.Report, stale takenDomains) {
+	var unknown []string
+	unheld := map[string]error{} // by path
+	for _, i := range report.Instances {
+		if i.Verdict == recover.VerdictUnknown {
+			unknown = append(unknown, i.Domain+": "+strings.Join(i.Reasons, "; "))
+			if stale.has(i.UUID) {
+				s.stale.add(i.UUID)
+			}
+			continue
+		}
+		s.holdFiles(i, unheld)
+		err := s.note(ctx, i, stale.has(i.UUID))
+		if err != nil && stale.has(i.UUID) {
+			s.stale.add(i.UUID)
+		}
+		if err != nil && ctx.Err() == nil {
+			err = fmt.Errorf("the definition of %s can't be written down, so it could not be defined again: %w", i.Domain, err)
+		} else {
+			err = nil
+		}
+		s.problems.set("record "+i.UUID, err)
+	}
+	var err error
+	if len(unknown) > 0 {
+		err = fmt.Errorf("%d instances can't be looked at; none of their files is let go: %s", len(unknown), unknown[0])
+	}
+	s.problems.set("unknown", err)
+	s.problems.replace("open", unheld)
+}
+
+// holdFiles holds the files that an instance's processes have open and the guard has
+// not, and learns what each of its files is to it. A file that could not be held is
+// put into unheld.
+func (s *fullScan) holdFiles(i recover.Instance, unheld map[string]error) {
+	for _, f := range slices.Concat(i.Files, i.Nameless) {
+		if f.Inode == 0 || f.Role == recover.RoleDiskInfo || f.Proven {
+			continue
+		}
+		key := recover.Inode{Device: f.Device, Inode: f.Inode}
+		direct := false
+		known := s.holds.update(key, func(h *guardHold) {
+			h.addOwner(i.UUID)
+			if f.Role != recover.RoleOther {
+				h.Role, h.Format, h.Target, h.Backing = f.Role, f.Format, f.Target, f.Backing
+				h.Path = f.Path
+			}
+			direct = h.direct
+		})
+		if known && (direct || !slices.ContainsFunc(f.Holders, func(h recover.Holder) bool { return h.Direct })) {
+			continue
+		}
+		// The guard's own descriptor, as the scan saw it, is one that was let go since.
+		f.Holders = slices.DeleteFunc(slices.Clone(f.Holders), func(h recover.Holder) bool { return h.PID == os.Getpid() })
+		if !known && !s.isWanted(i, f) {
+			continue
+		}
+		file, err := openScanned(s.root, f)
+		if err != nil {
+			if !errors.Is(err, os.ErrNotExist) {
+				unheld[f.Path] = fmt.Errorf("%s can't be held: %w", f.Path, err)
+			}
+			continue
+		}
+		if known {
+			err = s.holds.makeDirect(key, file)
+		} else {
+			m := holdMemory{Path: f.Path, Owners: []string{i.UUID}, Role: f.Role, Format: f.Format, Target: f.Target, Backing: f.Backing}
+			if f.Unlinked {
+				m.Deleted = time.Now().UTC()
+			}
+			err = s.holds.add(file, m)
+		}
+		if err != nil {
+			s.problems.set("shelf", err)
+		}
+	}
+	if i.PID != 0 {
+		s.disownBases(i)
+	}
+}
+
+// disownBases notes which backing files a running instance does not have any more:
+// it was rebuilt, say, and the image cache may remove them.
+func (s *fullScan) disownBases(i recover.Instance) {
+	has := map[recover.Inode]bool{}
+	for _, f := range i.Files {
+		has[recover.Inode{Device: f.Device, Inode: f.Inode}] = true
+	}
+	s.holds.updateEach(func(h *guardHold) {
+		if h.Role == recover.RoleBacking && h.Deleted.IsZero() && !has[h.inode()] {
+			h.dropOwner(i.UUID)
+		}
+	})
+}
+
+// isWanted is true for a file that is to be held although it is not in the instances
+// directory: one that is deleted, and one that an instance of Nova's has elsewhere on
+// a file system of this host. A hold on a remote one could keep somebody else from
+// removing it.
+func (s *fullScan) isWanted(i recover.Instance, f recover.File) bool {
+	switch f.State {
+	case recover.FileDeleted, recover.FileReplaced:
+		return len(f.Holders) > 0 && !isOfRun(filepath.Base(f.Path))
+	case recover.FilePresent:
+		return i.Definition.Nova != nil && !recover.IsBelow(f.Path, s.settings.InstancesPath)
+	}
+	return false
+}
+
+// note writes down what libvirt says of an instance, and its small files. The
+// definition is read if it is stale or not known yet.
+func (s *fullScan) note(ctx context.Context, i recover.Instance, stale bool) error {
+	old, _ := s.records.get(i.UUID)
+	definition := old.Definition
+	if !i.GuardOnly && (stale || definition == "") {
+		var err error
+		if definition, err = s.hypervisor.XML(ctx, i.UUID); err != nil {
+			return err
+		}
+	}
+	small, unrescued := s.readSmall(i)
+	return s.records.Note(i.UUID, func(r *inventory.Record) {
+		if i.GuardOnly && r.Gone.IsZero() {
+			r.Gone = time.Now().UTC()
+		}
+		if !i.GuardOnly {
+			r.Gone = time.Time{}
+			r.Definition = definition
+			if i.PID != 0 || len(r.Domain.Disks) == 0 {
+				r.Domain = i.Definition
+				r.Domain.Job, r.Domain.BlockJobs = "", nil
+			}
+		}
+		r.AddSmall(small)
+		if unrescued {
+			r.DropSmall(inventory.UnrescueName)
+		}
+	})
+}
+
+// readSmall reads an instance's small files. unrescued is true when Nova has removed
+// the definition of before a rescue, as it does at its end.
+func (s *fullScan) readSmall(i recover.Instance) (small map[string]string, unrescued bool) {
+	dir, err := s.root.OpenDir(filepath.Join(s.settings.InstancesPath, i.UUID))
+	if err != nil {
+		return nil, false
+	}
+	defer dir.Close()
+	small = inventory.ReadSmall(dir)
+	_, err = dir.Stat(inventory.UnrescueName)
+	return small, errors.Is(err, os.ErrNotExist) && i.Verdict == recover.VerdictIntact
+}

@@ -1,0 +1,225 @@
+package guard
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/inventory"
+	"github.com/os-rescue/os-rescue/recover/keeper"
+	"github.com/os-rescue/os-rescue/recover/pin"
+	"github.com/os-rescue/os-rescue/recover/runs"
+	"github.com/os-rescue/os-rescue/recover/scan"
+	"github.com/os-rescue/os-rescue/recover/statedir"
+	"github.com/os-rescue/os-rescue/recover/treewatch"
+)
+
+// GuardDeps are what a guard works with.
+type Deps struct {
+	Settings   recover.Settings
+	Hypervisor recover.Hypervisor
+	// Settle is how long a file must have been deleted before it is let go, and how
+	// long the domain of a stopped instance may take to follow its files, when Nova
+	// can't be asked; 0 is 5 s. Nova deletes the files of an instance first, and
+	// undefines its domain then (nova/virt/libvirt/driver.py, _cleanup).
+	Settle time.Duration
+}
+
+const (
+	defaultSettle = 5 * time.Second
+	// undecidedTime is the interval of full scans while a deleted file waits for a
+	// decision, for as long as maxUndecided after its deletion.
+	undecidedTime = time.Second
+	maxUndecided  = time.Minute
+)
+
+// Guard holds every file of the host's instances open, so that no inode is lost
+// if files are deleted and instances rebooted or stopped; it notices deletions, and
+// lets files go that nobody needs any more. It works while Run runs. Its parts have
+// a lock each; they are called from its loops and from the clients of its socket.
+type Guard struct {
+	settings recover.Settings
+	root     *beneath.Root
+	watch    *treewatch.Watcher
+	started  time.Time
+	options  atomic.Pointer[Options]
+	scanDue  trigger // a full scan is due
+
+	problems  *problems
+	holds     *holdings
+	memory    *memory
+	records   *records
+	last      *lastScan
+	incidents *incidents
+	nova      *novaSide
+	locks     *locker
+	stale     *staleDomains
+	tree      *treeScan
+	full      *fullScan
+}
+
+// NewGuard makes the guard of a host. The shelf may be nil. The guard takes over the
+// descriptors that an earlier guard had put there: inherited, each called by its name
+// on the shelf.
+//
+// ErrUnusable when the state directory or the root can't be used.
+func New(deps Deps, o Options, shelf Shelf, inherited []*os.File) (*Guard, error) {
+	deps.Settle = cmp.Or(deps.Settle, defaultSettle)
+	if err := statedir.Dir(deps.Settings.StateDir).Make(); err != nil {
+		return nil, err
+	}
+	dir := inventory.In(deps.Settings.StateDir)
+	if err := dir.Create(); err != nil {
+		return nil, err
+	}
+	root, err := beneath.OpenRoot(deps.Settings.Root)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", recover.ErrUnusable, err)
+	}
+	watch, err := treewatch.New()
+	if err != nil {
+		root.Close()
+		return nil, fmt.Errorf("%w: %w", recover.ErrUnusable, err)
+	}
+	g := &Guard{settings: deps.Settings, root: root, watch: watch, started: time.Now().UTC(), scanDue: newTrigger(),
+		problems: newProblems(), memory: newMemory(dir), records: newRecords(dir), last: &lastScan{}, stale: newStaleDomains()}
+	g.holds = newHoldings(shelf, g.scanDue.fire)
+	g.nova = &novaSide{host: deps.Settings.Host, problems: g.problems}
+	lockDue := newTrigger()
+	g.incidents = newIncidents(g.holds, g.records, g.last, g.problems, lockDue.fire)
+	g.locks = &locker{nova: g.nova, incidents: g.incidents, records: g.records, problems: g.problems,
+		isWanted: func() bool { return g.wishes().Lock }, due: lockDue}
+	g.tree = &treeScan{root: root, path: deps.Settings.InstancesPath, watch: watch, holds: g.holds,
+		holdable:  &holdable{root: root, path: deps.Settings.InstancesPath, problems: g.problems, silly: map[uint64]bool{}},
+		incidents: g.incidents, last: g.last, problems: g.problems, save: g.save, onChange: g.scanDue.fire}
+	all := runs.Of(deps.Settings.StateDir)
+	judging := &arbiter{runs: all, settle: deps.Settle, root: root, holds: g.holds, records: g.records, incidents: g.incidents, locks: g.locks, nova: g.nova,
+		problems: g.problems, options: g.wishes}
+	scanner := scan.New(deps.Settings, deps.Hypervisor, pin.Lister(deps.Settings.StateDir, g.holds.pins))
+	g.full = &fullScan{settings: deps.Settings, hypervisor: deps.Hypervisor, scanner: scanner, root: root, holds: g.holds, records: g.records, stale: g.stale, last: g.last, nova: g.nova,
+		arbiter: judging, problems: g.problems, save: g.save}
+	g.configure(o)
+	g.remember(inherited)
+	return g, nil
+}
+
+// remember takes over what an earlier life of the guard knew and held.
+func (g *Guard) remember(inherited []*os.File) {
+	if err := g.records.load(); err != nil {
+		g.problems.set("records", err)
+	}
+	holds, host, err := g.memory.load()
+	if err != nil {
+		g.problems.set("holds", err)
+	}
+	g.holds.remember(holds)
+	g.nova.rememberHost(host)
+	for _, f := range inherited {
+		if err := g.holds.adopt(f.Name(), f); err != nil {
+			g.problems.set("shelf", fmt.Errorf("a descriptor of an earlier guard (%s) can't be used: %w", f.Name(), err))
+		}
+	}
+	g.incidents.restore(g.wishes().Lock)
+}
+
+// Run guards until the context ends, and then hands deleted files that are needed
+// to the keeper. ready is called once when every file has been looked for.
+// Trouble with libvirt, Nova or a file is in GuardStatus.Problems and never ends
+// it. ErrRunning of package keeper when another guard runs.
+func (g *Guard) Run(ctx context.Context, ready func()) (err error) {
+	defer g.root.Close()
+	defer func() { err = errors.Join(err, g.watch.Close()) }()
+	defer g.holds.close()
+	door, err := keeper.ListenGuard(g.settings.StateDir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, door.Close()) }()
+	serving, stop := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	work.Go(func() { door.Serve(serving, g.holds, g.statusParts) })
+	g.tree.run(ctx)
+	g.full.run(ctx)
+	ready()
+	work.Go(func() { g.tree.runOnChanges(serving) })
+	work.Go(func() { g.stale.follow(serving, g.full.hypervisor, g.problems, g.wishes, g.scanDue.fire) })
+	work.Go(func() { g.locks.run(serving) })
+	g.locks.due.fire()
+	g.scanWhenDue(ctx)
+	stop()
+	work.Wait()
+	return g.end(context.WithoutCancel(ctx))
+}
+
+// Configure changes the guard's options, from its next scan on.
+func (g *Guard) Configure(o Options) {
+	g.configure(o)
+	g.scanDue.fire()
+}
+
+func (g *Guard) configure(o Options) {
+	g.options.Store(&o)
+	g.nova.configure(o.SignIn)
+}
+
+// wishes are the options as they are now.
+func (g *Guard) wishes() Options { return *g.options.Load() }
+
+// scanWhenDue scans in full until the context ends.
+func (g *Guard) scanWhenDue(ctx context.Context) {
+	for ctx.Err() == nil {
+		wait := g.wishes().interval()
+		if g.isUndecided() {
+			wait = min(wait, undecidedTime)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-g.scanDue:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if ctx.Err() == nil {
+			g.tree.run(ctx) // a deletion by another client of a shared file system makes no event
+			g.full.run(ctx)
+		}
+	}
+}
+
+// isUndecided is true while a deleted file waits for a decision.
+func (g *Guard) isUndecided() bool {
+	return slices.ContainsFunc(g.holds.deleted(), func(h guardHold) bool { return !h.Needed && time.Since(h.Deleted) < maxUndecided })
+}
+
+// save brings what the guard knows of its held files to the disk.
+func (g *Guard) save() error { return g.memory.save(g.holds, g.nova.knownHost()) }
+
+// end hands the deleted files that an instance needs to the keeper. Without an
+// incident nobody would miss them.
+func (g *Guard) end(ctx context.Context) error {
+	inIncident := func(uuid string) bool {
+		_, ok := g.incidents.get(uuid)
+		return ok
+	}
+	var needed []guardHold
+	for _, h := range g.holds.deleted() {
+		// A log of a guest that is back is nobody's any more.
+		if h.Needed && (h.Role != recover.RoleConsoleLog || slices.ContainsFunc(h.Owners, inIncident)) {
+			needed = append(needed, h)
+		}
+	}
+	if err := g.save(); err != nil {
+		zerolog.Ctx(ctx).Error().Err(err).Msg("the list of held files could not be written")
+	}
+	return handOver(ctx, g.settings, needed)
+}

@@ -1,0 +1,82 @@
+package guard
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/rs/zerolog"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/keeper"
+	"github.com/os-rescue/os-rescue/recover/pin"
+)
+
+// handOver gives held files to the keeper, which stays when the guard goes.
+func handOver(ctx context.Context, settings recover.Settings, needed []guardHold) error {
+	if len(needed) == 0 {
+		return nil
+	}
+	c, err := keeper.Start(ctx, keeper.Options{Dir: settings.StateDir, Command: settings.KeeperCommand})
+	if err != nil {
+		return fmt.Errorf("%d deleted files that instances need can't be handed to the keeper, and are held by their QEMU alone, "+
+			"if that lives: %w", len(needed), err)
+	}
+	defer c.Close()
+	var errs error
+	for _, h := range needed {
+		errs = errors.Join(errs, giveTo(ctx, c, h))
+	}
+	if errs == nil {
+		zerolog.Ctx(ctx).Warn().Int("files", len(needed)).Int("keeper", c.PID()).
+			Msg("the guard ends in the middle of an incident: the keeper holds the deleted files now")
+	}
+	return errs
+}
+
+// giveTo gives one held file to the keeper, for each of its owners.
+func giveTo(ctx context.Context, c *keeper.Client, h guardHold) error {
+	meta, err := json.Marshal(h.meta())
+	if err != nil {
+		return err
+	}
+	for _, owner := range h.Owners {
+		if err := c.Hold(ctx, owner, h.inode().Key(), meta, h.file); err != nil {
+			return fmt.Errorf("%s is held by its QEMU alone, if that lives: %w", h.Path, err)
+		}
+	}
+	return nil
+}
+
+// takeBack has the keeper let go the files that an earlier guard gave it and this
+// one holds itself: with two holders, one that lets go frees no space.
+func takeBack(ctx context.Context, settings recover.Settings, held *holdings) error {
+	c, err := keeper.Connect(ctx, settings.StateDir)
+	if errors.Is(err, keeper.ErrNoKeeper) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	given, err := c.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, h := range given {
+		var meta pin.Meta
+		if json.Unmarshal(h.Meta, &meta) != nil || meta.Run != pin.GuardRun {
+			continue
+		}
+		for _, owner := range h.Owners {
+			if _, err := held.Open(h.Key); err != nil {
+				continue
+			}
+			if err := c.Release(ctx, owner, h.Key); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,315 @@
+package guard
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/inventory"
+	"github.com/os-rescue/os-rescue/recover/keeper"
+	"github.com/os-rescue/os-rescue/recover/runs"
+)
+
+// arbiter decides about every deleted file after a full scan: does an instance that
+// exists need it, may it go, or can that not be said yet. In doubt it is held.
+type arbiter struct {
+	runs      runs.Runs
+	settle    time.Duration // GuardDeps.Settle
+	root      *beneath.Root
+	holds     *holdings
+	records   *records
+	incidents *incidents
+	locks     *locker
+	nova      *novaSide
+	problems  *problems
+	options   func() Options
+}
+
+// decide judges by a scan's report.
+func (a *arbiter) decide(ctx context.Context, report recover.Report) {
+	j := &judgement{arbiter: a, report: report, answers: map[string]novaAnswer{}}
+	if !a.isAnythingOpen() && !slices.ContainsFunc(report.Instances, missesFiles) && len(j.gone()) == 0 {
+		return // as on nearly every day: the journals need not be read
+	}
+	var err error
+	if j.proven, err = a.runs.Published(); err == nil {
+		j.inHand, err = a.runs.Unsettled(ctx)
+	}
+	if err != nil {
+		a.problems.set("runs", fmt.Errorf("the journals of the runs can't be read, so nothing is let go: %w", err))
+		return
+	}
+	a.problems.set("runs", nil)
+	for _, i := range report.Instances {
+		if !i.GuardOnly && i.PID != 0 && missesFiles(i) {
+			a.incidents.begin(ctx, i)
+		}
+	}
+	for _, uuid := range j.gone() {
+		j.judgeGone(ctx, uuid)
+	}
+	for _, h := range a.holds.deleted() {
+		j.judgeHold(ctx, h)
+	}
+	a.keepFree(ctx)
+	j.endIncidents(ctx)
+	j.unlockAll(ctx)
+	j.dropRecords()
+}
+
+// isAnythingOpen is true while a held file is deleted, an incident is not over or a
+// lock is not undone.
+func (a *arbiter) isAnythingOpen() bool {
+	sum, _ := a.holds.sum()
+	return sum.DeletedFiles > 0 || a.incidents.any() || len(a.records.locked()) > 0
+}
+
+// judgement is one decision, by one scan.
+type judgement struct {
+	*arbiter
+	report  recover.Report
+	proven  runs.Published
+	inHand  map[string]string // by UUID, the unfinished run that works on it
+	answers map[string]novaAnswer
+}
+
+// answer asks Nova about an instance, once per judgement.
+func (j *judgement) answer(ctx context.Context, uuid string) novaAnswer {
+	if a, ok := j.answers[uuid]; ok {
+		return a
+	}
+	a := j.nova.ask(ctx, uuid)
+	j.answers[uuid] = a
+	return a
+}
+
+// known returns an instance that libvirt knows; nil for others.
+func (j *judgement) known(uuid string) *recover.Instance {
+	if i := findInstance(j.report, uuid); i != nil && !i.GuardOnly {
+		return i
+	}
+	return nil
+}
+
+// gone returns the instances that have a record or a deleted file here, and no domain.
+func (j *judgement) gone() []string {
+	gone := j.records.uuids()
+	for _, h := range j.holds.deleted() {
+		gone = append(gone, h.Owners...)
+	}
+	slices.Sort(gone)
+	gone = slices.Compact(gone)
+	return slices.DeleteFunc(gone, func(uuid string) bool { return j.known(uuid) != nil })
+}
+
+// judgeGone decides about an instance that libvirt does not know.
+func (j *judgement) judgeGone(ctx context.Context, uuid string) {
+	if j.inHand[uuid] != "" {
+		return
+	}
+	switch j.answer(ctx, uuid) {
+	case novaDeleted:
+		j.disown(ctx, uuid, keeper.ReleasedDeleted)
+	case novaMoved:
+		j.disown(ctx, uuid, keeper.ReleasedMoved)
+	case novaHere:
+		// Nova's hard reboot undefines a domain before it finds that the disk is gone.
+		if i := findInstance(j.report, uuid); i != nil && missesFiles(*i) {
+			j.incidents.begin(ctx, *i)
+		}
+	case novaOffline:
+		j.judgeByGrace(ctx, uuid)
+	}
+}
+
+// judgeByGrace lets the files of an instance go that libvirt does not know, when the
+// grace is over and none of them was needed: Nova can't be asked.
+func (j *judgement) judgeByGrace(ctx context.Context, uuid string) {
+	j.noteGone(uuid)
+	since, needed := time.Now(), false
+	r, recorded := j.records.get(uuid)
+	if recorded {
+		since = r.Gone
+	}
+	for _, h := range j.holds.deletedOf(uuid) {
+		needed = needed || h.Needed
+		if h.Deleted.Before(since) && !recorded {
+			since = h.Deleted
+		}
+	}
+	if !needed && time.Since(since) > j.options().Grace {
+		j.disown(ctx, uuid, keeper.ReleasedGrace)
+	}
+}
+
+// noteGone notes since when libvirt does not know an instance.
+func (j *judgement) noteGone(uuid string) {
+	j.problems.unsaved(uuid, j.records.Update(uuid, func(r *inventory.Record) {
+		if r.Gone.IsZero() {
+			r.Gone = time.Now().UTC()
+		}
+	}))
+}
+
+// judgeHold decides about one deleted file for those of its owners that libvirt knows.
+func (j *judgement) judgeHold(ctx context.Context, h guardHold) {
+	settled := time.Since(h.Deleted) >= j.settle
+	if len(h.Owners) == 0 {
+		if settled && !j.isAnyMissingFiles() {
+			j.letGo(ctx, h, keeper.ReleasedUnneeded)
+		}
+		return
+	}
+	for _, uuid := range h.Owners {
+		if j.inHand[uuid] != "" {
+			continue
+		}
+		if j.isProven(h) {
+			j.letGo(ctx, h, keeper.ReleasedProven, uuid)
+			continue
+		}
+		i := j.known(uuid)
+		if i == nil || i.Verdict == recover.VerdictUnknown {
+			continue
+		}
+		if hasLost(*i, h) {
+			if i.PID == 0 && !h.Needed && missesFiles(*i) && j.isIncident(ctx, *i, settled) {
+				j.incidents.begin(ctx, *i)
+			}
+			continue
+		}
+		_, inIncident := j.incidents.get(uuid)
+		// A console log is made anew at every start, in the middle of an incident too.
+		oldLog := h.Role == recover.RoleConsoleLog && i.PID != 0 && intact(*i)
+		if !settled || !oldLog && (h.Needed || inIncident) {
+			continue
+		}
+		if reason := j.unneeded(ctx, *i, h); reason != "" {
+			j.letGo(ctx, h, reason, uuid)
+		}
+	}
+}
+
+// isAnyMissingFiles is true while any instance misses files: then a file that nobody
+// is known to need may be one of them.
+func (j *judgement) isAnyMissingFiles() bool {
+	return j.incidents.any() || slices.ContainsFunc(j.report.Instances, func(i recover.Instance) bool {
+		return missesFiles(i) || i.Verdict == recover.VerdictLost || i.Verdict == recover.VerdictUnknown
+	})
+}
+
+// hasLost is true when a scan found that the file is the one that an instance has lost.
+func hasLost(i recover.Instance, h guardHold) bool {
+	return slices.ContainsFunc(i.Files, func(f recover.File) bool { return (recover.Inode{Device: f.Device, Inode: f.Inode}) == h.inode() && f.Lost() })
+}
+
+// isIncident says whether a stopped instance that misses a file is one that
+// exists: Nova deletes an instance's files before its domain.
+func (j *judgement) isIncident(ctx context.Context, i recover.Instance, settled bool) bool {
+	switch j.answer(ctx, i.UUID) {
+	case novaHere:
+		return true
+	case novaOffline, novaUnknown:
+		return settled
+	}
+	return false
+}
+
+// unneeded says why an instance that libvirt knows does not need a deleted file
+// that is none of its own any more; empty when that is not sure.
+func (j *judgement) unneeded(ctx context.Context, i recover.Instance, h guardHold) keeper.ReleaseReason {
+	if i.PID != 0 {
+		return keeper.ReleasedUnneeded // its QEMU runs, and has other files open
+	}
+	switch j.answer(ctx, i.UUID) {
+	case novaHere:
+		return keeper.ReleasedUnneeded
+	case novaOffline:
+		if time.Since(h.Deleted) > j.options().Grace {
+			return keeper.ReleasedGrace
+		}
+	}
+	return ""
+}
+
+// isProven is true when a run has put the file's content back, and that stands.
+func (j *judgement) isProven(h guardHold) bool {
+	p, ok := j.proven.Copy(h.Path, h.inode().Key())
+	if !ok {
+		return false
+	}
+	at, err := j.root.Lstat(h.Path)
+	return err == nil && at.Dev == p.Device && at.Ino == p.Inode
+}
+
+// endIncidents ends those of which nothing is needed any more, and brings the
+// others up to date.
+func (j *judgement) endIncidents(ctx context.Context) {
+	// First the incidents: the files of one that begins meanwhile are needed by then.
+	list, _ := j.incidents.list()
+	needed := map[string]bool{}
+	for _, h := range j.holds.deleted() {
+		if h.Needed && h.Role != recover.RoleConsoleLog {
+			for _, uuid := range h.Owners {
+				needed[uuid] = true
+			}
+		}
+	}
+	for _, incident := range list {
+		i := j.known(incident.UUID)
+		j.incidents.describe(incident.UUID)
+		j.incidents.update(incident.UUID, func(now *Incident) { now.Replaced = i != nil && intact(*i) })
+		if !needed[incident.UUID] && (i == nil || !missesFiles(*i)) {
+			j.incidents.end(ctx, incident.UUID)
+		}
+	}
+}
+
+// unlockAll undoes the guard's locks of instances that are back, and tries again
+// when Nova did not answer: not while a run works on the instance.
+func (j *judgement) unlockAll(ctx context.Context) {
+	for _, uuid := range j.records.locked() {
+		if i := j.known(uuid); i != nil && intact(*i) && j.inHand[uuid] == "" {
+			j.locks.unlock(ctx, uuid)
+		}
+	}
+}
+
+// dropRecords forgets instances of which there is nothing any more.
+func (j *judgement) dropRecords() {
+	owned := j.holds.owners()
+	for _, uuid := range j.records.uuids() {
+		if j.known(uuid) != nil {
+			continue
+		}
+		if r, _ := j.records.get(uuid); r.Gone.IsZero() {
+			j.noteGone(uuid) // and dropped by the next judgement
+			continue
+		}
+		if owned[uuid] {
+			continue
+		}
+		j.problems.unsaved(uuid, j.records.drop(uuid))
+		j.incidents.drop(uuid)
+		j.problems.set("record "+uuid, nil)
+		j.problems.set("unlock "+uuid, nil)
+	}
+}
+
+// isEssential is false for a file that is deleted in the ordinary course of things,
+// also while an instance has it open: libvirt makes the console log anew at every start.
+func isEssential(role recover.Role) bool {
+	return role != recover.RoleOther && role != recover.RoleConsoleLog && role != recover.RoleDiskInfo
+}
+
+// missesFiles is true for an instance that a scan found without files that it needs.
+func missesFiles(i recover.Instance) bool {
+	return slices.ContainsFunc(i.Files, func(f recover.File) bool { return isEssential(f.Role) && f.Lost() })
+}
+
+func intact(i recover.Instance) bool {
+	return i.Verdict == recover.VerdictIntact || i.Verdict == recover.VerdictUnaffected
+}

@@ -1,0 +1,50 @@
+package guard
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/keeper"
+)
+
+// GuardStatus is what the guard of this host knows: its last full scan, brought
+// up to date by what it has noticed since, and what it holds.
+type Status struct {
+	Running bool      `json:"running"`
+	PID     int       `json:"pid,omitempty"`
+	Started time.Time `json:"started,omitzero"`
+	// Scanned is when its last full scan ended; zero before the first one.
+	Scanned time.Time      `json:"scanned,omitzero"`
+	Report  recover.Report `json:"report,omitzero"`
+	Held    Held           `json:"held,omitzero"`
+	// Incidents are the instances that still exist and have lost files, by domain name.
+	Incidents []Incident `json:"incidents,omitempty"`
+	// IncidentsSeen counts those that were noticed since the guard started.
+	IncidentsSeen int `json:"incidents_seen,omitempty"`
+	// Released counts the deleted files that were let go since it started, by ReleaseReason.
+	Released map[keeper.ReleaseReason]int `json:"released,omitempty"`
+	// Problems are what keeps the guard from its work, one sentence each: libvirt
+	// or Nova does not answer, a file system on which nothing can be held, ...
+	Problems []string `json:"problems,omitempty"`
+}
+
+// GuardHeld sums up what the guard holds.
+type Held struct {
+	Files        int   `json:"files"`
+	Bytes        int64 `json:"bytes"` // on disk, holes not counted
+	DeletedFiles int   `json:"deleted_files"`
+	DeletedBytes int64 `json:"deleted_bytes"` // what deleting them has not freed
+}
+
+// Status returns what the guard knows and holds.
+func (g *Guard) Status() Status {
+	s := Status{Running: true, Started: g.started, Problems: g.problems.list()}
+	s.Held, s.Released = g.holds.sum()
+	s.Report, s.Scanned = g.last.get()
+	s.Incidents, s.IncidentsSeen = g.incidents.list()
+	return s
+}
+
+// statusParts are Status for a client.
+func (g *Guard) statusParts() []json.RawMessage { return splitStatus(g.Status()) }

@@ -1,0 +1,140 @@
+package journal
+
+import (
+	"slices"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/copier"
+)
+
+// runHeader is the data of a journal's first record, which describes the run.
+type Header struct {
+	Run     string          `json:"run"`
+	Command recover.Command `json:"command"`
+	Mode    recover.Mode    `json:"mode"`
+	Host    string          `json:"host"`
+	BootID  string          `json:"boot_id"`
+	PID     int             `json:"pid"`
+	Options recover.Options `json:"options"`
+}
+
+// headOf returns the data of a journal's first record. records must not be empty.
+func HeaderOf(records []Record) (Header, error) {
+	var head Header
+	err := records[0].decode(&head)
+	return head, err
+}
+
+// runEnd is the data of a journal's last record, if its run came to an end.
+type End struct {
+	// Interrupted is true when the run was asked to stop, and left instances undone.
+	Interrupted bool `json:"interrupted,omitempty"`
+}
+
+// endOf returns how a run ended the last time that it came to an end; the zero value
+// when it never did.
+func EndOf(records []Record) (End, error) {
+	for _, r := range slices.Backward(records) {
+		if r.Point() == StepRun+".done" {
+			var end End
+			err := r.decode(&end)
+			return end, err
+		}
+	}
+	return End{}, nil
+}
+
+// settlement is the data of an instance's last record.
+type Settlement struct {
+	Report recover.InstanceReport `json:"report"`
+	// Settled is false when the instance is neither in service nor as it was found:
+	// resume must go on with it.
+	Settled bool `json:"settled"`
+}
+
+// lockRecord is the data of the record before an instance is locked in Nova.
+type Lock struct {
+	Reason string `json:"reason"`
+	// Found is true when somebody else had locked it before: the run leaves that lock.
+	Found bool `json:"found,omitempty"`
+}
+
+// locksOf returns the locks, by UUID, that a run has made or found and has not undone.
+func LocksOf(records []Record) (map[string]Lock, error) {
+	locks := map[string]Lock{}
+	for _, r := range records {
+		switch r.Point() {
+		case StepLock + ".begin":
+			var rec Lock
+			if err := r.decode(&rec); err != nil {
+				return nil, err
+			}
+			locks[r.Instance] = rec
+		case StepUnlock + ".done":
+			delete(locks, r.Instance)
+		}
+	}
+	return locks, nil
+}
+
+// mirrorRecord is the data of the record before a mirror: the file that it goes to.
+type Mirror struct {
+	Target string       `json:"target"` // the disk: vda
+	Dir    string       `json:"dir"`    // the staging directory
+	Name   string       `json:"name"`   // in that directory
+	Inode  uint64       `json:"inode"`  // of the new file
+	Source string       `json:"source"` // key of the lost inode
+	Disk   recover.Disk `json:"disk"`
+}
+
+// exportRecord is the data of the record before an export: its scratch files.
+type Export struct {
+	Scratch []string `json:"scratch"` // paths
+}
+
+// publishedIn returns the copies of held inodes that a run has published, by path, for
+// each path in the order of their publishing.
+func PublishedIn(records []Record) map[string][]Published {
+	files := map[string][]Published{}
+	for _, r := range records {
+		if r.Point() != StepPublish+".done" {
+			continue
+		}
+		var p Published
+		if err := r.decode(&p); err == nil && p.Source != "" {
+			files[r.Path] = append(files[r.Path], p)
+		}
+	}
+	return files
+}
+
+// published is the data of a publish record: the file that is now at the record's path.
+type Published struct {
+	Source string `json:"source,omitempty"` // key of the copied inode; empty for a file made anew
+	Device uint64 `json:"device"`           // of the published file
+	Inode  uint64 `json:"inode"`
+	Size   int64  `json:"size"`             // bytes
+	Staged string `json:"staged,omitempty"` // the path at which it was staged
+	Kept   bool   `json:"kept,omitempty"`   // an identical file was there already and stays
+}
+
+// sealRecord is a directory that only root can enter while files grow in it, and its
+// owner and mode before.
+type Seal struct {
+	Dir  string        `json:"dir"`
+	Made bool          `json:"made,omitempty"` // it did not exist before
+	Was  beneath.Owner `json:"was,omitzero"`
+}
+
+// stagedRecord is the data of a copy's records: the staged copy.
+type Staged struct {
+	Dir    string        `json:"dir"`              // the staging directory
+	Name   string        `json:"name"`             // in that directory
+	Source string        `json:"source,omitempty"` // key of the copied inode
+	Method copier.Method `json:"method,omitempty"`
+	Bytes  int64         `json:"bytes,omitempty"` // read from the source, holes not counted
+	// Proven is true, after a copy, when the copy needs no comparison.
+	Proven bool   `json:"proven,omitempty"`
+	Inode  uint64 `json:"inode,omitempty"` // of the copy
+}

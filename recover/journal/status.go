@@ -1,0 +1,92 @@
+package journal
+
+import (
+	"slices"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// statusOf returns the state of the run of that name, from the records of its journal.
+// A run is finished if its last record is its end and all its instances are settled;
+// otherwise it counts as interrupted: a journal can't tell whether its run still goes
+// on. After an error the status is incomplete.
+func StatusOf(id string, records []Record) (recover.RunStatus, error) {
+	status := recover.RunStatus{Run: id, State: recover.RunInterrupted, Instances: []recover.InstanceStatus{}}
+	if len(records) == 0 {
+		return status, nil
+	}
+	head, err := HeaderOf(records)
+	if err != nil {
+		return status, err
+	}
+	status.Command, status.Host, status.Started, status.Options = head.Command, head.Host, records[0].Time, head.Options
+	byUUID := map[string]*recover.InstanceStatus{}
+	var order []string
+	of := func(uuid string) *recover.InstanceStatus {
+		if byUUID[uuid] == nil {
+			byUUID[uuid] = &recover.InstanceStatus{UUID: uuid, Steps: []recover.StepStatus{}}
+			order = append(order, uuid)
+		}
+		return byUUID[uuid]
+	}
+	settled := true
+	for _, r := range records {
+		if r.Instance == "" {
+			if r.Point() == StepPlan+".done" {
+				var whole recover.Plan
+				if err := r.decode(&whole); err != nil {
+					return status, err
+				}
+				for _, todo := range whole.Instances {
+					i := of(todo.UUID)
+					i.Domain, i.Name = todo.Domain, todo.Name
+				}
+			}
+			continue
+		}
+		if err := addRecord(of(r.Instance), r); err != nil {
+			return status, err
+		}
+	}
+	for _, uuid := range order {
+		i := byUUID[uuid]
+		settled = settled && i.Outcome != ""
+		status.Instances = append(status.Instances, *i)
+	}
+	if last := records[len(records)-1]; last.Point() == StepRun+".done" && settled {
+		status.State, status.Finished = recover.RunFinished, last.Time
+	}
+	return status, nil
+}
+
+// addRecord adds one more record of an instance to its status.
+func addRecord(i *recover.InstanceStatus, r Record) error {
+	i.Last = r.Point()
+	if r.Step == StepInstance {
+		i.Outcome, i.Error = "", ""
+		if r.Phase != recover.PhaseDone {
+			return nil
+		}
+		var s Settlement
+		if err := r.decode(&s); err != nil {
+			return err
+		}
+		if s.Settled {
+			i.Outcome = s.Report.Outcome
+		}
+		i.Error = s.Report.Error
+		return nil
+	}
+	if r.Phase == recover.PhaseBegin {
+		i.Steps = append(i.Steps, recover.StepStatus{Name: r.Step, Path: r.Path, Started: r.Time, State: recover.PhaseBegin})
+		return nil
+	}
+	for n := range slices.Backward(i.Steps) {
+		s := &i.Steps[n]
+		if s.Name == r.Step && s.Path == r.Path && s.State == recover.PhaseBegin {
+			s.State, s.Error, s.Seconds = r.Phase, r.Error, r.Time.Sub(s.Started).Seconds()
+			break
+		}
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package owners
+
+import (
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/beneath"
+)
+
+// owners is the table of owners with its names resolved to today's numbers.
+type Table struct {
+	settings recover.Settings
+	table    map[recover.OwnerRule]beneath.Owner
+}
+
+// resolveOwners looks up every name of the table in root's user database, so that a
+// missing user or group stops a run before it changes anything. ErrUnusable when one is
+// missing.
+func Resolve(settings recover.Settings, root *beneath.Root) (*Table, error) {
+	o := &Table{settings: settings, table: map[recover.OwnerRule]beneath.Owner{}}
+	t := settings.Owners
+	rules := []recover.OwnerRule{
+		t.InstancesDir,
+		t.BaseDir,
+		t.InstanceDir,
+		t.LocksDir,
+		t.Base,
+		t.Disk,
+		t.ConfigDrive,
+		t.ConsoleLog,
+		t.DiskInfo,
+	}
+	for _, rule := range rules {
+		if _, ok := o.table[rule]; ok {
+			continue
+		}
+		owner, err := root.Owner(rule.User, rule.Group, rule.Mode)
+		if err != nil {
+			return nil, fmt.Errorf("%w: the configuration's table of owners: %w", recover.ErrUnusable, err)
+		}
+		o.table[rule] = owner
+	}
+	return o, nil
+}
+
+// File returns the owner and mode that a published file gets. A file outside the
+// instances directory keeps those of its lost inode. dacLabel is the domain's DAC
+// label, which OwnerTable.Auto uses for disks; it may be empty.
+func (o *Table) File(f recover.FilePlan, dacLabel string) beneath.Owner {
+	t := o.settings.Owners
+	var rule recover.OwnerRule
+	switch inside := recover.IsBelow(f.Path, o.settings.InstancesPath); {
+	case f.Role == recover.RoleDiskInfo:
+		return o.table[t.DiskInfo]
+	case !inside, f.Role == recover.RoleOther:
+		return beneath.Owner{UID: f.UID, GID: f.GID, Mode: fs.FileMode(f.Mode)}
+	case f.Role == recover.RoleBacking:
+		return o.table[t.Base]
+	case f.Role == recover.RoleConsoleLog:
+		return o.table[t.ConsoleLog]
+	case f.Role == recover.RoleConfigDrive:
+		rule = t.ConfigDrive
+	default:
+		rule = t.Disk
+	}
+	owner := o.table[rule]
+	if uid, gid, ok := parseDACLabel(dacLabel); ok && t.Auto {
+		owner.UID, owner.GID = uid, gid
+	}
+	return owner
+}
+
+// Dir returns the owner and mode that a new directory at that path gets.
+func (o *Table) Dir(path string) beneath.Owner {
+	t, base := o.settings.Owners, o.settings.InstancesPath
+	switch {
+	case path == filepath.Join(base, "_base"):
+		return o.table[t.BaseDir]
+	case path == filepath.Join(base, "locks"):
+		return o.table[t.LocksDir]
+	case recover.IsBelow(path, base):
+		return o.table[t.InstanceDir]
+	case path == base || recover.IsBelow(base, path) && recover.IsBelow(path, filepath.Dir(filepath.Dir(base))):
+		// The instances directory and its parent, /var/lib/nova.
+		return o.table[t.InstancesDir]
+	}
+	return beneath.Owner{Mode: 0o755}
+}
+
+// LockFile returns the owner of Nova's lock files: Nova must be able to open them.
+func (o *Table) LockFile() beneath.Owner {
+	owner := o.table[o.settings.Owners.LocksDir]
+	owner.Mode = 0o644
+	return owner
+}
+
+// parseDACLabel reads numeric labels as libvirt writes them: "+64055:+107". ok is false
+// for a label of names.
+func parseDACLabel(label string) (uid, gid uint32, ok bool) {
+	u, g, found := strings.Cut(label, ":")
+	if !found {
+		return 0, 0, false
+	}
+	a, err1 := strconv.ParseUint(strings.TrimPrefix(u, "+"), 10, 32)
+	b, err2 := strconv.ParseUint(strings.TrimPrefix(g, "+"), 10, 32)
+	return uint32(a), uint32(b), err1 == nil && err2 == nil
+}

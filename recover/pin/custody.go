@@ -1,0 +1,289 @@
+package pin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/copier"
+	"github.com/os-rescue/os-rescue/recover/journal"
+	"github.com/os-rescue/os-rescue/recover/keeper"
+)
+
+// custodyOptions are what a run's custody must know of it.
+type CustodyOptions struct {
+	StateDir      string
+	KeeperCommand []string // starts a keeper
+	Run           string
+	SameBoot      bool // the host was not booted since the run began: a key still names the same inode
+	Log           *journal.Writer
+}
+
+// custody keeps the inodes of one run alive: it holds them open itself, to copy
+// from, and has the keeper hold those that have lost their names. It is safe for
+// concurrent use.
+type Custody struct {
+	options CustodyOptions
+	sources sources
+
+	mu      sync.Mutex
+	keeper  *keeper.Client
+	foreign []string // instances whose pins are older than this run
+	own     []string // instances that this run has pinned
+	tried   []string // instances whose lost files it has tried to pin
+}
+
+// newCustody returns the custody of a run that holds nothing yet.
+func NewCustody(o CustodyOptions) *Custody {
+	return &Custody{options: o, sources: sources{open: map[string]copier.Source{}}}
+}
+
+// pinAll pins instances, each only once in the life of the run.
+func (c *Custody) PinAll(ctx context.Context, instances []recover.Instance) error {
+	for _, i := range instances {
+		if slices.Contains(c.tried, i.UUID) {
+			continue
+		}
+		c.tried = append(c.tried, i.UUID)
+		if err := c.Pin(ctx, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pin opens every held file of an instance for this run, and has the keeper hold
+// those that have lost their names, whether or not the run can rescue them.
+// ErrUnusable when the keeper can't hold them.
+func (c *Custody) Pin(ctx context.Context, i recover.Instance) error {
+	record := journal.Record{Instance: i.UUID, Step: journal.StepPin, Phase: recover.PhaseBegin}
+	if err := c.options.Log.Write(record, nil); err != nil {
+		return err
+	}
+	keys := []string{}
+	for _, f := range slices.Concat(i.Files, i.Nameless) {
+		if len(f.Holders) == 0 {
+			continue
+		}
+		key := recover.InodeKey(f.Device, f.Inode)
+		src, err := Open(f)
+		if errors.Is(err, copier.ErrDirectRefused) {
+			// Good enough to keep the inode alive; nothing is read through it.
+			held := f
+			held.Holders = slices.Clone(f.Holders)
+			for n := range held.Holders {
+				held.Holders[n].Direct = false
+			}
+			if src, err = Open(held); err == nil {
+				defer src.File.Close()
+			}
+		} else if err == nil {
+			src = c.sources.add(key, src)
+		}
+		if err != nil {
+			// The holder has let it go since the scan: the plan will say so.
+			continue
+		}
+		if !f.Unlinked || f.Proven {
+			continue
+		}
+		if err := c.hold(ctx, i.UUID, key, f, src.File); err != nil {
+			return err
+		}
+		keys = append(keys, key)
+	}
+	record.Phase = recover.PhaseDone
+	return c.options.Log.Write(record, keys)
+}
+
+func (c *Custody) hold(ctx context.Context, uuid, key string, f recover.File, file *os.File) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.start(ctx); err != nil {
+		return err
+	}
+	meta, err := json.Marshal(Meta{Path: f.Path, Role: f.Role, Format: f.Format, Target: f.Target, Backing: f.Backing, Run: c.options.Run})
+	if err == nil {
+		err = c.keeper.Hold(ctx, uuid, key, meta, file)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: the keeper does not hold %s: %w", recover.ErrUnusable, f.Path, err)
+	}
+	if !slices.Contains(c.foreign, uuid) {
+		c.own = append(c.own, uuid)
+	}
+	return nil
+}
+
+// start connects to the host's keeper, started if none runs, and notes whose pins
+// it has already: those are not this run's to release.
+func (c *Custody) start(ctx context.Context) error {
+	if c.keeper != nil {
+		return nil
+	}
+	client, err := keeper.Start(ctx, keeper.Options{Dir: c.options.StateDir, Command: c.options.KeeperCommand})
+	if err != nil {
+		return fmt.Errorf("%w: no keeper: %w", recover.ErrUnusable, err)
+	}
+	c.keeper = client
+	_, err = c.list(ctx)
+	return err
+}
+
+// list asks the keeper what it holds, and notes whose that is.
+func (c *Custody) list(ctx context.Context) ([]keeper.Hold, error) {
+	holds, err := c.keeper.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the keeper does not answer: %w", recover.ErrUnusable, err)
+	}
+	for _, h := range holds {
+		c.foreign = append(c.foreign, h.Owners...)
+	}
+	return holds, nil
+}
+
+// connect connects to a keeper that runs already; none is no error. ErrUnusable
+// when one runs and does not answer.
+func (c *Custody) Connect(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reconnect(ctx)
+}
+
+func (c *Custody) reconnect(ctx context.Context) error {
+	if c.keeper != nil {
+		return nil
+	}
+	client, err := keeper.Connect(ctx, c.options.StateDir)
+	if errors.Is(err, keeper.ErrNoKeeper) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w: the keeper does not answer: %w", recover.ErrUnusable, err)
+	}
+	c.keeper = client
+	return nil
+}
+
+// earlier returns what the keeper holds for runs before this one. Call it before
+// the first pin.
+func (c *Custody) Earlier(ctx context.Context) ([]keeper.Hold, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.reconnect(ctx); err != nil || c.keeper == nil {
+		return nil, err
+	}
+	return c.list(ctx)
+}
+
+// release has the keeper release inodes of an instance, by key: all of them when
+// none is given. A keeper that is gone holds nothing.
+func (c *Custody) Release(ctx context.Context, uuid string, keys ...string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var err error
+	for range 2 {
+		if err := c.reconnect(ctx); err != nil || c.keeper == nil {
+			return err
+		}
+		err = c.keeper.Release(ctx, uuid, keys...)
+		if !errors.Is(err, keeper.ErrNoKeeper) {
+			return err
+		}
+		c.keeper.Close()
+		c.keeper = nil
+	}
+	return err
+}
+
+// releaseOthers releases what this run has pinned of instances that are not among
+// the chosen ones.
+func (c *Custody) ReleaseOthers(ctx context.Context, chosen []recover.Instance) error {
+	for _, uuid := range slices.Clone(c.own) {
+		if slices.ContainsFunc(chosen, func(i recover.Instance) bool { return i.UUID == uuid }) {
+			continue
+		}
+		if err := c.Release(ctx, uuid); err != nil {
+			return err
+		}
+		c.own = slices.DeleteFunc(c.own, func(p string) bool { return p == uuid })
+	}
+	return nil
+}
+
+// releaseOwn releases all that this run has pinned, whoever interrupts it.
+func (c *Custody) ReleaseOwn(ctx context.Context) error {
+	var errs error
+	for _, uuid := range c.own {
+		errs = errors.Join(errs, c.Release(context.WithoutCancel(ctx), uuid))
+	}
+	return errs
+}
+
+// leave makes releaseOwn release nothing: what this run has pinned stays pinned.
+func (c *Custody) Leave() { c.own = nil }
+
+// source returns the open inode to copy a planned file from: the one that the run
+// has open, the keeper's, or the backup's file. fs.ErrNotExist when nobody has it,
+// copier.ErrDirectRefused when it can't be read the way QEMU reads it.
+func (c *Custody) Source(ctx context.Context, f recover.FilePlan) (copier.Source, error) {
+	if src, ok := c.sources.get(f.Key()); ok {
+		return src, nil
+	}
+	if err := c.Connect(ctx); err != nil {
+		return copier.Source{}, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.keeper == nil || !c.options.SameBoot {
+		return copier.Source{}, fmt.Errorf("%s: %w", f.Path, os.ErrNotExist)
+	}
+	file, err := c.keeper.Open(ctx, f.Key())
+	if err != nil {
+		return copier.Source{}, fmt.Errorf("%s: %w", f.Path, err)
+	}
+	flags, err := unix.FcntlInt(file.Fd(), unix.F_GETFL, 0)
+	if err == nil && f.Direct && flags&unix.O_DIRECT == 0 {
+		err = copier.ErrDirectRefused
+	}
+	if err != nil {
+		file.Close()
+		return copier.Source{}, fmt.Errorf("%s: %w", f.Path, err)
+	}
+	return c.sources.add(f.Key(), copier.Source{File: file, Direct: flags&unix.O_DIRECT != 0}), nil
+}
+
+// stored returns a backup's file to copy a planned file from.
+func (c *Custody) Stored(backupDir string, f recover.FilePlan) (copier.Source, error) {
+	key := "stored:" + f.Stored
+	if src, ok := c.sources.get(key); ok {
+		return src, nil
+	}
+	src, err := copier.OpenStored(filepath.Join(backupDir, f.Stored))
+	if err != nil {
+		return src, err
+	}
+	return c.sources.add(key, src), nil
+}
+
+// drop closes a planned file's inode: only then its file system gets the room back.
+func (c *Custody) Drop(f recover.FilePlan) { c.sources.drop(f.Key()) }
+
+// Close closes what the run has open, and the connection to the keeper.
+func (c *Custody) Close() {
+	c.sources.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.keeper != nil {
+		c.keeper.Close()
+		c.keeper = nil
+	}
+}

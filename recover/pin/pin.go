@@ -1,0 +1,187 @@
+package pin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/copier"
+	"github.com/os-rescue/os-rescue/recover/keeper"
+	"github.com/os-rescue/os-rescue/recover/procfs"
+)
+
+// pinMeta is what the holder of a pin keeps beside it: enough to rescue the file after
+// its QEMU and the run that pinned it have both ended.
+type Meta struct {
+	Path    string       `json:"path"`
+	Role    recover.Role `json:"role"`
+	Format  string       `json:"format,omitempty"`
+	Target  string       `json:"target,omitempty"`
+	Backing string       `json:"backing,omitempty"`
+	Run     string       `json:"run"`
+	// Needed is set by the guard: an existing instance has lost this file.
+	Needed bool `json:"needed,omitempty"`
+}
+
+// heldPin is a file that the keeper or the guard holds, with its open descriptor.
+type Held struct {
+	procfs.HeldFile
+	Owners []string // instance UUIDs
+	Meta   Meta
+}
+
+// KeeperHold is one file that the keeper holds.
+type KeeperHold struct {
+	Key       string       `json:"key"` // device:inode
+	Instances []string     `json:"instances"`
+	Path      string       `json:"path"`
+	Role      recover.Role `json:"role"`
+	Size      int64        `json:"size"`
+	Allocated int64        `json:"allocated"` // bytes on disk, holes not counted
+	Since     time.Time    `json:"since"`
+}
+
+// KeeperStatus says whether a keeper runs, and what it holds.
+type KeeperStatus struct {
+	Running bool         `json:"running"`
+	PID     int          `json:"pid,omitempty"`
+	Holds   []KeeperHold `json:"holds"`
+}
+
+// keeperStatus returns whether this host's keeper runs, and what it holds. That none
+// runs is no error.
+func Keeper(ctx context.Context, stateDir string) (KeeperStatus, error) {
+	status := KeeperStatus{Holds: []KeeperHold{}}
+	c, err := keeper.Connect(ctx, stateDir)
+	if errors.Is(err, keeper.ErrNoKeeper) {
+		return status, nil
+	}
+	if err != nil {
+		return status, err
+	}
+	defer c.Close()
+	holds, err := c.List(ctx)
+	if err != nil {
+		return status, err
+	}
+	status.Running, status.PID = true, c.PID()
+	for _, h := range holds {
+		var meta Meta
+		if err := json.Unmarshal(h.Meta, &meta); err != nil {
+			return status, fmt.Errorf("the keeper's record of %s: %w", h.Key, err)
+		}
+		status.Holds = append(status.Holds, KeeperHold{
+			Key:       h.Key,
+			Instances: h.Owners,
+			Path:      meta.Path,
+			Role:      meta.Role,
+			Size:      h.Size,
+			Allocated: h.Allocated,
+			Since:     h.Since,
+		})
+	}
+	return status, nil
+}
+
+// lister returns a function that says what the keeper and the guard of a host hold. own
+// are the guard's pins, in a guard itself; nil: the guard is asked, if one runs.
+func Lister(stateDir string, own func() ([]Held, error)) func(ctx context.Context) ([]Held, error) {
+	if own == nil {
+		return func(ctx context.Context) ([]Held, error) { return OfHost(ctx, stateDir) }
+	}
+	return func(ctx context.Context) ([]Held, error) {
+		pins, err := OfKeeper(ctx, stateDir)
+		if err != nil {
+			return nil, err
+		}
+		more, err := own()
+		return append(pins, more...), err
+	}
+}
+
+// pinsOfHost returns what the keeper and the guard of this host hold. That one of them
+// does not run is no error.
+func OfHost(ctx context.Context, stateDir string) ([]Held, error) {
+	pins, err := OfKeeper(ctx, stateDir)
+	if err != nil {
+		return nil, err
+	}
+	more, err := pinsBehind(ctx, stateDir, "guard", keeper.ConnectGuard)
+	return append(pins, more...), err
+}
+
+// pinsOfKeeper returns what the keeper of this host holds. That none runs is no error.
+func OfKeeper(ctx context.Context, stateDir string) ([]Held, error) {
+	return pinsBehind(ctx, stateDir, "keeper", keeper.Connect)
+}
+
+// pinsBehind returns what the process behind a socket holds. That none runs is no error.
+func pinsBehind(
+	ctx context.Context, stateDir, who string, connect func(context.Context, string) (*keeper.Client, error),
+) ([]Held, error) {
+	c, err := connect(ctx, stateDir)
+	if errors.Is(err, keeper.ErrNoKeeper) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask the %s what it holds: %w", who, err)
+	}
+	defer c.Close()
+	holds, err := c.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ask the %s what it holds: %w", who, err)
+	}
+	held, err := procfs.HeldBy(ctx, c.PID())
+	if err != nil {
+		return nil, fmt.Errorf("list the open files of the %s: %w", who, err)
+	}
+	byKey := map[string]procfs.HeldFile{}
+	for _, h := range held {
+		byKey[h.Inode().Key()] = h
+	}
+	var pins []Held
+	for _, h := range holds {
+		var meta Meta
+		if err := json.Unmarshal(h.Meta, &meta); err != nil {
+			return nil, fmt.Errorf("the %s's record of %s: %w", who, h.Key, err)
+		}
+		if file, ok := byKey[h.Key]; ok {
+			pins = append(pins, Held{HeldFile: file, Owners: h.Owners, Meta: meta})
+		}
+	}
+	return pins, nil
+}
+
+// openHeld opens the held inode of a scanned file anew, through the descriptor of one
+// of its holders: with O_DIRECT if QEMU uses it. It checks that this is still the same
+// inode. The caller closes the source. copier.ErrDirectRefused when the file system
+// refuses O_DIRECT, fs.ErrNotExist when the holders have closed the file.
+func Open(f recover.File) (copier.Source, error) {
+	direct := false
+	for _, h := range f.Holders {
+		direct = direct || h.Direct
+	}
+	err := fs.ErrNotExist
+	for _, h := range f.Holders {
+		var src copier.Source
+		if src, err = copier.OpenSource(fmt.Sprintf("%s/%d/fd/%d", procfs.Dir, h.PID, h.FD), direct); err != nil {
+			if errors.Is(err, copier.ErrDirectRefused) {
+				return src, err
+			}
+			continue
+		}
+		var st unix.Stat_t
+		if err = unix.Fstat(int(src.File.Fd()), &st); err == nil && st.Dev == f.Device && st.Ino == f.Inode {
+			return src, nil
+		}
+		src.File.Close()
+		err = fmt.Errorf("descriptor %d of process %d has become another file", h.FD, h.PID)
+	}
+	return copier.Source{}, fmt.Errorf("open the held inode of %s: %w", f.Path, err)
+}

@@ -1,0 +1,86 @@
+package plan
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/manifest"
+	"github.com/os-rescue/os-rescue/recover/pin"
+)
+
+// backupPlans makes the plans of backups.
+type backupPlans struct{ *planner }
+
+// plan plans the backup of one scanned instance.
+func (p backupPlans) plan(_ context.Context, i recover.Instance) (recover.InstancePlan, error) {
+	todo := base(i)
+	switch why := p.inHand(i.UUID); {
+	case why != "":
+		return todo.Refuse("%s", why), nil
+	case i.Verdict == recover.VerdictUnaffected:
+		todo.Action = recover.ActionNone
+		return todo, nil
+	case i.Verdict == recover.VerdictUnknown, i.Verdict == recover.VerdictDisplaced, i.Verdict == recover.VerdictLost:
+		return todo.Refuse("%s", strings.Join(append(i.Reasons, i.Possible...), "; ")), nil
+	case i.PID == 0 && i.Verdict == recover.VerdictIntact:
+		return todo.Refuse("the domain is off and its files are in place: any backup tool can copy them"), nil
+	}
+	if reason := recover.HandsOff(i.Definition); reason != "" {
+		return todo.Refuse("%s", reason), nil
+	}
+	if err := p.backupFree(i.UUID); err != nil {
+		return todo.Refuse("%v", err), nil
+	}
+	for _, f := range i.Files {
+		if f.Role == recover.RoleOther || len(f.Holders) == 0 && f.Role != recover.RoleDiskInfo {
+			continue
+		}
+		fp, err := p.file(i, f)
+		if err != nil {
+			return todo.Refuse("%v", err), nil
+		}
+		todo.Files = append(todo.Files, fp)
+	}
+	todo.Action = recover.ActionBackup
+	todo.Steps = p.steps(todo)
+	return todo, nil
+}
+
+// file plans the copy of one file; its error is a refusal.
+func (p backupPlans) file(i recover.Instance, f recover.File) (recover.FilePlan, error) {
+	todo, err := p.draft(i, f)
+	if err != nil || todo.Content != "" {
+		return todo, err
+	}
+	src, err := pin.Open(f)
+	if err != nil {
+		return todo, err
+	}
+	defer src.File.Close()
+	todo.Direct = src.Direct
+	return todo, p.source(i, &todo, src)
+}
+
+// steps describes what a plan will do.
+func (p backupPlans) steps(todo recover.InstancePlan) []string {
+	var steps []string
+	if todo.Found == recover.StateRunning && todo.Process.PID != 0 {
+		steps = append(steps, "freeze the guest's file systems, if its agent answers, and suspend it")
+	}
+	for _, f := range todo.Files {
+		stored := filepath.Join(p.Options.BackupDir, manifest.StoredName(f.Path, p.Settings.InstancesPath))
+		steps = append(steps, fmt.Sprintf("copy %s to %s, compare it in full", f.Path, stored))
+	}
+	switch {
+	case todo.Found != recover.StateRunning || todo.Process.PID == 0:
+		steps = append(steps, "leave the guest "+string(todo.Found)+", as it was found")
+	case p.Options.KeepPaused:
+		steps = append(steps, "leave the guest paused (--keep-paused)")
+	default:
+		steps = append(steps, "resume the guest")
+	}
+	return steps
+}

@@ -1,0 +1,139 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/dustin/go-humanize"
+	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/copier"
+	"github.com/os-rescue/os-rescue/recover/pin"
+	"github.com/os-rescue/os-rescue/recover/qcow2"
+	"github.com/os-rescue/os-rescue/recover/scan"
+)
+
+// draft copies what the scan knows about a file. No process holds disk.info: its
+// content is the guard's copy, or made from the definition.
+func (p *planner) draft(i recover.Instance, f recover.File) (recover.FilePlan, error) {
+	todo := recover.FilePlan{
+		Path:      f.Path,
+		Role:      f.Role,
+		Format:    f.Format,
+		Target:    f.Target,
+		Backing:   f.Backing,
+		Size:      f.Size,
+		Allocated: f.Allocated,
+		Device:    f.Device,
+		Inode:     f.Inode,
+		Writable:  f.Writable,
+	}
+	if f.Role != recover.RoleDiskInfo {
+		return todo, nil
+	}
+	content, err := f.KeptContent, error(nil)
+	if content == "" {
+		content, err = scan.DiskInfoContent(scan.DiskInfo(i.Definition, p.Settings.InstancesPath))
+	}
+	todo.Content, todo.Size, todo.Device, todo.Inode = content, int64(len(content)), 0, 0
+	return todo, err
+}
+
+// file plans the restoring of one lost file; its error is a refusal.
+func (p *planner) file(i recover.Instance, f recover.File) (recover.FilePlan, error) {
+	todo, err := p.draft(i, f)
+	if err != nil || todo.Content != "" {
+		return todo, err
+	}
+	if err := p.place(&todo); err != nil {
+		return todo, err
+	}
+	src, err := pin.Open(f)
+	if err != nil {
+		return todo, err
+	}
+	defer src.File.Close()
+	todo.Direct = src.Direct
+	if err := p.notSharedFile(f.Path, src.File); err != nil {
+		return todo, err
+	}
+	return todo, p.source(i, &todo, src)
+}
+
+// notSharedFile returns ErrRefused when other hosts may write a file and no Nova can
+// rule out that the instance runs on one of them.
+func (p *planner) notSharedFile(path string, file *os.File) error {
+	if p.Options.AcceptShared || p.Cloud != nil {
+		return nil
+	}
+	shared, err := copier.Shared(file)
+	if err == nil && shared {
+		err = fmt.Errorf("%w: %s is on a file system that other hosts may write, and without Nova os-rescue can't rule out "+
+			"that the instance runs on one of them by now: if you are sure that it does not, use --accept-shared", recover.ErrRefused, path)
+	}
+	return err
+}
+
+// place checks the path at which the file will be published.
+func (p *planner) place(f *recover.FilePlan) error {
+	st, err := p.root.Lstat(f.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("%s can't be published safely: %w", f.Path, err)
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return fmt.Errorf("%w: %s is no regular file (a symlink, a directory or a device): find out who made it, then move it away",
+			recover.ErrConflict, f.Path)
+	}
+	f.Occupied = true
+	if p.Options.ReplaceExisting {
+		return nil
+	}
+	if st.Size != f.Size {
+		return fmt.Errorf("%w: %s (inode %d, %s) is not the instance's own file (deleted inode %d, %s): "+
+			"look at both, then either move it away or use --replace-existing",
+			recover.ErrConflict, f.Path, st.Ino, humanize.IBytes(uint64(st.Size)), f.Inode, humanize.IBytes(uint64(f.Size)))
+	}
+	return nil
+}
+
+// source checks the inode that will be copied, and takes its owner and mode.
+func (p *planner) source(i recover.Instance, f *recover.FilePlan, src copier.Source) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(src.File.Fd()), &st); err != nil {
+		return err
+	}
+	f.UID, f.GID, f.Mode = st.Uid, st.Gid, recover.FileMode(st.Mode&0o777)
+	if f.Format != "qcow2" || f.Size == 0 {
+		return nil
+	}
+	header, err := qcow2.ParseHeader(qcow2.Aligned{File: src.File}, f.Size)
+	if err != nil {
+		return fmt.Errorf("libvirt calls %s a qcow2 image, but its header can't be read as one: %w", f.Path, err)
+	}
+	switch {
+	case header.Snapshots > 0:
+		f.Unmirrorable = fmt.Sprintf("%s contains internal snapshots (%d), which a mirror does not keep", f.Path, header.Snapshots)
+	case header.Bitmaps:
+		f.Unmirrorable = f.Path + " contains dirty bitmaps (of incremental backups), which a mirror does not keep"
+	}
+	return scan.CheckHeader(i.Definition, f.Path, header)
+}
+
+// backupFree returns ErrConflict when the backup directory already contains a backup of
+// the instance: os-rescue never overwrites one.
+func (p *planner) backupFree(uuid string) error {
+	if p.Options.BackupDir == "" || p.Resuming {
+		return nil
+	}
+	if _, err := os.Lstat(filepath.Join(p.Options.BackupDir, uuid)); err == nil {
+		return fmt.Errorf("%w: %s already contains a backup of it, and os-rescue never overwrites one: give another directory",
+			recover.ErrConflict, p.Options.BackupDir)
+	}
+	return nil
+}

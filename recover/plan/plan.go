@@ -1,0 +1,144 @@
+package plan
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/manifest"
+	"github.com/os-rescue/os-rescue/recover/owners"
+	"github.com/os-rescue/os-rescue/recover/selection"
+	"github.com/os-rescue/os-rescue/recover/space"
+)
+
+// planRequest is what makePlan needs.
+type Request struct {
+	Settings   recover.Settings
+	Hypervisor recover.Hypervisor
+	Cloud      recover.Cloud // nil offline
+	Command    recover.Command
+	Options    recover.Options
+	Chosen     selection.Selected
+	// Unsettled maps the UUIDs of instances that an unfinished run began to work on to
+	// the name of that run.
+	Unsettled map[string]string
+	Resuming  bool // a resume makes the plan anew
+}
+
+// makePlan plans a run for the chosen instances. It changes nothing. An instance that
+// can't be worked on has ActionRefuse and the reason in its plan. An error stops the
+// run as a whole: ErrUnusable (the root, the table of owners), ErrNoBackup, and those
+// of Hypervisor and Cloud.
+func Make(ctx context.Context, r Request) (recover.Plan, error) {
+	whole := recover.Plan{
+		Command:   r.Command,
+		Mode:      r.Options.ModeOf(r.Command),
+		Host:      r.Settings.Host,
+		Created:   time.Now().UTC(),
+		Options:   r.Options,
+		Instances: []recover.InstancePlan{},
+		Elsewhere: r.Chosen.Elsewhere,
+	}
+	root, err := beneath.OpenRoot(r.Settings.Root)
+	if err != nil {
+		return whole, fmt.Errorf("%w: %w", recover.ErrUnusable, err)
+	}
+	defer root.Close()
+	if r.Command != recover.CommandReboot {
+		if _, err := owners.Resolve(r.Settings, root); err != nil {
+			return whole, err
+		}
+	}
+	p := newPlanner(r, root)
+	one, err := p.maker()
+	if err != nil {
+		return whole, err
+	}
+	for _, i := range r.Chosen.Here {
+		todo, err := one.plan(ctx, i)
+		if err != nil {
+			return whole, err
+		}
+		whole.Instances = append(whole.Instances, todo)
+	}
+	if err := p.nova.lastReboots(ctx, whole.Instances); err != nil {
+		return whole, err
+	}
+	if err := space.Fit(&whole, root, r.Settings); err != nil {
+		return whole, err
+	}
+	err = warnOfAgents(whole, p.warn)
+	whole.Warnings = p.warnings
+	return whole, err
+}
+
+// maker plans single instances for one command.
+type maker interface {
+	plan(ctx context.Context, i recover.Instance) (recover.InstancePlan, error)
+}
+
+// planner is what the makers of all commands share.
+type planner struct {
+	Request
+	root     *beneath.Root
+	nova     *novaRules
+	warnings []string
+}
+
+func newPlanner(r Request, root *beneath.Root) *planner {
+	p := &planner{Request: r, root: root, warnings: r.Chosen.Warnings}
+	p.nova = &novaRules{cloud: r.Cloud, options: r.Options, services: map[string]recover.ComputeService{}, warn: p.warn}
+	return p
+}
+
+// maker returns the maker of the run's command.
+func (p *planner) maker() (maker, error) {
+	switch p.Command {
+	case recover.CommandBackup:
+		return backupPlans{p}, nil
+	case recover.CommandReboot:
+		return rebootPlans{p}, nil
+	case recover.CommandRestore:
+		stored, err := manifest.Read(p.Options.BackupDir)
+		return restorePlans{p, stored}, err
+	default:
+		return rescuePlans{p, &liveRules{mirrors: p.Hypervisor, options: p.Options}}, nil
+	}
+}
+
+// warn adds a warning that the operator should read before agreeing, once.
+func (p *planner) warn(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if !slices.Contains(p.warnings, text) {
+		p.warnings = append(p.warnings, text)
+	}
+}
+
+// base returns the fields with which every plan of an instance begins.
+func base(i recover.Instance) recover.InstancePlan {
+	return recover.InstancePlan{
+		UUID:        i.UUID,
+		Domain:      i.Domain,
+		Name:        i.Name,
+		ProjectID:   i.ProjectID,
+		ProjectName: i.ProjectName,
+		Verdict:     i.Verdict,
+		Found:       i.State,
+		Process:     i.Process,
+		DACLabel:    i.Definition.DACLabel,
+		ImageLabel:  i.Definition.ImageLabel,
+		Server:      i.Server,
+	}
+}
+
+// inHand says that an unfinished run began to work on an instance; empty when none did.
+func (p *planner) inHand(uuid string) string {
+	id := p.Unsettled[uuid]
+	if id == "" {
+		return ""
+	}
+	return fmt.Sprintf("run %s began to work on it and is not finished: os-rescue resume %s", id, id)
+}

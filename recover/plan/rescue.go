@@ -1,0 +1,190 @@
+package plan
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// rescuePlans makes the plans of rescues.
+type rescuePlans struct {
+	*planner
+	live *liveRules
+}
+
+// plan plans the rescue of one scanned instance.
+func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.InstancePlan, error) {
+	todo := base(i)
+	if why := p.inHand(i.UUID); why != "" {
+		return todo.Refuse("%s", why), nil
+	}
+	if i.Verdict == recover.VerdictIntact || i.Verdict == recover.VerdictUnaffected {
+		if i.Disagreement != "" {
+			p.warn("%s is %s and will be left alone, but: %s", i.Domain, i.Verdict, i.Disagreement)
+		}
+		todo.Action = recover.ActionNone
+		return todo, nil
+	}
+	if refusal, ok := p.preclude(i); ok {
+		return todo.Refuse("%s", refusal), nil
+	}
+	for _, f := range i.Files {
+		if f.Role == recover.RoleOther && !f.GuardHeld || !f.Lost() && (f.Role != recover.RoleDiskInfo || f.State != recover.FileMissing) {
+			continue
+		}
+		fp, err := p.file(i, f)
+		if err != nil {
+			return todo.Refuse("%v", err), nil
+		}
+		todo.Files = append(todo.Files, fp)
+	}
+	todo.Action = recover.ActionPutBack
+	if recover.AnyWritable(todo.Files) {
+		todo.Action = recover.ActionReboot
+		if i.PID == 0 {
+			todo.Action = recover.ActionPublish
+		}
+	}
+	if reason := recover.HandsOff(i.Definition); reason != "" {
+		return todo.Refuse("%s", reason), nil
+	}
+	if todo.Action == recover.ActionReboot && (p.Options.Mode == recover.ModeLive || p.Options.Mode == recover.ModeAuto) {
+		why, err := p.live.whyNot(ctx, i, todo)
+		switch {
+		case err != nil:
+			return todo, err
+		case why == "":
+			todo.Action = recover.ActionLive
+		case p.Options.Mode == recover.ModeLive:
+			return todo.Refuse("mode live can't rescue it: %s", why), nil
+		default:
+			todo.NotLive = why
+		}
+	}
+	if err := p.backupFree(i.UUID); err != nil {
+		return todo.Refuse("%v", err), nil
+	}
+	if todo.Action == recover.ActionReboot && !i.Definition.Persistent {
+		return todo.Refuse("its domain is transient: destroying it would undefine it, and nothing could start it again"), nil
+	}
+	todo.Found = foundByNova(i)
+	if why, err := p.nova.refuse(ctx, i, todo); why != "" || err != nil {
+		return todo.Refuse("%s", why), err
+	}
+	todo.Steps = p.steps(todo)
+	return todo, nil
+}
+
+// foundByNova returns the state to bring an instance back to: the state in which it is,
+// while its QEMU runs. If its QEMU ended because Nova failed to reboot it, that is the
+// state before the reboot. If the guard saw its files deleted while it ran and it has
+// ended since, that is the state that the guard saw.
+func foundByNova(i recover.Instance) recover.DomainState {
+	ran := i.StateBefore == recover.StateRunning || i.StateBefore == recover.StatePaused
+	switch {
+	case i.PID != 0:
+		return i.State
+	case i.Server == nil && ran, ran && i.Server.VMState == recover.VMStopped:
+		return i.StateBefore
+	case i.Server == nil:
+		return i.State
+	}
+	forgotten := i.GuardOnly || i.Definition.Nova == nil && len(i.Definition.Disks) == 0
+	switch {
+	case i.Server.VMState == recover.VMError, forgotten && i.Server.VMState == recover.VMActive:
+		return recover.StateRunning
+	case forgotten && i.Server.VMState == recover.VMPaused:
+		return recover.StatePaused
+	}
+	return i.State
+}
+
+// preclude says why a rescue must leave an instance alone, before its files are looked
+// at one by one.
+func (p rescuePlans) preclude(i recover.Instance) (refusal string, ok bool) {
+	why := strings.Join(append(i.Reasons, i.Possible...), "; ")
+	switch {
+	case i.Disagreement != "":
+		return i.Disagreement, true
+	case i.Verdict == recover.VerdictUnknown, i.Verdict == recover.VerdictDisplaced, i.Verdict == recover.VerdictLost:
+		return why, true
+	case i.Server == nil && i.Definition.Nova == nil && p.Options.Selection.All:
+		return "it has no Nova metadata, so --all does not select it: name it with --instance " + i.UUID, true
+	}
+	return "", false
+}
+
+// amount describes how much of a file is to be copied.
+func amount(f recover.FilePlan) string {
+	if f.Allocated >= f.Size {
+		return humanize.IBytes(uint64(f.Size))
+	}
+	return humanize.IBytes(uint64(f.Allocated)) + " of " + humanize.IBytes(uint64(f.Size))
+}
+
+// steps describes what a plan will do.
+func (p rescuePlans) steps(todo recover.InstancePlan) (steps []string) {
+	add := func(format string, args ...any) { steps = append(steps, fmt.Sprintf(format, args...)) }
+	var written []recover.FilePlan
+	for _, f := range todo.Files {
+		switch {
+		case f.Writable || f.Role == recover.RoleConsoleLog && todo.Action != recover.ActionPutBack && todo.Action != recover.ActionLive:
+			written = append(written, f)
+		case f.Content != "":
+			add("make %s from the domain's definition", f.Path)
+		default:
+			while := ""
+			if todo.Process.PID != 0 {
+				while = " while the guest runs"
+			}
+			add("put back %s (%s)%s", f.Path, amount(f), while)
+		}
+	}
+	if p.Cloud != nil && todo.Server != nil {
+		steps = append([]string{"lock it in Nova, so that its owner can't reboot or stop it during the run"}, steps...)
+		defer func() { steps = append(steps, "unlock it") }()
+	}
+	if todo.Action == recover.ActionLive {
+		return append(steps, p.live.steps(todo, written)...)
+	}
+	if todo.Action == recover.ActionReboot {
+		if todo.Found == recover.StateRunning {
+			add("copy its disks while it runs, unless the file system can clone them")
+			add("freeze the guest's file systems, if its agent answers, and suspend it")
+		} else {
+			add("leave the guest paused, as it was found")
+		}
+	}
+	for _, f := range written {
+		add("copy %s (%s), compare it in full", f.Path, amount(f))
+	}
+	if p.Options.BackupDir != "" && len(written) > 0 {
+		add("keep a copy of all files in %s", p.Options.BackupDir)
+	}
+	if todo.Action == recover.ActionReboot {
+		add("destroy the domain")
+	}
+	if len(written) > 0 {
+		add("publish the copies with their owners and modes")
+	}
+	switch {
+	case todo.Action == recover.ActionPutBack:
+	case p.Options.NoReboot:
+		add("leave the domain off (--no-reboot)")
+	case todo.Server != nil && p.Cloud != nil && todo.Found == recover.StateRunning:
+		add("hard reboot it through Nova, wait until it is ACTIVE, and check that its QEMU has the published files open")
+	case todo.Server != nil && p.Cloud != nil && todo.Found == recover.StatePaused:
+		add("hard reboot it through Nova, check that its QEMU has the published files open, and pause it, as it was found")
+	case todo.Found == recover.StateRunning:
+		add("start the domain and check that its QEMU has the published files open")
+	case todo.Found == recover.StatePaused:
+		add("start the domain paused, as it was found, and check that its QEMU has the published files open")
+	default:
+		add("leave the domain off, as it was found")
+	}
+	return steps
+}

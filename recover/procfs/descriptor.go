@@ -1,0 +1,71 @@
+package procfs
+
+import (
+	"bytes"
+	"errors"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// deletedSuffix is what the kernel appends to the link of a descriptor whose name was
+// unlinked (fs/d_path.c, d_path). The name of a file may really end so: the suffix
+// alone proves nothing.
+const DeletedSuffix = " (deleted)"
+
+// descriptor is one open regular file of a process.
+type Descriptor struct {
+	FD    int
+	Link  string // as readlink shows it, the suffix included
+	Stat  unix.Stat_t
+	Flags int
+}
+
+func (d Descriptor) Inode() recover.Inode { return recover.Inode{Device: d.Stat.Dev, Inode: d.Stat.Ino} }
+
+// unlinked is true when no name leads to the file any more.
+func (d Descriptor) Unlinked() bool { return d.Stat.Nlink == 0 }
+
+// direct is true when the file was opened with O_DIRECT.
+func (d Descriptor) Direct() bool { return d.Flags&unix.O_DIRECT != 0 }
+
+// writable is true when the file was opened for writing.
+func (d Descriptor) Writable() bool { return d.Flags&unix.O_ACCMODE != unix.O_RDONLY }
+
+// sillyRenamed is true for the hidden name that an NFS client (fs/nfs/unlink.c,
+// nfs_sillyrename) or libfuse (".fuse_hidden") gives an open file on deletion. Its link
+// count is not 0, although it is deleted for everybody else.
+func (d Descriptor) SillyRenamed() bool {
+	base := filepath.Base(strings.TrimSuffix(d.Link, DeletedSuffix))
+	return strings.HasPrefix(base, ".nfs") || strings.HasPrefix(base, ".fuse_hidden")
+}
+
+// heldPaths returns the paths that a descriptor's file may have had, the likeliest
+// first: the link itself and the link without the kernel's suffix, if it has that.
+func PathsOf(link string, unlinked bool) []string {
+	stripped, cut := strings.CutSuffix(link, DeletedSuffix)
+	switch {
+	case cut && unlinked:
+		return []string{stripped, link}
+	case cut:
+		return []string{link, stripped}
+	default:
+		return []string{link}
+	}
+}
+
+// parseFDInfo reads the open flags, which the kernel prints in octal
+// (fs/proc/fd.c, seq_show).
+func parseFDInfo(info []byte) (int, error) {
+	for line := range bytes.Lines(info) {
+		if rest, ok := bytes.CutPrefix(line, []byte("flags:")); ok {
+			n, err := strconv.ParseUint(string(bytes.TrimSpace(rest)), 8, 31)
+			return int(n), err
+		}
+	}
+	return 0, errors.New("fdinfo has no flags")
+}

@@ -1,0 +1,71 @@
+package procfs
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/rs/zerolog"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// heldFile is a descriptor together with the process that has it.
+type HeldFile struct {
+	Descriptor
+	PID     int
+	Process string // the command name
+}
+
+// holder is the held file as a scan reports it.
+func (h HeldFile) Holder() recover.Holder {
+	return recover.Holder{PID: h.PID, FD: h.FD, Process: h.Process, Direct: h.Direct(), Writable: h.Writable()}
+}
+
+// procDir is where the kernel shows processes.
+const Dir = "/proc"
+
+// heldBy returns the regular files that the process of that PID holds. The error wraps
+// unix.ESRCH when there is no such process.
+func HeldBy(ctx context.Context, pid int) ([]HeldFile, error) {
+	p, err := Open(Dir, pid)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	return HeldByProcess(ctx, p)
+}
+
+// heldByProcess returns the regular files that a process holds.
+func HeldByProcess(ctx context.Context, p *process) ([]HeldFile, error) {
+	descriptors, err := p.Descriptors(ctx)
+	if err != nil {
+		return nil, err
+	}
+	held := make([]HeldFile, 0, len(descriptors))
+	for _, d := range descriptors {
+		zerolog.Ctx(ctx).Trace().
+			Int("pid", p.Identity.PID).
+			Int("fd", d.FD).
+			Str("link", d.Link).
+			Uint64("links", uint64(d.Stat.Nlink)). //nolint:unconvert // 32 bits on arm64
+			Msg("descriptor")
+		held = append(held, HeldFile{Descriptor: d, PID: p.Identity.PID, Process: p.Command})
+	}
+	return held, nil
+}
+
+// startedWithBlockdev is true when libvirt 6.0 or later started that QEMU with
+// -blockdev, so that the target of a block job is a node of its own (needs QEMU 4.2;
+// QEMU_CAPS_BLOCKDEV in libvirt's src/qemu/qemu_capabilities.c). fs.ErrNotExist when
+// there is no such process.
+func StartedWithBlockdev(pid int) (bool, error) {
+	args, err := os.ReadFile(filepath.Join(Dir, strconv.Itoa(pid), "cmdline"))
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(bytes.Split(args, []byte{0}), func(arg []byte) bool { return string(arg) == "-blockdev" }), nil
+}

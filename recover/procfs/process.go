@@ -1,0 +1,212 @@
+package procfs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// errNotQEMU: the hypervisor's pid file does not lead to the QEMU of the domain.
+var ErrNotQEMU = errors.New("the pid file is stale")
+
+// process is one process, held by a pidfd: Alive tells whether its PID still means it
+// (pidfd_open(2)).
+type process struct {
+	proc     string // /proc
+	pidfd    int
+	Identity recover.ProcessIdentity
+	Command  string
+}
+
+// openProcess opens the process of that PID; the caller closes it. proc is /proc. The
+// error wraps unix.ESRCH when there is none, or it ended meanwhile.
+func Open(proc string, pid int) (*process, error) {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, fmt.Errorf("process %d: %w", pid, err)
+	}
+	p := &process{proc: proc, pidfd: pidfd}
+	if p.Identity, err = Identify(proc, pid); err == nil {
+		p.Command, err = commandName(proc, pid)
+	}
+	// What was read belongs to this process only if it has not ended: its PID may be
+	// another process's by now.
+	if err == nil {
+		err = p.Alive()
+	}
+	if err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// Close closes the pidfd.
+func (p *process) Close() { unix.Close(p.pidfd) }
+
+// Alive returns an error that wraps unix.ESRCH when the process has ended.
+func (p *process) Alive() error {
+	fds := []unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	if err == nil && n > 0 {
+		err = unix.ESRCH
+	}
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		return fmt.Errorf("process %d: %w", p.Identity.PID, err)
+	}
+	return nil
+}
+
+// path returns a path below the process's directory in /proc.
+func (p *process) path(elem ...string) string {
+	return filepath.Join(append([]string{p.proc, strconv.Itoa(p.Identity.PID)}, elem...)...)
+}
+
+// Root returns the path of the process's "/".
+func (p *process) Root() string { return p.path("root") }
+
+// FDPath returns the link through which one of its files can be opened anew.
+func (p *process) FDPath(fd int) string { return p.path("fd", strconv.Itoa(fd)) }
+
+// Descriptors returns the process's open regular files, without those that it closes
+// meanwhile.
+func (p *process) Descriptors(ctx context.Context) ([]Descriptor, error) {
+	dir := p.path("fd")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("descriptors of process %d: %w", p.Identity.PID, err)
+	}
+	var list []Descriptor
+	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		d := Descriptor{FD: fd}
+		path := filepath.Join(dir, e.Name())
+		// The process may have closed this descriptor: then it does not count.
+		if unix.Stat(path, &d.Stat) != nil || d.Stat.Mode&unix.S_IFMT != unix.S_IFREG {
+			continue
+		}
+		if d.Link, err = os.Readlink(path); err != nil {
+			continue
+		}
+		info, err := readProc(p.path("fdinfo", e.Name()))
+		if err != nil {
+			continue
+		}
+		if d.Flags, err = parseFDInfo(info); err != nil {
+			return nil, fmt.Errorf("descriptor %d of process %d: %w", fd, p.Identity.PID, err)
+		}
+		list = append(list, d)
+	}
+	return list, p.Alive()
+}
+
+// checkQEMU returns errNotQEMU unless the process runs the domain of that UUID: libvirt
+// starts every QEMU with "-uuid UUID" (src/qemu/qemu_command.c).
+func (p *process) CheckQEMU(uuid string) error {
+	data, err := os.ReadFile(p.path("cmdline"))
+	if err != nil {
+		return fmt.Errorf("process %d: %w", p.Identity.PID, err)
+	}
+	args := strings.Split(string(data), "\x00")
+	i := slices.Index(args, "-uuid")
+	if i < 0 || i+1 >= len(args) || !strings.EqualFold(args[i+1], uuid) {
+		return fmt.Errorf("%w: process %d (%s) is not the QEMU of %s", ErrNotQEMU, p.Identity.PID, p.Command, uuid)
+	}
+	return nil
+}
+
+// processesNamed returns the PIDs of all processes of that command name, which the
+// kernel cuts to 15 characters. proc is /proc.
+func Named(proc, name string) ([]int, error) {
+	dir, err := os.Open(proc)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	entries, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e)
+		if err != nil {
+			continue
+		}
+		if c, err := commandName(proc, pid); err == nil && c == name {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+func commandName(proc string, pid int) (string, error) {
+	name, err := readProc(proc + "/" + strconv.Itoa(pid) + "/comm")
+	return string(bytes.TrimSuffix(name, []byte("\n"))), err
+}
+
+// readProc reads a short file of /proc, or the first 1024 bytes of a longer one. There
+// may be thousands to read, and os.ReadFile makes nine system calls where three do.
+func readProc(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var text [1024]byte
+	n, err := unix.Read(fd, text[:]) // one read is enough: the kernel fills the buffer
+	if err != nil {
+		return nil, &fs.PathError{Op: "read", Path: path, Err: err}
+	}
+	return bytes.Clone(text[:n]), nil
+}
+
+func Identify(proc string, pid int) (recover.ProcessIdentity, error) {
+	data, err := readProc(filepath.Join(proc, strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return recover.ProcessIdentity{}, fmt.Errorf("process %d: %w", pid, err)
+	}
+	ticks, err := parseStartTicks(data)
+	if err != nil {
+		return recover.ProcessIdentity{}, fmt.Errorf("process %d: %w", pid, err)
+	}
+	boot, err := BootID(proc)
+	return recover.ProcessIdentity{PID: pid, StartTicks: ticks, BootID: boot}, err
+}
+
+func BootID(proc string) (string, error) {
+	data, err := readProc(filepath.Join(proc, "sys/kernel/random/boot_id"))
+	return strings.TrimSpace(string(data)), err
+}
+
+// parseStartTicks reads field 22 of /proc/PID/stat. The command name in field 2
+// may contain anything, spaces and parentheses too: the fields are counted from
+// its last parenthesis (proc(5)).
+func parseStartTicks(stat []byte) (uint64, error) {
+	i := bytes.LastIndexByte(stat, ')')
+	if i < 0 {
+		return 0, errors.New("/proc/PID/stat: no command name")
+	}
+	fields := bytes.Fields(stat[i+1:])
+	if len(fields) < 20 {
+		return 0, errors.New("/proc/PID/stat: too few fields")
+	}
+	return strconv.ParseUint(string(fields[19]), 10, 64)
+}

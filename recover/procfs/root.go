@@ -1,0 +1,104 @@
+package procfs
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// root is a directory that serves as "/" for looking up paths.
+type Root struct{ file *os.File }
+
+// openRoot opens the directory at path; the caller closes it.
+
+func OpenRoot(path string) (Root, error) {
+	f, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	return Root{f}, err
+}
+
+func (r Root) Close() { r.file.Close() }
+
+// Stat looks up a path as a process with this root would: links are followed inside the
+// root (RESOLVE_IN_ROOT, openat2(2)). fs.ErrNotExist when nothing is there. To write,
+// use package beneath, which follows no links.
+func (r Root) Stat(path string) (unix.Stat_t, error) {
+	var st unix.Stat_t
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
+	fd, err := unix.Openat2(int(r.file.Fd()), strings.TrimLeft(path, "/"), &how)
+	if errors.Is(err, unix.ENOTDIR) {
+		err = unix.ENOENT
+	}
+	if err != nil {
+		return st, &fs.PathError{Op: "look up", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	if err := unix.Fstat(fd, &st); err != nil {
+		return st, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return st, nil
+}
+
+// Open opens a regular file for reading, and follows links inside the root. It does not
+// wait on a FIFO. fs.ErrNotExist when nothing is there.
+func (r Root) Open(path string) (*os.File, error) {
+	how := unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT,
+	}
+	fd, err := unix.Openat2(int(r.file.Fd()), strings.TrimLeft(path, "/"), &how)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), path)
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Resolve returns path with every link above it followed, as the kernel shows it in the
+// link of a descriptor. It returns path itself if it can't be resolved.
+func (r Root) Resolve(path string) string {
+	dir, _, err := r.Ancestor(path)
+	if err != nil {
+		return path
+	}
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
+	fd, err := unix.Openat2(int(r.file.Fd()), strings.TrimLeft(dir, "/"), &how)
+	if err != nil {
+		return path
+	}
+	defer unix.Close(fd)
+	real, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return path
+	}
+	return filepath.Join(real, strings.TrimPrefix(path, dir))
+}
+
+// Ancestor returns the nearest existing directory above path, and its status.
+func (r Root) Ancestor(path string) (string, unix.Stat_t, error) {
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		if dir == "/" {
+			st, err := r.Stat(".")
+			return dir, st, err
+		}
+		st, err := r.Stat(dir)
+		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			return dir, st, nil
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", st, err
+		}
+	}
+}

@@ -1,0 +1,146 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/journal"
+	"github.com/os-rescue/os-rescue/recover/run/staging"
+)
+
+// resume goes on with an instance from where an interrupted run left it, by what
+// is there now. The journal only says what that run meant.
+func (i *instance) resume(ctx context.Context) (recover.Outcome, error) {
+	t := i.t
+	if t.Plan.Action == recover.ActionHardReboot {
+		return recover.OutcomeRescued, i.reboot.Only(ctx)
+	}
+	if err := i.reboot.AwaitStill(ctx); err != nil {
+		return recover.OutcomeFailed, err
+	}
+	d, err := i.guest.Domain(ctx)
+	if errors.Is(err, recover.ErrNoDomain) {
+		d, err = recover.Domain{UUID: t.Plan.UUID, Name: t.Plan.Domain, State: recover.StateShutOff}, nil
+	}
+	if err != nil {
+		return recover.OutcomeFailed, err
+	}
+	if d.State == recover.StateShutOff {
+		return i.restoreEnded(ctx)
+	}
+	if i.guest.SameProcess() {
+		// Nothing was destroyed: back to how it was found, and from the beginning.
+		if err := i.undoEarlier(ctx, d); err != nil {
+			return recover.OutcomeFailed, err
+		}
+	}
+	return i.startOver(ctx)
+}
+
+// restoreEnded restores the files of a guest that has no QEMU any more.
+func (i *instance) restoreEnded(ctx context.Context) (recover.Outcome, error) {
+	switch i.t.Plan.Action {
+	case recover.ActionBackup:
+		return recover.OutcomeFailed, fmt.Errorf("%w: the guest ended before its backup was complete", recover.ErrRefused)
+	case recover.ActionLive:
+		if err := i.switchover.AbandonEnded(ctx); err != nil {
+			return recover.OutcomeFailed, err
+		}
+	case recover.ActionPutBack:
+		// A file that was lost while the guest ran is published before its guest,
+		// which has ended since, is started by anybody.
+		i.t.Amend(func(plan *recover.InstancePlan) {
+			plan.Action, plan.Found = recover.ActionPublish, recover.StateShutOff
+		})
+	}
+	return recover.OutcomeRescued, i.restoration.CarryOut(ctx)
+}
+
+// undoEarlier leaves a guest whose QEMU never ended as the interrupted run found
+// it; d is its domain as it is now.
+func (i *instance) undoEarlier(ctx context.Context, d recover.Domain) error {
+	i.t.OnFailure(journal.StepCleanup, i.files.RemoveInherited)
+	if i.t.Plan.Action == recover.ActionLive {
+		if err := i.switchover.UndoEarlier(); err != nil {
+			return err
+		}
+		defer i.switchover.ForgetEarlier()
+	}
+	if err := i.guest.UndoEarlier(d); err != nil {
+		return err
+	}
+	return i.t.Rollback(ctx)
+}
+
+// startOver looks at the instance as it is now, and does what that needs.
+func (i *instance) startOver(ctx context.Context) (recover.Outcome, error) {
+	t := i.t
+	now, err := i.guest.Look(ctx)
+	if err != nil {
+		return recover.OutcomeFailed, err
+	}
+	if now.Verdict == recover.VerdictIntact && t.Run.Plan.Command != recover.CommandBackup {
+		return recover.OutcomeRescued, i.settle(ctx, now)
+	}
+	if err := t.Run.Pins.Pin(ctx, now); err != nil {
+		return recover.OutcomeFailed, err
+	}
+	plan, err := i.replan(ctx, now)
+	if err != nil {
+		return recover.OutcomeFailed, err
+	}
+	found := t.Plan.Found
+	t.BeginAnew(plan)
+	if i.guest.SameProcess() && plan.Found != recover.StateShutOff {
+		t.Amend(func(plan *recover.InstancePlan) { plan.Found = found })
+	}
+	if err := t.Run.Log.Write(journal.Record{Instance: plan.UUID, Step: journal.StepPlan, Phase: recover.PhaseDone}, t.Plan); err != nil {
+		return recover.OutcomeFailed, err
+	}
+	return i.fresh(ctx)
+}
+
+// settle ends the rescue of an instance that is in service already. What was
+// copied and pinned is let go only if it runs on just that: somebody may have
+// started it on older files meanwhile. ErrConflict when it does not.
+func (i *instance) settle(ctx context.Context, now recover.Instance) error {
+	t := i.t
+	for _, f := range t.Written() {
+		n := slices.IndexFunc(now.Files, func(file recover.File) bool { return file.Path == f.Path })
+		if n < 0 || !t.PublishedBefore(f, recover.Inode{Device: now.Files[n].Device, Inode: now.Files[n].Inode}) {
+			return fmt.Errorf("%w: it runs, but on another %s than the one that this run was restoring: "+
+				"the newest data is in the staged copies (%s) and with the keeper, and both are kept; "+
+				"if you do not need them, end the run by removing %s", recover.ErrConflict, f.Path, i.files.InheritedPlaces(), t.Run.StateDir.Run(t.Run.Plan.Run))
+		}
+	}
+	if t.Plan.Action == recover.ActionLive {
+		if err := i.switchover.SettleEarlier(ctx); err != nil {
+			return err
+		}
+	}
+	if t.History.RebootBegun && !t.History.PausedAgain && now.State == recover.StateRunning {
+		if err := i.reboot.PauseAsFound(ctx); err != nil {
+			return err
+		}
+	}
+	if err := t.Step(ctx, journal.StepCleanup, "", func() error { return i.files.RemoveInherited(ctx) }); err != nil {
+		return err
+	}
+	return staging.Unpin(ctx, t)
+}
+
+// undoKilled is undoEarlier for a run that was killed just now. A guest that has
+// ended since is left to resume: its pins are what counts now.
+func (i *instance) undoKilled(ctx context.Context) error {
+	if !i.guest.SameProcess() {
+		return nil
+	}
+	d, err := i.guest.Domain(ctx)
+	if err != nil {
+		return err
+	}
+	return i.undoEarlier(ctx, d)
+}

@@ -1,0 +1,175 @@
+package run
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/journal"
+	"github.com/os-rescue/os-rescue/recover/pin"
+	"github.com/os-rescue/os-rescue/recover/plan"
+	"github.com/os-rescue/os-rescue/recover/runs"
+	"github.com/os-rescue/os-rescue/recover/scan"
+	"github.com/os-rescue/os-rescue/recover/selection"
+	"github.com/os-rescue/os-rescue/recover/statedir"
+)
+
+// Engine rescues instances on one compute node. Its fields are set once, before
+// its first use; its methods are safe for concurrent use, but only one run at a
+// time is let through on a host, whoever starts it.
+type Engine struct {
+	Settings   recover.Settings
+	Hypervisor recover.Hypervisor
+	Progress   recover.Progress // never nil; NoProgress{} shows nothing
+	// SignIn connects to Nova, for the first thing of a run that needs it. Its
+	// errors are Cloud's. nil where only offline runs are made.
+	SignIn func(ctx context.Context) (recover.Cloud, error)
+	// Failpoint, if not nil, is called at every journal point with its name,
+	// "copy.begin" or "copy.done". It is how the tests crash a run at each one.
+	Failpoint func(point string)
+
+	PollInterval time.Duration // how soon Nova is asked again how a reboot is; 0 is 300 ms
+}
+
+// Prepare gets a run ready: it takes the host's lock, scans, has the keeper hold
+// every lost file of the selected instances, and plans. Nothing else is changed,
+// and no guest is touched. Abandon undoes it; Execute carries it out; Close must
+// follow in any case.
+//
+// Errors: ErrBusy (another run is under way), ErrUsage, ErrNothingSelected,
+// ErrUnusable (state directory, owners, keeper), ErrUnavailable (hypervisor), and
+// unless the run is offline those of Cloud: ErrCredentials, ErrForbidden,
+// ErrCloudUnavailable (what was pinned by then stays so), ErrNoProject, ErrAmbiguous.
+func (e *Engine) Prepare(ctx context.Context, command recover.Command, o recover.Options) (*Session, error) {
+	if err := o.Selection.Validate(); err != nil {
+		return nil, err
+	}
+	s := newSession(e)
+	if err := s.prepare(ctx, command, o); err != nil {
+		if errors.Is(err, recover.ErrCloudUnavailable) && s.pins != nil {
+			s.pins.Leave() // held on while somebody thinks about going on without Nova
+		}
+		return nil, errors.Join(err, s.Abandon(ctx))
+	}
+	return s, nil
+}
+
+// PrepareResume gets an interrupted run ready to be finished: the one of that
+// name (or unique beginning of it). Its journal says what was done, the keeper
+// has what was pinned, and what is now is looked at afresh. With offline Nova is
+// not asked even if the run began with it: domains are started through the
+// hypervisor, and locks stay for a later resume. Errors: those of Prepare, and
+// ErrNoRun when there is no such run or it is finished.
+func (e *Engine) PrepareResume(ctx context.Context, run string, offline bool) (*Session, error) {
+	s := newSession(e)
+	if err := s.prepareResume(ctx, run, offline); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// DryRun returns the plan that Prepare would make, and touches nothing at all.
+// Errors are Prepare's, but for ErrBusy.
+func (e *Engine) DryRun(ctx context.Context, command recover.Command, o recover.Options) (recover.Plan, error) {
+	if err := o.Selection.Validate(); err != nil {
+		return recover.Plan{}, err
+	}
+	c := selection.New(e.Settings, e.scanner(), command, o)
+	if err := c.Scan(ctx); err != nil {
+		return recover.Plan{}, err
+	}
+	cloud, err := e.signIn(ctx, command, o)
+	if err != nil {
+		return recover.Plan{}, err
+	}
+	if err := c.Choose(ctx, cloud); err != nil {
+		return recover.Plan{}, err
+	}
+	return e.makePlan(ctx, cloud, command, o, c.Selected, false)
+}
+
+// Undo leaves the guests whose live rescue was killed as they were found, but for
+// the disks that they were moved onto already: mirrors are ended, their files
+// removed, a suspended guest goes on. lock is the killed run's own, still held,
+// and is let go of. The run stays unfinished: resume does the rest. Errors: those
+// of PrepareResume but ErrBusy, and what could not be undone.
+func (e *Engine) Undo(ctx context.Context, run string, lock *os.File) error {
+	s := newSession(e)
+	s.lock = lock
+	defer s.Close()
+	if err := statedir.WriteLock(lock, statedir.LockInfo{Run: run, Command: statedir.CommandUndo, PID: os.Getpid(), Since: s.started}); err != nil {
+		return err
+	}
+	records, err := s.openJournal(run, nil)
+	if err != nil {
+		return err
+	}
+	plan, ok, err := journal.PlanOf(records)
+	if err != nil || !ok {
+		return err
+	}
+	s.plan = plan
+	if err := s.takeUp(ctx, run, plan.Command, records); err != nil {
+		return err
+	}
+	r := s.run()
+	var errs error
+	for _, plan := range s.plan.Instances {
+		h := s.history[plan.UUID]
+		if h == nil || !h.Begun || h.Settlement != nil {
+			continue
+		}
+		if h.Replanned != nil {
+			plan = *h.Replanned
+		}
+		if plan.Action != recover.ActionLive {
+			continue
+		}
+		i := newInstance(r, s.workshop(), plan)
+		if err := i.undoKilled(ctx); err != nil {
+			errs = errors.Join(errs, fmt.Errorf("%s: %w", plan.Domain, err))
+		}
+		i.Close()
+	}
+	return errors.Join(errs, s.dirs.Clean())
+}
+
+// novaInterval is how soon Nova is asked again how a reboot is.
+func (e *Engine) novaInterval() time.Duration {
+	return cmp.Or(e.PollInterval, 300*time.Millisecond)
+}
+
+func (e *Engine) scanner() *scan.Scanner {
+	return scan.New(e.Settings, e.Hypervisor, pin.Lister(e.Settings.StateDir, nil))
+}
+
+func (e *Engine) runs() runs.Runs { return runs.Of(e.Settings.StateDir) }
+
+func (e *Engine) unsettled(ctx context.Context) (map[string]string, error) {
+	return e.runs().Unsettled(ctx)
+}
+
+func (e *Engine) makePlan(ctx context.Context, cloud recover.Cloud, command recover.Command, o recover.Options, chosen selection.Selected, resuming bool) (recover.Plan, error) {
+	unsettled, err := e.unsettled(ctx)
+	if err != nil {
+		return recover.Plan{}, err
+	}
+	return plan.Make(ctx, plan.Request{Settings: e.Settings, Hypervisor: e.Hypervisor, Cloud: cloud, Command: command, Options: o,
+		Chosen: chosen, Unsettled: unsettled, Resuming: resuming})
+}
+
+// signIn connects to Nova for a run that asks it; nil for all others.
+func (e *Engine) signIn(ctx context.Context, command recover.Command, o recover.Options) (recover.Cloud, error) {
+	if command == recover.CommandBackup || o.Offline || e.SignIn == nil {
+		if command == recover.CommandReboot {
+			return nil, fmt.Errorf("%w: a hard reboot is made by Nova: it can't be done offline", recover.ErrUsage)
+		}
+		return nil, nil
+	}
+	return e.SignIn(ctx)
+}

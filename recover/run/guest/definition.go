@@ -1,0 +1,39 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/statedir"
+)
+
+// saveDefinition keeps the domain's definition with the run. A start may need it
+// when libvirt has forgotten the domain.
+func (g *Guest) SaveDefinition(ctx context.Context) error {
+	t := g.t
+	xml, err := t.Run.Hypervisor.XML(ctx, t.Plan.UUID)
+	if errors.Is(err, recover.ErrNoDomain) {
+		if xml, err = g.storedDefinition(); err == nil && xml == "" {
+			return nil
+		}
+	}
+	if err == nil {
+		err = statedir.WriteFile(t.Run.StateDir.Definition(t.Run.Plan.Run, t.Plan.UUID), []byte(xml))
+	}
+	if err != nil {
+		return fmt.Errorf("save the domain's definition: %w", err)
+	}
+	return nil
+}
+
+// savedDefinition returns what saveDefinition has kept.
+func (g *Guest) SavedDefinition() (string, error) {
+	data, err := os.ReadFile(g.t.Run.StateDir.Definition(g.t.Run.Plan.Run, g.t.Plan.UUID))
+	if err != nil {
+		return "", fmt.Errorf("libvirt has forgotten the domain, and its definition was not saved: %w", err)
+	}
+	return string(data), nil
+}

@@ -1,0 +1,166 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/rs/zerolog"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/inventory"
+	"github.com/os-rescue/os-rescue/recover/manifest"
+	"github.com/os-rescue/os-rescue/recover/run/backup"
+	"github.com/os-rescue/os-rescue/recover/run/guest"
+	"github.com/os-rescue/os-rescue/recover/run/hardreboot"
+	"github.com/os-rescue/os-rescue/recover/run/live"
+	"github.com/os-rescue/os-rescue/recover/run/rescue"
+	"github.com/os-rescue/os-rescue/recover/run/staging"
+	"github.com/os-rescue/os-rescue/recover/run/task"
+)
+
+// instance is the whole work on one instance of a run: it chooses the way, and says
+// how it ended.
+type instance struct {
+	t     *task.Task
+	guest *guest.Guest
+	files *staging.Set
+
+	reboot      *hardreboot.Reboot
+	backup      *backup.Backup
+	restoration *rescue.Restoration
+	switchover  *live.Switchover
+	// replan makes a new plan from what an instance is now.
+	replan func(ctx context.Context, i recover.Instance) (recover.InstancePlan, error)
+}
+
+// workshop is what the work on each instance of a run needs besides the run.
+type workshop struct {
+	dirs   *staging.Directories
+	once   *staging.Once
+	backup *backup.Dir // nil when the run keeps no backup
+	replan func(ctx context.Context, i recover.Instance) (recover.InstancePlan, error)
+}
+
+// newInstance returns the work on an instance of the run's plan.
+func newInstance(r *task.Run, w workshop, plan recover.InstancePlan) *instance {
+	t := task.New(r, plan)
+	g := guest.New(t, func() (string, error) {
+		if r.Plan.Command == recover.CommandRestore {
+			return manifest.StoredDefinition(r.Plan.Options.BackupDir, plan.UUID)
+		}
+		return inventory.In(r.Settings.StateDir).Definition(plan.UUID)
+	})
+	files := staging.NewSet(t, w.dirs, w.once)
+	i := &instance{t: t, guest: g, files: files, replan: w.replan,
+		reboot:     hardreboot.New(t, g, files),
+		backup:     backup.New(t, g, w.backup, w.once),
+		switchover: live.New(t, g, files, w.dirs)}
+	i.restoration = rescue.New(t, g, files, i.backup, i.reboot)
+	return i
+}
+
+// Close closes what the work has open.
+func (i *instance) Close() { i.switchover.Close() }
+
+// do works the instance's plan off. refused says why it is to be left alone; nil
+// when it is not. settled is false when the instance is left neither in service nor
+// as it was found.
+func (i *instance) do(ctx context.Context, refused error) (report recover.InstanceReport, settled bool) {
+	t := i.t
+	log := zerolog.Ctx(ctx).With().Str("instance", t.Plan.UUID).Str("domain", t.Plan.Domain).Logger()
+	ctx = log.WithContext(ctx)
+	switch {
+	case t.Plan.Action == recover.ActionRefuse:
+		return t.End(recover.OutcomeSkipped, t.Fail(recover.Refusal(t.Plan.Refusal), "Nothing of it was touched", "")), true
+	case t.Plan.Action == recover.ActionNone:
+		return t.End(recover.OutcomeIntact, nil), true
+	case ctx.Err() != nil && t.History == nil:
+		return t.End(recover.OutcomeSkipped, t.Fail(fmt.Errorf("interrupted before it began: %w", ctx.Err()),
+			"Nothing of it was touched; its lost files stay held by the keeper", "Run the command again")), true
+	case refused != nil && t.History == nil:
+		return t.End(recover.OutcomeSkipped, t.Fail(refused, "Nothing of it was touched; its lost files stay held until this run ends", "")), true
+	}
+	outcome, err := i.run(ctx)
+	if err != nil {
+		log.Debug().Err(err).Str("state", string(t.State())).Msg("the instance failed")
+		return i.failed(ctx, err)
+	}
+	if t.State() == task.StateStoppedByNova {
+		off := errors.New("its files are back and proven, but it is off: " +
+			"nova-compute has it as stopped, and ends it whenever libvirt starts it")
+		return t.End(recover.OutcomeFailed, t.Fail(off, "No data is lost",
+			"Have Nova start it: os-rescue reboot --instance "+t.Plan.UUID+" --state SHUTOFF")), true
+	}
+	return t.End(outcome, nil), true
+}
+
+// failed leaves an instance whose work has failed as it was found, if it may, and
+// says what is safe.
+func (i *instance) failed(ctx context.Context, err error) (report recover.InstanceReport, settled bool) {
+	t, resume := i.t, "os-rescue resume "+i.t.Run.Plan.Run
+	switch {
+	case t.Plan.Action == recover.ActionHardReboot:
+		return i.reboot.Failed(err)
+	case t.State() == task.StateOldKept:
+		return t.End(recover.OutcomeFailed, t.Fail(errors.Join(err, staging.Unpin(context.WithoutCancel(ctx), t)),
+			"It runs on its new disk, and the disk as it was before is in a file beside it",
+			"Compare the two, and tell os-rescue's developers")), true
+	case t.State().IsCommitted():
+		return t.End(recover.OutcomeFailed, t.Fail(err, i.files.WhatIsSafe(ctx), "When the cause is gone: "+resume)), false
+	case i.guest.EndedMeanwhile():
+		return t.End(recover.OutcomeFailed, t.Fail(err, i.files.WhatIsSafe(ctx)+"; the guest ended in the middle", "Go on with: "+resume)), false
+	}
+	if rerr := t.Rollback(ctx); rerr != nil {
+		return t.End(recover.OutcomeFailed, t.Fail(errors.Join(err, fmt.Errorf("and putting it back as it was found failed: %w", rerr)),
+			"Nothing was destroyed: its QEMU still has every byte, and the keeper holds the lost files",
+			"See how it is with `virsh domstate "+t.Plan.Domain+"`, then: "+resume)), false
+	}
+	if t.History != nil {
+		// Not yet as it was found: only a plan made anew begins after all is undone.
+		return t.End(recover.OutcomeFailed, t.Fail(err, i.files.WhatIsSafe(ctx), "When the cause is gone: "+resume)), false
+	}
+	outcome, next := recover.OutcomeFailed, "When the cause is gone, run the command again"
+	if errors.Is(err, recover.ErrRefused) || errors.Is(err, recover.ErrConflict) {
+		outcome, next = recover.OutcomeSkipped, ""
+	}
+	return t.End(outcome, t.Fail(err, "Nothing was destroyed: it is as it was found, and the keeper holds its lost files", next)), true
+}
+
+// run chooses the way: afresh, or on from where an interrupted run ended.
+func (i *instance) run(ctx context.Context) (recover.Outcome, error) {
+	if i.t.History != nil {
+		return i.resume(ctx)
+	}
+	return i.fresh(ctx)
+}
+
+func (i *instance) fresh(ctx context.Context) (recover.Outcome, error) {
+	t := i.t
+	switch t.Plan.Action {
+	case recover.ActionNone:
+		return recover.OutcomeIntact, staging.Unpin(ctx, t)
+	case recover.ActionRefuse:
+		return recover.OutcomeSkipped, recover.Refusal(t.Plan.Refusal)
+	case recover.ActionBackup:
+		return recover.OutcomeRescued, i.backup.Take(ctx)
+	case recover.ActionHardReboot:
+		return recover.OutcomeRescued, i.reboot.Only(ctx)
+	case recover.ActionLive:
+		t.SetMode(recover.ModeLive)
+		err := i.switchover.CarryOut(ctx)
+		if errors.Is(err, live.ErrEnded) {
+			err = i.restoration.CarryOut(ctx)
+		}
+		return recover.OutcomeRescued, err
+	case recover.ActionReboot:
+		if t.Run.Plan.Command == recover.CommandRescue {
+			t.SetMode(recover.ModeReboot)
+		}
+		if why := t.Plan.NotLive; why != "" {
+			zerolog.Ctx(ctx).Info().Str("reason", why).Msg("not rescued live")
+			t.Notef("not rescued live: %s", why)
+		}
+	}
+	return recover.OutcomeRescued, i.restoration.CarryOut(ctx)
+}

@@ -1,0 +1,250 @@
+package live
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/journal"
+	"github.com/os-rescue/os-rescue/recover/procfs"
+	"github.com/os-rescue/os-rescue/recover/qcow2"
+	"github.com/os-rescue/os-rescue/recover/run/guest"
+	"github.com/os-rescue/os-rescue/recover/run/staging"
+	"github.com/os-rescue/os-rescue/recover/run/task"
+	"github.com/os-rescue/os-rescue/recover/scan"
+)
+
+// errEndedWhileMirrored: the guest has ended in the middle, and its mirrors are
+// abandoned. The task's plan is now to restore its files from what is held of them.
+var ErrEnded = errors.New("the guest ended while it was mirrored")
+
+// switchover moves a running guest onto new files.
+type Switchover struct {
+	t       *task.Task
+	guest   *guest.Guest
+	files   *staging.Set
+	mirrors *mirrors
+	verify  *verification
+}
+
+// newSwitchover returns the switchover of a task's guest. dirs are the run's.
+func New(t *task.Task, g *guest.Guest, files *staging.Set, dirs *staging.Directories) *Switchover {
+	m := &mirrors{t: t, guest: g, files: files, dirs: dirs}
+	return &Switchover{t: t, guest: g, files: files, mirrors: m, verify: &verification{t: t, files: files, mirrors: m}}
+}
+
+// carryOut brings an instance's files back while its guest runs: what the guest
+// does not write is put back, every disk that it writes is mirrored, and when all
+// mirrors have everything the guest is suspended for the moment in which they get
+// their names and it is moved onto them. errEndedWhileMirrored.
+func (s *Switchover) CarryOut(ctx context.Context) error {
+	err := s.move(ctx)
+	if err == nil {
+		return nil
+	}
+	if !s.t.State().IsCommitted() && s.guest.EndedMeanwhile() {
+		return s.afterEnd(ctx, err)
+	}
+	if s.mirrors.anyPivoting() {
+		err = errors.Join(err, s.t.Rollback(ctx))
+		// Some of its disks may be on their new files: then it runs on as it is, and
+		// a resume does the others.
+		if s.mirrors.anyPivoted() {
+			err = errors.Join(err, s.t.Enter(task.EventCommit))
+		}
+	}
+	return err
+}
+
+// afterEnd abandons the mirrors of a guest that ended by itself in the middle.
+func (s *Switchover) afterEnd(ctx context.Context, cause error) error {
+	if ctx.Err() != nil {
+		return cause
+	}
+	if err := s.AbandonEnded(ctx); err != nil {
+		return errors.Join(cause, err)
+	}
+	s.t.Notef("the guest ended while it was mirrored: its files come from the pins")
+	return fmt.Errorf("%w: %w", ErrEnded, cause)
+}
+
+func (s *Switchover) move(ctx context.Context) error {
+	if err := staging.RoomForAll(s.t); err != nil {
+		return err
+	}
+	d, err := s.guest.Domain(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.guest.MayBeHandled(d); err != nil {
+		return err
+	}
+	support, err := s.t.Run.Hypervisor.MirrorSupport(ctx)
+	if err != nil {
+		return err
+	}
+	if err := staging.Seal(ctx, s.t, s.t.Written()); err != nil {
+		return err
+	}
+	if err := s.files.PutBack(ctx); err != nil {
+		return err
+	}
+	if err := s.guest.SaveDefinition(ctx); err != nil {
+		return err
+	}
+	began := time.Now()
+	for _, f := range s.t.Written() {
+		disk, err := recover.DiskOf(d, f)
+		if err != nil {
+			return err
+		}
+		if err := s.mirrors.begin(ctx, f, disk, support); err != nil {
+			return err
+		}
+	}
+	if err := s.mirrors.awaitReady(ctx); err != nil {
+		return err
+	}
+	s.verify.choose(support, time.Since(began))
+	return s.moveOver(ctx)
+}
+
+// moveOver is the moment in which the guest is suspended.
+func (s *Switchover) moveOver(ctx context.Context) error {
+	found, err := s.guest.Hold(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.mirrors.settle(ctx); err != nil {
+		return err
+	}
+	if err := s.verify.whileSuspended(ctx); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	lasting := context.WithoutCancel(ctx)
+	if err := s.settleOn(lasting); err != nil {
+		return err
+	}
+	exported := s.verify.export(lasting)
+	if err := s.leaveRunning(lasting, found); err != nil {
+		return err
+	}
+	if exported {
+		if err := s.verify.whileRunning(ctx); err != nil {
+			return err
+		}
+	}
+	if s.t.SetVerified(s.verify.how); s.verify.how == recover.VerifyStructure {
+		s.t.Notef("the new disks were checked as images, and not compared with the old ones")
+	}
+	s.t.Notef("its QEMU reads the old, identical read-only files until its next start, " +
+		"and what it says on its console until then is not in the new console log")
+	s.noteRescueMode()
+	return staging.Unpin(lasting, s.t)
+}
+
+// settleOn moves the guest onto the mirrors and makes sure that it is on them.
+func (s *Switchover) settleOn(ctx context.Context) error {
+	if err := s.mirrors.place(ctx); err != nil {
+		return err
+	}
+	if err := s.mirrors.pivot(ctx); err != nil {
+		return err
+	}
+	for _, m := range s.mirrors.all {
+		if err := s.mirrors.own(ctx, m); err != nil {
+			return err
+		}
+	}
+	return s.t.Step(ctx, journal.StepConfirm, "", func() error {
+		held, err := procfs.HeldBy(ctx, s.t.Plan.Process.PID)
+		if err != nil {
+			return err
+		}
+		for _, m := range s.mirrors.all {
+			if err := s.isMoved(m, held); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// isMoved is ErrUnproven unless QEMU has the new inode open as it had the old one,
+// and the chain on disk is whole.
+func (s *Switchover) isMoved(m *mirror, held []procfs.HeldFile) error {
+	on := false
+	for _, h := range held {
+		if h.Stat.Ino == m.want.Inode && h.Stat.Dev == m.want.Device {
+			return fmt.Errorf("%w: QEMU still has the old inode of %s open", recover.ErrUnproven, m.want.Path)
+		}
+		if h.Inode() == m.inode && h.Writable() {
+			on = h.Direct() == m.want.Direct
+		}
+	}
+	if !on {
+		return fmt.Errorf("%w: QEMU does not have the new %s open as it had the old one", recover.ErrUnproven, m.want.Path)
+	}
+	if m.want.Format == "qcow2" {
+		_, size, err := staging.Measured(m.file)
+		if err != nil {
+			return err
+		}
+		header, err := qcow2.ParseHeader(qcow2.Aligned{File: m.file}, size)
+		if err != nil {
+			return fmt.Errorf("%w: the header of the new %s: %w", recover.ErrUnproven, m.want.Path, err)
+		}
+		if err := scan.CheckHeader(recover.Domain{Disks: []recover.Disk{m.disk}}, m.want.Path, header); err != nil {
+			return err
+		}
+	}
+	for _, member := range m.disk.Chain[1:] {
+		if member.Source != recover.SourceFile {
+			continue
+		}
+		if _, err := s.t.Run.Root.Lstat(member.Path); err != nil {
+			return fmt.Errorf("%w: the backing file %s: %w", recover.ErrUnproven, member.Path, err)
+		}
+	}
+	return nil
+}
+
+// leaveRunning undoes what was only for the move: the guest goes on, and its
+// directory is its owner's again. found is the state that the guest was in before.
+func (s *Switchover) leaveRunning(ctx context.Context, found recover.DomainState) error {
+	s.t.TakeUndos(journal.StepCleanup)
+	if err := s.t.Enter(task.EventCommit); err != nil {
+		return err
+	}
+	// The guest first: it is the last that was noted.
+	err := s.t.Rollback(ctx)
+	if found == recover.StatePaused && err == nil {
+		s.t.Notef("its owner had paused it, and it stays so")
+	}
+	return err
+}
+
+// noteRescueMode says how an instance leaves rescue mode whose definition from
+// before is gone: Nova keeps it in a file that nobody holds
+// (nova/virt/libvirt/driver.py, rescue and unrescue).
+func (s *Switchover) noteRescueMode() {
+	plan := s.t.Plan
+	if plan.Server == nil || plan.Server.VMState != recover.VMRescued {
+		return
+	}
+	path := filepath.Join(s.t.Run.Settings.InstancesPath, plan.UUID, "unrescue.xml")
+	if _, err := s.t.Run.Root.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		s.t.Notef("Nova's unrescue needs %s, which nobody holds and which is gone: to leave rescue mode, "+
+			"openstack server set --state active %s, then os-rescue reboot --instance %[2]s", path, plan.UUID)
+	}
+}
+
+// Close closes the files of the mirrors and leaves them as they are.
+func (s *Switchover) Close() { s.mirrors.Close() }

@@ -1,0 +1,173 @@
+package live
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/journal"
+	"github.com/os-rescue/os-rescue/recover/qcow2"
+	"github.com/os-rescue/os-rescue/recover/run/staging"
+	"github.com/os-rescue/os-rescue/recover/run/task"
+)
+
+// verification proves the new disks of one guest.
+type verification struct {
+	t       *task.Task
+	files   *staging.Set
+	mirrors *mirrors
+
+	how    recover.Verify
+	socket string // of the export of its disks
+}
+
+// choose decides how the mirrors are proven. A comparison of what was mirrored
+// takes no longer than the mirroring did, which read the one side and wrote the
+// other.
+func (v *verification) choose(support recover.MirrorSupport, mirroring time.Duration) {
+	wish := v.t.Run.Plan.Options.Verify
+	longest := cmp.Or(v.t.Run.Plan.Options.Live.MaxPause, recover.DefaultMaxPause)
+	switch {
+	case wish == recover.VerifyFull || wish == recover.VerifyStructure:
+		v.how = wish
+	case support.Export:
+		v.how = recover.VerifyRunning
+	case wish == recover.VerifyRunning || mirroring > longest:
+		v.how = recover.VerifyStructure
+		v.t.Notef("this hypervisor can't show a disk as it was while the guest writes on, and a comparison under the suspend may take %s",
+			mirroring.Round(time.Second))
+	default:
+		v.how = recover.VerifyFull
+	}
+}
+
+// whileSuspended proves the mirrors as far as that is done under the suspend: every
+// image is checked, and with VerifyFull every disk is compared.
+func (v *verification) whileSuspended(ctx context.Context) error {
+	if err := v.check(ctx); err != nil {
+		return err
+	}
+	if v.how != recover.VerifyFull {
+		return nil
+	}
+	for _, m := range v.mirrors.all {
+		if err := v.mirrors.compare(ctx, m, ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// check has qemu-img look through the mirrors that are images, with the guest
+// suspended: all that QEMU knows of them is on disk. ErrCorrupt.
+func (v *verification) check(ctx context.Context) error {
+	uid, gid, err := v.mirrors.qemuUser()
+	if err != nil {
+		return err
+	}
+	for _, m := range v.mirrors.all {
+		if m.want.Format != "qcow2" {
+			continue
+		}
+		err := v.t.Step(ctx, journal.StepCheck, m.want.Path, func() error {
+			result, err := qcow2.Check(ctx, m.file, qcow2.CheckOptions{UID: uid, GID: gid, Direct: m.want.Direct, InService: true})
+			if err != nil {
+				return fmt.Errorf("check the mirror of %s: %w", m.want.Path, err)
+			}
+			if result.Corrupt() {
+				return fmt.Errorf("%w: qemu-img check finds %d corruptions in the mirror of %s", recover.ErrCorrupt, result.Corruptions, m.want.Path)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// export has QEMU show the new disks as they are at the suspended guest's last
+// instruction, whatever it writes later. false when that is not wanted, or fails:
+// the guest is already on its new disks, and they stay checked and not compared.
+func (v *verification) export(ctx context.Context) bool {
+	if v.how != recover.VerifyRunning {
+		return false
+	}
+	t := v.t
+	var rec journal.Export
+	var disks []recover.ExportDisk
+	for _, m := range v.mirrors.all {
+		scratch := filepath.Join(filepath.Dir(m.want.Path), recover.StagePrefix+t.Run.Plan.Run+"-"+m.want.Target)
+		rec.Scratch = append(rec.Scratch, scratch)
+		disks = append(disks, recover.ExportDisk{Target: m.want.Target, Scratch: scratch})
+	}
+	err := t.StepData(ctx, journal.StepExport, "", rec, func() (_ any, err error) {
+		v.socket, err = t.Run.Hypervisor.Export(ctx, t.Plan.UUID, disks)
+		return nil, err
+	})
+	if err != nil {
+		zerolog.Ctx(ctx).Warn().Err(err).Msg("the new disks can't be compared while the guest runs")
+		t.Notef("the hypervisor could not show the new disks while the guest runs (%v)", err)
+		v.how = recover.VerifyStructure
+		if err := v.endExport(ctx); err != nil {
+			zerolog.Ctx(ctx).Warn().Err(err).Msg("the export could not be ended")
+		}
+	}
+	return err == nil
+}
+
+func (v *verification) endExport(ctx context.Context) error {
+	return v.t.Step(ctx, journal.StepEndExport, "", func() error { return v.t.Run.Hypervisor.EndExport(ctx, v.t.Plan.UUID) })
+}
+
+// whileRunning compares the old inodes, which nobody writes any more, with the
+// export, while the guest runs. What it finds different is kept in a file of its
+// own, and is ErrUnproven: the old inode is the truth, and lives only as long as it
+// is held.
+func (v *verification) whileRunning(ctx context.Context) error {
+	lasting := context.WithoutCancel(ctx)
+	watched, stop := staging.Watch(ctx, v.mirrors.roomLeft)
+	var differ, lost error
+	for _, m := range v.mirrors.all {
+		err := v.mirrors.compare(watched, m, v.socket)
+		switch {
+		case err == nil:
+		case errors.Is(err, recover.ErrUnproven):
+			kerr := v.keepOld(lasting, m.want)
+			lost = errors.Join(lost, kerr)
+			differ = errors.Join(differ, err, kerr)
+		default:
+			v.how = recover.VerifyStructure
+			v.t.Notef("%s could not be compared: %v", m.want.Path, cmp.Or(context.Cause(watched), err))
+		}
+	}
+	stop()
+	if differ != nil && lost == nil {
+		differ = errors.Join(differ, v.t.Enter(task.EventKeepOld))
+	}
+	if err := v.endExport(lasting); err != nil {
+		return errors.Join(differ, fmt.Errorf("its disks are back, but the comparison's backup job can't be ended: %w", err))
+	}
+	return differ
+}
+
+// oldPath is where the disk as it was before is kept when the new one differs.
+func (v *verification) oldPath(f recover.FilePlan) string {
+	return f.Path + ".before-" + v.t.Run.Plan.Run
+}
+
+// keepOld copies the old inode of a disk out, to a file beside the new one.
+func (v *verification) keepOld(ctx context.Context, f recover.FilePlan) error {
+	f.Path = v.oldPath(f)
+	if _, err := v.files.CopyOut(ctx, f); err != nil {
+		return fmt.Errorf("and the disk as it was before could not be kept in %s: %w", f.Path, err)
+	}
+	v.t.Notef("the disk as it was before is kept in %s", f.Path)
+	return nil
+}

@@ -1,0 +1,248 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/journal"
+	"github.com/os-rescue/os-rescue/recover/owners"
+	"github.com/os-rescue/os-rescue/recover/pin"
+	"github.com/os-rescue/os-rescue/recover/run/backup"
+	"github.com/os-rescue/os-rescue/recover/run/staging"
+	"github.com/os-rescue/os-rescue/recover/run/task"
+	"github.com/os-rescue/os-rescue/recover/statedir"
+)
+
+// Session is one run from its plan to its end. It holds the host's lock of runs:
+// Close it.
+type Session struct {
+	e       *Engine
+	state   statedir.Dir
+	started time.Time
+
+	lock   *os.File
+	log    *journal.Writer
+	root   *beneath.Root
+	owners *owners.Table
+	dirs   *staging.Directories
+	once   *staging.Once
+	pins   *pin.Custody
+	cloud  recover.Cloud // nil offline
+	plan   recover.Plan
+
+	resuming bool                        // an interrupted run is finished: its directory stays whatever happens
+	history  map[string]*journal.History // what it had done, by UUID; empty for a new one
+	locks    map[string]journal.Lock     // its locks in Nova, by UUID
+	backup   *backup.Dir                 // nil when the run keeps no backup
+
+	mu      sync.Mutex
+	reports map[string]recover.InstanceReport
+}
+
+func newSession(e *Engine) *Session {
+	return &Session{e: e, state: statedir.Dir(e.Settings.StateDir), started: time.Now().UTC(), once: staging.NewOnce(),
+		history: map[string]*journal.History{}, locks: map[string]journal.Lock{}, reports: map[string]recover.InstanceReport{}}
+}
+
+// run is what the session's tasks share.
+func (s *Session) run() *task.Run {
+	return &task.Run{Settings: s.e.Settings, Hypervisor: s.e.Hypervisor, Cloud: s.cloud, Progress: s.e.Progress, Plan: s.plan, Resuming: s.resuming,
+		History: s.history, Log: s.log, StateDir: s.state, Root: s.root, Owners: s.owners, Pins: s.pins,
+		Scan: s.e.scanner().Domain, PollInterval: s.e.novaInterval()}
+}
+
+func (s *Session) workshop() workshop {
+	return workshop{dirs: s.dirs, once: s.once, backup: s.backup, replan: s.replan}
+}
+
+// Plan returns what Execute will do.
+func (s *Session) Plan() recover.Plan { return s.plan }
+
+// Execute carries the plan out. Trouble with an instance is in the report; the
+// error is for what stops the run as a whole. When the context ends, instances
+// whose domain is not destroyed yet are put back as they were found, and the
+// others are brought back into service first: the report says Interrupted.
+func (s *Session) Execute(ctx context.Context) (recover.RunReport, error) {
+	work := s.plan.Work()
+	var bytes int64
+	for _, plan := range work {
+		bytes += plan.Bytes()
+	}
+	if len(work) > 0 {
+		s.e.Progress.Begin(len(work), bytes)
+		defer s.e.Progress.End()
+	}
+	if err := s.openBackup(); err != nil {
+		return s.report(ctx), err
+	}
+	watching := startWitness(ctx, s.e.Settings.UndoCommand, s.plan, s.lock)
+	defer watching.end()
+	r := s.run()
+	locks := newNovaLocks(r, s.locks)
+	err := locks.lockAll(ctx, slices.DeleteFunc(work, func(plan recover.InstancePlan) bool {
+		_, done := s.settled(plan.UUID)
+		return done
+	}))
+	if err == nil {
+		err = s.work(ctx, r, locks)
+	}
+	err = errors.Join(err, s.dirs.Clean())
+	report := s.report(ctx)
+	if err == nil {
+		err = s.log.Write(journal.Record{Step: journal.StepRun, Phase: recover.PhaseDone}, journal.End{Interrupted: report.Interrupted})
+	}
+	zerolog.Ctx(ctx).Debug().Str("run", s.plan.Run).Msg("run ended")
+	return report, err
+}
+
+// openBackup opens the backup directory of a run that keeps one.
+func (s *Session) openBackup() (err error) {
+	dir := s.plan.Options.BackupDir
+	if dir == "" || s.plan.Command == recover.CommandRestore || s.backup != nil || len(s.plan.Work()) == 0 {
+		return nil
+	}
+	s.backup, err = backup.OpenDir(dir, s.e.Settings.Host)
+	return err
+}
+
+// work goes through the instances, in batches where the options say so; what is
+// left alone anyway belongs to none.
+func (s *Session) work(ctx context.Context, r *task.Run, locks *novaLocks) error {
+	parallel := max(1, s.plan.Options.Parallel)
+	if s.plan.OneByOne {
+		parallel = 1
+	}
+	var due []recover.InstancePlan
+	for _, plan := range s.plan.Instances {
+		if done, ok := s.settled(plan.UUID); ok {
+			s.note(done)
+			continue
+		}
+		if isWork(plan) {
+			due = append(due, plan)
+		} else if err := s.workOn(ctx, r, locks, plan); err != nil {
+			return err
+		}
+	}
+	size := len(due)
+	if n := s.plan.Options.Reboot.BatchSize; n > 0 {
+		size = n
+	}
+	waited := false
+	for batch := range slices.Chunk(due, max(1, size)) {
+		if waited {
+			recover.Pause(ctx, s.plan.Options.Reboot.BatchWait)
+		}
+		waited = true
+		var g errgroup.Group
+		g.SetLimit(parallel)
+		for _, plan := range batch {
+			g.Go(func() error { return s.workOn(ctx, r, locks, plan) })
+		}
+		if err := g.Wait(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func isWork(plan recover.InstancePlan) bool {
+	return plan.Action != recover.ActionNone && plan.Action != recover.ActionRefuse
+}
+
+// workOn works on one instance and journals how it ended.
+func (s *Session) workOn(ctx context.Context, r *task.Run, locks *novaLocks, plan recover.InstancePlan) error {
+	i := newInstance(r, s.workshop(), plan)
+	defer i.Close()
+	if err := s.log.Write(journal.Record{Instance: plan.UUID, Step: journal.StepInstance, Phase: recover.PhaseBegin}, nil); err != nil {
+		return err
+	}
+	report, settled := i.do(ctx, locks.refusal(plan.UUID))
+	report, settled = locks.unlockAfter(ctx, i.t, report, settled, i.files.AreAllBack())
+	s.note(report)
+	if isWork(plan) {
+		s.e.Progress.Done(i.t.Subject(), report)
+	}
+	return s.log.Write(journal.Record{Instance: plan.UUID, Step: journal.StepInstance, Phase: recover.PhaseDone}, journal.Settlement{Report: report, Settled: settled})
+}
+
+func (s *Session) note(r recover.InstanceReport) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reports[r.UUID] = r
+}
+
+// settled returns the report of an instance that an interrupted run had finished.
+func (s *Session) settled(uuid string) (recover.InstanceReport, bool) {
+	h := s.history[uuid]
+	if h == nil || h.Settlement == nil || !h.Settlement.Settled {
+		return recover.InstanceReport{}, false
+	}
+	return h.Settlement.Report, true
+}
+
+func (s *Session) report(ctx context.Context) recover.RunReport {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := recover.RunReport{Run: s.plan.Run, Command: s.plan.Command, Host: s.plan.Host, Mode: s.plan.Mode,
+		Started: s.started, Finished: time.Now().UTC(), Instances: []recover.InstanceReport{}, Elsewhere: s.plan.Elsewhere, Warnings: s.plan.Warnings}
+	for _, plan := range s.plan.Instances {
+		if report, ok := s.reports[plan.UUID]; ok {
+			r.Instances = append(r.Instances, report)
+		}
+	}
+	// A wish to stop that came when all was done, or could only be finished,
+	// has interrupted nothing.
+	r.Interrupted = ctx.Err() != nil && (len(r.Instances) < len(s.plan.Instances) || r.Unrescued() > 0)
+	return r
+}
+
+// Abandon undoes Prepare, because the operator said no: the pins that this run
+// took are released, no trace of it stays, and it is closed. An interrupted run
+// stays as it is.
+func (s *Session) Abandon(ctx context.Context) error {
+	defer s.Close()
+	if s.resuming {
+		return nil
+	}
+	var err error
+	if s.pins != nil {
+		err = s.pins.ReleaseOwn(ctx)
+	}
+	if s.plan.Run != "" {
+		err = errors.Join(err, os.RemoveAll(s.state.Run(s.plan.Run)))
+	}
+	return err
+}
+
+// Close lets go of the host's lock and of everything that is open. It may be
+// called twice.
+func (s *Session) Close() {
+	if s.pins != nil {
+		s.pins.Close()
+	}
+	if s.dirs != nil {
+		s.dirs.Close()
+	}
+	if s.log != nil {
+		s.log.Close()
+		s.log = nil
+	}
+	if s.root != nil {
+		s.root.Close()
+		s.root = nil
+	}
+	if s.lock != nil {
+		statedir.Unlock(s.lock)
+		s.lock = nil
+	}
+}

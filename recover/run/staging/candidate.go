@@ -1,0 +1,205 @@
+package staging
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// candidate is a file that may be a copy of a planned one already.
+type candidate struct {
+	*stagedFile
+	// accepted: it is not compared, because its guest may have written to it since
+	// it was proven, or because it needs no more than a name.
+	accepted bool
+	// unheld: it counts also when nobody holds any more what it was copied from.
+	unheld bool
+	// What is noted when it counts: after the comparison, and without one.
+	noteSame, noteUnheld string
+	// differs is the error when it is no copy; nil when the next way is tried then.
+	differs error
+}
+
+// stage finds or makes a proven copy of one file. When that fails, what it returns
+// besides the error is to be discarded by the caller.
+func (s *Set) stage(ctx context.Context, f recover.FilePlan) (*stagedFile, error) {
+	for _, find := range []func(recover.FilePlan) (*candidate, error){s.atItsPath, s.ofInterruptedRun} {
+		c, err := find(f)
+		if err != nil {
+			return nil, err
+		}
+		if c == nil {
+			continue
+		}
+		if staged, err := s.prove(ctx, c); staged != nil || err != nil {
+			return staged, err
+		}
+	}
+	staged, err := s.begunAhead(f)
+	if err != nil {
+		return nil, err
+	}
+	if staged == nil {
+		if staged, err = s.newStaged(f); err != nil {
+			return nil, err
+		}
+	}
+	err = copyAndProve(ctx, s.t, staged)
+	staged.proven = err == nil
+	return staged, err
+}
+
+func (s *Set) newStaged(f recover.FilePlan) (*stagedFile, error) {
+	dir, err := s.dirs.ForFile(s.t.Run.Plan.Run, f, s.t.Run.Owners)
+	if err != nil {
+		return nil, err
+	}
+	name, err := StageName(s.t.Plan.UUID, f)
+	return &stagedFile{want: f, dir: dir, name: name}, err
+}
+
+// prove compares a candidate with what the held inode has now. nil and no error
+// when it is no copy, and the file is to be had in another way.
+func (s *Set) prove(ctx context.Context, c *candidate) (*stagedFile, error) {
+	if c.accepted {
+		return c.stagedFile, nil
+	}
+	err := s.sameContent(ctx, c.stagedFile)
+	note := c.noteSame
+	if c.unheld && errors.Is(err, fs.ErrNotExist) {
+		err, note = nil, c.noteUnheld
+	}
+	if err == nil {
+		if note != "" {
+			s.t.Notef("%s", note)
+		}
+		return c.stagedFile, nil
+	}
+	c.file.Close()
+	if errors.Is(err, recover.ErrUnproven) {
+		err = c.differs
+	}
+	return nil, err
+}
+
+// sameContent returns ErrUnproven when a file is not what it should be, and
+// fs.ErrNotExist when nobody holds what it should be.
+func (s *Set) sameContent(ctx context.Context, staged *stagedFile) error {
+	f := staged.want
+	if f.Content != "" {
+		data, err := io.ReadAll(io.NewSectionReader(staged.file, 0, int64(len(f.Content))+1))
+		if err == nil && string(data) != f.Content {
+			err = recover.ErrUnproven
+		}
+		return err
+	}
+	src, err := s.t.Run.Source(ctx, f)
+	if err != nil {
+		return err
+	}
+	if size, err := src.Size(); err != nil || size != staged.size {
+		return errors.Join(recover.ErrUnproven, err)
+	}
+	return compareStaged(ctx, s.t, staged, src)
+}
+
+// atItsPath is what stands at a file's path: with the very content that it should
+// have it is kept. nil when nothing stands there.
+func (s *Set) atItsPath(f recover.FilePlan) (*candidate, error) {
+	dir, err := s.t.Run.Root.OpenDir(filepath.Dir(f.Path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	at, err := dir.Open(filepath.Base(f.Path), os.O_RDONLY)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", recover.ErrConflict, err)
+	}
+	staged := &stagedFile{want: f, file: at, kept: true}
+	if err := staged.measure(); err != nil {
+		at.Close()
+		return nil, err
+	}
+	ours := s.t.PublishedBefore(f, staged.inode)
+	c := &candidate{stagedFile: staged, unheld: ours,
+		// By now its guest may have written to it.
+		accepted: ours && s.t.History != nil && s.t.History.DestroyDone,
+		noteSame: f.Path + " stood there already with the same content, and is kept"}
+	if !s.t.Run.Plan.Options.ReplaceExisting {
+		c.differs = fmt.Errorf("%w: %s (inode %d) has other content than the deleted inode %d that QEMU holds: "+
+			"look at both, then either move it away or use --replace-existing", recover.ErrConflict, f.Path, staged.inode.Inode, f.Inode)
+	}
+	return c, nil
+}
+
+// ofInterruptedRun is the proven copy of an interrupted run. Where its source is
+// still held and the domain was not destroyed for sure after the proof, it is proven
+// again: somebody may have let the guest go on in between. nil when there is none.
+func (s *Set) ofInterruptedRun(f recover.FilePlan) (*candidate, error) {
+	rec, ok := s.t.History.Proven(f)
+	if !ok {
+		return nil, nil
+	}
+	dir, err := s.dirs.Reopen(rec.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	file, err := dir.Open(rec.Name, os.O_RDWR)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	staged := &stagedFile{want: f, dir: dir, name: rec.Name, file: file, inherited: true, proven: true}
+	if err = staged.measure(); err == nil && staged.inode.Inode != rec.Inode {
+		err = fmt.Errorf("%w: %s/%s is not the file that the interrupted run made", recover.ErrConflict, rec.Dir, rec.Name)
+	}
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return &candidate{stagedFile: staged, unheld: true, accepted: s.t.History.DestroyDone || f.Content != "",
+		noteUnheld: "nobody holds the old " + f.Path + " any more: the interrupted run's copy, proven before the domain ended, is used"}, nil
+}
+
+// begunAhead returns what was copied of a file ahead, by this run or by an
+// interrupted one, to be finished; nil when nothing was. It may be half a copy.
+func (s *Set) begunAhead(f recover.FilePlan) (*stagedFile, error) {
+	if n := slices.IndexFunc(s.begun, func(b *stagedFile) bool { return b.want.Path == f.Path }); n >= 0 {
+		staged := s.begun[n]
+		s.begun = slices.Delete(s.begun, n, n+1)
+		return staged, nil
+	}
+	rec, ok := s.t.History.AheadOf(f)
+	if !ok {
+		return nil, nil
+	}
+	dir, err := s.dirs.Reopen(rec.Dir)
+	if err == nil {
+		var file *os.File
+		if file, err = dir.Open(rec.Name, os.O_RDWR); err == nil {
+			return &stagedFile{want: f, dir: dir, name: rec.Name, file: file, inherited: true}, nil
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return nil, err
+}

@@ -1,0 +1,160 @@
+package staging
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/copier"
+	"github.com/os-rescue/os-rescue/recover/journal"
+	"github.com/os-rescue/os-rescue/recover/qcow2"
+	"github.com/os-rescue/os-rescue/recover/run/task"
+)
+
+// copyAndProve makes a staged copy: from nothing, or from what was copied ahead.
+// ErrUnproven, ErrCorrupt, and what copyError says.
+func copyAndProve(ctx context.Context, t *task.Task, staged *stagedFile) error {
+	f := staged.want
+	rec := journal.Staged{Dir: staged.dir.Path(), Name: staged.name, Source: f.Key()}
+	var src copier.Source
+	err := t.StepData(ctx, journal.StepCopy, f.Path, rec, func() (any, error) {
+		var err error
+		if f.Content == "" {
+			if src, err = t.Run.Source(ctx, f); err != nil {
+				return nil, CopyError(f, err)
+			}
+		}
+		switch {
+		case staged.file != nil:
+			err = finishCopy(ctx, t, staged, src, &rec)
+		default:
+			if staged.file, err = staged.dir.Create(staged.name); err != nil {
+				break
+			}
+			if f.Content != "" {
+				err = WriteContent(staged.file, f.Content)
+			} else {
+				// What has a digest to be held against, or needs one, is compared anyway.
+				err = CopyFile(ctx, t, f, staged.file, src, f.SHA256 == "", &rec)
+			}
+		}
+		if err == nil {
+			err = staged.measure()
+			rec.Inode = staged.inode.Inode
+		}
+		if err != nil {
+			return nil, CopyError(f, err)
+		}
+		return rec, staged.dir.Sync()
+	})
+	if err != nil {
+		return err
+	}
+	if src.File != nil && (!rec.Proven || f.SHA256 != "") {
+		if err := compareStaged(ctx, t, staged, src); err != nil {
+			return err
+		}
+	}
+	return CheckImage(ctx, t, f, staged.file, staged.size)
+}
+
+// copyFile copies a planned file from its source to dst, proves the copy on the way
+// if prove is true and the method of copying can, and fills rec in.
+func CopyFile(ctx context.Context, t *task.Task, f recover.FilePlan, dst *os.File, src copier.Source, prove bool, rec *journal.Staged) error {
+	show := t.Run.Progress.File(t.Subject(), f.Path, journal.StepCopy, f.Allocated)
+	defer show.Done()
+	if f.Role == recover.RoleConsoleLog {
+		// It may grow meanwhile: what it was at the beginning is copied.
+		n, err := copyPrefix(dst, src.File)
+		rec.Bytes = n
+		t.AddBytes(n)
+		return err
+	}
+	result, err := copier.Copy(ctx, dst, src, copier.CopyOptions{Prove: prove, Progress: show.Add})
+	return noteResult(t, rec, result, err)
+}
+
+// finishCopy brings what was copied ahead up to what the source has now, and
+// proves it.
+func finishCopy(ctx context.Context, t *task.Task, staged *stagedFile, src copier.Source, rec *journal.Staged) error {
+	show := t.Run.Progress.File(t.Subject(), staged.want.Path, journal.StepCompare, staged.want.Size)
+	defer show.Done()
+	result, err := copier.Finish(ctx, staged.file, src, staged.draft, show.Add)
+	return noteResult(t, rec, result, err)
+}
+
+// noteResult notes how a copy went, and makes ErrUnproven of a difference.
+func noteResult(t *task.Task, rec *journal.Staged, result copier.Result, err error) error {
+	if errors.Is(err, copier.ErrDiffers) {
+		err = fmt.Errorf("%w: %w", recover.ErrUnproven, err)
+	}
+	rec.Method, rec.Bytes, rec.Proven = result.Method, result.DataBytes, result.Proven
+	t.AddBytes(result.DataBytes)
+	return err
+}
+
+// copyError adds what an operator can do to the errors of a copy that have an
+// answer: ErrNoSpace, and a source that nobody holds.
+func CopyError(f recover.FilePlan, err error) error {
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return fmt.Errorf("copy %s: %w: %w", f.Path, recover.ErrNoSpace, err)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("copy %s: nobody holds its inode any more: %w", f.Path, err)
+	}
+	return fmt.Errorf("copy %s: %w", f.Path, err)
+}
+
+// compareStaged proves a copy: both sides are read in full, the source as QEMU sees
+// it. ErrUnproven when they differ.
+func compareStaged(ctx context.Context, t *task.Task, staged *stagedFile, src copier.Source) error {
+	f := staged.want
+	return t.Step(ctx, journal.StepCompare, f.Path, func() error {
+		if f.Role == recover.RoleConsoleLog {
+			return SamePrefix(staged.file, src.File, staged.size)
+		}
+		show := t.Run.Progress.File(t.Subject(), f.Path, journal.StepCompare, f.Size)
+		defer show.Done()
+		digest, err := copier.Compare(ctx, src, staged.file, copier.CompareOptions{Progress: show.Add, Digest: f.SHA256 != ""})
+		if errors.Is(err, copier.ErrDiffers) {
+			return fmt.Errorf("%w: %w", recover.ErrUnproven, err)
+		}
+		if err == nil && digest != f.SHA256 {
+			return fmt.Errorf("%w: %s in the backup has the SHA-256 %s, its manifest says %s", recover.ErrUnproven, f.Stored, digest, f.SHA256)
+		}
+		return err
+	})
+}
+
+// checkImage has qemu-img look through the copy of a qcow2, of that size: a guest
+// whose image is corrupt is not destroyed, leaked clusters are no harm. ErrCorrupt.
+func CheckImage(ctx context.Context, t *task.Task, f recover.FilePlan, copied *os.File, size int64) error {
+	if f.Format != "qcow2" || size == 0 {
+		return nil
+	}
+	return t.Step(ctx, journal.StepCheck, f.Path, func() error {
+		owner, err := t.Run.Root.Owner(t.Run.Settings.CheckUser, t.Run.Settings.CheckGroup, 0o600)
+		if err != nil {
+			return err
+		}
+		result, err := qcow2.Check(ctx, copied, qcow2.CheckOptions{UID: owner.UID, GID: owner.GID, Direct: f.Direct})
+		if err != nil {
+			return fmt.Errorf("check the copy of %s: %w", f.Path, err)
+		}
+		if result.Skipped != "" {
+			t.Notef("%s was compared, but not checked as an image: %s", f.Path, result.Skipped)
+		}
+		if result.Corrupt() {
+			return fmt.Errorf("%w: qemu-img check finds %d corruptions in %s (%d places could not be checked), and its copy equals it to the byte: "+
+				"the image itself is damaged", recover.ErrCorrupt, result.Corruptions, f.Path, result.CheckErrors)
+		}
+		zerolog.Ctx(ctx).Debug().Str("path", f.Path).Int64("leaks", result.Leaks).Msg("image checked")
+		return nil
+	})
+}

@@ -1,0 +1,186 @@
+package staging
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/owners"
+	"github.com/os-rescue/os-rescue/recover/space"
+)
+
+// directories are the staging directories of one run. They are safe for concurrent
+// use.
+type Directories struct {
+	root     *beneath.Root
+	settings recover.Settings
+	mu       sync.Mutex
+	dirs     map[string]*Directory // by the directory that they are in
+}
+
+// newDirectories returns the staging directories of a run, none of which is made or
+// open yet.
+func NewDirectories(root *beneath.Root, settings recover.Settings) *Directories {
+	return &Directories{root: root, settings: settings, dirs: map[string]*Directory{}}
+}
+
+// directory is one staging directory. Only the run that it belongs to writes in it.
+type Directory struct {
+	*beneath.Dir
+	parent *beneath.Dir
+	name   string
+}
+
+// parentFor returns the directory in which a file is to be staged: the instances
+// directory, which a run makes anew if need be; or, when the file lives on
+// another file system than that, the nearest directory above it that exists.
+func (s *Directories) parentFor(f recover.FilePlan, table *owners.Table) (*beneath.Dir, error) {
+	base := s.settings.InstancesPath
+	if recover.IsBelow(f.Path, base) {
+		dir, _, err := s.root.MkdirAll(base, table.Dir)
+		if err != nil {
+			return nil, err
+		}
+		st, err := dir.Info()
+		if err == nil && (f.Device == 0 || st.Dev == f.Device) {
+			return dir, nil
+		}
+		dir.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	for path := filepath.Dir(f.Path); ; path = filepath.Dir(path) {
+		dir, err := s.root.OpenDir(path)
+		if errors.Is(err, fs.ErrNotExist) && path != "/" {
+			continue
+		}
+		return dir, err
+	}
+}
+
+// forFile returns the run's staging directory for a file, made if need be.
+func (s *Directories) ForFile(run string, f recover.FilePlan, table *owners.Table) (*Directory, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	parent, err := s.parentFor(f, table)
+	if err != nil {
+		return nil, fmt.Errorf("find a place to stage %s: %w", f.Path, err)
+	}
+	if st, ok := s.dirs[parent.Path()]; ok {
+		parent.Close()
+		return st, nil
+	}
+	name := recover.StagePrefix + run
+	dir, err := parent.Mkdir(name, beneath.Owner{Mode: 0o700})
+	if errors.Is(err, fs.ErrExist) {
+		dir, err = openOwn(parent, name) // an interrupted run's, taken over
+	}
+	if err != nil {
+		parent.Close()
+		return nil, fmt.Errorf("make a place to stage %s: %w", f.Path, err)
+	}
+	st := &Directory{Dir: dir, parent: parent, name: name}
+	s.dirs[parent.Path()] = st
+	return st, nil
+}
+
+// openOwn opens a staging directory that is there already. The nova user can
+// write the directory around it: only one that is root's, and closed, is ours.
+func openOwn(parent *beneath.Dir, name string) (*beneath.Dir, error) {
+	dir, err := parent.Subdir(name)
+	if err != nil {
+		return nil, err
+	}
+	st, err := dir.Info()
+	if err == nil && (st.Uid != 0 || st.Mode&0o077 != 0) {
+		err = fmt.Errorf("%w: %s belongs to user %d: somebody planted it", recover.ErrConflict, dir.Path(), st.Uid)
+	}
+	if err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return dir, nil
+}
+
+// reopen opens the staging directory that a journal names, if it is still there.
+func (s *Directories) Reopen(path string) (*Directory, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	parentPath, name := filepath.Split(path)
+	parent, err := s.root.OpenDir(strings.TrimSuffix(parentPath, "/"))
+	if err != nil {
+		return nil, err
+	}
+	if st, ok := s.dirs[parent.Path()]; ok {
+		parent.Close()
+		return st, nil
+	}
+	dir, err := openOwn(parent, name)
+	if err != nil {
+		parent.Close()
+		return nil, err
+	}
+	st := &Directory{Dir: dir, parent: parent, name: name}
+	s.dirs[parent.Path()] = st
+	return st, nil
+}
+
+// clean removes the staging directories that are empty. What still lies in one
+// is some instance's only proven copy, and stays.
+func (s *Directories) Clean() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs error
+	for key, st := range s.dirs {
+		err := st.parent.RemoveDir(st.name)
+		if err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
+			errs = errors.Join(errs, err)
+		}
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			st.Close()
+			st.parent.Close()
+			delete(s.dirs, key)
+		}
+	}
+	return errs
+}
+
+// Close closes the directories and leaves them as they are.
+func (s *Directories) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, st := range s.dirs {
+		st.Close()
+		st.parent.Close()
+		delete(s.dirs, key)
+	}
+}
+
+// publish gives a file of this directory its name in another one.
+func (d *Directory) Publish(name string, to *beneath.Dir, as string) error {
+	return beneath.Publish(d.Dir, name, to, as)
+}
+
+// takeBack undoes publish.
+func (d *Directory) TakeBack(name string, from *beneath.Dir, as string) error {
+	return beneath.Publish(from, as, d.Dir, name)
+}
+
+// copiesByClone is true when a copy of the file that is staged here will be a clone
+// of it; root is the "/" below which the directory is.
+func (d *Directory) copiesByClone(root string, f recover.FilePlan) (bool, error) {
+	info, err := d.Info()
+	if err != nil || info.Dev != f.Device {
+		return false, err
+	}
+	room, err := d.Statfs()
+	return err == nil && space.Clones(filepath.Join(root, d.Path()), room.Magic), err
+}

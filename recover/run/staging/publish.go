@@ -1,0 +1,145 @@
+package staging
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/journal"
+	"github.com/os-rescue/os-rescue/recover/keeper"
+	"github.com/os-rescue/os-rescue/recover/run/task"
+)
+
+// publish gives a staged copy its owner, its mode and, last, its name. What
+// stands there already is never replaced: ErrConflict, or with ReplaceExisting it is
+// moved aside.
+func publish(ctx context.Context, t *task.Task, staged *stagedFile) error {
+	f := staged.want
+	rec := journal.Published{Source: f.Key(), Device: staged.inode.Device, Inode: staged.inode.Inode, Size: staged.size, Kept: staged.kept}
+	if !staged.kept {
+		rec.Staged = staged.place()
+	}
+	return t.StepData(ctx, journal.StepPublish, f.Path, rec, func() (any, error) {
+		if err := give(ctx, t, staged); err != nil {
+			return nil, fmt.Errorf("publish %s: %w", f.Path, err)
+		}
+		staged.published = true
+		return nil, nil
+	})
+}
+
+func give(ctx context.Context, t *task.Task, staged *stagedFile) error {
+	f := staged.want
+	dir, _, err := t.Run.Root.MkdirAll(filepath.Dir(f.Path), t.Run.Owners.Dir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	owner := t.Run.Owners.File(f, t.Plan.DACLabel)
+	name := filepath.Base(f.Path)
+	if f.Role == recover.RoleBacking && recover.IsBelow(f.Path, filepath.Join(t.Run.Settings.InstancesPath, "_base")) {
+		unlock, err := lockBase(ctx, t, name)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = unlock() }() // only closes it, which frees the lock in any case
+		// Nova's image cache removes unused images by age (nova/virt/libvirt/imagecache.py).
+		now := unix.NsecToTimespec(time.Now().UnixNano())
+		if err := unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", staged.file.Fd()), []unix.Timespec{now, now}, 0); err != nil {
+			return err
+		}
+	}
+	if err := beneath.SetOwner(staged.file, owner); err != nil {
+		return err
+	}
+	if err := staged.file.Sync(); err != nil {
+		return err
+	}
+	if staged.kept {
+		return nil
+	}
+	if t.Run.Plan.Options.ReplaceExisting {
+		if err := moveAside(t, dir, name); err != nil {
+			return err
+		}
+	}
+	return staged.dir.Publish(staged.name, dir, name)
+}
+
+// lockBase takes the lock under which Nova makes and removes cached images.
+func lockBase(ctx context.Context, t *task.Task, name string) (func() error, error) {
+	locks, _, err := t.Run.Root.MkdirAll(filepath.Join(t.Run.Settings.InstancesPath, "locks"), t.Run.Owners.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer locks.Close()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	return beneath.Lock(ctx, locks, name, t.Run.Owners.LockFile())
+}
+
+// moveAside makes room for a file. What stood there is never deleted, and stays
+// where it is while anybody uses it.
+func moveAside(t *task.Task, dir *beneath.Dir, name string) error {
+	err := mayMoveAside(t, dir, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	aside := name + ".replaced-" + t.Run.Plan.Run
+	if err := beneath.MoveAside(dir, name, aside); err != nil {
+		return err
+	}
+	t.Notef("what stood at %s/%s is now %s", dir.Path(), name, aside)
+	return nil
+}
+
+// mayMoveAside returns ErrConflict when somebody uses the file, fs.ErrNotExist
+// when there is none.
+func mayMoveAside(t *task.Task, dir *beneath.Dir, name string) error {
+	at, err := dir.Open(name, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	users, err := beneath.InUse(at, guardPIDs(t.Run.Settings.StateDir)...)
+	if err != nil {
+		return err
+	}
+	if len(users) > 0 {
+		return fmt.Errorf("%w: %s/%s is in use by %v, and is not moved aside", recover.ErrConflict, dir.Path(), name, users)
+	}
+	return nil
+}
+
+// clearPath moves aside what stands at a file's path. ErrConflict when somebody
+// uses it.
+func ClearPath(t *task.Task, f recover.FilePlan) error {
+	dir, err := t.Run.Root.OpenDir(filepath.Dir(f.Path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return moveAside(t, dir, filepath.Base(f.Path))
+}
+
+// guardPIDs is the process of the guard, if one runs: that it has a file open is no
+// use of it.
+func guardPIDs(stateDir string) []int {
+	c, err := keeper.ConnectGuard(context.Background(), stateDir)
+	if err != nil {
+		return nil
+	}
+	defer c.Close()
+	return []int{c.PID()}
+}

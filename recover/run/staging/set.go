@@ -1,0 +1,316 @@
+package staging
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/run/task"
+)
+
+// set is the copies of one instance's files, from their first byte to their name.
+type Set struct {
+	t    *task.Task
+	dirs *Directories
+	once *Once
+
+	staged []*stagedFile // of what the guest writes, and of what is published with it
+	begun  []*stagedFile // copied ahead of the suspend, and not proven yet
+	// moved are the paths of the disks that the guest was moved onto.
+	moved map[string]bool
+	// consoleLog is the console log that was put back.
+	consoleLog recover.Inode
+}
+
+// newSet returns the copies of a task's files, none of which is made yet. dirs and
+// once are the run's.
+func NewSet(t *task.Task, dirs *Directories, once *Once) *Set {
+	return &Set{t: t, dirs: dirs, once: once, moved: map[string]bool{}}
+}
+
+// stageWritten copies and proves everything that the guest writes, and what is
+// published with it. check looks at each copy that is proven.
+func (s *Set) StageWritten(ctx context.Context, check func(f recover.FilePlan, size int64) error) error {
+	for _, f := range s.t.Plan.Files {
+		if !f.Writable && f.Role != recover.RoleConsoleLog && f.Role != recover.RoleDiskInfo {
+			continue
+		}
+		staged, err := s.stage(ctx, f)
+		if staged != nil {
+			s.staged = append(s.staged, staged)
+		}
+		if err != nil {
+			return err
+		}
+		if err := check(f, staged.size); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stageAgain proves every copy once more, and makes those anew that are not what
+// the held inodes have now: the guest was let go on, or ended, by somebody else.
+func (s *Set) StageAgain(ctx context.Context) error {
+	for n, staged := range s.staged {
+		err := s.sameContent(ctx, staged)
+		if errors.Is(err, recover.ErrUnproven) && !staged.kept {
+			if err = staged.discard(ctx); err == nil {
+				var again *stagedFile
+				if again, err = s.stage(ctx, staged.want); again != nil {
+					s.staged[n] = again
+				}
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putBack restores the files that the guest does not write, each once per run: of
+// a guest that runs on the console log and disk.info too.
+func (s *Set) PutBack(ctx context.Context) error {
+	small := func(f recover.FilePlan) bool {
+		return f.Role == recover.RoleConsoleLog || f.Role == recover.RoleDiskInfo
+	}
+	for _, f := range s.t.Plan.Files {
+		if f.Writable || small(f) {
+			continue
+		}
+		if err := s.putBackOne(ctx, f); err != nil {
+			return err
+		}
+	}
+	if s.t.Plan.Action != recover.ActionPutBack && s.t.Plan.Action != recover.ActionLive {
+		return nil
+	}
+	for _, f := range s.t.Plan.Files {
+		if !small(f) {
+			continue
+		}
+		if err := s.putBackOne(ctx, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putBackOne restores one file; instances that share it share the work.
+func (s *Set) putBackOne(ctx context.Context, f recover.FilePlan) error {
+	return s.once.Do(f.Path+" "+f.Key(), func() error {
+		at, err := s.CopyOut(ctx, f)
+		if err == nil && f.Role == recover.RoleConsoleLog {
+			s.consoleLog = at
+		}
+		return err
+	})
+}
+
+// copyOut copies one file and publishes it at once. It returns the new inode.
+func (s *Set) CopyOut(ctx context.Context, f recover.FilePlan) (recover.Inode, error) {
+	staged, err := s.stage(ctx, f)
+	if staged != nil && staged.file != nil {
+		defer staged.file.Close()
+	}
+	if err == nil {
+		err = publish(ctx, s.t, staged)
+	}
+	if err != nil {
+		return recover.Inode{}, errors.Join(err, staged.discard(ctx))
+	}
+	return staged.inode, nil
+}
+
+// namesAreFree looks, right before the destroy, whether every copy can be given
+// its name: what can be known then must not be found out after it. ErrConflict.
+func (s *Set) NamesAreFree() error {
+	for _, staged := range s.staged {
+		if staged.kept {
+			continue
+		}
+		path := staged.want.Path
+		st, err := s.t.Run.Root.Lstat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s can't be published safely: %w", path, err)
+		}
+		if !s.t.Run.Plan.Options.ReplaceExisting {
+			return fmt.Errorf("%w: %s (inode %d) has appeared during the run: look at what it is, "+
+				"then either move it away or use --replace-existing", recover.ErrConflict, path, st.Ino)
+		}
+		dir, err := s.t.Run.Root.OpenDir(filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		err = mayMoveAside(s.t, dir, filepath.Base(path))
+		dir.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publish gives every staged copy its name.
+func (s *Set) Publish(ctx context.Context) error {
+	for _, staged := range s.staged {
+		if err := publish(ctx, s.t, staged); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noteMoved notes that the guest runs on a new file of that disk, at its path.
+func (s *Set) NoteMoved(f recover.FilePlan) { s.moved[f.Path] = true }
+
+// isPutBackLog is true for the console log that was put back while the guest ran.
+func (s *Set) IsPutBackLog(at recover.Inode) bool { return s.consoleLog == at }
+
+// isOnPublished is true when the inodes that a scan found are the published ones.
+func (s *Set) IsOnPublished(i recover.Instance) bool {
+	for _, staged := range s.staged {
+		for _, f := range i.Files {
+			if f.Path == staged.want.Path && f.Role != recover.RoleConsoleLog && (recover.Inode{Device: f.Device, Inode: f.Inode}) != staged.inode {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// areAllBack is true when every file that the guest writes, and what is published
+// with it, is at its path.
+func (s *Set) AreAllBack() bool {
+	if !s.t.State().IsCommitted() || len(s.staged)+len(s.moved) == 0 {
+		return false
+	}
+	for _, f := range s.t.Written() {
+		at := func(staged *stagedFile) bool { return staged.want.Path == f.Path }
+		if !s.moved[f.Path] && !slices.ContainsFunc(s.staged, at) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(s.staged, func(staged *stagedFile) bool { return !staged.isBack() })
+}
+
+// remove removes all copies that this try made and did not publish.
+func (s *Set) Remove(ctx context.Context) error {
+	var errs error
+	for _, f := range slices.Concat(s.begun, s.staged) {
+		errs = errors.Join(errs, f.discard(ctx))
+	}
+	return errs
+}
+
+// removeBegun removes what was copied ahead of files for which another one is kept.
+func (s *Set) RemoveBegun(ctx context.Context) error {
+	for _, f := range s.begun {
+		if err := f.discard(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeInherited removes the copies that the interrupted run had staged: QEMU
+// still has what they were copied from, or they are published.
+func (s *Set) RemoveInherited(context.Context) error {
+	var errs error
+	for _, c := range s.t.History.Staged {
+		dir, err := s.dirs.Reopen(c.Dir)
+		if err == nil {
+			err = dir.Remove(c.Name)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = errors.Join(errs, err)
+		}
+	}
+	return errs
+}
+
+// Close closes the copies and leaves them as they are.
+func (s *Set) Close() {
+	for _, f := range slices.Concat(s.begun, s.staged) {
+		if f.file != nil {
+			f.file.Close()
+		}
+	}
+}
+
+// whatIsSafe says where the data of an instance is whose files are not all back,
+// after a look at each place.
+func (s *Set) WhatIsSafe(ctx context.Context) string {
+	var copies, held, gone, drafts []string
+	for _, f := range s.t.Plan.Files {
+		if f.Content != "" {
+			continue
+		}
+		if place := s.placeOf(f); place != "" {
+			copies = append(copies, place)
+		} else if _, err := s.t.Run.Source(context.WithoutCancel(ctx), f); err == nil {
+			held = append(held, f.Path)
+		} else {
+			gone = append(gone, f.Path)
+			if rec, ok := s.t.History.AheadOf(f); ok {
+				drafts = append(drafts, "what was copied of "+f.Path+" while its guest ran, perhaps not all of it, is "+rec.Dir+"/"+rec.Name)
+			}
+		}
+	}
+	var parts []string
+	if len(gone) > 0 {
+		parts = append(parts, "Nobody holds "+strings.Join(gone, ", ")+" any more, and no copy of it was proven")
+		parts = append(parts, drafts...)
+	} else {
+		parts = append(parts, "No data is lost")
+	}
+	if len(copies) > 0 {
+		parts = append(parts, "proven and on disk: "+strings.Join(copies, ", "))
+	}
+	if len(held) > 0 {
+		parts = append(parts, "held until this host goes down: "+strings.Join(held, ", "))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// placeOf returns where a proven copy of a file is; "" when there is none.
+func (s *Set) placeOf(f recover.FilePlan) string {
+	if s.moved[f.Path] {
+		return f.Path
+	}
+	for _, staged := range s.staged {
+		switch {
+		case staged.want.Path != f.Path:
+		case staged.isBack():
+			return f.Path
+		case staged.proven:
+			return staged.place()
+		}
+	}
+	st, err := s.t.Run.Root.Lstat(f.Path)
+	if err == nil && s.t.PublishedBefore(f, recover.Inode{Device: st.Dev, Inode: st.Ino}) {
+		return f.Path
+	}
+	if c, ok := s.t.History.Proven(f); ok {
+		return c.Dir + "/" + c.Name
+	}
+	return ""
+}
+
+// inheritedPlaces names the copies of the interrupted run.
+func (s *Set) InheritedPlaces() string {
+	var places []string
+	for _, c := range s.t.History.Copies {
+		places = append(places, c.Dir+"/"+c.Name)
+	}
+	return strings.Join(places, ", ")
+}

@@ -1,0 +1,84 @@
+package task
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// report collects how one instance fares in a run. It is safe for concurrent use:
+// files that instances share are copied by whichever comes first.
+type report struct {
+	mu   sync.Mutex
+	data recover.InstanceReport
+}
+
+// notef adds a note for the operator.
+func (r *report) Notef(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.data.Notes = append(r.data.Notes, fmt.Sprintf(format, args...))
+}
+
+// addBytes adds bytes that were read from a source.
+func (r *report) AddBytes(n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.data.Bytes += n
+}
+
+func (r *report) addStep(name string, began time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.data.Steps = append(r.data.Steps, recover.StepReport{Name: name, Started: began.UTC(), Seconds: time.Since(began).Seconds()})
+}
+
+// setMode says how the instance is rescued.
+func (r *report) SetMode(mode recover.Mode) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.data.Mode = mode
+}
+
+// setVerified says how its new disks were proven.
+func (r *report) SetVerified(how recover.Verify) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.data.Verified = how
+}
+
+// setPause says how long the guest was suspended.
+func (r *report) SetPause(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.data.PauseSeconds = d.Seconds()
+}
+
+// setDowntime says how long the guest did not run.
+func (r *report) SetDowntime(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.data.DowntimeSeconds = d.Seconds()
+}
+
+// end says how the instance ended, and returns the report; err is nil when it
+// ended well.
+func (r *report) End(outcome recover.Outcome, err *recover.InstanceError) recover.InstanceReport {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.data.Outcome = outcome
+	if err != nil {
+		r.data.Error = err.Message()
+	}
+	return r.data
+}
+
+// notes returns the notes so far.
+func (r *report) Notes() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.data.Notes)
+}

@@ -1,0 +1,128 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/os-rescue/os-rescue/recover/journal"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// rollbackTime bounds each undo of a failed instance.
+const rollbackTime = 2 * time.Minute
+
+// undo is one thing to be put back after a failure.
+type undo struct {
+	step string
+	do   func(context.Context) error
+}
+
+// step does one journaled thing: a record before, a record after. Besides do's
+// error and the journal's it returns the context's when the run is to stop.
+func (t *Task) Step(ctx context.Context, name, path string, do func() error) error {
+	return t.StepData(ctx, name, path, nil, func() (any, error) { return nil, do() })
+}
+
+// stepData is step with data for the record before. The record after has what do
+// returns, or the same data.
+func (t *Task) StepData(ctx context.Context, name, path string, data any, do func() (any, error)) error {
+	rec := journal.Record{Instance: t.Plan.UUID, Step: name, Path: path, Phase: recover.PhaseBegin}
+	if err := t.Run.Log.Write(rec, data); err != nil {
+		return err
+	}
+	t.Run.Progress.Step(t.Subject(), name)
+	zerolog.Ctx(ctx).Debug().Str("step", name).Str("path", path).Msg("begin")
+	began := time.Now()
+	after, err := do()
+	t.addStep(name, began)
+	rec.Phase = recover.PhaseDone
+	if err != nil {
+		rec.Phase, rec.Error = recover.PhaseFailed, err.Error()
+	}
+	if after == nil {
+		after = data
+	}
+	if jerr := t.Run.Log.Write(rec, after); jerr != nil {
+		return errors.Join(err, jerr)
+	}
+	zerolog.Ctx(ctx).Debug().Str("step", name).Str("path", path).Err(err).Dur("took", time.Since(began)).Msg("end")
+	// A wish to stop is heard between any two steps, but for those that must not
+	// be left half way.
+	if err == nil && !t.State().IsCommitted() {
+		err = ctx.Err()
+	}
+	return err
+}
+
+// onFailure notes how a step is undone.
+func (t *Task) OnFailure(step string, do func(context.Context) error) {
+	t.undos = append(t.undos, undo{step, do})
+}
+
+// takeUndos removes the undos of a step and returns them, for returnUndos.
+func (t *Task) TakeUndos(step string) []undo {
+	var taken, left []undo
+	for _, u := range t.undos {
+		if u.step == step {
+			taken = append(taken, u)
+		} else {
+			left = append(left, u)
+		}
+	}
+	t.undos = left
+	return taken
+}
+
+// returnUndos replaces all undos by those that takeUndos has removed.
+func (t *Task) ReturnUndos(taken []undo) { t.undos = taken }
+
+// keepUndos removes the undos of all steps but one.
+func (t *Task) KeepUndos(step string) { t.undos = t.TakeUndos(step) }
+
+// forgetUndos leaves what was done as it is.
+func (t *Task) ForgetUndos() { t.undos = nil }
+
+// rollback leaves the guest as it was found: each undo is tried, whatever
+// becomes of the others, and none is stopped by the interruption that caused it.
+// What failed stays to be undone.
+func (t *Task) Rollback(ctx context.Context) error {
+	var errs error
+	var left []undo
+	for _, u := range slices.Backward(t.undos) {
+		if err := t.UndoNow(ctx, u.step, u.do); err != nil {
+			errs = errors.Join(errs, err)
+			left = append(left, u)
+		}
+	}
+	slices.Reverse(left)
+	t.undos = left
+	return errs
+}
+
+// undoNow undoes one step. It is journaled if it can be: a journal that can't be
+// written (its file system is full, perhaps with what is to be removed) must not
+// keep a guest paused.
+func (t *Task) UndoNow(ctx context.Context, step string, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTime)
+	defer cancel()
+	rec := journal.Record{Instance: t.Plan.UUID, Step: step, Phase: recover.PhaseBegin}
+	log := zerolog.Ctx(ctx)
+	if err := t.Run.Log.Write(rec, nil); err != nil {
+		log.Error().Err(err).Msg("the journal can't be written; going on with the undo")
+	}
+	t.Run.Progress.Step(t.Subject(), step)
+	err := do(ctx)
+	rec.Phase = recover.PhaseDone
+	if err != nil {
+		rec.Phase, rec.Error = recover.PhaseFailed, err.Error()
+	}
+	if jerr := t.Run.Log.Write(rec, nil); jerr != nil {
+		log.Error().Err(jerr).Msg("the journal can't be written; going on with the undo")
+	}
+	return err
+}

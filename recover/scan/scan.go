@@ -1,0 +1,102 @@
+package scan
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/pin"
+	"github.com/os-rescue/os-rescue/recover/runs"
+)
+
+// scanner looks at a host's domains and the files that they need, and finds the state
+// of each file. It changes nothing. It is safe for concurrent use.
+type Scanner struct {
+	settings   recover.Settings
+	hypervisor recover.Hypervisor
+	pins       pinLister
+	runs       runs.Runs
+}
+
+// pinLister lists what the keeper and the guard hold. The guard itself lists its own
+// pins without asking over a socket.
+type pinLister func(ctx context.Context) ([]pin.Held, error)
+
+// newScanner returns the scanner of the host that settings describe. It asks
+// hypervisor for domains and pins for held files, and does nothing until then.
+func New(settings recover.Settings, hypervisor recover.Hypervisor, pins pinLister) *Scanner {
+	return &Scanner{settings: settings, hypervisor: hypervisor, pins: pins, runs: runs.Of(settings.StateDir)}
+}
+
+// host scans every domain of the host, and what the guard holds of instances that
+// libvirt no longer knows. holders are the PIDs of processes that the operator named:
+// the files that they hold count for domains that are off. The instances are sorted by
+// domain name.
+//
+// The error wraps ErrUnavailable when the hypervisor does not answer, ErrUnusable when
+// the root can't be opened, fs.ErrPermission when /proc may not be read, and ErrUsage
+// when a holder can't be examined. An instance that could not be examined is in the
+// report with VerdictUnknown and its reasons.
+func (s *Scanner) Host(ctx context.Context, holders []int) (recover.Report, error) {
+	l, err := s.look(ctx, holders)
+	if err != nil {
+		return recover.Report{}, err
+	}
+	defer l.Close()
+	domains, err := s.hypervisor.Domains(ctx)
+	if err != nil {
+		return recover.Report{}, fmt.Errorf("list the domains: %w", err)
+	}
+	report := recover.Report{Host: s.settings.Host, Taken: time.Now().UTC(), Instances: []recover.Instance{}}
+	known := map[string]bool{}
+	for _, d := range domains {
+		i, err := l.instance(ctx, d)
+		if err != nil {
+			return recover.Report{}, err
+		}
+		known[d.UUID] = true
+		report.Instances = append(report.Instances, i)
+	}
+	guarded, err := l.inventoryOnly(ctx, known)
+	if err != nil {
+		return recover.Report{}, err
+	}
+	report.Instances = append(report.Instances, guarded...)
+	explainLost(report.Instances)
+	slices.SortFunc(report.Instances, func(a, b recover.Instance) int { return cmp.Compare(a.Domain, b.Domain) })
+	return report, nil
+}
+
+// domain scans one domain. Errors are those of host.
+func (s *Scanner) Domain(ctx context.Context, d recover.Domain) (recover.Instance, error) {
+	l, err := s.look(ctx, nil)
+	if err != nil {
+		return recover.Instance{}, err
+	}
+	defer l.Close()
+	return l.instance(ctx, d)
+}
+
+// uuid scans the domain of that UUID as the hypervisor has it now. ErrNoDomain when
+// it has none; other errors are those of host.
+func (s *Scanner) UUID(ctx context.Context, uuid string) (recover.Instance, error) {
+	d, err := s.hypervisor.Domain(ctx, uuid)
+	if err != nil {
+		return recover.Instance{}, err
+	}
+	return s.Domain(ctx, d)
+}
+
+// novaOnly scans an instance that Nova has on this host but whose domain libvirt does
+// not know. holders and errors are those of host.
+func (s *Scanner) NovaOnly(ctx context.Context, server recover.Server, holders []int) (recover.Instance, error) {
+	l, err := s.look(ctx, holders)
+	if err != nil {
+		return recover.Instance{}, err
+	}
+	defer l.Close()
+	return l.novaOnly(server)
+}

@@ -1,0 +1,83 @@
+package scan
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/rs/zerolog"
+
+	"github.com/os-rescue/os-rescue/recover/procfs"
+)
+
+// logDaemon is the command name of the process that holds the console logs.
+const Virtlogd = "virtlogd"
+
+// logDaemonPIDFile is the file, below the root, to which virtlogd writes its PID,
+// however it was started (libvirt's src/logging/log_daemon.c, main; RUNSTATEDIR is
+// /run).
+const pidFile = "run/virtlogd.pid"
+
+// logDaemons are the processes that hold console logs: virtlogd with any current
+// libvirt. Where none runs, QEMU holds them itself (stdio_handler in qemu.conf).
+type virtlogds struct {
+	proc string
+	held []procfs.HeldFile // what they hold
+	all  bool              // every process was examined
+}
+
+// findLogDaemons examines the virtlogd that the pid file names. Only if there is none
+// does it examine every process: a host may have thousands.
+func findVirtlogds(ctx context.Context, proc, root string) (*virtlogds, error) {
+	l := &virtlogds{proc: proc}
+	data, err := os.ReadFile(filepath.Join(root, pidFile))
+	if err == nil {
+		pid, perr := strconv.Atoi(string(bytes.TrimSpace(data)))
+		if perr == nil && pid > 0 && l.add(ctx, pid) {
+			return l, nil
+		}
+	}
+	_, err = l.widen(ctx)
+	return l, err
+}
+
+// widen examines every process of the host, once. more is true for that first call.
+func (l *virtlogds) widen(ctx context.Context) (more bool, err error) {
+	if l.all {
+		return false, nil
+	}
+	l.all = true
+	pids, err := procfs.Named(l.proc, Virtlogd)
+	if err != nil {
+		return false, err
+	}
+	for _, pid := range pids {
+		if !slices.ContainsFunc(l.held, func(h procfs.HeldFile) bool { return h.PID == pid }) {
+			l.add(ctx, pid)
+		}
+	}
+	return true, nil
+}
+
+// add adds what a process holds, and returns true, if it is a virtlogd that can be
+// examined.
+func (l *virtlogds) add(ctx context.Context, pid int) bool {
+	p, err := procfs.Open(l.proc, pid)
+	if err != nil {
+		return false
+	}
+	defer p.Close()
+	if p.Command != Virtlogd { // a stale pid file
+		return false
+	}
+	held, err := procfs.HeldByProcess(ctx, p)
+	if err != nil {
+		zerolog.Ctx(ctx).Debug().Err(err).Int("pid", pid).Msg("can't examine virtlogd")
+		return false
+	}
+	l.held = append(l.held, held...)
+	return true
+}

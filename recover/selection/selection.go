@@ -1,0 +1,126 @@
+package selection
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/manifest"
+	"github.com/os-rescue/os-rescue/recover/scan"
+)
+
+// choice finds the instances that a command selects. It changes nothing.
+type choice struct {
+	settings recover.Settings
+	scanner  *scan.Scanner
+	command  recover.Command
+	options  recover.Options
+
+	Report   recover.Report // this host's scan, after scan
+	Selected Selected       // after choose
+}
+
+// newChoice returns the choice of a command's instances; scan and choose make it.
+func New(settings recover.Settings, scanner *scan.Scanner, command recover.Command, options recover.Options) *choice {
+	return &choice{settings: settings, scanner: scanner, command: command, options: options}
+}
+
+// scan scans this host, unless the options bring scans of other hosts instead. Errors
+// are those of scanner.host.
+func (c *choice) Scan(ctx context.Context) (err error) {
+	if !c.options.Reboot.Remote {
+		c.Report, err = c.scanner.Host(ctx, c.options.Holders)
+	}
+	return err
+}
+
+// choose finds the selected instances, after scan; cloud is nil offline. ErrUsage,
+// ErrNothingSelected, and the errors of Cloud.
+func (c *choice) Choose(ctx context.Context, cloud recover.Cloud) (err error) {
+	switch {
+	case c.command == recover.CommandRestore:
+		c.Selected.Here, err = chooseFromBackup(c.options, c.Report)
+		if err == nil && cloud != nil {
+			err = c.askEach(ctx, cloud)
+		}
+	case cloud == nil:
+		if h := c.options.Selection.Host; h != "" && h != c.settings.Host {
+			return fmt.Errorf("%w: this host is %s, but --host is %s: offline, only this host's instances are known",
+				recover.ErrNothingSelected, c.settings.Host, h)
+		}
+		c.Selected.Here, err = FromScan(c.options.Selection, c.Report)
+	case c.options.Reboot.Remote:
+		c.Selected, err = c.mapOnline(ctx, cloud, c.options.Reboot.Reports)
+	default:
+		c.Selected, err = c.mapOnline(ctx, cloud, []recover.Report{c.Report})
+	}
+	if err == nil && c.command == recover.CommandReboot {
+		c.leaveOut()
+	}
+	return err
+}
+
+// askEach asks Nova for each instance that is chosen already.
+func (c *choice) askEach(ctx context.Context, cloud recover.Cloud) error {
+	m := &mapper{
+		scanner: c.scanner,
+		cloud:   cloud,
+		options: c.options,
+		reports: []recover.Report{{Host: c.settings.Host, Instances: c.Selected.Here}},
+		seen:    map[string]bool{},
+	}
+	err := m.leftovers(ctx, func(recover.Instance) bool { return true })
+	c.Selected = m.out
+	return err
+}
+
+// leaveOut drops the instances whose status a reboot does not select. It keeps those
+// that the operator named.
+func (c *choice) leaveOut() {
+	states := c.options.Reboot.Statuses()
+	n := len(c.Selected.Here)
+	c.Selected.Here = slices.DeleteFunc(c.Selected.Here, func(i recover.Instance) bool {
+		return len(c.options.Selection.Instances) == 0 && i.Server != nil && !Meant(*i.Server, states)
+	})
+	if n -= len(c.Selected.Here); n > 0 {
+		c.Selected.Warnings = append(c.Selected.Warnings,
+			fmt.Sprintf("%d more instances are not %s and are left out (--state names other statuses)", n, strings.Join(states, " or ")))
+	}
+}
+
+// meant is true for an instance with one of the statuses, and for one that Nova is
+// rebooting: a reboot run waits for that one.
+func Meant(s recover.Server, states []string) bool {
+	return slices.Contains(states, s.Status) || recover.IsRebooting(s)
+}
+
+// chooseFromBackup returns the selected instances of a backup as the scan found them.
+// One that libvirt no longer knows counts as shut off.
+func chooseFromBackup(o recover.Options, report recover.Report) ([]recover.Instance, error) {
+	m, err := manifest.Read(o.BackupDir)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", recover.ErrUsage, err)
+	}
+	known := recover.Report{Host: report.Host}
+	for _, entry := range m.Instances {
+		n := slices.IndexFunc(report.Instances, func(i recover.Instance) bool { return i.UUID == entry.UUID })
+		if n >= 0 {
+			known.Instances = append(known.Instances, report.Instances[n])
+			continue
+		}
+		known.Instances = append(known.Instances, recover.Instance{
+			UUID:        entry.UUID,
+			Domain:      entry.Domain,
+			Name:        entry.Name,
+			ProjectID:   entry.ProjectID,
+			ProjectName: entry.ProjectName,
+			State:       recover.StateShutOff,
+			Verdict:     recover.VerdictLost,
+			Files:       []recover.File{},
+			Reasons:     []string{"libvirt no longer knows its domain"},
+		})
+	}
+	return FromScan(o.Selection, known)
+}

@@ -1,0 +1,91 @@
+package statedir
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// lockInfo is the content of the lock file: the run that holds the lock.
+type LockInfo struct {
+	Run     string          `json:"run"`
+	Command recover.Command `json:"command"`
+	PID     int             `json:"pid"`
+	Since   time.Time       `json:"since"`
+}
+
+// lock takes the host's lock, which only one run at a time can hold, and returns the
+// file that holds it. It is an OFD lock (fcntl(2)): it ends with the last process that
+// has the file open, however that process ends, and others can query it without taking
+// it. ErrBusy names the run that holds it; ErrUnusable when the file can't be used.
+func (s Dir) Lock(info LockInfo) (*os.File, error) {
+	f, err := os.OpenFile(s.lockFile(), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the lock of the host's runs: %w", recover.ErrUnusable, err)
+	}
+	whole := unix.Flock_t{Type: unix.F_WRLCK}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &whole); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {
+			return nil, fmt.Errorf("%w: the lock of the host's runs: %w", recover.ErrUnusable, err)
+		}
+		var other LockInfo
+		if json.NewDecoder(f).Decode(&other) != nil {
+			return nil, fmt.Errorf("%w: it has just begun; see it with: os-rescue status", recover.ErrBusy)
+		}
+		return nil, fmt.Errorf("%w: %s %s, process %d, since %s; follow it with: os-rescue status %s",
+			recover.ErrBusy, other.Command, other.Run, other.PID, other.Since.Local().Format(time.DateTime), other.Run)
+	}
+	if err := WriteLock(f, info); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// unlock releases the lock at once and closes its file. Closing alone would leave the
+// lock to a child that was just forked and has not reached its exec.
+func Unlock(f *os.File) {
+	none := unix.Flock_t{Type: unix.F_UNLCK}
+	_ = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &none)
+	f.Close()
+}
+
+// running returns the run that holds the lock now. ok is false when none does.
+func (s Dir) Running() (info LockInfo, ok bool) {
+	f, err := os.Open(s.lockFile())
+	if err != nil {
+		return info, false
+	}
+	defer f.Close()
+	query := unix.Flock_t{Type: unix.F_WRLCK}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &query); err != nil || query.Type == unix.F_UNLCK {
+		return info, false
+	}
+	err = json.NewDecoder(f).Decode(&info)
+	return info, err == nil
+}
+
+// commandUndo is the command of the lock's holder while a killed run is undone.
+const CommandUndo recover.Command = "undo"
+
+// writeLock writes into the lock file who holds the lock.
+func WriteLock(f *os.File, info LockInfo) error {
+	data, err := json.Marshal(info)
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		_, err = f.WriteAt(append(data, '\n'), 0)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: the lock of the host's runs: %w", recover.ErrUnusable, err)
+	}
+	return nil
+}

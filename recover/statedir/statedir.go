@@ -1,0 +1,98 @@
+package statedir
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// stateDir is the path of the state directory, /var/lib/os-rescue. It contains the runs
+// with their journals, the lock that only one run at a time can hold, and the keeper's
+// socket. Only root can enter it.
+type Dir string
+
+// make creates the directory with mode 0700, or sets that mode on an existing one.
+// ErrUnusable.
+func (s Dir) Make() error {
+	for _, dir := range []string{string(s), s.runs()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("%w: state directory: %w", recover.ErrUnusable, err)
+		}
+		if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // a directory
+			return fmt.Errorf("%w: state directory: %w", recover.ErrUnusable, err)
+		}
+	}
+	return nil
+}
+
+func (s Dir) runs() string                   { return filepath.Join(string(s), "runs") }
+func (s Dir) Run(id string) string           { return filepath.Join(s.runs(), id) }
+func (s Dir) lockFile() string               { return filepath.Join(string(s), "lock") }
+func (s Dir) Definition(id, u string) string { return filepath.Join(s.Run(id), u+".xml") }
+
+// newRun makes the directory of a new run and returns the run's name. Names sort by
+// time. ErrUnusable when the directory can't be made.
+func (s Dir) NewRun(now time.Time) (string, error) {
+	b := make([]byte, 2)
+	if _, err := rand.Read(b); err != nil {
+		return "", err
+	}
+	id := strings.Replace(now.UTC().Format("20060102-150405.000"), ".", "", 1) + "-" + hex.EncodeToString(b)
+	if err := os.Mkdir(s.Run(id), 0o700); err != nil {
+		return "", fmt.Errorf("%w: a run's directory: %w", recover.ErrUnusable, err)
+	}
+	return id, SyncDir(s.runs())
+}
+
+// list returns the names of all runs, oldest first.
+func (s Dir) List() ([]string, error) {
+	entries, err := os.ReadDir(s.runs())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the runs: %w", err)
+	}
+	var ids []string
+	for _, e := range entries {
+		if e.IsDir() {
+			ids = append(ids, e.Name())
+		}
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+// find returns the name of the run with that name, or of the only run whose name begins
+// with it. ErrNoRun when there is none, or more than one.
+func (s Dir) Find(prefix string) (string, error) {
+	ids, err := s.List()
+	if err != nil {
+		return "", err
+	}
+	var match []string
+	for _, id := range ids {
+		if id == prefix {
+			return id, nil
+		}
+		if strings.HasPrefix(id, prefix) {
+			match = append(match, id)
+		}
+	}
+	switch len(match) {
+	case 0:
+		return "", fmt.Errorf("%w: %q", recover.ErrNoRun, prefix)
+	case 1:
+		return match[0], nil
+	}
+	return "", fmt.Errorf("%w: several runs begin with %q: %s", recover.ErrNoRun, prefix, strings.Join(match, ", "))
+}
