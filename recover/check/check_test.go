@@ -134,11 +134,11 @@ func TestACheckOfAHostSeesTheAccidentAndItsEnd(t *testing.T) {
 	}
 }
 
-// found are the kinds of a report's findings.
+// found are the levels and kinds of a report's findings.
 func found(r check.Report) []string {
 	var kinds []string
 	for _, f := range r.Findings {
-		kinds = append(kinds, string(f.Kind))
+		kinds = append(kinds, string(f.Level)+" "+string(f.Kind))
 	}
 	return kinds
 }

@@ -489,15 +489,19 @@ func TestManyAtOnceGetOneKeeper(t *testing.T) {
 	ctx := t.Context()
 	f, key := deleted(t, "shared")
 	pids, errs := make(chan int, 8), make(chan error, 8)
+	var connected sync.WaitGroup // a keeper ends when its last client has gone
+	connected.Add(8)
 	for i := range 8 {
 		go func() {
 			errs <- func() error {
 				c, err := Start(ctx, options(dir, time.Minute))
+				connected.Done()
 				if err != nil {
 					return err
 				}
 				defer c.Close()
 				pids <- c.PID()
+				connected.Wait()
 				owner := strconv.Itoa(i)
 				for range 20 {
 					if err := c.Hold(ctx, owner, key, nil, f); err != nil {

@@ -61,7 +61,8 @@ func TestPrepareLeavesNoTraceWhenItFails(t *testing.T) {
 		"the hypervisor does not answer": {func(h *runtest.Host) { h.HV.Errs["domains"] = recover.ErrUnavailable }, recovertest.Options(g), recover.ErrUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
-			other := *h
+			host := *h.Host
+			other := runtest.Host{Host: &host}
 			c.change(&other)
 			s, err := other.Engine().Prepare(t.Context(), recover.CommandRescue, c.o)
 			h.HV.Errs = map[string]error{}

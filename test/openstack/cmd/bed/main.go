@@ -207,7 +207,11 @@ func runWith(ctx context.Context, options openstack.Options, purge bool, args []
 		if purge {
 			end = bed.Purge
 		}
-		defer func() { err = errors.Join(err, end(context.WithoutCancel(ctx))) }()
+		defer func() {
+			if failed := end(context.WithoutCancel(ctx)); failed != nil {
+				err = errors.Join(err, failed)
+			}
+		}()
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
