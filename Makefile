@@ -61,7 +61,7 @@ E2E_LIMIT = $(shell awk "BEGIN { print 31 * $${LAB_PATIENCE:-1} }")m
 .PHONY: e2e
 e2e: openstack-packages bin/bed
 	$(GO) vet -tags 'failpoint openstack' ./cmd/... ./test/openstack/...
-	bin/bed run --purge -- $(GO) test -tags openstack -count=1 -timeout $(E2E_LIMIT) ./test/openstack/e2e
+	bin/bed run --purge -- $(GO) test -tags openstack -count=1 -timeout $(E2E_LIMIT) ./test/e2e/openstack
 
 .PHONY: format
 format:

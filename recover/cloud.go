@@ -145,11 +145,11 @@ type Cloud interface {
 	LastReboot(ctx context.Context, uuid string) (requestID string, err error)
 }
 
-// novaParallel is how many instances are queried in Nova at a time, where each takes a
+// NovaParallel is how many instances are queried in Nova at a time, where each takes a
 // few short requests.
 const NovaParallel = 8
 
-// rebooting is true while Nova reboots an instance (nova/compute/task_states.py).
+// IsRebooting is true while Nova reboots an instance (nova/compute/task_states.py).
 func IsRebooting(s Server) bool {
 	return strings.HasPrefix(s.TaskState, "reboot")
 }

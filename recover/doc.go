@@ -1,11 +1,15 @@
-// Package recover brings back the deleted files of instances while their QEMU still
-// holds them open.
+// Package recover states what the rooms below it share: the nouns (an instance and its
+// files as a scan finds them, a plan, a report, a domain), the ports (Hypervisor, Cloud,
+// Progress) that hypervisor, nova and the command line meet, the settings and the errors.
 //
-// It is the core of os-rescue: it scans what a host's processes hold, pins lost files,
-// plans, copies, proves, publishes, and keeps a journal. It knows neither libvirt nor
-// HTTP: it states what it needs of them as the interfaces Hypervisor and Cloud, which the
-// packages hypervisor and nova implement. It prints nothing: it logs through the logger
-// in the context and reports progress through Progress.
+// It is the ground of the engine and does nothing by itself. The rooms are packages of
+// their own; CONTRIBUTING.md lists them from the bottom up. The package is called as the
+// builtin function is, which nobody here needs: an importer that recovers from a panic
+// imports it under another name.
 //
-// Its name shadows the builtin function recover in files that import it.
+// May call: nothing of ours.
+//
+// Invariants: no noun here knows how it came about; what crosses into JSON has a tag, and
+// what does not is "-"; an error that a caller may test for is a variable in errors.go or
+// beside its port.
 package recover

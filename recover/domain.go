@@ -150,7 +150,7 @@ type Snapshot struct {
 	Counters map[string]BlockCounters `json:"counters"` // by disk target
 }
 
-// diskOf returns the disk of a domain whose top image is that file. ErrRefused when the
+// DiskOf returns the disk of a domain whose top image is that file. ErrRefused when the
 // domain has no such disk any more.
 func DiskOf(d Domain, f FilePlan) (Disk, error) {
 	for _, disk := range d.Disks {
@@ -161,7 +161,7 @@ func DiskOf(d Domain, f FilePlan) (Disk, error) {
 	return Disk{}, fmt.Errorf("%w: the domain no longer has a disk %s at %s", ErrRefused, f.Target, f.Path)
 }
 
-// unchanged is true when the guest has provably written nothing between the two
+// Unchanged is true when the guest has provably written nothing between the two
 // snapshots: it is the same QEMU, and its write counters are the same.
 func (s Snapshot) Unchanged(later Snapshot) bool {
 	return s.Process == later.Process && maps.EqualFunc(s.Counters, later.Counters, func(a, b BlockCounters) bool {
@@ -169,7 +169,7 @@ func (s Snapshot) Unchanged(later Snapshot) bool {
 	})
 }
 
-// handsOff says why a run must not suspend or destroy a domain now, and what to do;
+// HandsOff says why a run must not suspend or destroy a domain now, and what to do;
 // empty when it may.
 func HandsOff(d Domain) string {
 	switch {

@@ -33,7 +33,7 @@ var (
 	ErrNoRun = errors.New("no such run")
 )
 
-// refusal is an ErrRefused with a text of its own.
+// Refusal is an ErrRefused with a text of its own.
 type Refusal string
 
 func (r Refusal) Error() string { return string(r) }

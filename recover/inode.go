@@ -2,7 +2,7 @@ package recover
 
 import "fmt"
 
-// inodeKey returns the key of an inode, "device:inode"; empty for zeros.
+// InodeKey returns the key of an inode, "device:inode"; empty for zeros.
 func InodeKey(device, inode uint64) string {
 	if device == 0 && inode == 0 {
 		return ""
@@ -10,7 +10,7 @@ func InodeKey(device, inode uint64) string {
 	return fmt.Sprintf("%d:%d", device, inode)
 }
 
-// inode identifies a file on this host while a process holds it open. Afterwards another
+// Inode identifies a file on this host while a process holds it open. Afterwards another
 // file may get the same number.
 type Inode struct {
 	Device, Inode uint64

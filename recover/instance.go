@@ -113,18 +113,18 @@ type Instance struct {
 
 	Definition Domain          `json:"-"`
 	Process    ProcessIdentity `json:"-"`
-	// forgotten is true when libvirt no longer knows the domain, and the guard's record
+	// GuardOnly is true when libvirt no longer knows the domain, and the guard's record
 	// of the domain was scanned instead.
 	GuardOnly bool `json:"-"`
-	// before is the state in which the guard saw it when its files were deleted; empty
+	// StateBefore is the state in which the guard saw it when its files were deleted; empty
 	// when the guard did not see that.
 	StateBefore DomainState `json:"-"`
-	// server is the instance as Nova has it; nil offline.
+	// Server is the instance as Nova has it; nil offline.
 	Server *Server `json:"-"`
-	// disagreement says what Nova and the hypervisor disagree about. Such an instance is
+	// Disagreement says what Nova and the hypervisor disagree about. Such an instance is
 	// left alone, even if its files are in order.
 	Disagreement string `json:"-"`
-	// nameless are deleted inodes that its QEMU holds and that can't be matched to a
+	// Nameless are deleted inodes that its QEMU holds and that can't be matched to a
 	// file. They are pinned too.
 	Nameless []File `json:"-"`
 }

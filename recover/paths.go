@@ -23,7 +23,7 @@ func (m *FileMode) UnmarshalText(text []byte) error {
 	return err
 }
 
-// validUUID is true for 8-4-4-4-12 lower-case hexadecimal digits. It is strict because
+// ValidUUID is true for 8-4-4-4-12 lower-case hexadecimal digits. It is strict because
 // a UUID becomes part of paths.
 func ValidUUID(s string) bool {
 	if len(s) != 36 {
@@ -41,15 +41,15 @@ func ValidUUID(s string) bool {
 	return true
 }
 
-// isBelow is true when path lies below dir.
+// IsBelow is true when path lies below dir.
 func IsBelow(path, dir string) bool {
 	return strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
-// stagePrefix begins the name of a directory in which a run stages its copies, on the
+// StagePrefix begins the name of a directory in which a run stages its copies, on the
 // file system on which they will be published. Only root can enter it.
 const StagePrefix = ".os-rescue-"
 
-// diskInfoName is the file in which Nova keeps the format of each disk
+// DiskInfoName is the file in which Nova keeps the format of each disk
 // (nova/virt/libvirt/imagebackend.py, Image.disk_info_path).
 const DiskInfoName = "disk.info"

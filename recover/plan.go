@@ -172,7 +172,7 @@ func (p Plan) Disruptive() []InstancePlan {
 	return d
 }
 
-// sentence says where the instance is.
+// Sentence says where the instance is.
 func (w Elsewhere) Sentence() string {
 	switch {
 	case w.Unknown:
@@ -184,14 +184,14 @@ func (w Elsewhere) Sentence() string {
 	}
 }
 
-// refuse returns the plan as a refusal with that reason.
+// Refuse returns the plan as a refusal with that reason.
 func (p InstancePlan) Refuse(format string, args ...any) InstancePlan {
 	p.Action, p.Files, p.Steps = ActionRefuse, nil, nil
 	p.Refusal = fmt.Sprintf(format, args...)
 	return p
 }
 
-// anyWritable is true when the guest writes one of the files.
+// AnyWritable is true when the guest writes one of the files.
 func AnyWritable(files []FilePlan) bool {
 	for _, f := range files {
 		if f.Writable {

@@ -223,7 +223,7 @@ type RebootOptions struct {
 	Remote bool `json:"remote,omitempty"`
 }
 
-// states returns the statuses of the instances to reboot, in upper case.
+// Statuses returns the statuses of the instances to reboot, in upper case.
 func (o RebootOptions) Statuses() []string {
 	if len(o.States) == 0 {
 		return []string{"ACTIVE"}
@@ -235,7 +235,7 @@ func (o RebootOptions) Statuses() []string {
 	return states
 }
 
-// modeOf returns the mode of a run of that command. Only a rescue has a mode other than
+// ModeOf returns the mode of a run of that command. Only a rescue has a mode other than
 // ModeReboot.
 func (o Options) ModeOf(command Command) Mode {
 	if command != CommandRescue {

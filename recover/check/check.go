@@ -11,7 +11,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/runs"
 )
 
-// CheckSources are where a check gets its facts. It gives up on one that does not
+// Sources are where a check gets its facts. It gives up on one that does not
 // answer in time, and may end before that has returned.
 type Sources struct {
 	Host   string                                              // this host's name
@@ -21,7 +21,7 @@ type Sources struct {
 	Scan   func(context.Context) (recover.Report, error)       // only called if the guard's report can't be used
 }
 
-// Check reports this host's health, for monitoring: what the guard knows, or a scan
+// Make reports this host's health, for monitoring: what the guard knows, or a scan
 // when no guard runs or its last scan is too old; the unfinished runs; the files
 // that the keeper holds. It changes nothing.
 //
@@ -77,7 +77,7 @@ func limited[T any](ctx context.Context, share int, who string, ask func(context
 	}
 }
 
-// hostSources are the sources of a host. scan scans it when the guard's report can't
+// SourcesOf are the sources of a host. scan scans it when the guard's report can't
 // be used: it may connect to a hypervisor first.
 func SourcesOf(settings recover.Settings, scan func(context.Context) (recover.Report, error)) Sources {
 	return Sources{

@@ -7,7 +7,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// CheckOptions are the thresholds of a check.
+// Options are the thresholds of a check.
 type Options struct {
 	// Warning and Critical are how many instances with lost files are that bad;
 	// 0 is 1.
@@ -21,7 +21,7 @@ type Options struct {
 	RequireGuard bool
 }
 
-// DefaultCheckMaxAge is how old the guard's last full scan may be.
+// DefaultMaxAge is how old the guard's last full scan may be.
 const DefaultMaxAge = 5 * time.Minute
 
 // complete fills in the defaults. ErrUsage when the thresholds contradict each other.

@@ -11,7 +11,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/runs"
 )
 
-// CheckLevel is how alarming a check's result is, as monitoring systems call it.
+// Level is how alarming a check's result is, as monitoring systems call it.
 type Level string
 
 // The levels. Of several the worst counts: CRITICAL before UNKNOWN before WARNING
@@ -75,7 +75,7 @@ type Finding struct {
 	Next  string      `json:"next,omitempty"` // what to do, in a sentence or a command
 }
 
-// CheckSource says whose look at the instances a check has used.
+// Source says whose look at the instances a check has used.
 type Source string
 
 // The sources. Empty when nobody could look.
@@ -84,7 +84,7 @@ const (
 	SourceScan  Source = "scan"
 )
 
-// CheckReport is the result of a check.
+// Report is the result of a check.
 type Report struct {
 	Host  string    `json:"host"`
 	Taken time.Time `json:"taken"`
@@ -158,7 +158,7 @@ func (r Report) HalfDone() int {
 	return n
 }
 
-// UnmadeCheck is the report of a check that could not be made at all, and why.
+// Unmade is the report of a check that could not be made at all, and why.
 func Unmade(host string, why error) Report {
 	return Report{Host: host, Taken: time.Now().UTC(), Level: Unknown, Affected: []recover.Instance{},
 		Keeper:   pin.KeeperStatus{Holds: []pin.KeeperHold{}},

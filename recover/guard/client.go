@@ -9,7 +9,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/keeper"
 )
 
-// AskGuard returns what the guard of a state directory knows, from its last scan and
+// Ask returns what the guard of a state directory knows, from its last scan and
 // what it has noticed since: it is not made to scan. Running is false when no guard
 // runs.
 func Ask(ctx context.Context, stateDir string) (Status, error) {

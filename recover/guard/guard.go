@@ -24,7 +24,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/treewatch"
 )
 
-// GuardDeps are what a guard works with.
+// Deps are what a guard works with.
 type Deps struct {
 	Settings   recover.Settings
 	Hypervisor recover.Hypervisor
@@ -68,7 +68,7 @@ type Guard struct {
 	full      *fullScan
 }
 
-// NewGuard makes the guard of a host. The shelf may be nil. The guard takes over the
+// New makes the guard of a host. The shelf may be nil. The guard takes over the
 // descriptors that an earlier guard had put there: inherited, each called by its name
 // on the shelf.
 //

@@ -8,7 +8,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// GuardOptions are an operator's wishes for a guard.
+// Options are an operator's wishes for a guard.
 type Options struct {
 	Interval time.Duration // between two full scans; 0 is DefaultGuardInterval
 	// Grace is how long a deleted file is held whose instance nobody knows any

@@ -8,7 +8,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/keeper"
 )
 
-// GuardStatus is what the guard of this host knows: its last full scan, brought
+// Status is what the guard of this host knows: its last full scan, brought
 // up to date by what it has noticed since, and what it holds.
 type Status struct {
 	Running bool      `json:"running"`
@@ -29,7 +29,7 @@ type Status struct {
 	Problems []string `json:"problems,omitempty"`
 }
 
-// GuardHeld sums up what the guard holds.
+// Held sums up what the guard holds.
 type Held struct {
 	Files        int   `json:"files"`
 	Bytes        int64 `json:"bytes"` // on disk, holes not counted

@@ -16,14 +16,14 @@ import (
 	"github.com/os-rescue/os-rescue/recover/statedir"
 )
 
-// guardDir is the directory in which a guard keeps a record of each instance. It
+// Dir is the directory in which a guard keeps a record of each instance. It
 // lies in the state directory: a run finds the records whether or not a guard runs.
 type Dir string
 
-// guardDirIn returns the guard's directory of a state directory. It need not exist.
+// In returns the guard's directory of a state directory. It need not exist.
 func In(stateDir string) Dir { return Dir(filepath.Join(stateDir, "guard")) }
 
-// create makes the directory, 0700, in a state directory that exists. ErrUnusable.
+// Create makes the directory, 0700, in a state directory that exists. ErrUnusable.
 func (d Dir) Create() error {
 	if err := os.Mkdir(string(d), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%w: %w", recover.ErrUnusable, err)
@@ -31,12 +31,12 @@ func (d Dir) Create() error {
 	return nil
 }
 
-// file returns the path of a file of the guard's own in the directory.
+// File returns the path of a file of the guard's own in the directory.
 func (d Dir) File(name string) string { return filepath.Join(string(d), name) }
 
 func (d Dir) RecordFile(uuid string) string { return d.File(uuid + ".json") }
 
-// records returns every record, by UUID; none where no guard has ever run.
+// Records returns every record, by UUID; none where no guard has ever run.
 // One that can't be read is an error of its own beside the others.
 func (d Dir) Records() (map[string]Record, error) {
 	entries, err := os.ReadDir(string(d))
@@ -65,7 +65,7 @@ func (d Dir) Records() (map[string]Record, error) {
 	return records, err
 }
 
-// definition returns the XML of a domain in its record; empty when there is none.
+// Definition returns the XML of a domain in its record; empty when there is none.
 func (d Dir) Definition(uuid string) (string, error) {
 	data, err := os.ReadFile(d.RecordFile(uuid))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -78,7 +78,7 @@ func (d Dir) Definition(uuid string) (string, error) {
 	return r.Definition, err
 }
 
-// write brings a record to the disk, unless it is there already.
+// Write brings a record to the disk, unless it is there already.
 func (d Dir) Write(r Record) error {
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -91,7 +91,7 @@ func (d Dir) Write(r Record) error {
 	return statedir.WriteFile(path, data)
 }
 
-// remove deletes an instance's record; none is success.
+// Remove deletes an instance's record; none is success.
 func (d Dir) Remove(uuid string) error {
 	if err := os.Remove(d.RecordFile(uuid)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -15,7 +15,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/beneath"
 )
 
-// guardRecord is what a guard knows of an instance beyond its files: what libvirt
+// Record is what a guard knows of an instance beyond its files: what libvirt
 // may forget, and the small files that nobody holds.
 type Record struct {
 	// Domain is the domain as it was when it was active last, with its whole
@@ -34,7 +34,7 @@ type Record struct {
 	Gone time.Time `json:"gone,omitzero"`
 }
 
-// incidentRecord is how an instance was when its files were deleted.
+// Incident is how an instance was when its files were deleted.
 type Incident struct {
 	Since time.Time           `json:"since"`
 	Found recover.DomainState `json:"found"`
@@ -44,17 +44,17 @@ type Incident struct {
 // some hundred bytes, unrescue.xml some thousand.
 const maxSmall = 256 << 10
 
-// unrescueName is where Nova keeps the definition to which a rescued instance
+// UnrescueName is where Nova keeps the definition to which a rescued instance
 // returns (nova/virt/libvirt/driver.py, rescue and unrescue).
 const UnrescueName = "unrescue.xml"
 
-// isSmallFile is true for a file of an instance's directory that nobody ever
+// IsSmallFile is true for a file of an instance's directory that nobody ever
 // holds: its content is in the instance's record.
 func IsSmallFile(name string) bool { return slices.Contains(smallFiles(), name) }
 
 func smallFiles() []string { return []string{recover.DiskInfoName, UnrescueName} }
 
-// readSmall reads the small files of an instance's directory, by path. One that is
+// ReadSmall reads the small files of an instance's directory, by path. One that is
 // missing, empty or too large is left out.
 func ReadSmall(dir *beneath.Dir) map[string]string {
 	small := map[string]string{}
@@ -73,7 +73,7 @@ func ReadSmall(dir *beneath.Dir) map[string]string {
 	return small
 }
 
-// parseGuardRecord reads the record of the instance id, and refuses one that a
+// parse reads the record of the instance id, and refuses one that a
 // scan could stumble over.
 func parse(id string, data []byte) (Record, error) {
 	var r Record
@@ -91,7 +91,7 @@ func parse(id string, data []byte) (Record, error) {
 	return r, nil
 }
 
-// remembered returns the record's domain as a scan takes one that libvirt has
+// Remembered returns the record's domain as a scan takes one that libvirt has
 // forgotten: shut off, without jobs.
 func (r Record) Remembered() recover.Domain {
 	d := r.Domain
@@ -100,7 +100,7 @@ func (r Record) Remembered() recover.Domain {
 	return d
 }
 
-// clone returns a copy that may be changed while somebody reads the original.
+// Clone returns a copy that may be changed while somebody reads the original.
 func (r Record) Clone() Record {
 	r.Small = maps.Clone(r.Small)
 	if r.Incident != nil {
@@ -110,7 +110,7 @@ func (r Record) Clone() Record {
 	return r
 }
 
-// addSmall takes in the contents of small files. One that was read before and is
+// AddSmall takes in the contents of small files. One that was read before and is
 // not among them stays as it was.
 func (r *Record) AddSmall(small map[string]string) {
 	if r.Small == nil && len(small) > 0 {
@@ -119,7 +119,7 @@ func (r *Record) AddSmall(small map[string]string) {
 	maps.Copy(r.Small, small)
 }
 
-// dropSmall drops the small files of that name.
+// DropSmall drops the small files of that name.
 func (r *Record) DropSmall(name string) {
 	maps.DeleteFunc(r.Small, func(path, _ string) bool { return filepath.Base(path) == name })
 }

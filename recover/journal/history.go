@@ -8,7 +8,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/procfs"
 )
 
-// prior is what an interrupted run did to one instance, from its journal. A nil prior
+// History is what an interrupted run did to one instance, from its journal. A nil prior
 // means that it did nothing.
 type History struct {
 	Begun        bool
@@ -35,13 +35,13 @@ type History struct {
 	Differs      map[string]bool // by path: its comparison failed after the pivot
 }
 
-// priorCopy is a staged copy, and whether its comparison succeeded.
+// stagedCopy is a staged copy, and whether its comparison succeeded.
 type stagedCopy struct {
 	Staged
 	compared bool
 }
 
-// proven returns the proven copy of a file, and whether there is one.
+// Proven returns the proven copy of a file, and whether there is one.
 func (p *History) Proven(f recover.FilePlan) (Staged, bool) {
 	if p == nil {
 		return Staged{}, false
@@ -50,7 +50,7 @@ func (p *History) Proven(f recover.FilePlan) (Staged, bool) {
 	return c.Staged, ok && c.Inode != 0 && (c.Proven || c.compared || f.Content != "") && c.Source == f.Key()
 }
 
-// aheadOf returns the copy of a file that was made while its guest still wrote, and
+// AheadOf returns the copy of a file that was made while its guest still wrote, and
 // whether there is one.
 func (p *History) AheadOf(f recover.FilePlan) (Staged, bool) {
 	if p == nil {
@@ -60,7 +60,7 @@ func (p *History) AheadOf(f recover.FilePlan) (Staged, bool) {
 	return rec, ok && rec.Source == f.Key()
 }
 
-// stageDirs returns every staging directory that a journal names. Some may be gone or
+// StageDirs returns every staging directory that a journal names. Some may be gone or
 // empty.
 func StageDirs(records []Record) ([]string, error) {
 	var dirs []string
@@ -79,7 +79,7 @@ func StageDirs(records []Record) ([]string, error) {
 	return dirs, nil
 }
 
-// priorsOf returns what a run did to each instance, by UUID, from the records of its
+// HistoriesOf returns what a run did to each instance, by UUID, from the records of its
 // journal in their order. A later attempt replaces an earlier one. After an error the
 // result is what was read before it.
 func HistoriesOf(records []Record) (map[string]*History, error) {
@@ -205,7 +205,7 @@ func (p *History) add(r Record) error {
 	return nil
 }
 
-// sameBoot is true when the host has not been booted since the run began. The numbers
+// SameBoot is true when the host has not been booted since the run began. The numbers
 // of held inodes are valid only until the next boot.
 func SameBoot(records []Record) (bool, error) {
 	if len(records) == 0 {
@@ -219,7 +219,7 @@ func SameBoot(records []Record) (bool, error) {
 	return boot == head.BootID, err
 }
 
-// planOf returns the plan of the run as a whole, and whether the journal has one.
+// PlanOf returns the plan of the run as a whole, and whether the journal has one.
 func PlanOf(records []Record) (recover.Plan, bool, error) {
 	for _, r := range records {
 		if r.Point() == StepPlan+".done" && r.Instance == "" {

@@ -45,7 +45,7 @@ func (r Record) decode(v any) error {
 	return nil
 }
 
-// journal writes the records of one run. It is safe for concurrent use.
+// Writer writes the records of one run. It is safe for concurrent use.
 type Writer struct {
 	mu        sync.Mutex
 	file      *os.File
@@ -54,7 +54,7 @@ type Writer struct {
 	failpoint func(string)
 }
 
-// openJournal opens the journal of the run in dir for appending, and returns the records
+// Open opens the journal of the run in dir for appending, and returns the records
 // that it already has. It cuts off a torn last line. failpoint, which may be nil, is
 // called with each record's Point when the record is on disk.
 func Open(dir string, failpoint func(string)) (*Writer, []Record, error) {
@@ -125,7 +125,7 @@ func (j *Writer) append(r *Record) error {
 // Close closes the file.
 func (j *Writer) Close() error { return j.file.Close() }
 
-// readJournal returns the records of the run in dir; none if it has no journal. It skips
+// Read returns the records of the run in dir; none if it has no journal. It skips
 // a torn last line, which a crash can leave. After an error about a damaged line the
 // result is the records before that line.
 func Read(dir string) ([]Record, error) {

@@ -8,7 +8,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/copier"
 )
 
-// runHeader is the data of a journal's first record, which describes the run.
+// Header is the data of a journal's first record, which describes the run.
 type Header struct {
 	Run     string          `json:"run"`
 	Command recover.Command `json:"command"`
@@ -19,20 +19,20 @@ type Header struct {
 	Options recover.Options `json:"options"`
 }
 
-// headOf returns the data of a journal's first record. records must not be empty.
+// HeaderOf returns the data of a journal's first record. records must not be empty.
 func HeaderOf(records []Record) (Header, error) {
 	var head Header
 	err := records[0].decode(&head)
 	return head, err
 }
 
-// runEnd is the data of a journal's last record, if its run came to an end.
+// End is the data of a journal's last record, if its run came to an end.
 type End struct {
 	// Interrupted is true when the run was asked to stop, and left instances undone.
 	Interrupted bool `json:"interrupted,omitempty"`
 }
 
-// endOf returns how a run ended the last time that it came to an end; the zero value
+// EndOf returns how a run ended the last time that it came to an end; the zero value
 // when it never did.
 func EndOf(records []Record) (End, error) {
 	for _, r := range slices.Backward(records) {
@@ -45,7 +45,7 @@ func EndOf(records []Record) (End, error) {
 	return End{}, nil
 }
 
-// settlement is the data of an instance's last record.
+// Settlement is the data of an instance's last record.
 type Settlement struct {
 	Report recover.InstanceReport `json:"report"`
 	// Settled is false when the instance is neither in service nor as it was found:
@@ -53,14 +53,14 @@ type Settlement struct {
 	Settled bool `json:"settled"`
 }
 
-// lockRecord is the data of the record before an instance is locked in Nova.
+// Lock is the data of the record before an instance is locked in Nova.
 type Lock struct {
 	Reason string `json:"reason"`
 	// Found is true when somebody else had locked it before: the run leaves that lock.
 	Found bool `json:"found,omitempty"`
 }
 
-// locksOf returns the locks, by UUID, that a run has made or found and has not undone.
+// LocksOf returns the locks, by UUID, that a run has made or found and has not undone.
 func LocksOf(records []Record) (map[string]Lock, error) {
 	locks := map[string]Lock{}
 	for _, r := range records {
@@ -78,7 +78,7 @@ func LocksOf(records []Record) (map[string]Lock, error) {
 	return locks, nil
 }
 
-// mirrorRecord is the data of the record before a mirror: the file that it goes to.
+// Mirror is the data of the record before a mirror: the file that it goes to.
 type Mirror struct {
 	Target string       `json:"target"` // the disk: vda
 	Dir    string       `json:"dir"`    // the staging directory
@@ -88,12 +88,12 @@ type Mirror struct {
 	Disk   recover.Disk `json:"disk"`
 }
 
-// exportRecord is the data of the record before an export: its scratch files.
+// Export is the data of the record before an export: its scratch files.
 type Export struct {
 	Scratch []string `json:"scratch"` // paths
 }
 
-// publishedIn returns the copies of held inodes that a run has published, by path, for
+// PublishedIn returns the copies of held inodes that a run has published, by path, for
 // each path in the order of their publishing.
 func PublishedIn(records []Record) map[string][]Published {
 	files := map[string][]Published{}
@@ -109,7 +109,7 @@ func PublishedIn(records []Record) map[string][]Published {
 	return files
 }
 
-// published is the data of a publish record: the file that is now at the record's path.
+// Published is the data of a publish record: the file that is now at the record's path.
 type Published struct {
 	Source string `json:"source,omitempty"` // key of the copied inode; empty for a file made anew
 	Device uint64 `json:"device"`           // of the published file
@@ -119,7 +119,7 @@ type Published struct {
 	Kept   bool   `json:"kept,omitempty"`   // an identical file was there already and stays
 }
 
-// sealRecord is a directory that only root can enter while files grow in it, and its
+// Seal is a directory that only root can enter while files grow in it, and its
 // owner and mode before.
 type Seal struct {
 	Dir  string        `json:"dir"`
@@ -127,7 +127,7 @@ type Seal struct {
 	Was  beneath.Owner `json:"was,omitzero"`
 }
 
-// stagedRecord is the data of a copy's records: the staged copy.
+// Staged is the data of a copy's records: the staged copy.
 type Staged struct {
 	Dir    string        `json:"dir"`              // the staging directory
 	Name   string        `json:"name"`             // in that directory

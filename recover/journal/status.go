@@ -6,7 +6,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// statusOf returns the state of the run of that name, from the records of its journal.
+// StatusOf returns the state of the run of that name, from the records of its journal.
 // A run is finished if its last record is its end and all its instances are settled;
 // otherwise it counts as interrupted: a journal can't tell whether its run still goes
 // on. After an error the status is incomplete.

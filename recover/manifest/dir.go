@@ -7,10 +7,10 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// definitionName is the name of the domain's XML, beside its files.
+// DefinitionName is the name of the domain's XML, beside its files.
 const DefinitionName = "domain.xml"
 
-// storedName returns the name, below a backup's directory, of the copy of the file at
+// StoredName returns the name, below a backup's directory, of the copy of the file at
 // path: below the instances directory the path in there, else the whole path in _files.
 func StoredName(path, instancesPath string) string {
 	if recover.IsBelow(path, instancesPath) {

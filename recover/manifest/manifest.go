@@ -27,7 +27,7 @@ type Manifest struct {
 	Instances []Instance `json:"instances"`
 }
 
-// ManifestInstance is one instance of a backup.
+// Instance is one instance of a backup.
 type Instance struct {
 	UUID        string              `json:"uuid"`
 	Domain      string              `json:"domain"`
@@ -43,7 +43,7 @@ type Instance struct {
 	Files       []File              `json:"files"`
 }
 
-// ManifestFile is one file of a backup.
+// File is one file of a backup.
 type File struct {
 	Path      string           `json:"path"`   // where it belongs
 	Stored    string           `json:"stored"` // where it is, below the directory
@@ -60,7 +60,7 @@ type File struct {
 	Writable  bool             `json:"writable"`
 }
 
-// readManifest reads the manifest of the backup in dir. ErrNoBackup when dir has none,
+// Read reads the manifest of the backup in dir. ErrNoBackup when dir has none,
 // or none that this version can read.
 func Read(dir string) (Manifest, error) {
 	var m Manifest
@@ -74,7 +74,7 @@ func Read(dir string) (Manifest, error) {
 	return m, nil
 }
 
-// parseManifest reads a manifest. It accepts only absolute, clean paths of files, and
+// parse reads a manifest. It accepts only absolute, clean paths of files, and
 // only paths of copies that stay below the backup's directory.
 func parse(data []byte) (Manifest, error) {
 	var m Manifest
@@ -104,7 +104,7 @@ func parse(data []byte) (Manifest, error) {
 	return m, nil
 }
 
-// find returns the entry of an instance, and whether there is one.
+// Find returns the entry of an instance, and whether there is one.
 func (m Manifest) Find(uuid string) (Instance, bool) {
 	for _, i := range m.Instances {
 		if i.UUID == uuid {
@@ -114,7 +114,7 @@ func (m Manifest) Find(uuid string) (Instance, bool) {
 	return Instance{}, false
 }
 
-// storedXML returns the definition of a domain from the backup in dir. ErrNoBackup when
+// StoredDefinition returns the definition of a domain from the backup in dir. ErrNoBackup when
 // dir has none that this version can read.
 func StoredDefinition(dir, uuid string) (string, error) {
 	m, err := Read(dir)

@@ -8,11 +8,11 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// errCellDown: the instance's cell does not answer, so Nova knows nothing of the
+// ErrCellDown: the instance's cell does not answer, so Nova knows nothing of the
 // instance but its UUID.
 var ErrCellDown = fmt.Errorf("%w: its cell is down", recover.ErrCloudUnavailable)
 
-// readServer returns an instance as Nova has it now. ErrNoInstance, errCellDown, and
+// Read returns an instance as Nova has it now. ErrNoInstance, errCellDown, and
 // what Cloud.Server returns.
 func Read(ctx context.Context, cloud recover.Cloud, uuid string) (recover.Server, error) {
 	server, err := cloud.Server(ctx, uuid)
@@ -22,14 +22,14 @@ func Read(ctx context.Context, cloud recover.Cloud, uuid string) (recover.Server
 	return server, err
 }
 
-// isOwnProject is true when the credentials are of the instance's own project: with
+// IsOwnProject is true when the credentials are of the instance's own project: with
 // those a lock is its owner's, who can undo it.
 func IsOwnProject(cloud recover.Cloud, server recover.Server) bool {
 	own := cloud.OwnProject()
 	return own != "" && own == server.ProjectID
 }
 
-// lockServer locks an instance for a reason, unless it is locked already: then
+// Lock locks an instance for a reason, unless it is locked already: then
 // found is true, and that lock stays somebody else's. server is what Nova has just
 // said of it.
 //
@@ -46,7 +46,7 @@ func Lock(ctx context.Context, cloud recover.Cloud, server recover.Server, reaso
 	return false, cloud.Lock(ctx, server.UUID, reason)
 }
 
-// mayBeLocked is true when Nova may have carried out a lock that ended with this
+// MayBeLocked is true when Nova may have carried out a lock that ended with this
 // error: the note of it must stay, so that it is undone one day.
 func MayBeLocked(err error) bool { return errors.Is(err, recover.ErrCloudUnavailable) }
 
@@ -56,7 +56,7 @@ type unlocking struct {
 	Reason string // of their lock
 }
 
-// unlockServer undoes a lock of one's own, which is known by its reason where Nova
+// Unlock undoes a lock of one's own, which is known by its reason where Nova
 // keeps reasons. That there is no lock, or no instance any more, is success.
 // errCellDown and what Cloud.Server and Cloud.Unlock return.
 func Unlock(ctx context.Context, cloud recover.Cloud, uuid, reason string) (unlocking, error) {

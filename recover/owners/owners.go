@@ -11,13 +11,13 @@ import (
 	"github.com/os-rescue/os-rescue/recover/beneath"
 )
 
-// owners is the table of owners with its names resolved to today's numbers.
+// Table is the table of owners with its names resolved to today's numbers.
 type Table struct {
 	settings recover.Settings
 	table    map[recover.OwnerRule]beneath.Owner
 }
 
-// resolveOwners looks up every name of the table in root's user database, so that a
+// Resolve looks up every name of the table in root's user database, so that a
 // missing user or group stops a run before it changes anything. ErrUnusable when one is
 // missing.
 func Resolve(settings recover.Settings, root *beneath.Root) (*Table, error) {

@@ -18,7 +18,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/keeper"
 )
 
-// custodyOptions are what a run's custody must know of it.
+// CustodyOptions are what a run's custody must know of it.
 type CustodyOptions struct {
 	StateDir      string
 	KeeperCommand []string // starts a keeper
@@ -27,7 +27,7 @@ type CustodyOptions struct {
 	Log           *journal.Writer
 }
 
-// custody keeps the inodes of one run alive: it holds them open itself, to copy
+// Custody keeps the inodes of one run alive: it holds them open itself, to copy
 // from, and has the keeper hold those that have lost their names. It is safe for
 // concurrent use.
 type Custody struct {
@@ -41,12 +41,12 @@ type Custody struct {
 	tried   []string // instances whose lost files it has tried to pin
 }
 
-// newCustody returns the custody of a run that holds nothing yet.
+// NewCustody returns the custody of a run that holds nothing yet.
 func NewCustody(o CustodyOptions) *Custody {
 	return &Custody{options: o, sources: sources{open: map[string]copier.Source{}}}
 }
 
-// pinAll pins instances, each only once in the life of the run.
+// PinAll pins instances, each only once in the life of the run.
 func (c *Custody) PinAll(ctx context.Context, instances []recover.Instance) error {
 	for _, i := range instances {
 		if slices.Contains(c.tried, i.UUID) {
@@ -60,7 +60,7 @@ func (c *Custody) PinAll(ctx context.Context, instances []recover.Instance) erro
 	return nil
 }
 
-// pin opens every held file of an instance for this run, and has the keeper hold
+// Pin opens every held file of an instance for this run, and has the keeper hold
 // those that have lost their names, whether or not the run can rescue them.
 // ErrUnusable when the keeper can't hold them.
 func (c *Custody) Pin(ctx context.Context, i recover.Instance) error {
@@ -150,7 +150,7 @@ func (c *Custody) list(ctx context.Context) ([]keeper.Hold, error) {
 	return holds, nil
 }
 
-// connect connects to a keeper that runs already; none is no error. ErrUnusable
+// Connect connects to a keeper that runs already; none is no error. ErrUnusable
 // when one runs and does not answer.
 func (c *Custody) Connect(ctx context.Context) error {
 	c.mu.Lock()
@@ -173,7 +173,7 @@ func (c *Custody) reconnect(ctx context.Context) error {
 	return nil
 }
 
-// earlier returns what the keeper holds for runs before this one. Call it before
+// Earlier returns what the keeper holds for runs before this one. Call it before
 // the first pin.
 func (c *Custody) Earlier(ctx context.Context) ([]keeper.Hold, error) {
 	c.mu.Lock()
@@ -184,7 +184,7 @@ func (c *Custody) Earlier(ctx context.Context) ([]keeper.Hold, error) {
 	return c.list(ctx)
 }
 
-// release has the keeper release inodes of an instance, by key: all of them when
+// Release has the keeper release inodes of an instance, by key: all of them when
 // none is given. A keeper that is gone holds nothing.
 func (c *Custody) Release(ctx context.Context, uuid string, keys ...string) error {
 	c.mu.Lock()
@@ -204,7 +204,7 @@ func (c *Custody) Release(ctx context.Context, uuid string, keys ...string) erro
 	return err
 }
 
-// releaseOthers releases what this run has pinned of instances that are not among
+// ReleaseOthers releases what this run has pinned of instances that are not among
 // the chosen ones.
 func (c *Custody) ReleaseOthers(ctx context.Context, chosen []recover.Instance) error {
 	for _, uuid := range slices.Clone(c.own) {
@@ -219,7 +219,7 @@ func (c *Custody) ReleaseOthers(ctx context.Context, chosen []recover.Instance) 
 	return nil
 }
 
-// releaseOwn releases all that this run has pinned, whoever interrupts it.
+// ReleaseOwn releases all that this run has pinned, whoever interrupts it.
 func (c *Custody) ReleaseOwn(ctx context.Context) error {
 	var errs error
 	for _, uuid := range c.own {
@@ -228,10 +228,10 @@ func (c *Custody) ReleaseOwn(ctx context.Context) error {
 	return errs
 }
 
-// leave makes releaseOwn release nothing: what this run has pinned stays pinned.
+// Leave makes releaseOwn release nothing: what this run has pinned stays pinned.
 func (c *Custody) Leave() { c.own = nil }
 
-// source returns the open inode to copy a planned file from: the one that the run
+// Source returns the open inode to copy a planned file from: the one that the run
 // has open, the keeper's, or the backup's file. fs.ErrNotExist when nobody has it,
 // copier.ErrDirectRefused when it can't be read the way QEMU reads it.
 func (c *Custody) Source(ctx context.Context, f recover.FilePlan) (copier.Source, error) {
@@ -261,7 +261,7 @@ func (c *Custody) Source(ctx context.Context, f recover.FilePlan) (copier.Source
 	return c.sources.add(f.Key(), copier.Source{File: file, Direct: flags&unix.O_DIRECT != 0}), nil
 }
 
-// stored returns a backup's file to copy a planned file from.
+// Stored returns a backup's file to copy a planned file from.
 func (c *Custody) Stored(backupDir string, f recover.FilePlan) (copier.Source, error) {
 	key := "stored:" + f.Stored
 	if src, ok := c.sources.get(key); ok {
@@ -274,7 +274,7 @@ func (c *Custody) Stored(backupDir string, f recover.FilePlan) (copier.Source, e
 	return c.sources.add(key, src), nil
 }
 
-// drop closes a planned file's inode: only then its file system gets the room back.
+// Drop closes a planned file's inode: only then its file system gets the room back.
 func (c *Custody) Drop(f recover.FilePlan) { c.sources.drop(f.Key()) }
 
 // Close closes what the run has open, and the connection to the keeper.

@@ -8,13 +8,13 @@ import (
 	"github.com/os-rescue/os-rescue/recover/copier"
 )
 
-// guardRun takes the place of a run's name in pins that are a guard's.
+// GuardRun takes the place of a run's name in pins that are a guard's.
 const GuardRun = "guard"
 
-// guardProcess is what the guard's own process is called in its scans.
+// GuardProcess is what the guard's own process is called in its scans.
 const GuardProcess = "os-rescue-guard"
 
-// openToHold opens a scanned file's inode afresh through one of its holders, so that
+// OpenToHold opens a scanned file's inode afresh through one of its holders, so that
 // it lives on: the way that one has it open or, if the file system refuses O_DIRECT,
 // without. The errors are openHeld's.
 func OpenToHold(f recover.File) (copier.Source, error) {

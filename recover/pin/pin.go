@@ -16,7 +16,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/procfs"
 )
 
-// pinMeta is what the holder of a pin keeps beside it: enough to rescue the file after
+// Meta is what the holder of a pin keeps beside it: enough to rescue the file after
 // its QEMU and the run that pinned it have both ended.
 type Meta struct {
 	Path    string       `json:"path"`
@@ -29,7 +29,7 @@ type Meta struct {
 	Needed bool `json:"needed,omitempty"`
 }
 
-// heldPin is a file that the keeper or the guard holds, with its open descriptor.
+// Held is a file that the keeper or the guard holds, with its open descriptor.
 type Held struct {
 	procfs.HeldFile
 	Owners []string // instance UUIDs
@@ -54,7 +54,7 @@ type KeeperStatus struct {
 	Holds   []KeeperHold `json:"holds"`
 }
 
-// keeperStatus returns whether this host's keeper runs, and what it holds. That none
+// Keeper returns whether this host's keeper runs, and what it holds. That none
 // runs is no error.
 func Keeper(ctx context.Context, stateDir string) (KeeperStatus, error) {
 	status := KeeperStatus{Holds: []KeeperHold{}}
@@ -89,14 +89,14 @@ func Keeper(ctx context.Context, stateDir string) (KeeperStatus, error) {
 	return status, nil
 }
 
-// lister returns a function that says what the keeper and the guard of a host hold. own
+// Lister returns a function that says what the keeper and the guard of a host hold. own
 // are the guard's pins, in a guard itself; nil: the guard is asked, if one runs.
 func Lister(stateDir string, own func() ([]Held, error)) func(ctx context.Context) ([]Held, error) {
 	if own == nil {
-		return func(ctx context.Context) ([]Held, error) { return OfHost(ctx, stateDir) }
+		return func(ctx context.Context) ([]Held, error) { return ofHost(ctx, stateDir) }
 	}
 	return func(ctx context.Context) ([]Held, error) {
-		pins, err := OfKeeper(ctx, stateDir)
+		pins, err := ofKeeper(ctx, stateDir)
 		if err != nil {
 			return nil, err
 		}
@@ -105,10 +105,10 @@ func Lister(stateDir string, own func() ([]Held, error)) func(ctx context.Contex
 	}
 }
 
-// pinsOfHost returns what the keeper and the guard of this host hold. That one of them
+// ofHost returns what the keeper and the guard of this host hold. That one of them
 // does not run is no error.
-func OfHost(ctx context.Context, stateDir string) ([]Held, error) {
-	pins, err := OfKeeper(ctx, stateDir)
+func ofHost(ctx context.Context, stateDir string) ([]Held, error) {
+	pins, err := ofKeeper(ctx, stateDir)
 	if err != nil {
 		return nil, err
 	}
@@ -116,8 +116,8 @@ func OfHost(ctx context.Context, stateDir string) ([]Held, error) {
 	return append(pins, more...), err
 }
 
-// pinsOfKeeper returns what the keeper of this host holds. That none runs is no error.
-func OfKeeper(ctx context.Context, stateDir string) ([]Held, error) {
+// ofKeeper returns what the keeper of this host holds. That none runs is no error.
+func ofKeeper(ctx context.Context, stateDir string) ([]Held, error) {
 	return pinsBehind(ctx, stateDir, "keeper", keeper.Connect)
 }
 
@@ -158,7 +158,7 @@ func pinsBehind(
 	return pins, nil
 }
 
-// openHeld opens the held inode of a scanned file anew, through the descriptor of one
+// Open opens the held inode of a scanned file anew, through the descriptor of one
 // of its holders: with O_DIRECT if QEMU uses it. It checks that this is still the same
 // inode. The caller closes the source. copier.ErrDirectRefused when the file system
 // refuses O_DIRECT, fs.ErrNotExist when the holders have closed the file.

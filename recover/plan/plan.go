@@ -14,7 +14,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/space"
 )
 
-// planRequest is what makePlan needs.
+// Request is what makePlan needs.
 type Request struct {
 	Settings   recover.Settings
 	Hypervisor recover.Hypervisor
@@ -28,7 +28,7 @@ type Request struct {
 	Resuming  bool // a resume makes the plan anew
 }
 
-// makePlan plans a run for the chosen instances. It changes nothing. An instance that
+// Make plans a run for the chosen instances. It changes nothing. An instance that
 // can't be worked on has ActionRefuse and the reason in its plan. An error stops the
 // run as a whole: ErrUnusable (the root, the table of owners), ErrNoBackup, and those
 // of Hypervisor and Cloud.

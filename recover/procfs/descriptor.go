@@ -12,12 +12,12 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// deletedSuffix is what the kernel appends to the link of a descriptor whose name was
+// DeletedSuffix is what the kernel appends to the link of a descriptor whose name was
 // unlinked (fs/d_path.c, d_path). The name of a file may really end so: the suffix
 // alone proves nothing.
 const DeletedSuffix = " (deleted)"
 
-// descriptor is one open regular file of a process.
+// Descriptor is one open regular file of a process.
 type Descriptor struct {
 	FD    int
 	Link  string // as readlink shows it, the suffix included
@@ -27,16 +27,16 @@ type Descriptor struct {
 
 func (d Descriptor) Inode() recover.Inode { return recover.Inode{Device: d.Stat.Dev, Inode: d.Stat.Ino} }
 
-// unlinked is true when no name leads to the file any more.
+// Unlinked is true when no name leads to the file any more.
 func (d Descriptor) Unlinked() bool { return d.Stat.Nlink == 0 }
 
-// direct is true when the file was opened with O_DIRECT.
+// Direct is true when the file was opened with O_DIRECT.
 func (d Descriptor) Direct() bool { return d.Flags&unix.O_DIRECT != 0 }
 
-// writable is true when the file was opened for writing.
+// Writable is true when the file was opened for writing.
 func (d Descriptor) Writable() bool { return d.Flags&unix.O_ACCMODE != unix.O_RDONLY }
 
-// sillyRenamed is true for the hidden name that an NFS client (fs/nfs/unlink.c,
+// SillyRenamed is true for the hidden name that an NFS client (fs/nfs/unlink.c,
 // nfs_sillyrename) or libfuse (".fuse_hidden") gives an open file on deletion. Its link
 // count is not 0, although it is deleted for everybody else.
 func (d Descriptor) SillyRenamed() bool {
@@ -44,7 +44,7 @@ func (d Descriptor) SillyRenamed() bool {
 	return strings.HasPrefix(base, ".nfs") || strings.HasPrefix(base, ".fuse_hidden")
 }
 
-// heldPaths returns the paths that a descriptor's file may have had, the likeliest
+// PathsOf returns the paths that a descriptor's file may have had, the likeliest
 // first: the link itself and the link without the kernel's suffix, if it has that.
 func PathsOf(link string, unlinked bool) []string {
 	stripped, cut := strings.CutSuffix(link, DeletedSuffix)

@@ -13,22 +13,22 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// heldFile is a descriptor together with the process that has it.
+// HeldFile is a descriptor together with the process that has it.
 type HeldFile struct {
 	Descriptor
 	PID     int
 	Process string // the command name
 }
 
-// holder is the held file as a scan reports it.
+// Holder is the held file as a scan reports it.
 func (h HeldFile) Holder() recover.Holder {
 	return recover.Holder{PID: h.PID, FD: h.FD, Process: h.Process, Direct: h.Direct(), Writable: h.Writable()}
 }
 
-// procDir is where the kernel shows processes.
+// Dir is where the kernel shows processes.
 const Dir = "/proc"
 
-// heldBy returns the regular files that the process of that PID holds. The error wraps
+// HeldBy returns the regular files that the process of that PID holds. The error wraps
 // unix.ESRCH when there is no such process.
 func HeldBy(ctx context.Context, pid int) ([]HeldFile, error) {
 	p, err := Open(Dir, pid)
@@ -39,7 +39,7 @@ func HeldBy(ctx context.Context, pid int) ([]HeldFile, error) {
 	return HeldByProcess(ctx, p)
 }
 
-// heldByProcess returns the regular files that a process holds.
+// HeldByProcess returns the regular files that a process holds.
 func HeldByProcess(ctx context.Context, p *process) ([]HeldFile, error) {
 	descriptors, err := p.Descriptors(ctx)
 	if err != nil {
@@ -58,7 +58,7 @@ func HeldByProcess(ctx context.Context, p *process) ([]HeldFile, error) {
 	return held, nil
 }
 
-// startedWithBlockdev is true when libvirt 6.0 or later started that QEMU with
+// StartedWithBlockdev is true when libvirt 6.0 or later started that QEMU with
 // -blockdev, so that the target of a block job is a node of its own (needs QEMU 4.2;
 // QEMU_CAPS_BLOCKDEV in libvirt's src/qemu/qemu_capabilities.c). fs.ErrNotExist when
 // there is no such process.

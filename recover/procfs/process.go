@@ -17,7 +17,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// errNotQEMU: the hypervisor's pid file does not lead to the QEMU of the domain.
+// ErrNotQEMU: the hypervisor's pid file does not lead to the QEMU of the domain.
 var ErrNotQEMU = errors.New("the pid file is stale")
 
 // process is one process, held by a pidfd: Alive tells whether its PID still means it
@@ -29,7 +29,7 @@ type process struct {
 	Command  string
 }
 
-// openProcess opens the process of that PID; the caller closes it. proc is /proc. The
+// Open opens the process of that PID; the caller closes it. proc is /proc. The
 // error wraps unix.ESRCH when there is none, or it ended meanwhile.
 func Open(proc string, pid int) (*process, error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
@@ -117,7 +117,7 @@ func (p *process) Descriptors(ctx context.Context) ([]Descriptor, error) {
 	return list, p.Alive()
 }
 
-// checkQEMU returns errNotQEMU unless the process runs the domain of that UUID: libvirt
+// CheckQEMU returns errNotQEMU unless the process runs the domain of that UUID: libvirt
 // starts every QEMU with "-uuid UUID" (src/qemu/qemu_command.c).
 func (p *process) CheckQEMU(uuid string) error {
 	data, err := os.ReadFile(p.path("cmdline"))
@@ -132,7 +132,7 @@ func (p *process) CheckQEMU(uuid string) error {
 	return nil
 }
 
-// processesNamed returns the PIDs of all processes of that command name, which the
+// Named returns the PIDs of all processes of that command name, which the
 // kernel cuts to 15 characters. proc is /proc.
 func Named(proc, name string) ([]int, error) {
 	dir, err := os.Open(proc)

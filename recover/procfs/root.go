@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// root is a directory that serves as "/" for looking up paths.
+// Root is a directory that serves as "/" for looking up paths.
 type Root struct{ file *os.File }
 
 // openRoot opens the directory at path; the caller closes it.

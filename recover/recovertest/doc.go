@@ -29,4 +29,6 @@
 //   - Every process and file that a fake makes ends with the test.
 //
 // A test binary whose tests use a Host calls Main in its TestMain.
+//
+// May call: recover, keeper.
 package recovertest

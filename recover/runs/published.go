@@ -8,7 +8,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/procfs"
 )
 
-// provenFiles are the files that runs have published since the host's last boot, by path
+// Published are the files that runs have published since the host's last boot, by path
 // and by the held inode of which they are proven copies. QEMU keeps the old inode of a
 // read-only file open until its next start.
 type Published map[publishedKey]journal.Published
@@ -23,14 +23,14 @@ func (p Published) Copy(path, source string) (journal.Published, bool) {
 	return got, ok
 }
 
-// has is true when the file at f's path, whose status is at, is a proven copy of f's
+// Has is true when the file at f's path, whose status is at, is a proven copy of f's
 // held inode.
 func (p Published) Has(f recover.File, at unix.Stat_t) bool {
 	got, ok := p.Copy(f.Path, recover.InodeKey(f.Device, f.Inode))
 	return ok && got.Device == at.Dev && got.Inode == at.Ino && (f.Writable || got.Size == at.Size)
 }
 
-// published reads the journals of all runs. It skips runs from before the last boot: the
+// Published reads the journals of all runs. It skips runs from before the last boot: the
 // numbers of held inodes are valid only until the next one.
 func (r Runs) Published() (Published, error) {
 	files := Published{}

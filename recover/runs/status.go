@@ -1,6 +1,7 @@
 package runs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -13,13 +14,13 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// hostRuns are the runs of this host, from their journals.
+// Runs are the runs of this host, from their journals.
 type Runs struct{ state statedir.Dir }
 
-// runsOf returns the runs whose journals are below a state directory.
+// Of returns the runs whose journals are below a state directory.
 func Of(dir string) Runs { return Runs{statedir.Dir(dir)} }
 
-// all returns every run of this host, the newest first. A journal that can't be read in
+// All returns every run of this host, the newest first. A journal that can't be read in
 // full is no error: the status of its run says so.
 func (r Runs) All(ctx context.Context) ([]recover.RunStatus, error) {
 	ids, err := r.state.List()
@@ -36,7 +37,7 @@ func (r Runs) All(ctx context.Context) ([]recover.RunStatus, error) {
 	return statuses, nil
 }
 
-// find returns the run of that name, or the only one whose name begins with it.
+// Find returns the run of that name, or the only one whose name begins with it.
 // ErrNoRun when there is none, or more than one.
 func (r Runs) Find(name string) (recover.RunStatus, error) {
 	id, err := r.state.Find(name)
@@ -70,4 +71,89 @@ func (r Runs) read(id string) ([]journal.Record, recover.RunStatus, error) {
 		}
 	}
 	return records, status, err
+}
+
+// Report returns the report of a run, made anew from its journal. For a finished run it
+// is what the command printed when it ended. An instance that is not settled yet counts
+// as failed, and its error says what to do. name is that of find. ErrNoRun, or what is
+// wrong with the journal.
+func (r Runs) Report(name string) (recover.RunReport, error) {
+	id, err := r.state.Find(name)
+	if err != nil {
+		return recover.RunReport{}, err
+	}
+	records, status, err := r.read(id)
+	if err != nil {
+		return recover.RunReport{}, err
+	}
+	var head journal.Header
+	if len(records) > 0 {
+		if head, err = journal.HeaderOf(records); err != nil {
+			return recover.RunReport{}, err
+		}
+	}
+	histories, err := journal.HistoriesOf(records)
+	if err != nil {
+		return recover.RunReport{}, err
+	}
+	whole, _, err := journal.PlanOf(records)
+	if err != nil {
+		return recover.RunReport{}, err
+	}
+	ended, err := journal.EndOf(records)
+	if err != nil {
+		return recover.RunReport{}, err
+	}
+	report := recover.RunReport{
+		Run:         id,
+		Command:     status.Command,
+		Host:        status.Host,
+		Mode:        cmp.Or(whole.Mode, head.Mode),
+		Started:     status.Started,
+		Finished:    status.Finished,
+		Interrupted: interrupted(status.State, ended),
+		Instances:   []recover.InstanceReport{},
+		Elsewhere:   whole.Elsewhere,
+		Warnings:    whole.Warnings,
+	}
+	for _, i := range status.Instances {
+		one := unfinished(i, status)
+		if h := histories[i.UUID]; h != nil && h.Settlement != nil {
+			one = h.Settlement.Report
+		}
+		report.Instances = append(report.Instances, one)
+	}
+	return report, nil
+}
+
+// interrupted is true for a run that stopped before it had done everything. A run that
+// was interrupted and is being resumed now is under way: it may still do everything.
+func interrupted(state recover.RunState, ended journal.End) bool {
+	switch state {
+	case recover.RunRunning:
+		return false
+	case recover.RunFinished:
+		return ended.Interrupted
+	default:
+		return true
+	}
+}
+
+// unfinished returns the report of an instance that its run has not settled.
+func unfinished(i recover.InstanceStatus, status recover.RunStatus) recover.InstanceReport {
+	what, next := "not begun", "os-rescue resume "+status.Run
+	if i.Last != "" {
+		what = "not finished; its last journal record is " + i.Last
+	}
+	if status.State == recover.RunRunning {
+		next = "its run is under way; follow it with: os-rescue status " + status.Run
+	}
+	return recover.InstanceReport{
+		UUID:    i.UUID,
+		Domain:  i.Domain,
+		Name:    i.Name,
+		Outcome: recover.OutcomeFailed,
+		Steps:   []recover.StepReport{},
+		Error:   what + ": " + next,
+	}
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/journal"
 	"github.com/os-rescue/os-rescue/recover/statedir"
@@ -34,7 +36,7 @@ type HalfDone struct {
 	Last   string `json:"last,omitempty"` // its last journal point
 }
 
-// unfinished returns the runs that have not come to their end, the newest first. A
+// Unfinished returns the runs that have not come to their end, the newest first. A
 // journal that can't be read is told in its run.
 func (r Runs) Unfinished(ctx context.Context) ([]UnfinishedRun, error) {
 	all, err := r.All(ctx)
@@ -85,4 +87,37 @@ func halfDone(state statedir.Dir, run string) ([]HalfDone, error) {
 	}
 	slices.SortFunc(half, func(a, b HalfDone) int { return cmp.Compare(a.Domain, b.Domain) })
 	return half, errors.Join(err, perr, rerr)
+}
+
+// Unsettled returns, by UUID, the instances that a run began to work on and did not
+// settle, each with the name of that run. It skips the run that holds the lock now. A
+// journal that can't be read in full is no error.
+func (r Runs) Unsettled(ctx context.Context) (map[string]string, error) {
+	ids, err := r.state.List()
+	if err != nil {
+		return nil, err
+	}
+	busy, running := r.state.Running()
+	unsettled := map[string]string{}
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if running && busy.Run == id {
+			continue
+		}
+		// Of a damaged journal, what can be read counts: it must not stop all other
+		// commands.
+		records, _ := journal.Read(r.state.Run(id))
+		priors, err := journal.HistoriesOf(records)
+		if err != nil {
+			zerolog.Ctx(ctx).Debug().Err(err).Str("run", id).Msg("the journal of a run is damaged")
+		}
+		for uuid, p := range priors {
+			if p.Begun && (p.Settlement == nil || !p.Settlement.Settled) {
+				unsettled[uuid] = id
+			}
+		}
+	}
+	return unsettled, nil
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/qcow2"
 )
 
-// checkHeader compares the header of the image at path with libvirt's definition of
+// CheckHeader compares the header of the image at path with libvirt's definition of
 // the domain, and returns ErrRefused where they differ. It never opens a file that
 // the header names: the guest may have written that name.
 func CheckHeader(d recover.Domain, path string, h qcow2.Header) error {

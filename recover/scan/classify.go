@@ -13,7 +13,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/procfs"
 )
 
-// scanCandidate is a held file that may belong to an instance.
+// candidate is a held file that may belong to an instance.
 type candidate struct {
 	procfs.HeldFile
 	// pinPath is the path that the definition gives a file of the keeper or the guard;

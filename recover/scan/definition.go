@@ -66,7 +66,7 @@ func backingOf(d recover.Disk, i int) string {
 	return ""
 }
 
-// diskInfo returns the entries of a domain's disk.info: the driver format of every
+// DiskInfo returns the entries of a domain's disk.info: the driver format of every
 // disk that is a file in the instance's own directory, by path. Nova writes one for
 // each image that it opens by path (nova/virt/libvirt/imagebackend.py,
 // Image.resolve_driver_format).

@@ -2,7 +2,7 @@ package scan
 
 import "encoding/json"
 
-// diskInfoContent returns the text of a disk.info with those formats, by path. Nova
+// DiskInfoContent returns the text of a disk.info with those formats, by path. Nova
 // reads it with json.loads, so the order does not matter
 // (nova/virt/libvirt/imagebackend.py).
 func DiskInfoContent(formats map[string]string) (string, error) {

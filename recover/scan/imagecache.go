@@ -21,7 +21,7 @@ import (
 // that a scan can report a missing one. libvirt does not name them, and os-rescue
 // follows no path that an image names. So it takes from the header only the name of a
 // file in Nova's own image cache, and only checks whether that file exists.
-func (l *look) cachedBases(ctx context.Context, d recover.Domain, named []recover.File) []recover.File {
+func cachedBases(ctx context.Context, l *look, d recover.Domain, named []recover.File) []recover.File {
 	cache := filepath.Join(l.settings.InstancesPath, "_base")
 	known := map[string]bool{}
 	for _, f := range named {
@@ -33,7 +33,7 @@ func (l *look) cachedBases(ctx context.Context, d recover.Domain, named []recove
 		if disk.ChainKnown || len(disk.Chain) > 1 || top.Source != recover.SourceFile || top.Format != "qcow2" {
 			continue
 		}
-		name, err := l.backingName(d.UUID, top.Path)
+		name, err := backingName(l, d.UUID, top.Path)
 		if err != nil {
 			zerolog.Ctx(ctx).Debug().Err(err).Str("path", top.Path).Msg("the header of a disk can't be read")
 			continue
@@ -49,7 +49,7 @@ func (l *look) cachedBases(ctx context.Context, d recover.Domain, named []recove
 
 // backingName returns the name of the backing file in the header of the qcow2 image
 // at path. It reads a deleted image through its holder.
-func (l *look) backingName(uuid, path string) (string, error) {
+func backingName(l *look, uuid, path string) (string, error) {
 	f, err := l.root.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		for _, h := range l.pins.of(uuid) {

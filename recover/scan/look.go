@@ -107,7 +107,7 @@ func (l *look) instance(ctx context.Context, d recover.Domain) (recover.Instance
 	if i.Process.PID == 0 {
 		held = append(held, l.named...)
 		i.Files = l.pins.files(d.UUID, i.Files)
-		i.Files = append(l.cachedBases(ctx, d, i.Files), i.Files...)
+		i.Files = append(cachedBases(ctx, l, d, i.Files), i.Files...)
 	}
 
 	others := map[string]bool{}

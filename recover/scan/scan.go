@@ -12,7 +12,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/runs"
 )
 
-// scanner looks at a host's domains and the files that they need, and finds the state
+// Scanner looks at a host's domains and the files that they need, and finds the state
 // of each file. It changes nothing. It is safe for concurrent use.
 type Scanner struct {
 	settings   recover.Settings
@@ -25,13 +25,13 @@ type Scanner struct {
 // pins without asking over a socket.
 type pinLister func(ctx context.Context) ([]pin.Held, error)
 
-// newScanner returns the scanner of the host that settings describe. It asks
+// New returns the scanner of the host that settings describe. It asks
 // hypervisor for domains and pins for held files, and does nothing until then.
 func New(settings recover.Settings, hypervisor recover.Hypervisor, pins pinLister) *Scanner {
 	return &Scanner{settings: settings, hypervisor: hypervisor, pins: pins, runs: runs.Of(settings.StateDir)}
 }
 
-// host scans every domain of the host, and what the guard holds of instances that
+// Host scans every domain of the host, and what the guard holds of instances that
 // libvirt no longer knows. holders are the PIDs of processes that the operator named:
 // the files that they hold count for domains that are off. The instances are sorted by
 // domain name.
@@ -70,7 +70,7 @@ func (s *Scanner) Host(ctx context.Context, holders []int) (recover.Report, erro
 	return report, nil
 }
 
-// domain scans one domain. Errors are those of host.
+// Domain scans one domain. Errors are those of host.
 func (s *Scanner) Domain(ctx context.Context, d recover.Domain) (recover.Instance, error) {
 	l, err := s.look(ctx, nil)
 	if err != nil {
@@ -80,7 +80,7 @@ func (s *Scanner) Domain(ctx context.Context, d recover.Domain) (recover.Instanc
 	return l.instance(ctx, d)
 }
 
-// uuid scans the domain of that UUID as the hypervisor has it now. ErrNoDomain when
+// UUID scans the domain of that UUID as the hypervisor has it now. ErrNoDomain when
 // it has none; other errors are those of host.
 func (s *Scanner) UUID(ctx context.Context, uuid string) (recover.Instance, error) {
 	d, err := s.hypervisor.Domain(ctx, uuid)
@@ -90,7 +90,7 @@ func (s *Scanner) UUID(ctx context.Context, uuid string) (recover.Instance, erro
 	return s.Domain(ctx, d)
 }
 
-// novaOnly scans an instance that Nova has on this host but whose domain libvirt does
+// NovaOnly scans an instance that Nova has on this host but whose domain libvirt does
 // not know. holders and errors are those of host.
 func (s *Scanner) NovaOnly(ctx context.Context, server recover.Server, holders []int) (recover.Instance, error) {
 	l, err := s.look(ctx, holders)

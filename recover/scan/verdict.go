@@ -6,7 +6,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// judge gives a scanned instance its verdict and the reasons for it.
+// Judge gives a scanned instance its verdict and the reasons for it.
 func Judge(i *recover.Instance) {
 	var lost, displaced, replaced, missing []recover.File
 	for _, f := range i.Files {

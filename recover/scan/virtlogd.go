@@ -13,15 +13,15 @@ import (
 	"github.com/os-rescue/os-rescue/recover/procfs"
 )
 
-// logDaemon is the command name of the process that holds the console logs.
+// Virtlogd is the command name of the process that holds the console logs.
 const Virtlogd = "virtlogd"
 
-// logDaemonPIDFile is the file, below the root, to which virtlogd writes its PID,
+// pidFile is the file, below the root, to which virtlogd writes its PID,
 // however it was started (libvirt's src/logging/log_daemon.c, main; RUNSTATEDIR is
 // /run).
 const pidFile = "run/virtlogd.pid"
 
-// logDaemons are the processes that hold console logs: virtlogd with any current
+// virtlogds are the processes that hold console logs: virtlogd with any current
 // libvirt. Where none runs, QEMU holds them itself (stdio_handler in qemu.conf).
 type virtlogds struct {
 	proc string
@@ -29,7 +29,7 @@ type virtlogds struct {
 	all  bool              // every process was examined
 }
 
-// findLogDaemons examines the virtlogd that the pid file names. Only if there is none
+// findVirtlogds examines the virtlogd that the pid file names. Only if there is none
 // does it examine every process: a host may have thousands.
 func findVirtlogds(ctx context.Context, proc, root string) (*virtlogds, error) {
 	l := &virtlogds{proc: proc}

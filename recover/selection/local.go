@@ -8,7 +8,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// fromScan returns the selected instances of a scan. Every instance that the selection
+// FromScan returns the selected instances of a scan. Every instance that the selection
 // names must be in it: a typing error must not shorten a rescue. ErrUsage for a
 // selection that is not valid or not unique, ErrNothingSelected when nothing matches.
 func FromScan(s recover.Selection, report recover.Report) ([]recover.Instance, error) {

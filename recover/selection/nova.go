@@ -13,7 +13,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/scan"
 )
 
-// selected are the selected instances: those to plan a run for, and those of other
+// Selected are the selected instances: those to plan a run for, and those of other
 // hosts, which the run leaves alone.
 type Selected struct {
 	Here      []recover.Instance
@@ -34,7 +34,7 @@ type mapper struct {
 // mapOnline returns the instances that Nova has for the selection, each joined with
 // its scan. An instance about which Nova and libvirt disagree is shown and left alone.
 // The reports are this host's own scan, or instead of it those of other hosts.
-func (c *choice) mapOnline(ctx context.Context, cloud recover.Cloud, reports []recover.Report) (Selected, error) {
+func (c *Choice) mapOnline(ctx context.Context, cloud recover.Cloud, reports []recover.Report) (Selected, error) {
 	m := &mapper{scanner: c.scanner, cloud: cloud, options: c.options, reports: reports, seen: map[string]bool{}}
 	var err error
 	switch s := c.options.Selection; {
@@ -270,7 +270,7 @@ func (m *mapper) merge(i recover.Instance, host string, server recover.Server) {
 	m.out.Here = append(m.out.Here, i)
 }
 
-// disagreement says what Nova and the scan of a host disagree about; empty when they
+// Disagreement says what Nova and the scan of a host disagree about; empty when they
 // agree.
 func Disagreement(i recover.Instance, host string, server recover.Server) string {
 	switch {

@@ -11,8 +11,8 @@ import (
 	"github.com/os-rescue/os-rescue/recover/scan"
 )
 
-// choice finds the instances that a command selects. It changes nothing.
-type choice struct {
+// Choice finds the instances that a command selects. It changes nothing.
+type Choice struct {
 	settings recover.Settings
 	scanner  *scan.Scanner
 	command  recover.Command
@@ -22,23 +22,23 @@ type choice struct {
 	Selected Selected       // after choose
 }
 
-// newChoice returns the choice of a command's instances; scan and choose make it.
-func New(settings recover.Settings, scanner *scan.Scanner, command recover.Command, options recover.Options) *choice {
-	return &choice{settings: settings, scanner: scanner, command: command, options: options}
+// New returns the choice of a command's instances; scan and choose make it.
+func New(settings recover.Settings, scanner *scan.Scanner, command recover.Command, options recover.Options) *Choice {
+	return &Choice{settings: settings, scanner: scanner, command: command, options: options}
 }
 
-// scan scans this host, unless the options bring scans of other hosts instead. Errors
+// Scan scans this host, unless the options bring scans of other hosts instead. Errors
 // are those of scanner.host.
-func (c *choice) Scan(ctx context.Context) (err error) {
+func (c *Choice) Scan(ctx context.Context) (err error) {
 	if !c.options.Reboot.Remote {
 		c.Report, err = c.scanner.Host(ctx, c.options.Holders)
 	}
 	return err
 }
 
-// choose finds the selected instances, after scan; cloud is nil offline. ErrUsage,
+// Choose finds the selected instances, after scan; cloud is nil offline. ErrUsage,
 // ErrNothingSelected, and the errors of Cloud.
-func (c *choice) Choose(ctx context.Context, cloud recover.Cloud) (err error) {
+func (c *Choice) Choose(ctx context.Context, cloud recover.Cloud) (err error) {
 	switch {
 	case c.command == recover.CommandRestore:
 		c.Selected.Here, err = chooseFromBackup(c.options, c.Report)
@@ -63,7 +63,7 @@ func (c *choice) Choose(ctx context.Context, cloud recover.Cloud) (err error) {
 }
 
 // askEach asks Nova for each instance that is chosen already.
-func (c *choice) askEach(ctx context.Context, cloud recover.Cloud) error {
+func (c *Choice) askEach(ctx context.Context, cloud recover.Cloud) error {
 	m := &mapper{
 		scanner: c.scanner,
 		cloud:   cloud,
@@ -78,7 +78,7 @@ func (c *choice) askEach(ctx context.Context, cloud recover.Cloud) error {
 
 // leaveOut drops the instances whose status a reboot does not select. It keeps those
 // that the operator named.
-func (c *choice) leaveOut() {
+func (c *Choice) leaveOut() {
 	states := c.options.Reboot.Statuses()
 	n := len(c.Selected.Here)
 	c.Selected.Here = slices.DeleteFunc(c.Selected.Here, func(i recover.Instance) bool {
@@ -90,7 +90,7 @@ func (c *choice) leaveOut() {
 	}
 }
 
-// meant is true for an instance with one of the statuses, and for one that Nova is
+// Meant is true for an instance with one of the statuses, and for one that Nova is
 // rebooting: a reboot run waits for that one.
 func Meant(s recover.Server, states []string) bool {
 	return slices.Contains(states, s.Status) || recover.IsRebooting(s)

@@ -29,7 +29,7 @@ type measuring struct {
 	rooms    map[uint64]*room
 }
 
-// fit checks whether a plan's copies fit on their file systems, before the first guest
+// Fit checks whether a plan's copies fit on their file systems, before the first guest
 // is suspended: a full file system would pause the healthy guests on it. It fills in
 // the plan's Space. If not all copies fit at once, it sets OneByOne and refuses every
 // instance that does not fit alone. The error means that a file system could not be
@@ -126,7 +126,7 @@ func (r *room) decide(whole *recover.Plan) {
 	}
 }
 
-// clones is true when copies on a file system take no room: on btrfs, and on an XFS
+// Clones is true when copies on a file system take no room: on btrfs, and on an XFS
 // that was made with reflink. The geometry of an XFS tells (XFS_IOC_FSGEOMETRY_V4 and
 // XFS_FSOP_GEOM_FLAGS_REFLINK in the kernel's fs/xfs/libxfs/xfs_fs.h).
 func Clones(dir string, magic int64) bool {

@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 )
 
-// writeFile writes a file whole or not at all, with mode 0600. It is on disk when
+// WriteFile writes a file whole or not at all, with mode 0600. It is on disk when
 // writeFile returns nil.
 func WriteFile(path string, data []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
@@ -26,7 +26,7 @@ func WriteFile(path string, data []byte) error {
 	return SyncDir(filepath.Dir(path))
 }
 
-// syncDir makes a directory's entries durable.
+// SyncDir makes a directory's entries durable.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// lockInfo is the content of the lock file: the run that holds the lock.
+// LockInfo is the content of the lock file: the run that holds the lock.
 type LockInfo struct {
 	Run     string          `json:"run"`
 	Command recover.Command `json:"command"`
@@ -20,7 +20,7 @@ type LockInfo struct {
 	Since   time.Time       `json:"since"`
 }
 
-// lock takes the host's lock, which only one run at a time can hold, and returns the
+// Lock takes the host's lock, which only one run at a time can hold, and returns the
 // file that holds it. It is an OFD lock (fcntl(2)): it ends with the last process that
 // has the file open, however that process ends, and others can query it without taking
 // it. ErrBusy names the run that holds it; ErrUnusable when the file can't be used.
@@ -49,7 +49,7 @@ func (s Dir) Lock(info LockInfo) (*os.File, error) {
 	return f, nil
 }
 
-// unlock releases the lock at once and closes its file. Closing alone would leave the
+// Unlock releases the lock at once and closes its file. Closing alone would leave the
 // lock to a child that was just forked and has not reached its exec.
 func Unlock(f *os.File) {
 	none := unix.Flock_t{Type: unix.F_UNLCK}
@@ -57,7 +57,7 @@ func Unlock(f *os.File) {
 	f.Close()
 }
 
-// running returns the run that holds the lock now. ok is false when none does.
+// Running returns the run that holds the lock now. ok is false when none does.
 func (s Dir) Running() (info LockInfo, ok bool) {
 	f, err := os.Open(s.lockFile())
 	if err != nil {
@@ -72,10 +72,10 @@ func (s Dir) Running() (info LockInfo, ok bool) {
 	return info, err == nil
 }
 
-// commandUndo is the command of the lock's holder while a killed run is undone.
+// CommandUndo is the command of the lock's holder while a killed run is undone.
 const CommandUndo recover.Command = "undo"
 
-// writeLock writes into the lock file who holds the lock.
+// WriteLock writes into the lock file who holds the lock.
 func WriteLock(f *os.File, info LockInfo) error {
 	data, err := json.Marshal(info)
 	if err == nil {

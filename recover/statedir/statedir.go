@@ -15,12 +15,12 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// stateDir is the path of the state directory, /var/lib/os-rescue. It contains the runs
+// Dir is the path of the state directory, /var/lib/os-rescue. It contains the runs
 // with their journals, the lock that only one run at a time can hold, and the keeper's
 // socket. Only root can enter it.
 type Dir string
 
-// make creates the directory with mode 0700, or sets that mode on an existing one.
+// Make creates the directory with mode 0700, or sets that mode on an existing one.
 // ErrUnusable.
 func (s Dir) Make() error {
 	for _, dir := range []string{string(s), s.runs()} {
@@ -39,7 +39,7 @@ func (s Dir) Run(id string) string           { return filepath.Join(s.runs(), id
 func (s Dir) lockFile() string               { return filepath.Join(string(s), "lock") }
 func (s Dir) Definition(id, u string) string { return filepath.Join(s.Run(id), u+".xml") }
 
-// newRun makes the directory of a new run and returns the run's name. Names sort by
+// NewRun makes the directory of a new run and returns the run's name. Names sort by
 // time. ErrUnusable when the directory can't be made.
 func (s Dir) NewRun(now time.Time) (string, error) {
 	b := make([]byte, 2)
@@ -53,7 +53,7 @@ func (s Dir) NewRun(now time.Time) (string, error) {
 	return id, SyncDir(s.runs())
 }
 
-// list returns the names of all runs, oldest first.
+// List returns the names of all runs, oldest first.
 func (s Dir) List() ([]string, error) {
 	entries, err := os.ReadDir(s.runs())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -72,7 +72,7 @@ func (s Dir) List() ([]string, error) {
 	return ids, nil
 }
 
-// find returns the name of the run with that name, or of the only run whose name begins
+// Find returns the name of the run with that name, or of the only run whose name begins
 // with it. ErrNoRun when there is none, or more than one.
 func (s Dir) Find(prefix string) (string, error) {
 	ids, err := s.List()

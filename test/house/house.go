@@ -1,6 +1,7 @@
 package house
 
 import (
+	"cmp"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -260,4 +261,31 @@ func (p Package) UsedOutside() map[string]bool {
 		})
 	}
 	return used
+}
+
+// FromTheGroundUp sorts packages so that each comes after those that it calls, and
+// those of one height by name. The imports have no circle: the compiler sees to that.
+func FromTheGroundUp(packages []*Package) {
+	byDir := map[string]*Package{}
+	for _, p := range packages {
+		byDir[p.Dir] = p
+	}
+	heights := map[string]int{}
+	var height func(dir string) int
+	height = func(dir string) int {
+		if h, ok := heights[dir]; ok {
+			return h
+		}
+		h := 0
+		if p := byDir[dir]; p != nil {
+			for _, below := range p.Calls {
+				h = max(h, height(below)+1)
+			}
+		}
+		heights[dir] = h
+		return h
+	}
+	slices.SortFunc(packages, func(a, b *Package) int {
+		return cmp.Or(cmp.Compare(height(a.Dir), height(b.Dir)), strings.Compare(a.Dir, b.Dir))
+	})
 }

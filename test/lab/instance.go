@@ -9,9 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
@@ -322,18 +320,7 @@ func (i *Instance) State(t T) string {
 }
 
 // QemuPID returns the pid of the instance's QEMU, 0 when it does not run.
-// libvirtd is not asked.
-func (i *Instance) QemuPID() int {
-	body, err := os.ReadFile("/run/libvirt/qemu/" + i.Name + ".pid")
-	if err != nil {
-		return 0
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(body)))
-	if err != nil || syscall.Kill(pid, 0) != nil {
-		return 0
-	}
-	return pid
-}
+func (i *Instance) QemuPID() int { return QemuPID(i.Name) }
 
 // Send gives the guest a command: poweroff, reboot, write (start the writer),
 // quiet (stop it), verify, fill MIB. It does not wait for the answer, which comes

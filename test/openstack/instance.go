@@ -8,9 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
@@ -188,19 +186,8 @@ func (i *Instance) console() ([]byte, error) {
 	return os.ReadFile(i.ConsoleLog)
 }
 
-// QemuPID returns the pid of the instance's QEMU, 0 when it does not run. libvirtd
-// is not asked.
-func (i *Instance) QemuPID() int {
-	body, err := os.ReadFile("/run/libvirt/qemu/" + i.Domain + ".pid")
-	if err != nil {
-		return 0
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(body)))
-	if err != nil || syscall.Kill(pid, 0) != nil {
-		return 0
-	}
-	return pid
-}
+// QemuPID returns the pid of the instance's QEMU, 0 when it does not run.
+func (i *Instance) QemuPID() int { return lab.QemuPID(i.Domain) }
 
 // OpenFiles returns what the instance's QEMU has open below the
 // instances' directory, by

@@ -20,7 +20,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/statedir"
 )
 
-// backup is the copies of one instance's files in the run's backup directory.
+// Backup is the copies of one instance's files in the run's backup directory.
 type Backup struct {
 	t     *task.Task
 	guest *guest.Guest
@@ -30,13 +30,13 @@ type Backup struct {
 	made []string // the files that it has made in the backup directory
 }
 
-// newBackup returns the backup of a task's instance. dir is nil when the run keeps
+// New returns the backup of a task's instance. dir is nil when the run keeps
 // none.
 func New(t *task.Task, g *guest.Guest, dir *Dir, once *staging.Once) *Backup {
 	return &Backup{t: t, guest: g, dir: dir, once: once}
 }
 
-// take copies an instance's files into the backup directory, and lets the guest go
+// Take copies an instance's files into the backup directory, and lets the guest go
 // on. The pins stay: what was lost still is. ErrRefused when the guest has ended.
 func (b *Backup) Take(ctx context.Context) error {
 	t := b.t
@@ -63,7 +63,7 @@ func (b *Backup) Take(ctx context.Context) error {
 	return t.Rollback(ctx)
 }
 
-// keep keeps copies of a rescued instance's files, if that was asked for. ended is
+// Keep keeps copies of a rescued instance's files, if that was asked for. ended is
 // called when the guest has ended while they were made: then they are not kept, and
 // the error is ErrUnproven.
 func (b *Backup) Keep(ctx context.Context, ended func(context.Context) error) error {

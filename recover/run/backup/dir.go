@@ -18,7 +18,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/statedir"
 )
 
-// backupDir is the directory that a run keeps its copies in, in the layout of
+// Dir is the directory that a run keeps its copies in, in the layout of
 // the manual way: DIR/UUID/disk, DIR/_base/SHA1, and DIR/manifest.json. It is safe for
 // concurrent use.
 type Dir struct {
@@ -30,7 +30,7 @@ type Dir struct {
 	stored   map[string]manifest.File // by inode: a shared backing file is copied once
 }
 
-// openBackupDir makes the backup directory of a run on that host, or opens the one
+// OpenDir makes the backup directory of a run on that host, or opens the one
 // of an earlier run, whose instances are kept. ErrUnusable.
 func OpenDir(path, host string) (*Dir, error) {
 	root, err := beneath.OpenRoot("/")

@@ -10,7 +10,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/statedir"
 )
 
-// saveDefinition keeps the domain's definition with the run. A start may need it
+// SaveDefinition keeps the domain's definition with the run. A start may need it
 // when libvirt has forgotten the domain.
 func (g *Guest) SaveDefinition(ctx context.Context) error {
 	t := g.t
@@ -29,7 +29,7 @@ func (g *Guest) SaveDefinition(ctx context.Context) error {
 	return nil
 }
 
-// savedDefinition returns what saveDefinition has kept.
+// SavedDefinition returns what saveDefinition has kept.
 func (g *Guest) SavedDefinition() (string, error) {
 	data, err := os.ReadFile(g.t.Run.StateDir.Definition(g.t.Run.Plan.Run, g.t.Plan.UUID))
 	if err != nil {

@@ -10,11 +10,11 @@ import (
 	"github.com/os-rescue/os-rescue/recover/run/task"
 )
 
-// errGuestEnded: the guest has no QEMU any more. What it wrote last is in the held
+// ErrEnded: the guest has no QEMU any more. What it wrote last is in the held
 // inodes, and may not be in the copies.
 var ErrEnded = errors.New("the guest has ended by itself")
 
-// guest is the domain of one task.
+// Guest is the domain of one task.
 type Guest struct {
 	t *task.Task
 	// storedDefinition returns the definition of a domain that libvirt does not
@@ -25,18 +25,18 @@ type Guest struct {
 	since  time.Time        // when its suspend began; zero when it was not suspended
 }
 
-// newGuest returns the domain of a task. storedDefinition returns the definition
+// New returns the domain of a task. storedDefinition returns the definition
 // of a domain that libvirt does not know; empty when nobody has it.
 func New(t *task.Task, storedDefinition func() (string, error)) *Guest {
 	return &Guest{t: t, storedDefinition: storedDefinition}
 }
 
-// domain returns the domain as it is now. ErrNoDomain when libvirt does not know it.
+// Domain returns the domain as it is now. ErrNoDomain when libvirt does not know it.
 func (g *Guest) Domain(ctx context.Context) (recover.Domain, error) {
 	return g.t.Run.Hypervisor.Domain(ctx, g.t.Plan.UUID)
 }
 
-// look scans the domain.
+// Look scans the domain.
 func (g *Guest) Look(ctx context.Context) (recover.Instance, error) {
 	d, err := g.Domain(ctx)
 	if err != nil {
@@ -50,13 +50,13 @@ func isOff(d recover.Domain, err error) bool {
 	return errors.Is(err, recover.ErrNoDomain) || err == nil && d.State == recover.StateShutOff
 }
 
-// sameProcess is true while the QEMU that the plan was made for lives.
+// SameProcess is true while the QEMU that the plan was made for lives.
 func (g *Guest) SameProcess() bool {
 	now, err := procfs.Identify(procfs.Dir, g.t.Plan.Process.PID)
 	return err == nil && now == g.t.Plan.Process
 }
 
-// mayBeHandled returns ErrRefused unless d is the scanned QEMU's domain, in a state
+// MayBeHandled returns ErrRefused unless d is the scanned QEMU's domain, in a state
 // in which it may be suspended.
 func (g *Guest) MayBeHandled(d recover.Domain) error {
 	if reason := recover.HandsOff(d); reason != "" {
@@ -68,7 +68,7 @@ func (g *Guest) MayBeHandled(d recover.Domain) error {
 	return nil
 }
 
-// gone is true when the domain's QEMU has ended. One that was just told to may
+// Gone is true when the domain's QEMU has ended. One that was just told to may
 // take a moment.
 func (g *Guest) Gone(ctx context.Context) bool {
 	for range 20 {
@@ -84,13 +84,13 @@ func (g *Guest) Gone(ctx context.Context) bool {
 	return false
 }
 
-// endedMeanwhile is true when the QEMU that the plan was made for has ended by
+// EndedMeanwhile is true when the QEMU that the plan was made for has ended by
 // itself: its copies may be all that is left, and nothing of it is undone.
 func (g *Guest) EndedMeanwhile() bool {
 	return g.t.Run.Plan.Command != recover.CommandBackup && g.t.Plan.Process.PID != 0 && !g.SameProcess()
 }
 
-// runsHere is true when the domain is active on this host.
+// RunsHere is true when the domain is active on this host.
 func (g *Guest) RunsHere(ctx context.Context) bool {
 	if g.t.Run.Plan.Options.Reboot.Remote {
 		return false
@@ -99,18 +99,18 @@ func (g *Guest) RunsHere(ctx context.Context) bool {
 	return err == nil && d.State != recover.StateShutOff
 }
 
-// snapshotBefore is the guest's writing right after its suspend; its zero value
+// SnapshotBefore is the guest's writing right after its suspend; its zero value
 // when it was not suspended.
 func (g *Guest) SnapshotBefore() recover.Snapshot { return g.before }
 
-// endPause reports how long the guest has been suspended.
+// EndPause reports how long the guest has been suspended.
 func (g *Guest) EndPause() {
 	if !g.since.IsZero() {
 		g.t.SetPause(time.Since(g.since))
 	}
 }
 
-// endDowntime reports how long the guest has not run.
+// EndDowntime reports how long the guest has not run.
 func (g *Guest) EndDowntime() {
 	if !g.since.IsZero() {
 		g.t.SetDowntime(time.Since(g.since))

@@ -16,7 +16,7 @@ import (
 // refusedBecause is ErrRefused for a reason.
 func refusedBecause(reason string) error { return fmt.Errorf("%w: %s", recover.ErrRefused, reason) }
 
-// quiesce brings the guest to where it writes nothing and all it wrote can be
+// Quiesce brings the guest to where it writes nothing and all it wrote can be
 // read: suspended, its file systems frozen first if its agent answers. A guest
 // that has ended meanwhile is as quiet as can be: the task's state says so.
 // ErrRefused when it must not be suspended, ErrOlder when it has written since a
@@ -107,7 +107,7 @@ func (g *Guest) thaw(ctx context.Context) error {
 	return err
 }
 
-// hold suspends a guest that runs, and returns the state that it was in. Its
+// Hold suspends a guest that runs, and returns the state that it was in. Its
 // mirrors may have taken hours: its owner may have paused it meanwhile, or QEMU for
 // an I/O error. errGuestEnded, ErrRefused.
 func (g *Guest) Hold(ctx context.Context) (recover.DomainState, error) {
@@ -157,7 +157,7 @@ func (g *Guest) suspend(ctx context.Context) error {
 	return nil
 }
 
-// undoEarlier notes how the freeze and the suspend of an interrupted run are
+// UndoEarlier notes how the freeze and the suspend of an interrupted run are
 // undone; d is the domain as it is now.
 func (g *Guest) UndoEarlier(d recover.Domain) error {
 	t := g.t
@@ -191,7 +191,7 @@ func (g *Guest) snapshot(ctx context.Context) (recover.Snapshot, error) {
 	return recover.Snapshot{Process: g.t.Plan.Process, Taken: time.Now().UTC(), Counters: c}, err
 }
 
-// stillQuiet makes sure, right before the destroy, that the copies are of what the
+// StillQuiet makes sure, right before the destroy, that the copies are of what the
 // guest has now: nobody has let it go on in between. errGuestEnded when it has
 // ended: then only the undo of the copies is left, and the copies are to be proven
 // again. ErrUnproven when it went on.

@@ -17,19 +17,19 @@ import (
 // errNotYet: a hard reboot was asked for, and how it ends is not known yet.
 var errNotYet = errors.New("the hard reboot has not ended")
 
-// reboot is the hard reboot of one instance through Nova.
+// Reboot is the hard reboot of one instance through Nova.
 type Reboot struct {
 	t     *task.Task
 	guest *guest.Guest
 	files *staging.Set
 }
 
-// newReboot returns the hard reboot of a task's instance, to end on those files.
+// New returns the hard reboot of a task's instance, to end on those files.
 func New(t *task.Task, g *guest.Guest, files *staging.Set) *Reboot {
 	return &Reboot{t: t, guest: g, files: files}
 }
 
-// only hard reboots an instance whose files are in order. ErrRefused when they are
+// Only hard reboots an instance whose files are in order. ErrRefused when they are
 // not, errNotYet when its end is not known, and Cloud's errors.
 func (r *Reboot) Only(ctx context.Context) error {
 	remote := r.t.Run.Plan.Options.Reboot.Remote
@@ -50,7 +50,7 @@ func (r *Reboot) Only(ctx context.Context) error {
 	return r.carryOut(ctx, done)
 }
 
-// intoService brings an instance whose files are published back into service, in
+// IntoService brings an instance whose files are published back into service, in
 // the state it was found in.
 func (r *Reboot) IntoService(ctx context.Context) error {
 	if err := r.carryOut(ctx, r.isBackHere); err != nil {
@@ -108,7 +108,7 @@ func (r *Reboot) isBackThere(ctx context.Context, ended rebootEnded) (bool, stri
 	return err == nil && last != r.t.Plan.LastReboot, "Nova has no new reboot of it on record", err
 }
 
-// pauseAsFound pauses an instance that was found paused, the way it was.
+// PauseAsFound pauses an instance that was found paused, the way it was.
 func (r *Reboot) PauseAsFound(ctx context.Context) error {
 	t := r.t
 	if t.Plan.Found != recover.StatePaused {
@@ -133,7 +133,7 @@ func (r *Reboot) PauseAsFound(ctx context.Context) error {
 	})
 }
 
-// failed says how a hard reboot failed. One whose end is not known yet is not
+// Failed says how a hard reboot failed. One whose end is not known yet is not
 // settled, and left to resume, which looks before it asks again.
 func (r *Reboot) Failed(err error) (report recover.InstanceReport, settled bool) {
 	t := r.t
@@ -148,7 +148,7 @@ func (r *Reboot) Failed(err error) (report recover.InstanceReport, settled bool)
 	}
 }
 
-// awaitStill waits out a reboot that is under way, and refuses to go on with an
+// AwaitStill waits out a reboot that is under way, and refuses to go on with an
 // instance that Nova has moved to another host since the run was interrupted: its
 // domain is off in one moment of a reboot and runs in the next. ErrRefused,
 // errNotYet.

@@ -15,7 +15,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/run/task"
 )
 
-// undoEarlier notes how the live rescue of an interrupted run is undone: the guest
+// UndoEarlier notes how the live rescue of an interrupted run is undone: the guest
 // is left as it was found, but for the disks that it was moved onto already. Call
 // forgetEarlier after the rollback.
 func (s *Switchover) UndoEarlier() error {
@@ -35,7 +35,7 @@ func (s *Switchover) UndoEarlier() error {
 	return nil
 }
 
-// forgetEarlier forgets the mirrors of the interrupted run.
+// ForgetEarlier forgets the mirrors of the interrupted run.
 func (s *Switchover) ForgetEarlier() { s.mirrors.forget() }
 
 // findMirrors finds the files of the mirrors that an interrupted run had begun.
@@ -56,7 +56,7 @@ func (s *Switchover) findMirrors() error {
 	return nil
 }
 
-// abandonEnded sorts the files of a live rescue, this run's or an interrupted one's,
+// AbandonEnded sorts the files of a live rescue, this run's or an interrupted one's,
 // whose guest has ended: what it had been moved onto is its disk, the others are to
 // be restored from what is held of them. The plan says so afterwards.
 func (s *Switchover) AbandonEnded(ctx context.Context) error {
@@ -130,7 +130,7 @@ func (s *Switchover) renewLog(ctx context.Context, f recover.FilePlan) error {
 	return err
 }
 
-// settleEarlier ends a live rescue that was interrupted after its guest was on its
+// SettleEarlier ends a live rescue that was interrupted after its guest was on its
 // new disks: they can't be compared with the old ones any more. ErrUnproven when the
 // interrupted run has found that they differ.
 func (s *Switchover) SettleEarlier(ctx context.Context) error {

@@ -18,11 +18,11 @@ import (
 	"github.com/os-rescue/os-rescue/recover/scan"
 )
 
-// errEndedWhileMirrored: the guest has ended in the middle, and its mirrors are
+// ErrEnded: the guest has ended in the middle, and its mirrors are
 // abandoned. The task's plan is now to restore its files from what is held of them.
 var ErrEnded = errors.New("the guest ended while it was mirrored")
 
-// switchover moves a running guest onto new files.
+// Switchover moves a running guest onto new files.
 type Switchover struct {
 	t       *task.Task
 	guest   *guest.Guest
@@ -31,13 +31,13 @@ type Switchover struct {
 	verify  *verification
 }
 
-// newSwitchover returns the switchover of a task's guest. dirs are the run's.
+// New returns the switchover of a task's guest. dirs are the run's.
 func New(t *task.Task, g *guest.Guest, files *staging.Set, dirs *staging.Directories) *Switchover {
 	m := &mirrors{t: t, guest: g, files: files, dirs: dirs}
 	return &Switchover{t: t, guest: g, files: files, mirrors: m, verify: &verification{t: t, files: files, mirrors: m}}
 }
 
-// carryOut brings an instance's files back while its guest runs: what the guest
+// CarryOut brings an instance's files back while its guest runs: what the guest
 // does not write is put back, every disk that it writes is mirrored, and when all
 // mirrors have everything the guest is suspended for the moment in which they get
 // their names and it is moved onto them. errEndedWhileMirrored.

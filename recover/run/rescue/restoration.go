@@ -18,7 +18,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/run/task"
 )
 
-// restoration brings an instance's files back from what is held of them, or from a
+// Restoration brings an instance's files back from what is held of them, or from a
 // backup.
 type Restoration struct {
 	t      *task.Task
@@ -28,13 +28,13 @@ type Restoration struct {
 	reboot *hardreboot.Reboot
 }
 
-// newRestoration returns the restoration of a task's instance. The backup is kept,
+// New returns the restoration of a task's instance. The backup is kept,
 // if the run keeps one, before the guest's QEMU is ended.
 func New(t *task.Task, g *guest.Guest, files *staging.Set, b *backup.Backup, r *hardreboot.Reboot) *Restoration {
 	return &Restoration{t: t, guest: g, files: files, backup: b, reboot: r}
 }
 
-// carryOut restores those files that the guest does not write while it runs; for
+// CarryOut restores those files that the guest does not write while it runs; for
 // the others it is suspended, copied, proven, destroyed, published and started.
 // After an error the task's state says whether the guest can be left as it was found.
 func (r *Restoration) CarryOut(ctx context.Context) error {

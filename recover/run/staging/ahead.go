@@ -8,7 +8,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/journal"
 )
 
-// copyAhead copies the guest's disks while it still runs: under the suspend only
+// CopyAhead copies the guest's disks while it still runs: under the suspend only
 // what it has written meanwhile has to be copied then. What is made here proves
 // nothing. It is no use where the file system clones. ErrNoSpace.
 func (s *Set) CopyAhead(ctx context.Context) error {

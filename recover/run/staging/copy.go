@@ -64,7 +64,7 @@ func copyAndProve(ctx context.Context, t *task.Task, staged *stagedFile) error {
 	return CheckImage(ctx, t, f, staged.file, staged.size)
 }
 
-// copyFile copies a planned file from its source to dst, proves the copy on the way
+// CopyFile copies a planned file from its source to dst, proves the copy on the way
 // if prove is true and the method of copying can, and fills rec in.
 func CopyFile(ctx context.Context, t *task.Task, f recover.FilePlan, dst *os.File, src copier.Source, prove bool, rec *journal.Staged) error {
 	show := t.Run.Progress.File(t.Subject(), f.Path, journal.StepCopy, f.Allocated)
@@ -99,7 +99,7 @@ func noteResult(t *task.Task, rec *journal.Staged, result copier.Result, err err
 	return err
 }
 
-// copyError adds what an operator can do to the errors of a copy that have an
+// CopyError adds what an operator can do to the errors of a copy that have an
 // answer: ErrNoSpace, and a source that nobody holds.
 func CopyError(f recover.FilePlan, err error) error {
 	switch {
@@ -132,7 +132,7 @@ func compareStaged(ctx context.Context, t *task.Task, staged *stagedFile, src co
 	})
 }
 
-// checkImage has qemu-img look through the copy of a qcow2, of that size: a guest
+// CheckImage has qemu-img look through the copy of a qcow2, of that size: a guest
 // whose image is corrupt is not destroyed, leaked clusters are no harm. ErrCorrupt.
 func CheckImage(ctx context.Context, t *task.Task, f recover.FilePlan, copied *os.File, size int64) error {
 	if f.Format != "qcow2" || size == 0 {

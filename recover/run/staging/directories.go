@@ -16,7 +16,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/space"
 )
 
-// directories are the staging directories of one run. They are safe for concurrent
+// Directories are the staging directories of one run. They are safe for concurrent
 // use.
 type Directories struct {
 	root     *beneath.Root
@@ -25,13 +25,13 @@ type Directories struct {
 	dirs     map[string]*Directory // by the directory that they are in
 }
 
-// newDirectories returns the staging directories of a run, none of which is made or
+// NewDirectories returns the staging directories of a run, none of which is made or
 // open yet.
 func NewDirectories(root *beneath.Root, settings recover.Settings) *Directories {
 	return &Directories{root: root, settings: settings, dirs: map[string]*Directory{}}
 }
 
-// directory is one staging directory. Only the run that it belongs to writes in it.
+// Directory is one staging directory. Only the run that it belongs to writes in it.
 type Directory struct {
 	*beneath.Dir
 	parent *beneath.Dir
@@ -66,7 +66,7 @@ func (s *Directories) parentFor(f recover.FilePlan, table *owners.Table) (*benea
 	}
 }
 
-// forFile returns the run's staging directory for a file, made if need be.
+// ForFile returns the run's staging directory for a file, made if need be.
 func (s *Directories) ForFile(run string, f recover.FilePlan, table *owners.Table) (*Directory, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,7 +110,7 @@ func openOwn(parent *beneath.Dir, name string) (*beneath.Dir, error) {
 	return dir, nil
 }
 
-// reopen opens the staging directory that a journal names, if it is still there.
+// Reopen opens the staging directory that a journal names, if it is still there.
 func (s *Directories) Reopen(path string) (*Directory, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -133,7 +133,7 @@ func (s *Directories) Reopen(path string) (*Directory, error) {
 	return st, nil
 }
 
-// clean removes the staging directories that are empty. What still lies in one
+// Clean removes the staging directories that are empty. What still lies in one
 // is some instance's only proven copy, and stays.
 func (s *Directories) Clean() error {
 	s.mu.Lock()
@@ -164,12 +164,12 @@ func (s *Directories) Close() {
 	}
 }
 
-// publish gives a file of this directory its name in another one.
+// Publish gives a file of this directory its name in another one.
 func (d *Directory) Publish(name string, to *beneath.Dir, as string) error {
 	return beneath.Publish(d.Dir, name, to, as)
 }
 
-// takeBack undoes publish.
+// TakeBack undoes publish.
 func (d *Directory) TakeBack(name string, from *beneath.Dir, as string) error {
 	return beneath.Publish(from, as, d.Dir, name)
 }

@@ -36,7 +36,7 @@ type stagedFile struct {
 	published bool
 }
 
-// stageName is a name that no other copy has, not even of another try: a copy
+// StageName is a name that no other copy has, not even of another try: a copy
 // that was proven once is never written over.
 func StageName(uuid string, f recover.FilePlan) (string, error) {
 	unique := make([]byte, 4)
@@ -57,7 +57,7 @@ func (f *stagedFile) measure() (err error) {
 	return err
 }
 
-// measured returns the inode and the size of an open file.
+// Measured returns the inode and the size of an open file.
 func Measured(file *os.File) (recover.Inode, int64, error) {
 	var st unix.Stat_t
 	err := unix.Fstat(int(file.Fd()), &st)
@@ -79,7 +79,7 @@ func (f *stagedFile) discard(ctx context.Context) error {
 	return err
 }
 
-// writeContent makes a file of a plan's content.
+// WriteContent makes a file of a plan's content.
 func WriteContent(f *os.File, content string) error {
 	if _, err := io.Copy(f, strings.NewReader(content)); err != nil {
 		return err
@@ -103,7 +103,7 @@ func copyPrefix(dst, src *os.File) (int64, error) {
 	return n, err
 }
 
-// samePrefix compares the first n bytes of two files of which one may grow.
+// SamePrefix compares the first n bytes of two files of which one may grow.
 // ErrUnproven when they differ.
 func SamePrefix(a, b *os.File, n int64) error {
 	x, y := io.NewSectionReader(a, 0, n), io.NewSectionReader(b, 0, n)

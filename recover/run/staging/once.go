@@ -2,14 +2,14 @@ package staging
 
 import "sync"
 
-// oncePerRun makes sure that a file that several instances need is restored once
+// Once makes sure that a file that several instances need is restored once
 // per run, and that nobody goes on before it is. It is safe for concurrent use.
 type Once struct {
 	mu   sync.Mutex
 	done map[string]*onceFile
 }
 
-// newOncePerRun returns one for a run in which nothing was restored yet.
+// NewOnce returns one for a run in which nothing was restored yet.
 func NewOnce() *Once { return &Once{done: map[string]*onceFile{}} }
 
 type onceFile struct {
@@ -17,7 +17,7 @@ type onceFile struct {
 	err  error
 }
 
-// do runs restore for the first caller with that key; all get its result.
+// Do runs restore for the first caller with that key; all get its result.
 func (s *Once) Do(key string, restore func() error) error {
 	s.mu.Lock()
 	f, ok := s.done[key]

@@ -122,7 +122,7 @@ func mayMoveAside(t *task.Task, dir *beneath.Dir, name string) error {
 	return nil
 }
 
-// clearPath moves aside what stands at a file's path. ErrConflict when somebody
+// ClearPath moves aside what stands at a file's path. ErrConflict when somebody
 // uses it.
 func ClearPath(t *task.Task, f recover.FilePlan) error {
 	dir, err := t.Run.Root.OpenDir(filepath.Dir(f.Path))

@@ -11,7 +11,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/run/task"
 )
 
-// unpin has the keeper and the guard release an instance's files, which are back,
+// Unpin has the keeper and the guard release an instance's files, which are back,
 // proven, and closes those that its guest writes.
 func Unpin(ctx context.Context, t *task.Task) error {
 	return t.Step(ctx, journal.StepUnpin, "", func() error {

@@ -12,7 +12,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/space"
 )
 
-// roomForAll looks once more, before an instance is touched, whether its copies
+// RoomForAll looks once more, before an instance is touched, whether its copies
 // fit: others may have filled the file system since the plan, and an instance that
 // failed has not let its old inodes go. ErrRefused says why they do not.
 func RoomForAll(t *task.Task) error {
@@ -44,7 +44,7 @@ func (d *Directory) roomFor(need int64, headroom float64) error {
 	return nil
 }
 
-// roomLeft returns ErrNoSpace when less than half the headroom is left on the file
+// RoomLeft returns ErrNoSpace when less than half the headroom is left on the file
 // system, on which path will be. Healthy guests live there too.
 func (d *Directory) RoomLeft(headroom float64, path string) error {
 	room, err := d.Statfs()
@@ -58,7 +58,7 @@ func (d *Directory) RoomLeft(headroom float64, path string) error {
 	return nil
 }
 
-// watchRoom returns a context that is cancelled, with left's error for its cause,
+// Watch returns a context that is cancelled, with left's error for its cause,
 // when no room is left: what makes files grow while guests write must end before it
 // fills a file system up, or their writes fail. stop ends the watching.
 func Watch(ctx context.Context, left func() error) (watched context.Context, stop func()) {

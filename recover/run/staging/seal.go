@@ -15,7 +15,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/run/task"
 )
 
-// seal closes the directories of the instance's disks to all but root, until the
+// Seal closes the directories of the instance's disks to all but root, until the
 // guest is on its new files: libvirt creates files in there, by path and as root,
 // and the nova user could plant a symlink.
 func Seal(ctx context.Context, t *task.Task, disks []recover.FilePlan) error {
@@ -72,7 +72,7 @@ func ownerOf(st unix.Stat_t) beneath.Owner {
 	return beneath.Owner{UID: st.Uid, GID: st.Gid, Mode: mode}
 }
 
-// unseal undoes seal for one directory. A directory that the run made, and in which nothing is, is
+// Unseal undoes seal for one directory. A directory that the run made, and in which nothing is, is
 // removed.
 func Unseal(t *task.Task, rec journal.Seal) error {
 	parent, err := t.Run.Root.OpenDir(filepath.Dir(rec.Dir))

@@ -13,7 +13,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/run/task"
 )
 
-// set is the copies of one instance's files, from their first byte to their name.
+// Set is the copies of one instance's files, from their first byte to their name.
 type Set struct {
 	t    *task.Task
 	dirs *Directories
@@ -27,13 +27,13 @@ type Set struct {
 	consoleLog recover.Inode
 }
 
-// newSet returns the copies of a task's files, none of which is made yet. dirs and
+// NewSet returns the copies of a task's files, none of which is made yet. dirs and
 // once are the run's.
 func NewSet(t *task.Task, dirs *Directories, once *Once) *Set {
 	return &Set{t: t, dirs: dirs, once: once, moved: map[string]bool{}}
 }
 
-// stageWritten copies and proves everything that the guest writes, and what is
+// StageWritten copies and proves everything that the guest writes, and what is
 // published with it. check looks at each copy that is proven.
 func (s *Set) StageWritten(ctx context.Context, check func(f recover.FilePlan, size int64) error) error {
 	for _, f := range s.t.Plan.Files {
@@ -54,7 +54,7 @@ func (s *Set) StageWritten(ctx context.Context, check func(f recover.FilePlan, s
 	return nil
 }
 
-// stageAgain proves every copy once more, and makes those anew that are not what
+// StageAgain proves every copy once more, and makes those anew that are not what
 // the held inodes have now: the guest was let go on, or ended, by somebody else.
 func (s *Set) StageAgain(ctx context.Context) error {
 	for n, staged := range s.staged {
@@ -74,7 +74,7 @@ func (s *Set) StageAgain(ctx context.Context) error {
 	return nil
 }
 
-// putBack restores the files that the guest does not write, each once per run: of
+// PutBack restores the files that the guest does not write, each once per run: of
 // a guest that runs on the console log and disk.info too.
 func (s *Set) PutBack(ctx context.Context) error {
 	small := func(f recover.FilePlan) bool {
@@ -113,7 +113,7 @@ func (s *Set) putBackOne(ctx context.Context, f recover.FilePlan) error {
 	})
 }
 
-// copyOut copies one file and publishes it at once. It returns the new inode.
+// CopyOut copies one file and publishes it at once. It returns the new inode.
 func (s *Set) CopyOut(ctx context.Context, f recover.FilePlan) (recover.Inode, error) {
 	staged, err := s.stage(ctx, f)
 	if staged != nil && staged.file != nil {
@@ -128,7 +128,7 @@ func (s *Set) CopyOut(ctx context.Context, f recover.FilePlan) (recover.Inode, e
 	return staged.inode, nil
 }
 
-// namesAreFree looks, right before the destroy, whether every copy can be given
+// NamesAreFree looks, right before the destroy, whether every copy can be given
 // its name: what can be known then must not be found out after it. ErrConflict.
 func (s *Set) NamesAreFree() error {
 	for _, staged := range s.staged {
@@ -160,7 +160,7 @@ func (s *Set) NamesAreFree() error {
 	return nil
 }
 
-// publish gives every staged copy its name.
+// Publish gives every staged copy its name.
 func (s *Set) Publish(ctx context.Context) error {
 	for _, staged := range s.staged {
 		if err := publish(ctx, s.t, staged); err != nil {
@@ -170,13 +170,13 @@ func (s *Set) Publish(ctx context.Context) error {
 	return nil
 }
 
-// noteMoved notes that the guest runs on a new file of that disk, at its path.
+// NoteMoved notes that the guest runs on a new file of that disk, at its path.
 func (s *Set) NoteMoved(f recover.FilePlan) { s.moved[f.Path] = true }
 
-// isPutBackLog is true for the console log that was put back while the guest ran.
+// IsPutBackLog is true for the console log that was put back while the guest ran.
 func (s *Set) IsPutBackLog(at recover.Inode) bool { return s.consoleLog == at }
 
-// isOnPublished is true when the inodes that a scan found are the published ones.
+// IsOnPublished is true when the inodes that a scan found are the published ones.
 func (s *Set) IsOnPublished(i recover.Instance) bool {
 	for _, staged := range s.staged {
 		for _, f := range i.Files {
@@ -188,7 +188,7 @@ func (s *Set) IsOnPublished(i recover.Instance) bool {
 	return true
 }
 
-// areAllBack is true when every file that the guest writes, and what is published
+// AreAllBack is true when every file that the guest writes, and what is published
 // with it, is at its path.
 func (s *Set) AreAllBack() bool {
 	if !s.t.State().IsCommitted() || len(s.staged)+len(s.moved) == 0 {
@@ -203,7 +203,7 @@ func (s *Set) AreAllBack() bool {
 	return !slices.ContainsFunc(s.staged, func(staged *stagedFile) bool { return !staged.isBack() })
 }
 
-// remove removes all copies that this try made and did not publish.
+// Remove removes all copies that this try made and did not publish.
 func (s *Set) Remove(ctx context.Context) error {
 	var errs error
 	for _, f := range slices.Concat(s.begun, s.staged) {
@@ -212,7 +212,7 @@ func (s *Set) Remove(ctx context.Context) error {
 	return errs
 }
 
-// removeBegun removes what was copied ahead of files for which another one is kept.
+// RemoveBegun removes what was copied ahead of files for which another one is kept.
 func (s *Set) RemoveBegun(ctx context.Context) error {
 	for _, f := range s.begun {
 		if err := f.discard(ctx); err != nil {
@@ -222,7 +222,7 @@ func (s *Set) RemoveBegun(ctx context.Context) error {
 	return nil
 }
 
-// removeInherited removes the copies that the interrupted run had staged: QEMU
+// RemoveInherited removes the copies that the interrupted run had staged: QEMU
 // still has what they were copied from, or they are published.
 func (s *Set) RemoveInherited(context.Context) error {
 	var errs error
@@ -247,7 +247,7 @@ func (s *Set) Close() {
 	}
 }
 
-// whatIsSafe says where the data of an instance is whose files are not all back,
+// WhatIsSafe says where the data of an instance is whose files are not all back,
 // after a look at each place.
 func (s *Set) WhatIsSafe(ctx context.Context) string {
 	var copies, held, gone, drafts []string
@@ -306,7 +306,7 @@ func (s *Set) placeOf(f recover.FilePlan) string {
 	return ""
 }
 
-// inheritedPlaces names the copies of the interrupted run.
+// InheritedPlaces names the copies of the interrupted run.
 func (s *Set) InheritedPlaces() string {
 	var places []string
 	for _, c := range s.t.History.Copies {

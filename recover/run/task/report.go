@@ -16,14 +16,14 @@ type report struct {
 	data recover.InstanceReport
 }
 
-// notef adds a note for the operator.
+// Notef adds a note for the operator.
 func (r *report) Notef(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data.Notes = append(r.data.Notes, fmt.Sprintf(format, args...))
 }
 
-// addBytes adds bytes that were read from a source.
+// AddBytes adds bytes that were read from a source.
 func (r *report) AddBytes(n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -36,35 +36,35 @@ func (r *report) addStep(name string, began time.Time) {
 	r.data.Steps = append(r.data.Steps, recover.StepReport{Name: name, Started: began.UTC(), Seconds: time.Since(began).Seconds()})
 }
 
-// setMode says how the instance is rescued.
+// SetMode says how the instance is rescued.
 func (r *report) SetMode(mode recover.Mode) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data.Mode = mode
 }
 
-// setVerified says how its new disks were proven.
+// SetVerified says how its new disks were proven.
 func (r *report) SetVerified(how recover.Verify) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data.Verified = how
 }
 
-// setPause says how long the guest was suspended.
+// SetPause says how long the guest was suspended.
 func (r *report) SetPause(d time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data.PauseSeconds = d.Seconds()
 }
 
-// setDowntime says how long the guest did not run.
+// SetDowntime says how long the guest did not run.
 func (r *report) SetDowntime(d time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data.DowntimeSeconds = d.Seconds()
 }
 
-// end says how the instance ended, and returns the report; err is nil when it
+// End says how the instance ended, and returns the report; err is nil when it
 // ended well.
 func (r *report) End(outcome recover.Outcome, err *recover.InstanceError) recover.InstanceReport {
 	r.mu.Lock()
@@ -76,7 +76,7 @@ func (r *report) End(outcome recover.Outcome, err *recover.InstanceError) recove
 	return r.data
 }
 
-// notes returns the notes so far.
+// Notes returns the notes so far.
 func (r *report) Notes() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

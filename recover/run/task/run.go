@@ -14,7 +14,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/statedir"
 )
 
-// run is what the tasks of one run share. It is complete before the first task
+// Run is what the tasks of one run share. It is complete before the first task
 // begins, and only read from then on.
 type Run struct {
 	Settings   recover.Settings
@@ -29,13 +29,13 @@ type Run struct {
 	Root       *beneath.Root
 	Owners     *owners.Table // nil where no file is given to anybody
 	Pins       *pin.Custody
-	// scan scans one domain.
+	// Scan scans one domain.
 	Scan func(ctx context.Context, d recover.Domain) (recover.Instance, error)
-	// pollInterval is how soon Nova is asked again how a reboot is.
+	// PollInterval is how soon Nova is asked again how a reboot is.
 	PollInterval time.Duration
 }
 
-// source returns the open inode, or the backup's file, to copy a planned file
+// Source returns the open inode, or the backup's file, to copy a planned file
 // from. fs.ErrNotExist when nobody has it.
 func (r *Run) Source(ctx context.Context, f recover.FilePlan) (copier.Source, error) {
 	if f.Stored != "" {
@@ -55,7 +55,7 @@ func (r *Run) publishedBefore(f recover.FilePlan, at recover.Inode) bool {
 	return false
 }
 
-// storedBefore is true when the interrupted run had begun that file of a backup.
+// StoredBefore is true when the interrupted run had begun that file of a backup.
 func (r *Run) StoredBefore(path string) bool {
 	for _, p := range r.History {
 		if slices.Contains(p.Stores, path) {

@@ -5,49 +5,49 @@ import (
 	"fmt"
 )
 
-// workState is where the work on a guest stands: what the run has done to its
+// State is where the work on a guest stands: what the run has done to its
 // domain, and whether that can still be undone.
-type workState string
+type State string
 
 // The states.
 const (
 	// stateAsFound: nothing was done to its domain, or all of that is undone.
-	stateAsFound workState = "as found"
+	stateAsFound State = "as found"
 	// stateSuspended: the run has suspended it.
-	stateSuspended workState = "suspended"
+	stateSuspended State = "suspended"
 	// stateEnded: it has no QEMU, and did not have one before the run touched it, or
 	// an interrupted run has destroyed it.
-	stateEnded workState = "ended"
+	stateEnded State = "ended"
 	// statePoweredOff: it has ended by itself in the middle of a rescue.
-	statePoweredOff workState = "powered off"
+	statePoweredOff State = "powered off"
 	// stateCommitted: the only way is forward. Its QEMU is being ended, or runs on
 	// new disks already, or Nova was asked to reboot it.
-	stateCommitted workState = "committed"
+	stateCommitted State = "committed"
 	// stateOff: committed, and its QEMU is gone.
-	stateOff workState = "off"
-	// stateStaysOff: committed, and because it powered itself off it is not started.
-	StateStaysOff workState = "stays off"
-	// stateStoppedByNova: it was started, and Nova ends whatever libvirt starts of it.
-	StateStoppedByNova workState = "stopped by Nova"
-	// stateOldKept: it runs on new disks that differ from the old ones, and those
+	stateOff State = "off"
+	// StateStaysOff: committed, and because it powered itself off it is not started.
+	StateStaysOff State = "stays off"
+	// StateStoppedByNova: it was started, and Nova ends whatever libvirt starts of it.
+	StateStoppedByNova State = "stopped by Nova"
+	// StateOldKept: it runs on new disks that differ from the old ones, and those
 	// are on disk too.
-	StateOldKept workState = "old disk kept"
+	StateOldKept State = "old disk kept"
 )
 
-// workEvent is what happens to a guest in a run.
-type workEvent string
+// Event is what happens to a guest in a run.
+type Event string
 
 // The events.
 const (
-	EventSuspend  workEvent = "suspend"    // the run suspends it
-	EventGoOn     workEvent = "go on"      // the suspend is undone
-	EventEnded    workEvent = "ended"      // it is seen to have no QEMU
-	EventPowerOff workEvent = "power off"  // the same, and it did that itself
-	EventCommit   workEvent = "commit"     // what follows can't be undone
-	EventDestroy  workEvent = "destroyed"  // its QEMU is gone by the run's hand
-	EventRevert   workEvent = "revert"     // the commit came to nothing: it goes on as it was found
-	EventNovaStop workEvent = "Nova stops" // Nova has ended it again after its start
-	EventKeepOld  workEvent = "keep old"   // its old disks, which differ, are kept
+	EventSuspend  Event = "suspend"    // the run suspends it
+	EventGoOn     Event = "go on"      // the suspend is undone
+	EventEnded    Event = "ended"      // it is seen to have no QEMU
+	EventPowerOff Event = "power off"  // the same, and it did that itself
+	EventCommit   Event = "commit"     // what follows can't be undone
+	EventDestroy  Event = "destroyed"  // its QEMU is gone by the run's hand
+	EventRevert   Event = "revert"     // the commit came to nothing: it goes on as it was found
+	EventNovaStop Event = "Nova stops" // Nova has ended it again after its start
+	EventKeepOld  Event = "keep old"   // its old disks, which differ, are kept
 )
 
 // errTransition: something happened to a guest that can't happen in its state.
@@ -56,15 +56,15 @@ var errTransition = errors.New("impossible transition")
 
 // after returns the state that follows s when e happens; errTransition when e
 // can't happen in s.
-func (s workState) after(e workEvent) (workState, error) {
+func (s State) after(e Event) (State, error) {
 	if next, ok := transitions()[s][e]; ok {
 		return next, nil
 	}
 	return s, fmt.Errorf("%w: %q while the guest is %q", errTransition, e, s)
 }
 
-func transitions() map[workState]map[workEvent]workState {
-	return map[workState]map[workEvent]workState{
+func transitions() map[State]map[Event]State {
+	return map[State]map[Event]State{
 		stateAsFound: {EventSuspend: stateSuspended, EventEnded: stateEnded, EventPowerOff: statePoweredOff, EventCommit: stateCommitted,
 			EventKeepOld: StateOldKept},
 		stateSuspended: {EventGoOn: stateAsFound, EventEnded: stateEnded, EventPowerOff: statePoweredOff, EventCommit: stateCommitted},
@@ -80,8 +80,8 @@ func transitions() map[workState]map[workEvent]workState {
 	}
 }
 
-// hasEnded is true when the domain has no QEMU (any more).
-func (s workState) HasEnded() bool {
+// HasEnded is true when the domain has no QEMU (any more).
+func (s State) HasEnded() bool {
 	switch s {
 	case stateEnded, statePoweredOff, stateOff, StateStaysOff:
 		return true
@@ -90,8 +90,8 @@ func (s workState) HasEnded() bool {
 	}
 }
 
-// isCommitted is true when the only way is forward.
-func (s workState) IsCommitted() bool {
+// IsCommitted is true when the only way is forward.
+func (s State) IsCommitted() bool {
 	switch s {
 	case stateCommitted, stateOff, StateStaysOff, StateStoppedByNova, StateOldKept:
 		return true

@@ -9,10 +9,10 @@ import (
 
 // TestAGuestsWorkGoesOnlyWhereItMay tries every event in every state.
 func TestAGuestsWorkGoesOnlyWhereItMay(t *testing.T) {
-	states := []workState{stateAsFound, stateSuspended, stateEnded, statePoweredOff, stateCommitted,
+	states := []State{stateAsFound, stateSuspended, stateEnded, statePoweredOff, stateCommitted,
 		stateOff, StateStaysOff, StateStoppedByNova, StateOldKept}
-	const no = workState("")                             // it can't happen
-	for event, after := range map[workEvent][]workState{ // in the order of states
+	const no = State("")                             // it can't happen
+	for event, after := range map[Event][]State{ // in the order of states
 		EventSuspend:  {stateSuspended, no, no, no, no, no, no, no, no},
 		EventGoOn:     {no, stateAsFound, no, no, stateCommitted, no, no, no, no},
 		EventEnded:    {stateEnded, stateEnded, stateEnded, no, no, no, no, no, no},
@@ -36,7 +36,7 @@ func TestAGuestsWorkGoesOnlyWhereItMay(t *testing.T) {
 }
 
 func TestWhatAStateMeans(t *testing.T) {
-	for state, want := range map[workState]struct{ ended, committed bool }{
+	for state, want := range map[State]struct{ ended, committed bool }{
 		stateAsFound:       {false, false},
 		stateSuspended:     {false, false},
 		stateEnded:         {true, false},
@@ -56,7 +56,7 @@ func TestWhatAStateMeans(t *testing.T) {
 // TestAnImpossibleEventChangesNothing: the task says so, and stays where it is.
 func TestAnImpossibleEventChangesNothing(t *testing.T) {
 	w := New(&Run{}, recover.InstancePlan{})
-	for _, e := range []workEvent{EventSuspend, EventCommit} {
+	for _, e := range []Event{EventSuspend, EventCommit} {
 		if err := w.Enter(e); err != nil {
 			t.Fatal(err)
 		}

@@ -16,19 +16,19 @@ import (
 // rollbackTime bounds each undo of a failed instance.
 const rollbackTime = 2 * time.Minute
 
-// undo is one thing to be put back after a failure.
-type undo struct {
+// Undo is one thing to be put back after a failure.
+type Undo struct {
 	step string
 	do   func(context.Context) error
 }
 
-// step does one journaled thing: a record before, a record after. Besides do's
+// Step does one journaled thing: a record before, a record after. Besides do's
 // error and the journal's it returns the context's when the run is to stop.
 func (t *Task) Step(ctx context.Context, name, path string, do func() error) error {
 	return t.StepData(ctx, name, path, nil, func() (any, error) { return nil, do() })
 }
 
-// stepData is step with data for the record before. The record after has what do
+// StepData is step with data for the record before. The record after has what do
 // returns, or the same data.
 func (t *Task) StepData(ctx context.Context, name, path string, data any, do func() (any, error)) error {
 	rec := journal.Record{Instance: t.Plan.UUID, Step: name, Path: path, Phase: recover.PhaseBegin}
@@ -59,14 +59,14 @@ func (t *Task) StepData(ctx context.Context, name, path string, data any, do fun
 	return err
 }
 
-// onFailure notes how a step is undone.
+// OnFailure notes how a step is undone.
 func (t *Task) OnFailure(step string, do func(context.Context) error) {
-	t.undos = append(t.undos, undo{step, do})
+	t.undos = append(t.undos, Undo{step, do})
 }
 
-// takeUndos removes the undos of a step and returns them, for returnUndos.
-func (t *Task) TakeUndos(step string) []undo {
-	var taken, left []undo
+// TakeUndos removes the undos of a step and returns them, for returnUndos.
+func (t *Task) TakeUndos(step string) []Undo {
+	var taken, left []Undo
 	for _, u := range t.undos {
 		if u.step == step {
 			taken = append(taken, u)
@@ -78,21 +78,21 @@ func (t *Task) TakeUndos(step string) []undo {
 	return taken
 }
 
-// returnUndos replaces all undos by those that takeUndos has removed.
-func (t *Task) ReturnUndos(taken []undo) { t.undos = taken }
+// ReturnUndos replaces all undos by those that takeUndos has removed.
+func (t *Task) ReturnUndos(taken []Undo) { t.undos = taken }
 
-// keepUndos removes the undos of all steps but one.
+// KeepUndos removes the undos of all steps but one.
 func (t *Task) KeepUndos(step string) { t.undos = t.TakeUndos(step) }
 
-// forgetUndos leaves what was done as it is.
+// ForgetUndos leaves what was done as it is.
 func (t *Task) ForgetUndos() { t.undos = nil }
 
-// rollback leaves the guest as it was found: each undo is tried, whatever
+// Rollback leaves the guest as it was found: each undo is tried, whatever
 // becomes of the others, and none is stopped by the interruption that caused it.
 // What failed stays to be undone.
 func (t *Task) Rollback(ctx context.Context) error {
 	var errs error
-	var left []undo
+	var left []Undo
 	for _, u := range slices.Backward(t.undos) {
 		if err := t.UndoNow(ctx, u.step, u.do); err != nil {
 			errs = errors.Join(errs, err)
@@ -104,7 +104,7 @@ func (t *Task) Rollback(ctx context.Context) error {
 	return errs
 }
 
-// undoNow undoes one step. It is journaled if it can be: a journal that can't be
+// UndoNow undoes one step. It is journaled if it can be: a journal that can't be
 // written (its file system is full, perhaps with what is to be removed) must not
 // keep a guest paused.
 func (t *Task) UndoNow(ctx context.Context, step string, do func(context.Context) error) error {

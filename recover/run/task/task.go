@@ -7,7 +7,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/journal"
 )
 
-// task is the work on one instance in one run: its plan, its journaled steps with
+// Task is the work on one instance in one run: its plan, its journaled steps with
 // their undo, the state that its guest is in, and its report.
 type Task struct {
 	*report
@@ -15,62 +15,62 @@ type Task struct {
 	Plan    recover.InstancePlan
 	History *journal.History // what an interrupted run did to it; nil when it is begun anew
 
-	current workState
-	undos   []undo // how to leave the guest as it was found, last first
+	current State
+	undos   []Undo // how to leave the guest as it was found, last first
 	// placed are the files that this run gave their paths while it undid an
 	// interrupted one, by path.
 	placed map[string]journal.Published
 }
 
-// newTask returns the work on an instance of the run's plan.
+// New returns the work on an instance of the run's plan.
 func New(r *Run, plan recover.InstancePlan) *Task {
 	return &Task{Run: r, Plan: plan, History: r.History[plan.UUID], current: stateAsFound, placed: map[string]journal.Published{},
 		report: &report{data: recover.InstanceReport{UUID: plan.UUID, Domain: plan.Domain, Name: plan.Name, Steps: []recover.StepReport{}}}}
 }
 
-// subject names the instance in progress displays.
+// Subject names the instance in progress displays.
 func (t *Task) Subject() recover.Subject {
 	return recover.Subject{UUID: t.Plan.UUID, Domain: t.Plan.Domain, Name: t.Plan.Name}
 }
 
-// written are the files that the guest writes.
+// Written are the files that the guest writes.
 func (t *Task) Written() []recover.FilePlan {
 	return slices.DeleteFunc(slices.Clone(t.Plan.Files), func(f recover.FilePlan) bool { return !f.Writable })
 }
 
-// beginAnew replaces the plan by one that was made after all that an interrupted
+// BeginAnew replaces the plan by one that was made after all that an interrupted
 // run had done to the instance was undone.
 func (t *Task) BeginAnew(plan recover.InstancePlan) { t.Plan, t.History = plan, nil }
 
-// amend changes the plan.
+// Amend changes the plan.
 func (t *Task) Amend(change func(plan *recover.InstancePlan)) { change(&t.Plan) }
 
-// forgetFile takes a file out of the plan.
+// ForgetFile takes a file out of the plan.
 func (t *Task) ForgetFile(path string) {
 	t.Plan.Files = slices.DeleteFunc(slices.Clone(t.Plan.Files), func(f recover.FilePlan) bool { return f.Path == path })
 }
 
-// state is where the work stands.
-func (t *Task) State() workState { return t.current }
+// State is where the work stands.
+func (t *Task) State() State { return t.current }
 
-// enter notes that e happens to the guest. The error is a fault of os-rescue.
-func (t *Task) Enter(e workEvent) error {
+// Enter notes that e happens to the guest. The error is a fault of os-rescue.
+func (t *Task) Enter(e Event) error {
 	next, err := t.current.after(e)
 	t.current = next
 	return err
 }
 
-// destroyedBefore is true when an interrupted run had begun to destroy the domain.
+// DestroyedBefore is true when an interrupted run had begun to destroy the domain.
 func (t *Task) DestroyedBefore() bool { return t.History != nil && t.History.DestroyBegun }
 
-// notePlaced notes that the undo of an interrupted run has published a file.
+// NotePlaced notes that the undo of an interrupted run has published a file.
 func (t *Task) NotePlaced(path string, rec journal.Published) {
 	if t.History != nil {
 		t.placed[path] = rec
 	}
 }
 
-// publishedBefore is true when the interrupted run, or the undo of it, gave the
+// PublishedBefore is true when the interrupted run, or the undo of it, gave the
 // file's path that very inode.
 func (t *Task) PublishedBefore(f recover.FilePlan, at recover.Inode) bool {
 	if pub, ok := t.placed[f.Path]; ok && pub.Inode == at.Inode && pub.Source == f.Key() {
@@ -79,7 +79,7 @@ func (t *Task) PublishedBefore(f recover.FilePlan, at recover.Inode) bool {
 	return t.Run.publishedBefore(f, at)
 }
 
-// fail makes the error that an operator reads: what is safe, and what to do next,
+// Fail makes the error that an operator reads: what is safe, and what to do next,
 // in one sentence each.
 func (t *Task) Fail(err error, safe, next string) *recover.InstanceError {
 	return &recover.InstanceError{UUID: t.Plan.UUID, Domain: t.Plan.Domain, Err: err, Safe: safe, Next: next}

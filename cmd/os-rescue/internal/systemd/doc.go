@@ -7,4 +7,6 @@
 //
 // go-systemd reads the environment. Its notifications carry no descriptors and wait
 // without a limit, so this package sends its own.
+//
+// May call: nothing of ours.
 package systemd

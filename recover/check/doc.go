@@ -1,0 +1,8 @@
+// Package check says how a host is, for monitoring: facts, then one small function per
+// finding, then the worst level.
+//
+// May call: recover, guard, pin, runs.
+//
+// Invariants: what could not be looked at is UNKNOWN and never OK; a finding is one line with
+// what to do next; nothing is changed.
+package check

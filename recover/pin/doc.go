@@ -1,0 +1,10 @@
+// Package pin keeps lost inodes alive: it says what the keeper and the guard of this host
+// hold and for whom, opens a held inode afresh the way QEMU has it open, and is a run's
+// custody of what it copies from.
+//
+// May call: recover, copier, journal, keeper, procfs.
+//
+// Invariants: an inode is opened through a holder and then looked at, never trusted by its
+// number; what is read with O_DIRECT by QEMU is read so here; a pin that was there before a
+// run is not the run's to let go.
+package pin

@@ -1,0 +1,12 @@
+// Package procfs shows what processes hold: their open regular files, who they are and
+// what they see as "/".
+//
+// Everything is read from /proc. A process is held by a pidfd while it is looked at, so
+// that its pid can't become another's in the middle.
+//
+// May call: recover.
+//
+// Invariants: nothing is opened through a descriptor of another process; paths are looked
+// up below a root that the caller names, links inside it followed, and nothing is written.
+// The kernel's suffix " (deleted)" proves nothing: a link count of 0 does.
+package procfs

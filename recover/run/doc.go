@@ -1,0 +1,19 @@
+// Package run carries a plan out: one session from the host's lock to the report, the
+// finishing of an interrupted one, and the dispatch per instance to the room that does its
+// work.
+//
+//	Prepare:   lock the host, scan, pin, sign in, choose, pin again, unpin the others, plan
+//	Execute:   lock in Nova, re-read; per instance, N at a time:
+//	             rescue, live, backup or hardreboot; unlock; settle
+//	Resume:    read the journal, take the pins over; per instance: undo or go on, by what is
+//	           there now
+//
+// May call: recover, beneath, inventory, journal, keeper, manifest, novalock, owners,
+// pin, plan, procfs, run/backup, run/guest, run/hardreboot, run/live, run/rescue,
+// run/staging, run/task, runs, scan, selection, statedir.
+//
+// Invariants: pinning comes before everything that may take long or fail; nothing of an
+// instance is touched before the journal says so; an instance ends in service, as it was
+// found, or unsettled for a resume, and the report says which; nobody else imports the
+// rooms below.
+package run

@@ -1,0 +1,8 @@
+// Package runtest is a host with an engine on it for tests: a recovertest.Host whose runs
+// are made, crashed at a journal point and resumed by package run.
+//
+// May call: recover, journal, pin, recovertest, run, runs, scan, statedir.
+//
+// Invariants: a crash is a child process that ends in the middle of a run, as a kill -9 would
+// leave it; nothing of one test's host is seen by another's.
+package runtest

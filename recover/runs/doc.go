@@ -1,0 +1,8 @@
+// Package runs tells of this host's runs: where each stands, its report, which instances
+// an unfinished one has in hand, and which files were put back since the last boot.
+//
+// May call: recover, journal, procfs, statedir.
+//
+// Invariants: it changes nothing; a damaged journal stops nobody, and what can be read of
+// it counts; who holds the host's lock is asked before the journal is read.
+package runs

@@ -1,0 +1,10 @@
+// Package statedir knows the layout of /var/lib/os-rescue: the runs' directories, the
+// lock that lets one run at a time through, and how a small file is written whole or not
+// at all.
+//
+// May call: recover.
+//
+// Invariants: only root gets in (0700, files 0600); the host's lock belongs to an open
+// file, so it ends with the processes that have it; what a function here has written is on
+// disk when it returns.
+package statedir
