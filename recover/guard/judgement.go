@@ -203,7 +203,9 @@ func (j *judgement) isAnyMissingFiles() bool {
 
 // hasLost is true when a scan found that the file is the one that an instance has lost.
 func hasLost(i recover.Instance, h guardHold) bool {
-	return slices.ContainsFunc(i.Files, func(f recover.File) bool { return (recover.Inode{Device: f.Device, Inode: f.Inode}) == h.inode() && f.Lost() })
+	return slices.ContainsFunc(i.Files, func(f recover.File) bool {
+		return (recover.Inode{Device: f.Device, Inode: f.Inode}) == h.inode() && f.Lost()
+	})
 }
 
 // isIncident says whether a stopped instance that misses a file is one that

@@ -25,7 +25,9 @@ type Descriptor struct {
 	Flags int
 }
 
-func (d Descriptor) Inode() recover.Inode { return recover.Inode{Device: d.Stat.Dev, Inode: d.Stat.Ino} }
+func (d Descriptor) Inode() recover.Inode {
+	return recover.Inode{Device: d.Stat.Dev, Inode: d.Stat.Ino}
+}
 
 // Unlinked is true when no name leads to the file any more.
 func (d Descriptor) Unlinked() bool { return d.Stat.Nlink == 0 }

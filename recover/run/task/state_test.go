@@ -11,7 +11,7 @@ import (
 func TestAGuestsWorkGoesOnlyWhereItMay(t *testing.T) {
 	states := []State{stateAsFound, stateSuspended, stateEnded, statePoweredOff, stateCommitted,
 		stateOff, StateStaysOff, StateStoppedByNova, StateOldKept}
-	const no = State("")                             // it can't happen
+	const no = State("")                         // it can't happen
 	for event, after := range map[Event][]State{ // in the order of states
 		EventSuspend:  {stateSuspended, no, no, no, no, no, no, no, no},
 		EventGoOn:     {no, stateAsFound, no, no, stateCommitted, no, no, no, no},
