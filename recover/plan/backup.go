@@ -61,7 +61,8 @@ func (p backupPlans) file(i recover.Instance, f recover.File) (recover.FilePlan,
 	}
 	defer src.File.Close()
 	todo.Direct = src.Direct
-	return todo, p.source(i, &todo, src)
+	err = p.source(i, &todo, src)
+	return todo, err
 }
 
 // steps describes what a plan will do.

@@ -61,7 +61,8 @@ func (p *planner) file(i recover.Instance, f recover.File) (recover.FilePlan, er
 	if err := p.notSharedFile(f.Path, src.File); err != nil {
 		return todo, err
 	}
-	return todo, p.source(i, &todo, src)
+	err = p.source(i, &todo, src)
+	return todo, err
 }
 
 // notSharedFile returns ErrRefused when other hosts may write a file and no Nova can

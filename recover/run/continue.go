@@ -93,13 +93,14 @@ func (i *instance) startOver(ctx context.Context) (recover.Outcome, error) {
 		return recover.OutcomeFailed, err
 	}
 	found := t.Plan.Found
-	t.BeginAnew(plan)
+	t.Amend(func(p *recover.InstancePlan) { *p = plan })
 	if i.guest.SameProcess() && plan.Found != recover.StateShutOff {
 		t.Amend(func(plan *recover.InstancePlan) { plan.Found = found })
 	}
 	if err := t.Run.Log.Write(journal.Record{Instance: plan.UUID, Step: journal.StepPlan, Phase: recover.PhaseDone}, t.Plan); err != nil {
 		return recover.OutcomeFailed, err
 	}
+	t.BeginAnew() // not before: until the journal has the new plan, a resume goes on with the old one
 	return i.fresh(ctx)
 }
 

@@ -72,6 +72,15 @@ func (r *writtenRun) settles(n int, outcome recover.Outcome) {
 	r.write(journal.Record{Instance: recovertest.UUID(n), Step: journal.StepInstance, Phase: recover.PhaseDone}, journal.Settlement{Report: report, Settled: true})
 }
 
+// leaves writes the report of an instance that a resume goes on with.
+func (r *writtenRun) leaves(n int) {
+	report := recover.InstanceReport{UUID: recovertest.UUID(n), Outcome: recover.OutcomeFailed, Error: "its files are not back yet"}
+	r.write(
+		journal.Record{Instance: recovertest.UUID(n), Step: journal.StepInstance, Phase: recover.PhaseDone},
+		journal.Settlement{Report: report},
+	)
+}
+
 // ends writes that the run came to an end.
 func (r *writtenRun) ends(interrupted bool) {
 	r.write(journal.Record{Step: journal.StepRun, Phase: recover.PhaseDone}, journal.End{Interrupted: interrupted})
@@ -103,6 +112,12 @@ func TestAReportSaysTheModeOfItsRunAndWhetherItWasInterrupted(t *testing.T) {
 			r.plans(recover.ModeAuto)
 			r.settles(1, recover.OutcomeRescued)
 			r.settles(2, recover.OutcomeSkipped)
+			r.ends(false)
+		}},
+		"a run that ended and left an instance for a resume": {mode: recover.ModeReboot, happens: func(r *writtenRun) {
+			r.plans(recover.ModeReboot)
+			r.settles(1, recover.OutcomeRescued)
+			r.leaves(2)
 			r.ends(false)
 		}},
 		"killed before its plan": {mode: recover.ModeLive, interrupted: true, happens: func(*writtenRun) {}},

@@ -111,7 +111,7 @@ func (r Runs) Report(name string) (recover.RunReport, error) {
 		Mode:        cmp.Or(whole.Mode, head.Mode),
 		Started:     status.Started,
 		Finished:    status.Finished,
-		Interrupted: interrupted(status.State, ended),
+		Interrupted: interrupted(status.State, records, ended),
 		Instances:   []recover.InstanceReport{},
 		Elsewhere:   whole.Elsewhere,
 		Warnings:    whole.Warnings,
@@ -126,17 +126,17 @@ func (r Runs) Report(name string) (recover.RunReport, error) {
 	return report, nil
 }
 
-// interrupted is true for a run that stopped before it had done everything. A run that
-// was interrupted and is being resumed now is under way: it may still do everything.
-func interrupted(state recover.RunState, ended journal.End) bool {
-	switch state {
-	case recover.RunRunning:
+// interrupted is true for a run that was killed or stopped before it had done all that
+// it could. One that came to its end and left something for a resume was not; nor is one
+// that is being resumed now, which may still do everything.
+func interrupted(state recover.RunState, records []journal.Record, ended journal.End) bool {
+	if state == recover.RunRunning {
 		return false
-	case recover.RunFinished:
-		return ended.Interrupted
-	default:
-		return true
 	}
+	if n := len(records); n > 0 && records[n-1].Step == journal.StepRun && records[n-1].Phase == recover.PhaseDone {
+		return ended.Interrupted
+	}
+	return true
 }
 
 // unfinished returns the report of an instance that its run has not settled.

@@ -38,9 +38,9 @@ func (t *Task) Written() []recover.FilePlan {
 	return slices.DeleteFunc(slices.Clone(t.Plan.Files), func(f recover.FilePlan) bool { return !f.Writable })
 }
 
-// BeginAnew replaces the plan by one that was made after all that an interrupted
-// run had done to the instance was undone.
-func (t *Task) BeginAnew(plan recover.InstancePlan) { t.Plan, t.History = plan, nil }
+// BeginAnew forgets what an interrupted run did to the instance: all of it was undone,
+// and the journal has the plan that was made after that.
+func (t *Task) BeginAnew() { t.History = nil }
 
 // Amend changes the plan.
 func (t *Task) Amend(change func(plan *recover.InstancePlan)) { change(&t.Plan) }
