@@ -12,6 +12,11 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
+// agent asks the guests' own agents.
+type agent struct {
+	*connections
+}
+
 // Freeze asks the guest's agent to freeze every file system. It first checks that the
 // agent answers, and then waits at most limit, in whole seconds, for the freeze. In
 // detail:
@@ -28,13 +33,13 @@ import (
 // Errors: recover.ErrNoAgent when there is no channel, nobody listens at it, or the
 // domain does not run: nothing was sent; recover.ErrNoDomain. After any other error
 // the guest may be frozen or become so, and the caller must call Thaw.
-func (c *Client) Freeze(ctx context.Context, uuid string, limit time.Duration) error {
+func (a agent) Freeze(ctx context.Context, uuid string, limit time.Duration) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("freezing domain %s: %w", uuid, context.Cause(ctx))
 	}
 	sent := false
-	name, err := retry(ctx, c, func() (string, error) {
-		name, err := c.withAgent(ctx, uuid, limit, func(dom *libvirt.Domain, name string) error {
+	name, err := retry(ctx, a.connections, func() (string, error) {
+		name, err := a.withAgent(ctx, uuid, limit, func(dom *libvirt.Domain, name string) error {
 			err := timed(ctx, "virDomainGetTime", name, func() error {
 				_, _, err := dom.GetTime(0)
 				return err
@@ -66,13 +71,13 @@ func (c *Client) Freeze(ctx context.Context, uuid string, limit time.Duration) e
 // begun it does not end with ctx. Errors: recover.ErrNoAgent when no agent answers, or
 // when the domain is paused, and its file systems stay as they are;
 // recover.ErrNoDomain; recover.ErrUnavailable.
-func (c *Client) Thaw(ctx context.Context, uuid string, limit time.Duration) error {
+func (a agent) Thaw(ctx context.Context, uuid string, limit time.Duration) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("thawing domain %s: %w", uuid, context.Cause(ctx))
 	}
 	lasting := context.WithoutCancel(ctx)
-	name, err := retry(lasting, c, func() (string, error) {
-		return c.withAgent(lasting, uuid, limit, func(dom *libvirt.Domain, name string) error {
+	name, err := retry(lasting, a.connections, func() (string, error) {
+		return a.withAgent(lasting, uuid, limit, func(dom *libvirt.Domain, name string) error {
 			err := timed(ctx, "virDomainFSThaw", name, func() error { return dom.FSThaw(nil, 0) })
 			if noAgent(err) {
 				return fmt.Errorf("%w: %w", recover.ErrNoAgent, err)
@@ -88,13 +93,13 @@ func (c *Client) Thaw(ctx context.Context, uuid string, limit time.Duration) err
 
 // withAgent runs f with the agent's time limit set, and returns the domain's name if
 // it is known. Once f has been called, withAgent waits for it even if ctx ends.
-func (c *Client) withAgent(
+func (a agent) withAgent(
 	ctx context.Context,
 	uuid string,
 	limit time.Duration,
 	f func(dom *libvirt.Domain, name string) error,
 ) (string, error) {
-	return onConnection(context.WithoutCancel(ctx), c, func(conn *libvirt.Connect) (string, error) {
+	return onConnection(context.WithoutCancel(ctx), a.connections, func(conn *libvirt.Connect) (string, error) {
 		dom, err := lookup(ctx, conn, uuid)
 		if err != nil {
 			return "", err

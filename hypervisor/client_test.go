@@ -247,7 +247,7 @@ func TestAStaleOrMissingPIDFileIsPIDZero(t *testing.T) {
 	g := newGuest(t)
 	c, ctx := open(t, nil)
 	virsh(t, "define", writeXML(t, g.xml()))
-	pidFile := filepath.Join(DefaultRunDir, g.name+".pid")
+	pidFile := filepath.Join(defaultRunDir, g.name+".pid")
 	if err := os.WriteFile(pidFile, []byte("1"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -359,7 +359,7 @@ func TestWithoutAnAgentFreezeIsErrNoAgent(t *testing.T) {
 			if err := c.Thaw(ctx, g.uuid, time.Second); !errors.Is(err, recover.ErrNoAgent) {
 				t.Errorf("thaw: error %v, want ErrNoAgent", err)
 			}
-			status, err := os.ReadFile(filepath.Join(DefaultRunDir, g.name+".xml"))
+			status, err := os.ReadFile(filepath.Join(defaultRunDir, g.name+".xml"))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -25,8 +25,8 @@ import (
 // Errors: recover.ErrNoDomain; ErrState when the domain is not active;
 // ErrNoStatistics when a disk's numbers are missing. libvirt itself does not report
 // that (qemuDomainGetStatsBlock in its src/qemu/qemu_driver.c).
-func (c *Client) Counters(ctx context.Context, uuid string) (map[string]recover.BlockCounters, error) {
-	counters, err := read(ctx, c, func(conn *libvirt.Connect) (map[string]recover.BlockCounters, error) {
+func (r reader) Counters(ctx context.Context, uuid string) (map[string]recover.BlockCounters, error) {
+	counters, err := read(ctx, r.connections, func(conn *libvirt.Connect) (map[string]recover.BlockCounters, error) {
 		dom, err := lookup(ctx, conn, uuid)
 		if err != nil {
 			return nil, err

@@ -4,21 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 
 	"libvirt.org/go/libvirt"
 
 	"github.com/os-rescue/os-rescue/recover"
 )
 
+// reader reads what there is: versions, domains with their XML, and statistics.
+type reader struct {
+	*connections
+	runDir
+}
+
 // Version is a line for people: "libvirt 9.0.0, QEMU 7.2.22". Both are what the
 // daemon says: its own version, and that of the QEMU it would start.
-func (c *Client) Version(ctx context.Context) (string, error) {
-	line, err := read(ctx, c, func(conn *libvirt.Connect) (string, error) {
+func (r reader) Version(ctx context.Context) (string, error) {
+	line, err := read(ctx, r.connections, func(conn *libvirt.Connect) (string, error) {
 		lv, hv, err := versions(ctx, conn)
 		return fmt.Sprintf("libvirt %s, QEMU %s", dotted(lv), dotted(hv)), err
 	})
@@ -53,8 +54,8 @@ func dotted(v uint32) string {
 // Domains returns every domain of the host, active or not. One that vanishes
 // during the look is left out. One that can't be read fails the whole look: a
 // scan that leaves a domain out would call its files nobody's.
-func (c *Client) Domains(ctx context.Context) ([]recover.Domain, error) {
-	domains, err := read(ctx, c, func(conn *libvirt.Connect) ([]recover.Domain, error) {
+func (r reader) Domains(ctx context.Context) ([]recover.Domain, error) {
+	domains, err := read(ctx, r.connections, func(conn *libvirt.Connect) ([]recover.Domain, error) {
 		o, err := overviewOf(ctx, conn)
 		if err != nil {
 			return nil, err
@@ -62,7 +63,7 @@ func (c *Client) Domains(ctx context.Context) ([]recover.Domain, error) {
 		defer o.free()
 		domains := make([]recover.Domain, 0, len(o.list))
 		for i := range o.list {
-			d, err := c.look(ctx, &o.list[i], o.known)
+			d, err := r.look(ctx, &o.list[i], o.known)
 			if errors.Is(err, recover.ErrNoDomain) {
 				continue
 			}
@@ -80,14 +81,14 @@ func (c *Client) Domains(ctx context.Context) ([]recover.Domain, error) {
 }
 
 // Domain returns one domain, recover.ErrNoDomain when there is none.
-func (c *Client) Domain(ctx context.Context, uuid string) (recover.Domain, error) {
-	d, err := read(ctx, c, func(conn *libvirt.Connect) (recover.Domain, error) {
+func (r reader) Domain(ctx context.Context, uuid string) (recover.Domain, error) {
+	d, err := read(ctx, r.connections, func(conn *libvirt.Connect) (recover.Domain, error) {
 		dom, err := lookup(ctx, conn, uuid)
 		if err != nil {
 			return recover.Domain{}, err
 		}
 		defer func() { _ = dom.Free() }()
-		return c.look(ctx, dom, nil)
+		return r.look(ctx, dom, nil)
 	})
 	if err != nil {
 		return recover.Domain{}, fmt.Errorf("looking at domain %s: %w", uuid, err)
@@ -99,8 +100,8 @@ func (c *Client) Domain(ctx context.Context, uuid string) (recover.Domain, error
 // Define; of a transient domain the live one, made inactive. It holds secrets
 // (graphics passwords): the caller keeps it from logs. recover.ErrNoDomain when
 // there is none.
-func (c *Client) XML(ctx context.Context, uuid string) (string, error) {
-	doc, err := read(ctx, c, func(conn *libvirt.Connect) (string, error) {
+func (r reader) XML(ctx context.Context, uuid string) (string, error) {
+	doc, err := read(ctx, r.connections, func(conn *libvirt.Connect) (string, error) {
 		dom, err := lookup(ctx, conn, uuid)
 		if err != nil {
 			return "", err
@@ -129,7 +130,7 @@ func xmlOf(ctx context.Context, dom *libvirt.Domain, name string, flags libvirt.
 // look reads all there is to know of one domain. What is known by UUID already
 // need not be asked for. XML and state are two calls: both are read again when the
 // domain started or ended between them.
-func (c *Client) look(ctx context.Context, dom *libvirt.Domain, before map[string]known) (recover.Domain, error) {
+func (r reader) look(ctx context.Context, dom *libvirt.Domain, before map[string]known) (recover.Domain, error) {
 	name, err := dom.GetName() // these two are local, no call
 	if err != nil {
 		return recover.Domain{}, mapped("virDomainGetName", err)
@@ -164,7 +165,7 @@ func (c *Client) look(ctx context.Context, dom *libvirt.Domain, before map[strin
 		if !live {
 			return d, nil
 		}
-		d.PID = c.pid(d.Name)
+		d.PID = r.pid(d.Name)
 		err = jobs(ctx, dom, &d)
 		if errors.Is(err, libvirt.ERR_OPERATION_INVALID) {
 			continue // it ended meanwhile
@@ -175,27 +176,4 @@ func (c *Client) look(ctx context.Context, dom *libvirt.Domain, before map[strin
 		return d, nil
 	}
 	return fail(fmt.Errorf("%w: it starts and stops faster than it can be read", ErrState))
-}
-
-// pid is what the pid file of an active domain says, and 0 when it is missing or
-// says nothing: then package recover finds no process and tells so.
-func (c *Client) pid(name string) int {
-	if name == "" || strings.ContainsRune(name, '/') { // libvirt forbids the slash
-		return 0
-	}
-	f, err := os.Open(filepath.Join(c.runDir, name+".pid"))
-	if err != nil {
-		return 0
-	}
-	defer f.Close()
-	const most = 32
-	text, err := io.ReadAll(io.LimitReader(f, most))
-	if err != nil {
-		return 0
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil || pid <= 0 {
-		return 0
-	}
-	return pid
 }

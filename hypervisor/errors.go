@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"libvirt.org/go/libvirt"
-
 	"github.com/os-rescue/os-rescue/recover"
 )
 
@@ -21,36 +19,6 @@ var (
 	// ErrXML: this program can't read the domain's XML.
 	ErrXML = errors.New("unreadable domain XML")
 )
-
-// callError is a failed libvirt call with libvirt's message: libvirt.Error prints its
-// numbers.
-type callError struct {
-	call string
-	err  error
-}
-
-func (e *callError) Error() string {
-	var lv libvirt.Error
-	if errors.As(e.err, &lv) && lv.Message != "" {
-		return e.call + ": " + lv.Message
-	}
-	return e.call + ": " + e.err.Error()
-}
-
-func (e *callError) Unwrap() error { return e.err }
-
-// mapped adds the name of the call to an error, and recover's sentinel where there is
-// one.
-func mapped(call string, err error) error {
-	if err == nil {
-		return nil
-	}
-	named := &callError{call: call, err: err}
-	if errors.Is(err, libvirt.ERR_NO_DOMAIN) {
-		return fmt.Errorf("%w: %w", recover.ErrNoDomain, named)
-	}
-	return named
-}
 
 // unavailable is the error for a daemon that does not answer, with a hint.
 func unavailable(uri string, err error) error {

@@ -13,15 +13,20 @@ import (
 // library knows its state, so no call is made.
 const eventsPoll = time.Second
 
+// events tell which domains change.
+type events struct {
+	*connections
+}
+
 // Events sends the UUID of a domain at every lifecycle event
 // (VIR_DOMAIN_EVENT_ID_LIFECYCLE,
 // https://libvirt.org/html/libvirt-libvirt-domain.html#virDomainEventType), as
 // recover.DomainEvents describes. It has its own connection, which is closed when ctx
 // ends, or, if the daemon hangs then, at the keepalive's limit. ErrClosed after Close;
 // a later Close does not end it.
-func (c *Client) Events(ctx context.Context) (<-chan string, error) {
+func (e events) Events(ctx context.Context) (<-chan string, error) {
 	changes := newChanges()
-	s, err := c.subscribe(ctx, changes)
+	s, err := e.subscribe(ctx, changes)
 	if err != nil {
 		switch {
 		case ctx.Err() != nil:
@@ -29,16 +34,16 @@ func (c *Client) Events(ctx context.Context) (<-chan string, error) {
 		case errors.Is(err, ErrClosed):
 			return nil, err
 		}
-		return nil, unavailable(c.shownURI, err)
+		return nil, unavailable(e.shownURI, err)
 	}
 	out := make(chan string)
 	go changes.send(ctx, out)
-	go c.keepSubscribed(ctx, s, changes)
+	go e.keepSubscribed(ctx, s, changes)
 	return out, nil
 }
 
 // keepSubscribed subscribes again whenever the connection breaks, until ctx ends.
-func (c *Client) keepSubscribed(ctx context.Context, s *subscription, changes *changes) {
+func (e events) keepSubscribed(ctx context.Context, s *subscription, changes *changes) {
 	log := zerolog.Ctx(ctx)
 	for {
 		s.wait(ctx)
@@ -46,21 +51,21 @@ func (c *Client) keepSubscribed(ctx context.Context, s *subscription, changes *c
 		if ctx.Err() != nil {
 			return
 		}
-		log.Warn().Str("uri", c.shownURI).Msg("the connection that libvirt's events come on is broken: opening it again")
-		if s = c.resubscribe(ctx, changes); s == nil {
+		log.Warn().Str("uri", e.shownURI).Msg("the connection that libvirt's events come on is broken: opening it again")
+		if s = e.resubscribe(ctx, changes); s == nil {
 			return
 		}
-		log.Info().Str("uri", c.shownURI).Msg("libvirt's events come again")
+		log.Info().Str("uri", e.shownURI).Msg("libvirt's events come again")
 		// Only now: changes from here on cause events again.
 		changes.add("")
 	}
 }
 
 // resubscribe tries until it succeeds. nil when ctx has ended or the client is closed.
-func (c *Client) resubscribe(ctx context.Context, changes *changes) *subscription {
+func (e events) resubscribe(ctx context.Context, changes *changes) *subscription {
 	pace := pace()
 	for {
-		s, err := c.subscribe(ctx, changes)
+		s, err := e.subscribe(ctx, changes)
 		if err == nil {
 			return s
 		}
@@ -68,7 +73,7 @@ func (c *Client) resubscribe(ctx context.Context, changes *changes) *subscriptio
 			return nil
 		}
 		wait := pace.NextBackOff()
-		zerolog.Ctx(ctx).Debug().Err(err).Dur("wait", wait).Str("uri", c.shownURI).Msg("libvirt's events do not come yet")
+		zerolog.Ctx(ctx).Debug().Err(err).Dur("wait", wait).Str("uri", e.shownURI).Msg("libvirt's events do not come yet")
 		select {
 		case <-ctx.Done():
 			return nil
@@ -85,11 +90,11 @@ type subscription struct {
 
 // subscribe opens a connection and adds its events to changes. If the daemon hangs, it
 // fails at the keepalive's limit. When ctx ends, it does not wait for the daemon.
-func (c *Client) subscribe(ctx context.Context, changes *changes) (*subscription, error) {
-	if c.isClosed() {
+func (e events) subscribe(ctx context.Context, changes *changes) (*subscription, error) {
+	if e.isClosed() {
 		return nil, ErrClosed
 	}
-	conn, err := c.openInTime(ctx)
+	conn, err := e.openInTime(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -20,8 +20,8 @@ import (
 // markUUID is a domain that the tests define to know that all before it was told.
 const markUUID = "b41e3f62-9d0a-4c57-8f2e-6a7b8c9d0e1f"
 
-// events listens, until the test ends.
-func events(ctx context.Context, t *testing.T, c *Client) <-chan string {
+// watched listens, until the test ends.
+func watched(ctx context.Context, t *testing.T, c *Client) <-chan string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(ctx)
 	ch, err := c.Events(ctx)
@@ -67,7 +67,7 @@ func TestEveryChangeOfADomainIsTold(t *testing.T) {
 	startLibvirt(t)
 	g := newGuest(t)
 	c, ctx := open(t, nil)
-	ch := events(ctx, t, c)
+	ch := watched(ctx, t, c)
 	file := writeXML(t, g.xml())
 	saved := filepath.Join(t.TempDir(), "saved")
 	for _, words := range [][]string{
@@ -108,7 +108,7 @@ func TestEveryChangeOfADomainIsTold(t *testing.T) {
 func TestEventsComeAgainAfterARestartAndACrash(t *testing.T) {
 	libvirtd := startLibvirt(t)
 	c, ctx := open(t, nil)
-	ch := events(ctx, t, c)
+	ch := watched(ctx, t, c)
 	told(t, ch)
 	for name, end := range map[string]func(){
 		"restart": func() {
@@ -162,7 +162,7 @@ func TestEventsComeAgainAfterADaemonHung(t *testing.T) {
 			}
 		}
 	})
-	ch := events(ctx, t, c)
+	ch := watched(ctx, t, c)
 	told(t, ch)
 	libvirtd.signal(t, syscall.SIGSTOP)
 	<-givenUp
@@ -180,11 +180,11 @@ func TestEventsEndWithTheirContextAndLeaveNothing(t *testing.T) {
 	libvirtd := startLibvirt(t)
 	c, ctx := open(t, nil)
 	// Whatever is started once is started.
-	first := events(ctx, t, c)
+	first := watched(ctx, t, c)
 	told(t, first)
 
 	for _, state := range []string{"at work", "hung", "away"} {
-		goroutines, conns := runtime.NumGoroutine(), connections(t)
+		goroutines, conns := runtime.NumGoroutine(), openConnections(t)
 		ctx, cancel := context.WithCancel(ctx)
 		const many = 5
 		var all []<-chan string
@@ -196,7 +196,7 @@ func TestEventsEndWithTheirContextAndLeaveNothing(t *testing.T) {
 			all = append(all, ch)
 		}
 		virsh(t, "define", writeXML(t, minimal(testUUID))) // told to nobody
-		if n := connections(t); n != conns+many {
+		if n := openConnections(t); n != conns+many {
 			t.Fatalf("%d connections, want %d", n, conns+many)
 		}
 		began := time.Now()
@@ -215,13 +215,14 @@ func TestEventsEndWithTheirContextAndLeaveNothing(t *testing.T) {
 		if state == "hung" {
 			// Nobody waited for the daemon: unless this machine took longer than the keepalive
 			// for it, each connection is still there.
-			if n := connections(t); n != conns+many && time.Since(began) < keepAliveSeconds*keepAliveCount*time.Second {
+			if n := openConnections(t); n != conns+many && time.Since(began) < keepAliveSeconds*keepAliveCount*time.Second {
 				t.Errorf("hung: %d connections, want %d still", n, conns+many)
 			}
 			libvirtd.signal(t, syscall.SIGCONT)
 		}
-		patience.Wait(t, fmt.Sprintf("%s: %d goroutines, not %d, and %d connections", state, goroutines, runtime.NumGoroutine(), conns), func() bool {
-			return runtime.NumGoroutine() <= goroutines && connections(t) == conns
+		wanted := fmt.Sprintf("%s: %d goroutines, not %d, and %d connections", state, goroutines, runtime.NumGoroutine(), conns)
+		patience.Wait(t, wanted, func() bool {
+			return runtime.NumGoroutine() <= goroutines && openConnections(t) == conns
 		})
 	}
 	libvirtd.start(t)
@@ -230,8 +231,8 @@ func TestEventsEndWithTheirContextAndLeaveNothing(t *testing.T) {
 	}
 }
 
-// connections counts the sockets of this process that libvirtd accepted.
-func connections(t *testing.T) int {
+// openConnections counts the sockets of this process that libvirtd accepted.
+func openConnections(t *testing.T) int {
 	t.Helper()
 	links, err := filepath.Glob("/proc/self/fd/*")
 	if err != nil {
@@ -250,7 +251,7 @@ func connections(t *testing.T) int {
 func TestASlowReceiverHoldsNothingUp(t *testing.T) {
 	startLibvirt(t)
 	c, ctx := open(t, nil)
-	ch := events(ctx, t, c)
+	ch := watched(ctx, t, c)
 	var uuids []string
 	for i := range 20 {
 		uuid := fmt.Sprintf("00000000-0000-4000-8000-%012d", i)

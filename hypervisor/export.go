@@ -25,6 +25,12 @@ const (
 	masterKey = "/master-key.aes"
 )
 
+// exports serve the disks of active domains as they are at one moment.
+type exports struct {
+	*connections
+	runDir
+}
+
 // Export begins a backup of disks in pull mode (virDomainBackupBegin) and returns the
 // path of its socket. QEMU serves the disks over NBD as they are at this moment, and
 // copies data to the scratch files before the guest overwrites it
@@ -33,12 +39,12 @@ const (
 // recover.ErrNoDomain; ErrState when the domain is not active, has a job, lacks one of
 // the disks, or its private directory can't be found; recover.ErrUnavailable, after
 // which the backup may have begun; libvirt's own.
-func (c *Client) Export(ctx context.Context, uuid string, disks []recover.ExportDisk) (string, error) {
+func (e exports) Export(ctx context.Context, uuid string, disks []recover.ExportDisk) (string, error) {
 	socket := ""
-	err := c.apply(ctx, uuid, change{
+	err := e.apply(ctx, uuid, change{
 		name: "exporting the disks of", call: "virDomainBackupBegin",
 		do: func(dom *libvirt.Domain) error {
-			doc, err := c.backupXML(ctx, dom, disks, &socket)
+			doc, err := e.backupXML(ctx, dom, disks, &socket)
 			if err != nil {
 				return err
 			}
@@ -67,12 +73,12 @@ func (c *Client) Export(ctx context.Context, uuid string, disks []recover.Export
 
 // backupXML describes the backup of disks of a live domain, and sets socket to the
 // path at which it can be read.
-func (c *Client) backupXML(ctx context.Context, dom *libvirt.Domain, disks []recover.ExportDisk, socket *string) (string, error) {
+func (e exports) backupXML(ctx context.Context, dom *libvirt.Domain, disks []recover.ExportDisk, socket *string) (string, error) {
 	name, err := dom.GetName()
 	if err != nil {
 		return "", err
 	}
-	dir, err := c.privateDir(name)
+	dir, err := e.privateDir(name)
 	if err != nil {
 		return "", err
 	}
@@ -85,11 +91,11 @@ func (c *Client) backupXML(ctx context.Context, dom *libvirt.Domain, disks []rec
 		return "", err
 	}
 	scratch := map[string]string{}
-	for _, e := range disks {
-		if !slices.ContainsFunc(d.Disks, func(disk recover.Disk) bool { return disk.Target == e.Target }) {
-			return "", fmt.Errorf("%w: it has no disk %s", ErrState, e.Target)
+	for _, want := range disks {
+		if !slices.ContainsFunc(d.Disks, func(disk recover.Disk) bool { return disk.Target == want.Target }) {
+			return "", fmt.Errorf("%w: it has no disk %s", ErrState, want.Target)
 		}
-		scratch[e.Target] = e.Scratch
+		scratch[want.Target] = want.Scratch
 	}
 	pull := &libvirtxml.DomainBackupPull{Disks: &libvirtxml.DomainBackupPullDisks{}}
 	for _, disk := range d.Disks {
@@ -106,8 +112,8 @@ func (c *Client) backupXML(ctx context.Context, dom *libvirt.Domain, disks []rec
 }
 
 // privateDir is the directory of an active domain that its QEMU may write in.
-func (c *Client) privateDir(name string) (string, error) {
-	pid := c.pid(name)
+func (e exports) privateDir(name string) (string, error) {
+	pid := e.pid(name)
 	args, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 	if err != nil {
 		return "", fmt.Errorf("%w: the command line of its QEMU can't be read: %w", ErrState, err)
@@ -129,8 +135,8 @@ const backupJob = "backup"
 // (qemuBackupNotifyBlockjobEnd in its src/qemu/qemu_backup.c). It succeeds if there is
 // no job, if the domain is off, and if there is no domain. Errors: ErrState when the
 // domain has another kind of job; recover.ErrUnavailable.
-func (c *Client) EndExport(ctx context.Context, uuid string) error {
-	err := c.apply(ctx, uuid, change{
+func (e exports) EndExport(ctx context.Context, uuid string) error {
+	err := e.apply(ctx, uuid, change{
 		name: "ending the export of the disks of", call: "virDomainAbortJob",
 		do: func(dom *libvirt.Domain) error {
 			if err := dom.AbortJob(); err != nil {

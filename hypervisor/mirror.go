@@ -25,11 +25,16 @@ const (
 	exportLibvirt, exportQEMU = 7_002_000, 5_002_000
 )
 
+// mirrors copy disks onto new files while their guests run.
+type mirrors struct {
+	*connections
+}
+
 // MirrorSupport returns the abilities of libvirt's daemon and of the QEMU that it
 // would start, by their versions. A guest's own QEMU may be older, so a call may still
 // fail.
-func (c *Client) MirrorSupport(ctx context.Context) (recover.MirrorSupport, error) {
-	support, err := read(ctx, c, func(conn *libvirt.Connect) (recover.MirrorSupport, error) {
+func (m mirrors) MirrorSupport(ctx context.Context) (recover.MirrorSupport, error) {
+	support, err := read(ctx, m.connections, func(conn *libvirt.Connect) (recover.MirrorSupport, error) {
 		lv, hv, err := versions(ctx, conn)
 		return mirrorSupport(lv, hv), err
 	})
@@ -119,32 +124,32 @@ func mirrorXML(m recover.MirrorRequest) (string, error) {
 // not active or the disk already has a block job; recover.ErrUnavailable, after which
 // the mirror may have begun; libvirt's own, also when the file is no longer empty
 // because a daemon died between formatting and mirroring.
-func (c *Client) Mirror(ctx context.Context, uuid string, m recover.MirrorRequest) error {
-	doc, err := mirrorXML(m)
+func (m mirrors) Mirror(ctx context.Context, uuid string, r recover.MirrorRequest) error {
+	doc, err := mirrorXML(r)
 	if err != nil {
 		return err
 	}
 	flags := libvirt.DOMAIN_BLOCK_COPY_SHALLOW | libvirt.DOMAIN_BLOCK_COPY_TRANSIENT_JOB
-	if m.Synchronous {
+	if r.Synchronous {
 		flags |= libvirt.DOMAIN_BLOCK_COPY_SYNCHRONOUS_WRITES
 	}
-	params := &libvirt.DomainBlockCopyParameters{BandwidthSet: m.BytesPerSecond > 0, Bandwidth: m.BytesPerSecond}
-	return c.apply(ctx, uuid, change{
-		name: "mirroring disk " + m.Target + " of", call: "virDomainBlockCopy",
-		do: func(dom *libvirt.Domain) error { return dom.BlockCopy(m.Target, doc, params, flags) },
+	params := &libvirt.DomainBlockCopyParameters{BandwidthSet: r.BytesPerSecond > 0, Bandwidth: r.BytesPerSecond}
+	return m.apply(ctx, uuid, change{
+		name: "mirroring disk " + r.Target + " of", call: "virDomainBlockCopy",
+		do: func(dom *libvirt.Domain) error { return dom.BlockCopy(r.Target, doc, params, flags) },
 		reached: func(ctx context.Context, dom *libvirt.Domain, name string, issued bool) (bool, error) {
-			mirror, err := mirrorOf(ctx, dom, name, m.Target)
+			mirror, err := mirrorOf(ctx, dom, name, r.Target)
 			switch {
 			case err != nil:
 				return false, err
 			case mirror == nil && issued:
 				return false, nil
 			case mirror == nil:
-				return false, idle(ctx, dom, name, m.Target)
-			case issued && mirror.Source != nil && mirror.Source.File != nil && mirror.Source.File.File == m.Path:
+				return false, idle(ctx, dom, name, r.Target)
+			case issued && mirror.Source != nil && mirror.Source.File != nil && mirror.Source.File.File == r.Path:
 				return true, nil
 			}
-			return false, fmt.Errorf("%w: disk %s has a mirror already", ErrState, m.Target)
+			return false, fmt.Errorf("%w: disk %s has a mirror already", ErrState, r.Target)
 		},
 	})
 }
@@ -174,8 +179,8 @@ func idle(ctx context.Context, dom *libvirt.Domain, name, target string) error {
 // at QEMU's event (https://libvirt.org/formatdomain.html, mirror). A restarted
 // daemon finds its jobs again. Errors: recover.ErrNoMirror; recover.ErrNoDomain;
 // ErrState when the disk has another kind of job.
-func (c *Client) MirrorState(ctx context.Context, uuid, target string) (recover.MirrorState, error) {
-	state, err := read(ctx, c, func(conn *libvirt.Connect) (recover.MirrorState, error) {
+func (m mirrors) MirrorState(ctx context.Context, uuid, target string) (recover.MirrorState, error) {
+	state, err := read(ctx, m.connections, func(conn *libvirt.Connect) (recover.MirrorState, error) {
 		dom, err := lookup(ctx, conn, uuid)
 		if err != nil {
 			return recover.MirrorState{}, err
@@ -211,13 +216,13 @@ func (c *Client) MirrorState(ctx context.Context, uuid, target string) (recover.
 // opens for a running domain (https://libvirt.org/formatdomain.html, source; measured
 // with 9.0, also over a restart of the daemon). The mirror's file must have the path
 // that Mirror was given: else the job fails and ends (measured with QEMU 7.2).
-// Errors: recover.ErrNoMirror when there was none, or when it ended and the domain did not move; recover.ErrNoDomain;
-// recover.ErrUnavailable, after which the domain may have moved; libvirt's own while
-// the mirror goes on, for example when it is not ready.
-func (c *Client) Pivot(ctx context.Context, uuid, target string) error {
+// Errors: recover.ErrNoMirror when there was none, or when it ended and the domain did
+// not move; recover.ErrNoDomain; recover.ErrUnavailable, after which the domain may
+// have moved; libvirt's own while the mirror goes on, for example when it is not ready.
+func (m mirrors) Pivot(ctx context.Context, uuid, target string) error {
 	var life int    // the domain's id before the call
 	var source uint // the index of the disk's source before it
-	return c.apply(ctx, uuid, change{
+	return m.apply(ctx, uuid, change{
 		name: "moving onto the mirror of disk " + target + " of", call: "virDomainBlockJobAbort",
 		do: func(dom *libvirt.Domain) error {
 			return dom.BlockJobAbort(target, libvirt.DOMAIN_BLOCK_JOB_ABORT_PIVOT)
@@ -253,8 +258,8 @@ func (c *Client) Pivot(ctx context.Context, uuid, target string) error {
 // the target). It succeeds if there is no mirror, if the domain is off, and if there
 // is no domain. Errors: ErrState when the disk has another kind of job;
 // recover.ErrUnavailable.
-func (c *Client) EndMirror(ctx context.Context, uuid, target string) error {
-	err := c.apply(ctx, uuid, change{
+func (m mirrors) EndMirror(ctx context.Context, uuid, target string) error {
+	err := m.apply(ctx, uuid, change{
 		name: "ending the mirror of disk " + target + " of", call: "virDomainBlockJobAbort",
 		do: func(dom *libvirt.Domain) error { return dom.BlockJobAbort(target, 0) },
 		reached: func(ctx context.Context, dom *libvirt.Domain, name string, _ bool) (bool, error) {

@@ -57,14 +57,6 @@ func running(ctx context.Context, t *testing.T, c *Client, g guest) {
 	})
 }
 
-// bothDisks are the guest's disks for an export.
-func bothDisks(g guest) []recover.ExportDisk {
-	return []recover.ExportDisk{
-		{Target: "vda", Scratch: g.file("scratch-vda")},
-		{Target: "vdb", Scratch: g.file("scratch-vdb")},
-	}
-}
-
 // synchronousMirror asks for a mirror of vda that copies the guest's writes at once.
 func synchronousMirror(g guest) recover.MirrorRequest {
 	return recover.MirrorRequest{Target: "vda", Path: g.file("mirror"), Format: "qcow2", Synchronous: true}
@@ -428,100 +420,6 @@ func TestAFullFileSystemEndsTheMirrorAndTheGuestRunsOn(t *testing.T) {
 	}
 	if d := domain(ctx, t, c, g); d.State != recover.StateRunning || len(d.BlockJobs) != 0 {
 		t.Errorf("it is %s, jobs %v", d.State, d.BlockJobs)
-	}
-}
-
-func TestAMirrorOutlivesTheDaemonInTheMiddleOfItsCopy(t *testing.T) {
-	libvirtd := startLibvirt(t)
-	g := newGuest(t)
-	killed := false
-	c, ctx := open(t, func(made string) {
-		if made == "virDomainGetBlockJobInfo" && killed {
-			killed = false
-			libvirtd.kill()
-			libvirtd.start(t)
-		}
-	})
-	fill(t, g, 24<<20)
-	running(ctx, t, c, g)
-	made := empty(t, g.file("mirror"))
-	m := recover.MirrorRequest{Target: "vdb", Path: g.file("mirror"), Format: "raw", BytesPerSecond: 1 << 20, Synchronous: true}
-	if err := c.Mirror(ctx, g.uuid, m); err != nil {
-		t.Fatal(err)
-	}
-	var before recover.MirrorState
-	patience.Wait(t, "the copy to begin", func() (begun bool) {
-		var err error
-		if before, err = c.MirrorState(ctx, g.uuid, "vdb"); err != nil {
-			t.Fatal(err)
-		}
-		return before.Copied > 0
-	})
-	killed = true
-	after, err := c.MirrorState(ctx, g.uuid, "vdb")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if killed || before.Ready || after.Ready || after.Copied < before.Copied || after.Copied >= after.Total {
-		t.Errorf("killed %v; before %+v, after %+v: not the middle of a copy", !killed, before, after)
-	}
-	// Ended before it is ready, it lets go of its file all the same.
-	if err := c.EndMirror(ctx, g.uuid, "vdb"); err != nil {
-		t.Fatal(err)
-	}
-	if _, open := descriptors(t)[made]; open {
-		t.Error("QEMU has the mirror's file open still")
-	}
-}
-
-func TestAnExportStandsStillWhileTheGuestWrites(t *testing.T) {
-	startLibvirt(t)
-	g := newGuest(t)
-	c, ctx := open(t, nil)
-	virsh(t, "define", writeXML(t, g.xml()))
-	if err := c.Start(ctx, g.uuid, true); err != nil { // it writes when it may run
-		t.Fatal(err)
-	}
-	socket, err := c.Export(ctx, g.uuid, bothDisks(g))
-	if err != nil {
-		t.Fatal(err)
-	}
-	shown := func(target string) string {
-		copied := g.file("copy-" + target)
-		run(t, "qemu-img", "convert", "-f", "raw", "-O", "raw", "nbd+unix:///"+target+"?socket="+socket, copied)
-		return run(t, "sha256sum", copied)
-	}
-	before := map[string]string{"vda": shown("vda"), "vdb": shown("vdb")}
-	if err := c.Resume(ctx, g.uuid); err != nil {
-		t.Fatal(err)
-	}
-	patience.Wait(t, "the guest's writes", func() bool {
-		got, err := c.Counters(ctx, g.uuid)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return got["vda"].WriteRequests == 1 && got["vdb"].WriteRequests == 1
-	})
-	for target, want := range before {
-		if got := shown(target); got != want {
-			t.Errorf("%s: the export shows what the guest wrote later", target)
-		}
-	}
-	if err := c.EndExport(ctx, g.uuid); err != nil {
-		t.Fatal(err)
-	}
-	// The same look at what the guest has now: it can tell the two apart.
-	socket, err = c.Export(ctx, g.uuid, bothDisks(g))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for target, was := range before {
-		if shown(target) == was {
-			t.Errorf("%s: the guest's writes are not seen in a later export", target)
-		}
-	}
-	if err := c.EndExport(ctx, g.uuid); err != nil {
-		t.Fatal(err)
 	}
 }
 

@@ -201,3 +201,46 @@ func TestADaemonThatHangsIsAnErrorAndNotAHang(t *testing.T) {
 
 //nolint:revive // the shape of a method expression
 func startPaused(c *Client, ctx context.Context, uuid string) error { return c.Start(ctx, uuid, true) }
+
+func TestAMirrorOutlivesTheDaemonInTheMiddleOfItsCopy(t *testing.T) {
+	libvirtd := startLibvirt(t)
+	g := newGuest(t)
+	killed := false
+	c, ctx := open(t, func(made string) {
+		if made == "virDomainGetBlockJobInfo" && killed {
+			killed = false
+			libvirtd.kill()
+			libvirtd.start(t)
+		}
+	})
+	fill(t, g, 24<<20)
+	running(ctx, t, c, g)
+	made := empty(t, g.file("mirror"))
+	m := recover.MirrorRequest{Target: "vdb", Path: g.file("mirror"), Format: "raw", BytesPerSecond: 1 << 20, Synchronous: true}
+	if err := c.Mirror(ctx, g.uuid, m); err != nil {
+		t.Fatal(err)
+	}
+	var before recover.MirrorState
+	patience.Wait(t, "the copy to begin", func() (begun bool) {
+		var err error
+		if before, err = c.MirrorState(ctx, g.uuid, "vdb"); err != nil {
+			t.Fatal(err)
+		}
+		return before.Copied > 0
+	})
+	killed = true
+	after, err := c.MirrorState(ctx, g.uuid, "vdb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if killed || before.Ready || after.Ready || after.Copied < before.Copied || after.Copied >= after.Total {
+		t.Errorf("killed %v; before %+v, after %+v: not the middle of a copy", !killed, before, after)
+	}
+	// Ended before it is ready, it lets go of its file all the same.
+	if err := c.EndMirror(ctx, g.uuid, "vdb"); err != nil {
+		t.Fatal(err)
+	}
+	if _, open := descriptors(t)[made]; open {
+		t.Error("QEMU has the mirror's file open still")
+	}
+}
