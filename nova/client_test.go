@@ -61,14 +61,14 @@ func TestATokenOfAProjectKnowsItsProjectAndTheMicroversionIsAgreedOn(t *testing.
 	if c.compute.Microversion != "2.73" {
 		t.Errorf("microversion %s, want 2.73", c.compute.Microversion)
 	}
-	if !c.admin {
+	if !c.Admin() {
 		t.Error("the admin was not seen to be one")
 	}
 	if c.Calls() != 2 {
 		t.Errorf("%d calls, want 2: a token and the version document", c.Calls())
 	}
-	if m := cloud.member(t); m.admin || m.OwnProject() != cloud.Vars["project"] {
-		t.Errorf("the member: admin %v, project %q", m.admin, m.OwnProject())
+	if m := cloud.member(t); m.Admin() || m.OwnProject() != cloud.Vars["project"] {
+		t.Errorf("the member: admin %v, project %q", m.Admin(), m.OwnProject())
 	}
 }
 
@@ -133,7 +133,8 @@ func TestAProjectsNameIsTakenExactly(t *testing.T) {
 	opts := quick()
 	opts.setDefaults()
 	provider := &gophercloud.ProviderClient{}
-	c := &Client{opts: opts, provider: provider, identity: &gophercloud.ServiceClient{ProviderClient: provider, Endpoint: cloud.URL + "/v3/"}}
+	identity := &gophercloud.ServiceClient{ProviderClient: provider, Endpoint: cloud.URL + "/v3/"}
+	c := newClient(&session{opts: opts, provider: provider, identity: identity})
 	if id, err := c.Project(t.Context(), "Demo", ""); id != "1" || err != nil {
 		t.Errorf("Demo: %q, %v", id, err)
 	}

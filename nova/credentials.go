@@ -36,6 +36,7 @@ type account struct {
 	user    string
 	project string
 	token   bool // signed in with a token, which can't be renewed
+	admin   bool // the token that Keystone gave has the role admin
 }
 
 // findCredentials reads the cloud named by the caller, or else by OS_CLOUD, from

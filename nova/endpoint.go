@@ -28,12 +28,12 @@ const (
 // findCompute takes the compute endpoint of the region and interface from the
 // token's catalogue. It refuses a catalogue with several regions if none was named:
 // in the wrong region every instance seems to be deleted.
-func (c *Client) findCompute(cred credentials) error {
-	result, ok := c.provider.GetAuthResult().(interface {
+func (s *session) findCompute(cred credentials) error {
+	result, ok := s.provider.GetAuthResult().(interface {
 		ExtractServiceCatalog() (*tokens.ServiceCatalog, error)
 	})
 	if !ok {
-		return fmt.Errorf("%w: %s gave no catalogue that can be read", recover.ErrCredentials, c.who.authURL)
+		return fmt.Errorf("%w: %s gave no catalogue that can be read", recover.ErrCredentials, s.who.authURL)
 	}
 	catalogue, err := result.ExtractServiceCatalog()
 	if err != nil {
@@ -66,7 +66,7 @@ func (c *Client) findCompute(cred credentials) error {
 		}
 		if len(offered) == 0 {
 			return fmt.Errorf("%w: the catalogue that Keystone at %s gives %s has no compute service; is the token scoped to a project?",
-				recover.ErrCredentials, c.who.authURL, c.who)
+				recover.ErrCredentials, s.who.authURL, s.who)
 		}
 		return fmt.Errorf("%w: the catalogue has no compute endpoint for the %s (OS_REGION_NAME and OS_INTERFACE, or region_name and "+
 			"interface in clouds.yaml); it has: %s", recover.ErrCredentials, wanted, strings.Join(offered, ", "))
@@ -75,8 +75,8 @@ func (c *Client) findCompute(cred credentials) error {
 		return fmt.Errorf("%w: the catalogue has the regions %s: name one with OS_REGION_NAME, or region_name in clouds.yaml",
 			recover.ErrCredentials, strings.Join(regions, ", "))
 	}
-	c.compute = &gophercloud.ServiceClient{
-		ProviderClient: c.provider,
+	s.compute = &gophercloud.ServiceClient{
+		ProviderClient: s.provider,
 		Endpoint:       gophercloud.NormalizeURL(found[0].URL),
 		Type:           "compute",
 	}
@@ -93,10 +93,10 @@ type apiVersion struct {
 // microversion. gophercloud's utils.GetSupportedMicroversions is not used: it treats
 // an endpoint that does not answer like one without microversions, and does not
 // know endpoints that end in the project's ID.
-func (c *Client) negotiate(ctx context.Context) error {
-	document, versioned, err := versionDocument(c.compute.Endpoint)
+func (s *session) negotiate(ctx context.Context) error {
+	document, versioned, err := versionDocument(s.compute.Endpoint)
 	if err != nil {
-		return fmt.Errorf("the compute endpoint %q in the catalogue: %w", c.compute.Endpoint, err)
+		return fmt.Errorf("the compute endpoint %q in the catalogue: %w", s.compute.Endpoint, err)
 	}
 	var answer struct {
 		Version  apiVersion   `json:"version"`
@@ -109,7 +109,7 @@ func (c *Client) negotiate(ctx context.Context) error {
 		into:   &answer,
 		ok:     []int{http.StatusOK, http.StatusMultipleChoices},
 	}
-	if err := c.send(ctx, c.compute, r); err != nil {
+	if err := s.send(ctx, s.compute, r); err != nil {
 		return err
 	}
 	version := answer.Version
@@ -119,7 +119,7 @@ func (c *Client) negotiate(ctx context.Context) error {
 			return fmt.Errorf("%w: %s has no API v2.1", ErrTooOld, document)
 		}
 		version = answer.Versions[i]
-		c.compute.Endpoint = document + "v2.1/"
+		s.compute.Endpoint = document + "v2.1/"
 	}
 	if version.Version == "" {
 		return fmt.Errorf("%w: %s serves API %s, which has no microversions; 2.%d is the least (Nova 13.0, Mitaka), "+
@@ -137,12 +137,12 @@ func (c *Client) negotiate(ctx context.Context) error {
 		return fmt.Errorf("%w: %s serves microversions up to %s; 2.%d is the least (Nova 13.0, Mitaka)",
 			ErrTooOld, document, version.Version, minorLocked)
 	}
-	c.minor = min(newest, minorWanted)
-	if c.minor < oldest {
+	s.minor = min(newest, minorWanted)
+	if s.minor < oldest {
 		return fmt.Errorf("%s serves microversions %s to %s, and this program speaks 2.%d at most: a newer os-rescue is needed",
 			document, version.Min, version.Version, minorWanted)
 	}
-	c.compute.Microversion = fmt.Sprintf("2.%d", c.minor)
+	s.compute.Microversion = fmt.Sprintf("2.%d", s.minor)
 	return nil
 }
 

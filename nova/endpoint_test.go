@@ -61,8 +61,8 @@ func oldNova(t *testing.T, document string) (*Client, *[]string) {
 	opts := quick()
 	opts.setDefaults()
 	provider := &gophercloud.ProviderClient{}
-	return &Client{opts: opts, provider: provider, compute: &gophercloud.ServiceClient{
-		ProviderClient: provider, Type: "compute", Endpoint: cloud.URL + "/v2.1/"}}, &asked
+	compute := &gophercloud.ServiceClient{ProviderClient: provider, Type: "compute", Endpoint: cloud.URL + "/v2.1/"}
+	return newClient(&session{opts: opts, provider: provider, compute: compute}), &asked
 }
 
 func TestTheNewestMicroversionThatBothSidesKnowIsUsed(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 var ErrTooOld = errors.New("this Nova is too old")
 
 // explain turns the last failure of a request into the errors of recover.Cloud.
-func (c *Client) explain(ctx context.Context, r request, err error) error {
+func (a account) explain(ctx context.Context, r request, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", r.doing, ctx.Err())
 	}
@@ -25,17 +25,17 @@ func (c *Client) explain(ctx context.Context, r request, err error) error {
 		return fmt.Errorf("%s: %w", r.doing, err)
 	}
 	switch {
-	case f.status == http.StatusUnauthorized && c.who.token:
+	case f.status == http.StatusUnauthorized && a.token:
 		return fmt.Errorf("%s: %w: the token has expired or was revoked, and can't be renewed. Sign in with a password or an "+
 			"application credential: %w", r.doing, recover.ErrCredentials, f)
 	case f.status == http.StatusUnauthorized:
-		return fmt.Errorf("%s: %w: %s does not accept %s (any more): %w", r.doing, recover.ErrCredentials, c.who.authURL, c.who, f)
+		return fmt.Errorf("%s: %w: %s does not accept %s (any more): %w", r.doing, recover.ErrCredentials, a.authURL, a, f)
 	case f.status == http.StatusForbidden:
 		return forbidden(r, f)
 	case f.status == http.StatusNotFound && r.instance && f.fault == "itemNotFound":
-		if !c.admin {
+		if !a.admin {
 			return fmt.Errorf("%s: %w: there is no such instance, or it belongs to another project: Nova shows those only to the role "+
-				"admin (its rule context_is_admin), which %s does not have: %w", r.doing, recover.ErrForbidden, c.who.user, f)
+				"admin (its rule context_is_admin), which %s does not have: %w", r.doing, recover.ErrForbidden, a.user, f)
 		}
 		return fmt.Errorf("%s: %w: %w", r.doing, recover.ErrNoInstance, f)
 	case f.status == http.StatusConflict:
@@ -56,30 +56,30 @@ func (c *Client) explain(ctx context.Context, r request, err error) error {
 	}
 }
 
-// explainSignIn does the same for the first sign-in.
-func (c *Client) explainSignIn(ctx context.Context, err error) error {
+// explainSignIn does the same for the first sign-in, which sent so many calls.
+func (a account) explainSignIn(ctx context.Context, err error, calls int64) error {
 	if ctx.Err() != nil {
-		return fmt.Errorf("signing in to %s: %w", c.who.authURL, ctx.Err())
+		return fmt.Errorf("signing in to %s: %w", a.authURL, ctx.Err())
 	}
 	var f *failure
 	if !errors.As(err, &f) {
-		return fmt.Errorf("%w: %s at %s: %w", recover.ErrCredentials, c.who, c.who.authURL, err)
+		return fmt.Errorf("%w: %s at %s: %w", recover.ErrCredentials, a, a.authURL, err)
 	}
 	switch {
 	case isCertificateError(f.cause):
 		return fmt.Errorf("%w: the certificate of %s is not trusted (OS_CACERT, or cacert in clouds.yaml, names a CA file): %w",
-			recover.ErrCloudUnavailable, c.who.authURL, f)
-	case c.Calls() == 0: // gophercloud refused before it sent anything
-		return fmt.Errorf("%w: the credentials for %s (%s) are incomplete: %w", recover.ErrCredentials, c.who.authURL, c.who, f.cause)
+			recover.ErrCloudUnavailable, a.authURL, f)
+	case calls == 0: // gophercloud refused before it sent anything
+		return fmt.Errorf("%w: the credentials for %s (%s) are incomplete: %w", recover.ErrCredentials, a.authURL, a, f.cause)
 	case f.status == 0, f.transient:
-		return fmt.Errorf("%w: Keystone at %s: %w", recover.ErrCloudUnavailable, c.who.authURL, f)
+		return fmt.Errorf("%w: Keystone at %s: %w", recover.ErrCloudUnavailable, a.authURL, f)
 	case f.status == http.StatusUnauthorized:
 		return fmt.Errorf("%w: Keystone at %s does not accept %s: wrong password or secret, or no such user or project: %w",
-			recover.ErrCredentials, c.who.authURL, c.who, f)
+			recover.ErrCredentials, a.authURL, a, f)
 	case f.status == http.StatusNotFound:
-		return fmt.Errorf("%w: there is no Keystone v3 at %s: %w", recover.ErrCredentials, c.who.authURL, f)
+		return fmt.Errorf("%w: there is no Keystone v3 at %s: %w", recover.ErrCredentials, a.authURL, f)
 	default:
-		return fmt.Errorf("%w: Keystone at %s refused %s: %w", recover.ErrCredentials, c.who.authURL, c.who, f)
+		return fmt.Errorf("%w: Keystone at %s refused %s: %w", recover.ErrCredentials, a.authURL, a, f)
 	}
 }
 

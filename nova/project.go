@@ -19,13 +19,16 @@ type project struct {
 	DomainID string `json:"domain_id"`
 }
 
+// projects find Keystone's records of projects.
+type projects struct{ *session }
+
 // Project returns the ID of a project. nameOrID is tried as an ID first, then as a
 // name, in the domain (name or ID) if that is not empty.
 //
 // Errors: recover.ErrNoProject; recover.ErrAmbiguous with the candidates' IDs and
 // domains; recover.ErrForbidden when the user may neither get that project nor list
 // projects.
-func (c *Client) Project(ctx context.Context, nameOrID, domain string) (string, error) {
+func (c projects) Project(ctx context.Context, nameOrID, domain string) (string, error) {
 	if nameOrID == "" {
 		return "", fmt.Errorf("%w: no name or ID was given", recover.ErrNoProject)
 	}
@@ -68,7 +71,7 @@ func (c *Client) Project(ctx context.Context, nameOrID, domain string) (string, 
 		recover.ErrAmbiguous, len(named), nameOrID, strings.Join(candidates, "; "))
 }
 
-func (c *Client) projectByID(ctx context.Context, id string) (string, error) {
+func (c projects) projectByID(ctx context.Context, id string) (string, error) {
 	var answer struct {
 		Project project `json:"project"`
 	}
@@ -93,7 +96,7 @@ func (c *Client) projectByID(ctx context.Context, id string) (string, error) {
 	return id, nil
 }
 
-func (c *Client) projectsByName(ctx context.Context, name string) ([]project, error) {
+func (c projects) projectsByName(ctx context.Context, name string) ([]project, error) {
 	var answer struct {
 		Projects []project `json:"projects"`
 	}
@@ -105,7 +108,7 @@ func (c *Client) projectsByName(ctx context.Context, name string) ([]project, er
 }
 
 // listByName lists the projects or domains of a name; kind is "project" or "domain".
-func (c *Client) listByName(ctx context.Context, kind, name, policy string, answer any) error {
+func (c projects) listByName(ctx context.Context, kind, name, policy string, answer any) error {
 	return c.send(ctx, c.identity, request{
 		doing:  fmt.Sprintf("looking up %s %q by name", kind, name),
 		method: http.MethodGet,
@@ -116,7 +119,7 @@ func (c *Client) listByName(ctx context.Context, kind, name, policy string, answ
 }
 
 // inDomain returns the projects in a domain, given by its ID or else by its name.
-func (c *Client) inDomain(ctx context.Context, projects []project, domain string) ([]project, error) {
+func (c projects) inDomain(ctx context.Context, projects []project, domain string) ([]project, error) {
 	keep := func(domainID string) []project {
 		return slices.DeleteFunc(slices.Clone(projects), func(p project) bool { return p.DomainID != domainID })
 	}

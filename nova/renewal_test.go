@@ -161,8 +161,8 @@ func TestATokenAloneIsGoodForASignInAndCannotBeRenewed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if c.OwnProject() != cloud.Vars["admin-project-id"] || !c.admin {
-				t.Errorf("project %q, admin %v", c.OwnProject(), c.admin)
+			if c.OwnProject() != cloud.Vars["admin-project-id"] || !c.Admin() {
+				t.Errorf("project %q, admin %v", c.OwnProject(), c.Admin())
 			}
 			if bed != nil {
 				return

@@ -3,6 +3,8 @@ package nova
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/url"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -23,10 +25,20 @@ type request struct {
 	once     bool   // it must not be carried out twice
 }
 
+// instance begins a request about one instance, with a path below the instance's.
+func (s *session) instance(doing, uuid string, path ...string) request {
+	parts := append([]string{"servers", url.PathEscape(uuid)}, path...)
+	return request{
+		doing:    fmt.Sprintf("%s instance %s", doing, uuid),
+		url:      s.compute.ServiceURL(parts...),
+		instance: true,
+	}
+}
+
 // send sends a request, repeats it after transient failures, and returns the errors
 // of recover.Cloud.
-func (c *Client) send(ctx context.Context, service *gophercloud.ServiceClient, r request) error {
-	err := c.retry(ctx, r, func() error {
+func (s *session) send(ctx context.Context, service *gophercloud.ServiceClient, r request) error {
+	err := s.retry(ctx, r, func() error {
 		//nolint:bodyclose // gophercloud closes it unless KeepResponseBody is set
 		_, err := service.Request(ctx, r.method, r.url, &gophercloud.RequestOpts{
 			JSONBody: r.body, JSONResponse: r.into, OkCodes: r.ok,
@@ -34,7 +46,7 @@ func (c *Client) send(ctx context.Context, service *gophercloud.ServiceClient, r
 		return err
 	})
 	if err != nil {
-		return c.explain(ctx, r, err)
+		return s.who.explain(ctx, r, err)
 	}
 	return nil
 }
@@ -43,7 +55,7 @@ func (c *Client) send(ctx context.Context, service *gophercloud.ServiceClient, r
 // over or the context ends. A request that must not be carried out twice is sent
 // again only after a failure that proves that it was not accepted. The error is a
 // *failure.
-func (c *Client) retry(ctx context.Context, r request, attempt func() error) error {
+func (s *session) retry(ctx context.Context, r request, attempt func() error) error {
 	var last error
 	tries := 0
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
@@ -62,14 +74,14 @@ func (c *Client) retry(ctx context.Context, r request, attempt func() error) err
 		}
 		return struct{}{}, f
 	},
-		backoff.WithBackOff(c.waits()),
-		backoff.WithMaxElapsedTime(c.opts.RetryFor),
+		backoff.WithBackOff(s.waits()),
+		backoff.WithMaxElapsedTime(s.opts.RetryFor),
 		backoff.WithNotify(func(err error, wait time.Duration) {
 			line := zerolog.Ctx(ctx).Debug()
 			if tries == 1 {
 				line = zerolog.Ctx(ctx).Warn()
 			}
-			line.Err(last).Dur("wait", wait).Stringer("for_up_to", c.opts.RetryFor).Msgf("%s: trying again", r.doing)
+			line.Err(last).Dur("wait", wait).Stringer("for_up_to", s.opts.RetryFor).Msgf("%s: trying again", r.doing)
 		}))
 	if err == nil {
 		return nil
@@ -77,9 +89,9 @@ func (c *Client) retry(ctx context.Context, r request, attempt func() error) err
 	return last
 }
 
-func (c *Client) waits() *backoff.ExponentialBackOff {
+func (s *session) waits() *backoff.ExponentialBackOff {
 	waits := backoff.NewExponentialBackOff()
-	waits.InitialInterval = c.opts.firstWait
+	waits.InitialInterval = s.opts.firstWait
 	waits.MaxInterval = maxWait
 	return waits
 }

@@ -13,13 +13,16 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
+// servers read Nova's records of instances.
+type servers struct{ *session }
+
 // Server returns one instance as it is now; with Unknown set when its cell does not
 // answer (2.69+).
 //
 // Errors: recover.ErrNoInstance only when Nova itself says so to an admin;
 // recover.ErrForbidden when Nova omits the host
 // (os_compute_api:os-extended-server-attributes).
-func (c *Client) Server(ctx context.Context, uuid string) (recover.Server, error) {
+func (c servers) Server(ctx context.Context, uuid string) (recover.Server, error) {
 	var answer struct {
 		Server json.RawMessage `json:"server"`
 	}
@@ -38,16 +41,6 @@ func (c *Client) Server(ctx context.Context, uuid string) (recover.Server, error
 	return server, nil
 }
 
-// instance begins a request about one instance, with a path below the instance's.
-func (c *Client) instance(doing, uuid string, path ...string) request {
-	parts := append([]string{"servers", url.PathEscape(uuid)}, path...)
-	return request{
-		doing:    fmt.Sprintf("%s instance %s", doing, uuid),
-		url:      c.compute.ServiceURL(parts...),
-		instance: true,
-	}
-}
-
 // Servers returns the instances of all projects that match the filter, from all
 // pages, without deleted ones. Instances of cells that are down come last, with
 // Unknown set (2.69+, and see the package comment). All of these match a host filter,
@@ -55,7 +48,7 @@ func (c *Client) instance(doing, uuid string, path ...string) request {
 //
 // recover.ErrForbidden without os_compute_api:servers:detail:get_all_tenants, or when
 // Nova omits the host.
-func (c *Client) Servers(ctx context.Context, filter recover.ServerFilter) ([]recover.Server, error) {
+func (c servers) Servers(ctx context.Context, filter recover.ServerFilter) ([]recover.Server, error) {
 	query := url.Values{}
 	if filter.ProjectID != "" {
 		query.Set("project_id", filter.ProjectID)
@@ -109,7 +102,7 @@ func (c *Client) Servers(ctx context.Context, filter recover.ServerFilter) ([]re
 // nor those of a cell that is down, nor archived ones.
 //
 // recover.ErrForbidden without os_compute_api:servers:detail:get_all_tenants.
-func (c *Client) Deleted(ctx context.Context, uuid string) (bool, error) {
+func (c servers) Deleted(ctx context.Context, uuid string) (bool, error) {
 	page, err := c.page(ctx, url.Values{"all_tenants": {"1"}, "deleted": {"True"}, "uuid": {uuid}})
 	if err != nil {
 		return false, err
@@ -123,15 +116,12 @@ func (c *Client) Deleted(ctx context.Context, uuid string) (bool, error) {
 	return false, nil
 }
 
-// Admin is true when the token has the role admin.
-func (c *Client) Admin() bool { return c.admin }
-
 // errMarkerGone: the instance after which the next page starts was deleted.
 var errMarkerGone = errors.New("the list's marker is gone")
 
 // list reads every page. It starts again when the last instance of a page is deleted
 // before the next page is requested.
-func (c *Client) list(ctx context.Context, query url.Values) ([]recover.Server, error) {
+func (c servers) list(ctx context.Context, query url.Values) ([]recover.Server, error) {
 	const attempts = 3
 	var servers []recover.Server
 	var err error
@@ -144,7 +134,7 @@ func (c *Client) list(ctx context.Context, query url.Values) ([]recover.Server, 
 	return nil, err
 }
 
-func (c *Client) listOnce(ctx context.Context, filter url.Values) ([]recover.Server, error) {
+func (c servers) listOnce(ctx context.Context, filter url.Values) ([]recover.Server, error) {
 	query := url.Values{"all_tenants": {"1"}}
 	for key, values := range filter {
 		query[key] = values
@@ -180,7 +170,7 @@ type serverPage struct {
 	next    string // the marker of the next page; empty on the last
 }
 
-func (c *Client) page(ctx context.Context, query url.Values) (serverPage, error) {
+func (c servers) page(ctx context.Context, query url.Values) (serverPage, error) {
 	var answer json.RawMessage
 	r := request{
 		doing:  "listing the instances of all projects",

@@ -10,13 +10,16 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
+// services read the states of hosts' services.
+type services struct{ *session }
+
 // ComputeService returns the state of a host's nova-compute. Up is Nova's own view of
 // its heartbeats, and false for one that an admin forced down. Known is false when
 // Nova has no nova-compute of that host.
 //
 // recover.ErrCloudUnavailable also when Nova answers but can't tell the state, because
 // the service's cell is down (2.69+).
-func (c *Client) ComputeService(ctx context.Context, host string) (recover.ComputeService, error) {
+func (c services) ComputeService(ctx context.Context, host string) (recover.ComputeService, error) {
 	var answer struct {
 		Services []computeService `json:"services"`
 	}
