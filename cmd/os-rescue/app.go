@@ -207,7 +207,7 @@ func (a *app) interactive() bool {
 	return ok || a.sys.interactive
 }
 
-// text returns a renderer for w.
+// text returns how text is written to w.
 func (a *app) text(cmd *cobra.Command, w io.Writer) render.Text {
 	again := "os-rescue"
 	for _, name := range []string{"config", "libvirt-uri", "os-cloud"} {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/metrics"
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/render"
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/check"
 )
@@ -147,7 +148,7 @@ func (c *checkCall) end(cmd *cobra.Command, err error) error {
 			})
 		}
 	}
-	err = c.a.result(*c.report, func(w io.Writer) error { return c.a.text(cmd, w).Check(w, *c.report, c.options) })
+	err = c.a.result(*c.report, func(w io.Writer) error { return render.WriteCheck(w, c.a.text(cmd, w), *c.report, c.options) })
 	if err != nil {
 		return err // exit code 3, which is UNKNOWN
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/config"
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/render"
 	"github.com/os-rescue/os-rescue/recover"
 )
 
@@ -41,7 +42,7 @@ func (a *app) execute(cmd *cobra.Command, command recover.Command, f *runFlags) 
 		if err != nil {
 			return err
 		}
-		return a.result(plan, func(w io.Writer) error { return a.text(cmd, w).Plan(w, plan) })
+		return a.result(plan, func(w io.Writer) error { return render.WritePlan(w, a.text(cmd, w), plan) })
 	}
 	s, err := attempt(ctx, w, func(offline bool) (session, error) {
 		if err := setOffline(&options, offline, e.config.Host); err != nil {
@@ -64,7 +65,7 @@ func (a *app) carryOut(ctx context.Context, cmd *cobra.Command, s session, yes b
 	}
 	report, err := s.Execute(ctx)
 	a.stderr.Flush(time.Second) // on a terminal the result comes last
-	written := a.result(report, func(w io.Writer) error { return a.text(cmd, w).Run(w, report, plan.Options) })
+	written := a.result(report, func(w io.Writer) error { return render.WriteRun(w, a.text(cmd, w), report, plan.Options) })
 	switch {
 	case report.Interrupted:
 		err = joined(errInterrupted, err)
@@ -77,8 +78,7 @@ func (a *app) carryOut(ctx context.Context, cmd *cobra.Command, s session, yes b
 // ask shows the plan on standard error, so that a person sees it even if standard
 // output is redirected.
 func (a *app) ask(cmd *cobra.Command, plan recover.Plan) {
-	text := a.text(cmd, a.sys.stderr)
-	_ = text.Plan(a.stderr, plan) // a Stderr never fails
+	_ = render.WritePlan(a.stderr, a.text(cmd, a.sys.stderr), plan) // a Stderr never fails
 	_, _ = fmt.Fprint(a.stderr, "\nType yes to go on: ")
 	a.stderr.Flush(time.Second)
 }

@@ -4,6 +4,8 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/render"
 )
 
 func newReport(a *app) *cobra.Command {
@@ -28,7 +30,7 @@ func newReport(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.result(report, func(w io.Writer) error { return a.text(cmd, w).Run(w, report, run.Options) })
+			return a.result(report, func(w io.Writer) error { return render.WriteRun(w, a.text(cmd, w), report, run.Options) })
 		},
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/render"
 	"github.com/os-rescue/os-rescue/recover"
 )
 
@@ -35,7 +36,7 @@ func newScan(a *app) *cobra.Command {
 			}
 			err = a.result(report, func(w io.Writer) error {
 				text := a.text(cmd, w)
-				return errors.Join(text.Scan(w, report), text.Unfinished(w, runs))
+				return errors.Join(render.WriteScan(w, text, report), render.WriteUnfinished(w, text, runs))
 			})
 			if err != nil {
 				return err

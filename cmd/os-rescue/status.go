@@ -29,7 +29,7 @@ func newStatus(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.result(run, func(w io.Writer) error { return a.text(cmd, w).Status(w, run) })
+				return a.result(run, func(w io.Writer) error { return render.WriteStatus(w, a.text(cmd, w), run) })
 			}
 			var overview render.Overview
 			if overview.Runs, err = e.Runs(ctx); err != nil {
@@ -42,7 +42,7 @@ func newStatus(a *app) *cobra.Command {
 				return err
 			}
 			overview.Guard.Report = recover.Report{} // "os-rescue scan" shows it
-			return a.result(overview, func(w io.Writer) error { return a.text(cmd, w).Overview(w, overview) })
+			return a.result(overview, func(w io.Writer) error { return render.WriteOverview(w, a.text(cmd, w), overview) })
 		},
 	}
 }

@@ -18,38 +18,30 @@ const (
 	inLine = 160
 )
 
-// Check writes the result of a check as a monitoring plugin does
+// WriteCheck writes the result of a check as a monitoring plugin does
 // (https://www.monitoring-plugins.org/doc/guidelines.html): one line with the level,
 // the problems and performance data; below it the findings, with what to do next, and
 // the instances. No name of an instance or a file can end the line or the text.
-func (t Text) Check(w io.Writer, r check.Report, o check.Options) error {
-	var p page
+func WriteCheck(w io.Writer, t Text, r check.Report, o check.Options) error {
+	p := page{Text: t}
 	p.line("%s", strings.TrimSuffix("OS-RESCUE "+string(r.Level)+": "+checkLine(r)+" | "+perfdata(r, o), " | "))
 	for _, f := range r.Findings {
 		p.line("%s", plugin(string(f.Level)+": "+f.Text))
 		if f.Next != "" {
-			p.line("  Next: %s", plugin(t.again(f.Next)))
+			p.line("  Next: %s", plugin(p.again(f.Next)))
 		}
 	}
 	for n, i := range r.Affected {
 		var one page
 		checkInstance(&one, i)
 		if p.Len()+one.Len() > longOutput {
-			p.line("%s more: %s", counted(len(r.Affected)-n, "instance"), plugin(t.again("os-rescue scan")))
+			p.line("%s more: %s", counted(len(r.Affected)-n, "instance"), plugin(p.again("os-rescue scan")))
 			break
 		}
 		p.Write(one.Bytes())
 	}
 	checkSources(&p, r)
 	return p.sendTo(w)
-}
-
-// again puts the global flags of this call into a recommended command.
-func (t Text) again(next string) string {
-	if t.Again == "" {
-		return next
-	}
-	return strings.ReplaceAll(next, "os-rescue ", t.Again+" ")
 }
 
 // plugin makes text fit for a plugin's output, in which a | begins performance data

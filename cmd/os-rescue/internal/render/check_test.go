@@ -45,7 +45,7 @@ func TestACheckIsOneLineForMonitoringThenWhatToDo(t *testing.T) {
 	line := "OS-RESCUE CRITICAL: 2 of 24 instances have lost files; run r2 was interrupted | " +
 		"'instances'=24;;;0 'lost'=2;0;2;0;24 'displaced'=0;0;;0;24 'unknown'=0;;;0;24 " +
 		"'interrupted_runs'=1;0;;0 'half_done'=0;;0;0 'held_deleted'=4096B;;8192;0 'scan_age'=12s;300;;0"
-	golden(t, written(t, func(b *bytes.Buffer) error { return text.Check(b, checked(), checkOptions()) }), line+`
+	golden(t, written(t, func(b *bytes.Buffer) error { return WriteCheck(b, text, checked(), checkOptions()) }), line+`
 CRITICAL: 2 of 24 instances have lost files
   Next: os-rescue --config /x --all --dry-run
 WARNING: run r2 was interrupted
@@ -97,7 +97,7 @@ func TestTheLineOfACheck(t *testing.T) {
 		for _, f := range c.adds {
 			c.report.Add(f)
 		}
-		out := written(t, func(b *bytes.Buffer) error { return plain().Check(b, c.report, checkOptions()) })
+		out := written(t, func(b *bytes.Buffer) error { return WriteCheck(b, plain(), c.report, checkOptions()) })
 		if line, _, _ := strings.Cut(out, "\n"); !strings.HasPrefix(line, c.want) || !strings.HasSuffix(c.want, " | ") && line != c.want {
 			t.Errorf("%s: %q", name, line)
 		}
@@ -113,7 +113,7 @@ func TestAFleetOfAffectedInstancesIsCutWhereMonitoringCutsIt(t *testing.T) {
 	for len(r.Affected) < 500 {
 		r.Affected = append(r.Affected, r.Affected[0])
 	}
-	out := written(t, func(b *bytes.Buffer) error { return plain().Check(b, r, checkOptions()) })
+	out := written(t, func(b *bytes.Buffer) error { return WriteCheck(b, plain(), r, checkOptions()) })
 	if len(out) > 8000 || !regexp.MustCompile(`(?m)^4\d\d instances more: os-rescue scan$`).MatchString(out) {
 		t.Errorf("%d bytes:\n%s", len(out), out)
 	}
@@ -135,7 +135,7 @@ func FuzzACheckIsFitForMonitoringUnderAnyNames(f *testing.F) {
 		r.Affected[0].Reasons, r.Affected[0].Possible = []string{text}, []string{text}
 		r.Runs[1].Run = name
 		r.Add(check.Finding{Level: check.Critical, Text: text + name, Next: "next " + text + path})
-		lines := written(t, func(b *bytes.Buffer) error { return plain().Check(b, r, checkOptions()) })
+		lines := written(t, func(b *bytes.Buffer) error { return WriteCheck(b, plain(), r, checkOptions()) })
 		line, rest, _ := strings.Cut(lines, "\n")
 		said, perf, ok := strings.Cut(line, " | ")
 		if !ok || !strings.HasPrefix(said, "OS-RESCUE CRITICAL: ") || !regexp.MustCompile(perfdataForm).MatchString(perf) {

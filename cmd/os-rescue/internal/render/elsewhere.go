@@ -15,12 +15,12 @@ const mostElsewhere = 20
 
 // elsewhere lists the selected instances of other hosts, and says what to run there.
 // The options are those of the run on this host.
-func (t Text) elsewhere(p *page, all []recover.Elsewhere, command recover.Command, o recover.Options) {
+func elsewhere(p *page, all []recover.Elsewhere, command recover.Command, o recover.Options) {
 	all = slices.Clone(all)
 	slices.SortStableFunc(all, func(a, b recover.Elsewhere) int {
 		return cmp.Or(cmp.Compare(where(a), where(b)), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UUID, b.UUID))
 	})
-	p.line("%s", t.paint(bold, "On other hosts, and left alone: "+counted(len(all), "instance")))
+	p.line("%s", p.paint(bold, "On other hosts, and left alone: "+counted(len(all), "instance")))
 	var rows [][]any
 	for n, e := range all {
 		if n == mostElsewhere {
@@ -46,7 +46,7 @@ func (t Text) elsewhere(p *page, all []recover.Elsewhere, command recover.Comman
 		hosts[e.Host] = append(hosts[e.Host], e.UUID)
 	}
 	for _, host := range order {
-		p.line("On %s: %s", console.Clean(host), t.paint(bold, commandFor(command, o, hosts[host])))
+		p.line("On %s: %s", console.Clean(host), p.paint(bold, commandFor(command, o, hosts[host])))
 	}
 	if unknown {
 		p.line("Not known: the cell of the instance does not answer, so the instance may be on any host, even on this one. " +
@@ -103,9 +103,9 @@ func Quote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-func (t Text) warnings(p *page, warnings []string) {
-	for _, w := range warnings {
-		p.line("%s %s", t.paint(yellow, "Warning:"), console.Clean(w))
+func warnings(p *page, texts []string) {
+	for _, w := range texts {
+		p.line("%s %s", p.paint(yellow, "Warning:"), console.Clean(w))
 	}
 }
 

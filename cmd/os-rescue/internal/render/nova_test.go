@@ -37,7 +37,7 @@ func plannedWithNova() recover.Plan {
 }
 
 func TestAPlanWithNovaHasItsStatesTheOtherHostsAndTheWarnings(t *testing.T) {
-	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Plan(b, plannedWithNova()) }), `
+	golden(t, written(t, func(b *bytes.Buffer) error { return WritePlan(b, plain(), plannedWithNova()) }), `
 Plan of a rescue on cmp-7, mode reboot
 
 instance-00000001  web-1  u1
@@ -154,7 +154,7 @@ func TestAThousandInstancesElsewhereAreNotAThousandLines(t *testing.T) {
 		all = append(all, recover.Elsewhere{UUID: fmt.Sprintf("e%03d", n), Host: "cmp-8"})
 	}
 	got := written(t, func(b *bytes.Buffer) error {
-		return plain().Plan(b, recover.Plan{
+		return WritePlan(b, plain(), recover.Plan{
 			Command: recover.CommandRescue, Host: "h", Elsewhere: all, Options: recover.Options{Selection: recover.Selection{Project: "p"}},
 		})
 	})
@@ -170,7 +170,7 @@ func TestTheResultSaysWhatToRunOnOtherHosts(t *testing.T) {
 	r := ran()
 	r.Elsewhere, r.Warnings = spread()[1:2], []string{"nova-compute is down here"}
 	got := written(t, func(b *bytes.Buffer) error {
-		return plain().Run(b, r, recover.Options{Selection: recover.Selection{Project: "shop"}})
+		return WriteRun(b, plain(), r, recover.Options{Selection: recover.Selection{Project: "shop"}})
 	})
 	if want := `Run it again later
 
@@ -185,7 +185,7 @@ Warning: nova-compute is down here
 		t.Errorf("%s\ndoes not have\n%s", got, want)
 	}
 	empty := recover.RunReport{Command: "rescue", Elsewhere: r.Elsewhere}
-	got = written(t, func(b *bytes.Buffer) error { return plain().Run(b, empty, everything()) })
+	got = written(t, func(b *bytes.Buffer) error { return WriteRun(b, plain(), empty, everything()) })
 	if !strings.HasSuffix(got, "\n\nAll selected instances are on other hosts: nothing to do here.\n") {
 		t.Errorf("with nothing here: %q", got)
 	}
@@ -199,7 +199,7 @@ func TestAPlanOfRebootsAndItsResult(t *testing.T) {
 				Server: &recover.Server{Status: "ACTIVE"}, Steps: []string{"hard reboot it through Nova"}},
 			{UUID: "u2", Domain: "instance-00000002", Action: recover.ActionRefuse, Refusal: "it has lost files"},
 		}}
-	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Plan(b, plan) }), `
+	golden(t, written(t, func(b *bytes.Buffer) error { return WritePlan(b, plain(), plan) }), `
 Plan of a reboot from the scans of other hosts
 
 instance-00000001  web  u1
@@ -218,7 +218,7 @@ In total: 1 instance hard rebooted, 1 instance left alone.
 				Steps: []recover.StepReport{{Name: "lock", Seconds: 1}, {Name: "reboot", Seconds: 6.2}}},
 			{UUID: "u2", Domain: "instance-00000002", Outcome: recover.OutcomeSkipped, Error: "it has lost files"},
 		}}
-	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Run(b, report, everything()) }), `
+	golden(t, written(t, func(b *bytes.Buffer) error { return WriteRun(b, plain(), report, everything()) }), `
 INSTANCE           NAME  OUTCOME    TOOK  NOTE
 instance-00000001  web   rebooted  6.2 s
 instance-00000002  -     skipped       -  see below

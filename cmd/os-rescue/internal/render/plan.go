@@ -9,11 +9,11 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// Plan writes what a run will do to each instance, in order, the space that it needs,
+// WritePlan writes what a run will do to each instance, in order, the space that it needs,
 // and which instances it leaves alone and why.
-func (t Text) Plan(w io.Writer, plan recover.Plan) error {
-	var p page
-	p.line("%s", t.paint(bold, planTitle(plan)))
+func WritePlan(w io.Writer, t Text, plan recover.Plan) error {
+	p := page{Text: t}
+	p.line("%s", p.paint(bold, planTitle(plan)))
 	var none []string
 	for _, i := range plan.Instances {
 		if i.Action == recover.ActionNone {
@@ -21,20 +21,20 @@ func (t Text) Plan(w io.Writer, plan recover.Plan) error {
 			continue
 		}
 		p.line("")
-		t.planInstance(&p, plan, i)
+		planInstance(&p, plan, i)
 	}
 	if len(none) > 0 {
 		p.line("")
 		p.line("Nothing to do for %s: %s", counted(len(none), "instance"), strings.Join(none, ", "))
 	}
-	t.planSpace(&p, plan)
+	planSpace(&p, plan)
 	p.line("")
 	if len(plan.Elsewhere) > 0 {
-		t.elsewhere(&p, plan.Elsewhere, plan.Command, plan.Options)
+		elsewhere(&p, plan.Elsewhere, plan.Command, plan.Options)
 		p.line("")
 	}
 	if len(plan.Warnings) > 0 {
-		t.warnings(&p, plan.Warnings)
+		warnings(&p, plan.Warnings)
 		p.line("")
 	}
 	p.line("%s", planSum(plan))
@@ -55,17 +55,17 @@ func planTitle(plan recover.Plan) string {
 	return title
 }
 
-func (t Text) planInstance(p *page, plan recover.Plan, i recover.InstancePlan) {
-	p.line("%s", t.paint(bold, label(i.Domain, i.Name, i.UUID)))
+func planInstance(p *page, plan recover.Plan, i recover.InstancePlan) {
+	p.line("%s", p.paint(bold, label(i.Domain, i.Name, i.UUID)))
 	if i.Action == recover.ActionRefuse {
-		p.line("  %s: %s", t.paint(yellow, "left alone"), console.Clean(i.Refusal))
+		p.line("  %s: %s", p.paint(yellow, "left alone"), console.Clean(i.Refusal))
 		return
 	}
 	found := "found " + orDash(string(i.Found))
 	if i.Server != nil {
 		found += ", " + novaState(*i.Server)
 	}
-	summary := t.paint(actionColor(i.Action), actionText(plan, i)) + " (" + found + ")"
+	summary := p.paint(actionColor(i.Action), actionText(plan, i)) + " (" + found + ")"
 	if i.Action != recover.ActionHardReboot {
 		summary += "; " + console.Size(i.Bytes()) + " to copy"
 	}
@@ -103,7 +103,7 @@ func (t Text) planInstance(p *page, plan recover.Plan, i recover.InstancePlan) {
 	p.columns("  ", []any{"file", "role", "size", ""}, rows, right(3))
 }
 
-func (t Text) planSpace(p *page, plan recover.Plan) {
+func planSpace(p *page, plan recover.Plan) {
 	if len(plan.Space) == 0 {
 		return
 	}
@@ -115,7 +115,7 @@ func (t Text) planSpace(p *page, plan recover.Plan) {
 		case s.Clones:
 			note = "copies are clones, which take no space"
 		case s.Need > s.Free-s.Headroom:
-			note = t.paint(red, "too little for all at once")
+			note = p.paint(red, "too little for all at once")
 		}
 		rows = append(rows, []any{console.Clean(s.Path), console.Size(s.Need), console.Size(s.Free), console.Size(s.Headroom), note})
 	}

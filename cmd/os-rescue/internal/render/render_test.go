@@ -69,7 +69,7 @@ func scanned() recover.Report {
 }
 
 func TestAScanIsATableTheWorstFirstWithReasonsAndWhatToDoNext(t *testing.T) {
-	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Scan(b, scanned()) }), `
+	golden(t, written(t, func(b *bytes.Buffer) error { return WriteScan(b, plain(), scanned()) }), `
 cmp-7  4 instances, 1 lost, 1 recoverable, 1 intact, 1 unaffected
 
 DOMAIN             NAME      PROJECT  STATE    VERDICT      AFFECTED                                      SIZE
@@ -114,13 +114,13 @@ func TestTheLastLineOfAScanSaysWhatToDo(t *testing.T) {
 		{recover.VerdictUnaffected, "Nothing is lost: there is nothing to do."},
 	} {
 		report := recover.Report{Host: "h", Instances: []recover.Instance{{Domain: "d", UUID: "u", Verdict: c.verdict}}}
-		text := written(t, func(b *bytes.Buffer) error { return Text{Again: "os-rescue --config /x"}.Scan(b, report) })
+		text := written(t, func(b *bytes.Buffer) error { return WriteScan(b, Text{Again: "os-rescue --config /x"}, report) })
 		lines := strings.Split(strings.TrimSpace(text), "\n")
 		if got := lines[len(lines)-1]; got != c.want {
 			t.Errorf("%s: the last line is %q, want %q", c.verdict, got, c.want)
 		}
 	}
-	got := written(t, func(b *bytes.Buffer) error { return plain().Scan(b, recover.Report{Host: "h"}) })
+	got := written(t, func(b *bytes.Buffer) error { return WriteScan(b, plain(), recover.Report{Host: "h"}) })
 	if got != "h  0 instances\n\nNothing is lost: there is nothing to do.\n" {
 		t.Errorf("a host without instances: %q", got)
 	}
@@ -131,11 +131,11 @@ func TestColoursAreOnlyThereWhenAskedFor(t *testing.T) {
 		s := Text{Color: color, Again: "os-rescue"}
 		all := written(t, func(b *bytes.Buffer) error {
 			return errors.Join(
-				s.Scan(b, scanned()),
-				s.Plan(b, planned()),
-				s.Run(b, ran(), everything()),
-				s.Status(b, stood()),
-				s.Overview(b, Overview{Runs: []recover.RunStatus{stood()}}),
+				WriteScan(b, s, scanned()),
+				WritePlan(b, s, planned()),
+				WriteRun(b, s, ran(), everything()),
+				WriteStatus(b, s, stood()),
+				WriteOverview(b, s, Overview{Runs: []recover.RunStatus{stood()}}),
 			)
 		})
 		if got := strings.Contains(all, "\x1b["); got != color {
@@ -167,7 +167,7 @@ func planned() recover.Plan {
 }
 
 func TestAPlanSaysWhatWillHappenInOrderAndWhatIsLeftAlone(t *testing.T) {
-	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Plan(b, planned()) }), `
+	golden(t, written(t, func(b *bytes.Buffer) error { return WritePlan(b, plain(), planned()) }), `
 Plan of a rescue on cmp-7, mode reboot, without Nova
 
 instance-00000002  web  u2
@@ -213,7 +213,7 @@ func ran() recover.RunReport {
 }
 
 func TestTheResultOfARunIsATableThenEveryErrorInFullThenTheSum(t *testing.T) {
-	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Run(b, ran(), everything()) }), `
+	golden(t, written(t, func(b *bytes.Buffer) error { return WriteRun(b, plain(), ran(), everything()) }), `
 INSTANCE           NAME  OUTCOME  PAUSED  DOWN   COPIED  NOTE
 instance-00000001  -     intact        -     -        -
 instance-00000002  web   rescued   3.4 s  14 s  3.0 GiB  see below
@@ -246,7 +246,7 @@ func TestTheTotalNamesWhatTheCommandDid(t *testing.T) {
 func TestAnInterruptedRunSaysWhereToLook(t *testing.T) {
 	r := ran()
 	r.Interrupted = true
-	got := written(t, func(b *bytes.Buffer) error { return plain().Run(b, r, everything()) })
+	got := written(t, func(b *bytes.Buffer) error { return WriteRun(b, plain(), r, everything()) })
 	if !strings.Contains(got, "interrupted") || !strings.Contains(got, "os-rescue status 20261122-180400-ab12") {
 		t.Error(got)
 	}
@@ -268,7 +268,7 @@ func stood() recover.RunStatus {
 
 func TestTheStatusOfARunListsItsInstancesAndTheirSteps(t *testing.T) {
 	at := when(stood().Started)
-	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Status(b, stood()) }), fmt.Sprintf(`
+	golden(t, written(t, func(b *bytes.Buffer) error { return WriteStatus(b, plain(), stood()) }), fmt.Sprintf(`
 r1  rescue on cmp-7, started %[1]s, interrupted
 
 instance-00000001  web  u1  rescued
@@ -301,7 +301,7 @@ func TestTheOverviewListsTheRunsAndWhatKeeperAndGuardHold(t *testing.T) {
 			}},
 		},
 	}
-	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Overview(b, o) }), fmt.Sprintf(`
+	golden(t, written(t, func(b *bytes.Buffer) error { return WriteOverview(b, plain(), o) }), fmt.Sprintf(`
 RUN  COMMAND  STARTED              FINISHED  STATE        INSTANCES
 r1   rescue   %[1]s  -         interrupted  1 rescued, 1 not finished
 
@@ -315,7 +315,7 @@ The guard (pid 78) holds 9 files (2.0 GiB), 3 of them deleted (1.0 GiB). Its las
 
 Next, finish the interrupted runs: os-rescue resume
 `, at))
-	got := written(t, func(b *bytes.Buffer) error { return plain().Overview(b, Overview{}) })
+	got := written(t, func(b *bytes.Buffer) error { return WriteOverview(b, plain(), Overview{}) })
 	if !strings.HasPrefix(got, "No runs.\n\nThe keeper is not running: nothing is held.\nNo guard runs") {
 		t.Errorf("%q", got)
 	}
@@ -335,7 +335,7 @@ func TestAPlanOfModeAutoSaysWhoIsRescuedLiveAndWhyTheOthersAreNot(t *testing.T) 
 			{UUID: "u3", Domain: "instance-00000003", Action: recover.ActionReboot, Found: recover.StateRunning, Server: active,
 				NotLive: "/i/3/disk contains internal snapshots\x1b[2J: --mode reboot keeps them", Steps: []string{"destroy the domain"}},
 		}}
-	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Plan(b, plan) }), `
+	golden(t, written(t, func(b *bytes.Buffer) error { return WritePlan(b, plain(), plan) }), `
 Plan of a rescue on cmp-7, mode auto
 
 instance-00000001  web  u1
@@ -375,7 +375,7 @@ func TestTheResultOfALiveRunSaysHowShortTheSuspendWasAndHowItWasVerified(t *test
 		i.UUID, i.Domain, i.Outcome = fmt.Sprintf("u%d", n+1), fmt.Sprintf("instance-0000000%d", n+1), recover.OutcomeRescued
 		r.Instances = append(r.Instances, i)
 	}
-	golden(t, written(t, func(b *bytes.Buffer) error { return plain().Run(b, r, everything()) }), `
+	golden(t, written(t, func(b *bytes.Buffer) error { return WriteRun(b, plain(), r, everything()) }), `
 INSTANCE           NAME  OUTCOME  PAUSED   DOWN   COPIED  NOTE
 instance-00000001  -     rescued   44 ms  44 ms  3.0 GiB  live, compared in full while it ran
 instance-00000002  -     rescued    12 s   12 s  1.0 GiB  live, compared in full under the suspend

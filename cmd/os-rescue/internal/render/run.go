@@ -10,21 +10,21 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// Run writes what became of each instance, every error in full, what to run on other
+// WriteRun writes what became of each instance, every error in full, what to run on other
 // hosts, and the totals. The options are those of the run.
-func (t Text) Run(w io.Writer, r recover.RunReport, o recover.Options) error {
-	var p page
+func WriteRun(w io.Writer, t Text, r recover.RunReport, o recover.Options) error {
+	p := page{Text: t}
 	if len(r.Instances) > 0 {
-		t.runTable(&p, r)
+		runTable(&p, r)
 		p.line("")
 	}
 	for _, i := range r.Instances {
 		if i.Error == "" && len(i.Notes) == 0 {
 			continue
 		}
-		p.line("%s", t.paint(bold, label(i.Domain, i.Name, i.UUID)))
+		p.line("%s", p.paint(bold, label(i.Domain, i.Name, i.UUID)))
 		if i.Error != "" {
-			p.line("  %s: %s", t.paint(outcomeColor(i.Outcome), string(i.Outcome)), console.Clean(i.Error))
+			p.line("  %s: %s", p.paint(outcomeColor(i.Outcome), string(i.Outcome)), console.Clean(i.Error))
 		}
 		for _, note := range i.Notes {
 			p.line("  Note: %s", console.Clean(note))
@@ -32,21 +32,21 @@ func (t Text) Run(w io.Writer, r recover.RunReport, o recover.Options) error {
 		p.line("")
 	}
 	if len(r.Elsewhere) > 0 {
-		t.elsewhere(&p, r.Elsewhere, recover.Command(r.Command), o)
+		elsewhere(&p, r.Elsewhere, r.Command, o)
 		p.line("")
 	}
 	if len(r.Warnings) > 0 {
-		t.warnings(&p, r.Warnings)
+		warnings(&p, r.Warnings)
 		p.line("")
 	}
 	if r.Interrupted {
-		p.line("The run was interrupted. Where each instance stands: %s", t.paint(bold, t.Again+" status "+console.Clean(r.Run)))
+		p.line("The run was interrupted. Where each instance stands: %s", p.paint(bold, p.Again+" status "+console.Clean(r.Run)))
 	}
 	p.line("%s", runSum(r))
 	return p.sendTo(w)
 }
 
-func (t Text) runTable(p *page, r recover.RunReport) {
+func runTable(p *page, r recover.RunReport) {
 	reboot := r.Command == recover.CommandReboot
 	var rows [][]any
 	for _, i := range r.Instances {
@@ -57,7 +57,7 @@ func (t Text) runTable(p *page, r recover.RunReport) {
 		if verified := verifyText(i); verified != "" {
 			note = strings.TrimSuffix(verified+"; "+note, "; ")
 		}
-		row := []any{console.Clean(i.Domain), short(i.Name, 24), t.paint(outcomeColor(i.Outcome), outcomeText(string(r.Command), i.Outcome))}
+		row := []any{console.Clean(i.Domain), short(i.Name, 24), p.paint(outcomeColor(i.Outcome), outcomeText(r.Command, i.Outcome))}
 		if reboot {
 			row = append(row, secondsOrDash(rebootSeconds(i)), note)
 		} else {
@@ -106,7 +106,7 @@ func runSum(r recover.RunReport) string {
 	var parts []string
 	for _, o := range []recover.Outcome{recover.OutcomeRescued, recover.OutcomeIntact, recover.OutcomeSkipped, recover.OutcomeFailed} {
 		if n[o] > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n[o], outcomeText(string(r.Command), o)))
+			parts = append(parts, fmt.Sprintf("%d %s", n[o], outcomeText(r.Command, o)))
 		}
 	}
 	if unsettled := n[""]; unsettled > 0 {
@@ -129,9 +129,9 @@ func runSum(r recover.RunReport) string {
 	return sum
 }
 
-func outcomeText(command string, o recover.Outcome) string {
+func outcomeText(command recover.Command, o recover.Outcome) string {
 	if o == recover.OutcomeRescued {
-		switch recover.Command(command) {
+		switch command {
 		case recover.CommandBackup:
 			return "backed up"
 		case recover.CommandRestore:

@@ -10,56 +10,56 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// Scan writes a table of all instances, the worst first, then the files of each
+// WriteScan writes a table of all instances, the worst first, then the files of each
 // affected instance and the reasons, and what to do next.
-func (t Text) Scan(w io.Writer, r recover.Report) error {
-	var p page
+func WriteScan(w io.Writer, t Text, r recover.Report) error {
+	p := page{Text: t}
 	sorted := worstFirst(r.Instances)
-	p.line("%s  %s", t.paint(bold, orDash(r.Host)), t.scanSum(sorted))
+	p.line("%s  %s", p.paint(bold, orDash(r.Host)), scanSum(p.Text, sorted))
 	if len(sorted) > 0 {
 		p.line("")
-		t.scanTable(&p, sorted)
+		scanTable(&p, sorted)
 	}
 	for _, i := range sorted {
 		if affected(i) {
 			p.line("")
-			t.scanInstance(&p, i)
+			scanInstance(&p, i)
 		}
 	}
 	p.line("")
-	t.next(&p, sorted)
+	scanNext(&p, sorted)
 	return p.sendTo(w)
 }
 
-// Unfinished writes which runs were interrupted. They must be finished before a new
+// WriteUnfinished writes which runs were interrupted. They must be finished before a new
 // run, which would leave their instances alone.
-func (t Text) Unfinished(w io.Writer, runs []recover.RunStatus) error {
-	var p page
+func WriteUnfinished(w io.Writer, t Text, runs []recover.RunStatus) error {
+	p := page{Text: t}
 	for _, r := range runs {
 		if r.State == recover.RunInterrupted {
-			p.line("Run %s was interrupted. Finish it first: %s", console.Clean(r.Run), t.paint(bold, t.Again+" resume"))
+			p.line("Run %s was interrupted. Finish it first: %s", console.Clean(r.Run), p.paint(bold, p.Again+" resume"))
 		}
 	}
 	return p.sendTo(w)
 }
 
-func (t Text) scanTable(p *page, instances []recover.Instance) {
+func scanTable(p *page, instances []recover.Instance) {
 	var rows [][]any
 	for _, i := range instances {
 		rows = append(rows, []any{
 			console.Clean(i.Domain), short(i.Name, 24), short(project(i), 20), string(i.State),
-			t.verdict(i.Verdict), orDash(strings.Join(trouble(i), ", ")), scanSize(i),
+			verdictText(p.Text, i.Verdict), orDash(strings.Join(trouble(i), ", ")), scanSize(i),
 		})
 	}
 	p.columns("", []any{"domain", "name", "project", "state", "verdict", "affected", "size"}, rows, right(7))
 }
 
-func (t Text) scanInstance(p *page, i recover.Instance) {
-	p.line("%s  %s", t.paint(bold, label(i.Domain, i.Name, i.UUID)), t.verdict(i.Verdict))
+func scanInstance(p *page, i recover.Instance) {
+	p.line("%s  %s", p.paint(bold, label(i.Domain, i.Name, i.UUID)), verdictText(p.Text, i.Verdict))
 	if len(i.Files) > 0 {
 		var rows [][]any
 		for _, f := range i.Files {
-			rows = append(rows, []any{console.Clean(f.Path), string(f.Role), t.state(f), fileSize(f.Allocated, f.Size), holders(f)})
+			rows = append(rows, []any{console.Clean(f.Path), string(f.Role), fileState(p.Text, f), fileSize(f.Allocated, f.Size), holders(f)})
 		}
 		p.columns("  ", []any{"file", "role", "state", "size", "held by"}, rows, right(4))
 	}
@@ -76,8 +76,8 @@ func (t Text) scanInstance(p *page, i recover.Instance) {
 	}
 }
 
-// next says what to do. The last line is the command to run, if there is one.
-func (t Text) next(p *page, instances []recover.Instance) {
+// scanNext says what to do. The last line is the command to run, if there is one.
+func scanNext(p *page, instances []recover.Instance) {
 	n := make(map[recover.Verdict]int)
 	for _, i := range instances {
 		n[i.Verdict]++
@@ -95,20 +95,20 @@ func (t Text) next(p *page, instances []recover.Instance) {
 	}
 	switch {
 	case n[recover.VerdictRecoverable] > 0:
-		p.line("Next, see what a rescue would do: %s", t.paint(bold, t.Again+" --all --dry-run"))
+		p.line("Next, see what a rescue would do: %s", p.paint(bold, p.Again+" --all --dry-run"))
 	case n[recover.VerdictConflict] > 0:
 		p.line("Next, see what a rescue would do if it moved aside the files in the way: %s",
-			t.paint(bold, t.Again+" --all --replace-existing --dry-run"))
+			p.paint(bold, p.Again+" --all --replace-existing --dry-run"))
 	case n[recover.VerdictLost] > 0:
 		p.line("No process holds the lost files any more: see above what is still possible.")
 	case n[recover.VerdictUnknown] > 0:
-		p.line("Next, scan again: %s", t.paint(bold, t.Again+" scan"))
+		p.line("Next, scan again: %s", p.paint(bold, p.Again+" scan"))
 	case n[recover.VerdictDisplaced] == 0:
 		p.line("Nothing is lost: there is nothing to do.")
 	}
 }
 
-func (t Text) scanSum(instances []recover.Instance) string {
+func scanSum(t Text, instances []recover.Instance) string {
 	n := make(map[recover.Verdict]int)
 	for _, i := range instances {
 		n[i.Verdict]++
@@ -216,7 +216,7 @@ func project(i recover.Instance) string {
 	return i.ProjectID
 }
 
-func (t Text) verdict(v recover.Verdict) string { return t.paint(verdictColor(v), string(v)) }
+func verdictText(t Text, v recover.Verdict) string { return t.paint(verdictColor(v), string(v)) }
 
 func verdictColor(v recover.Verdict) string {
 	switch v {
@@ -231,7 +231,7 @@ func verdictColor(v recover.Verdict) string {
 	}
 }
 
-func (t Text) state(f recover.File) string {
+func fileState(t Text, f recover.File) string {
 	if f.Proven {
 		return t.paint(green, "put back")
 	}

@@ -19,34 +19,34 @@ type Overview struct {
 	Guard  guard.Status        `json:"guard"`
 }
 
-// Overview writes a table of all runs, what keeper and guard hold, and what to do next.
-func (t Text) Overview(w io.Writer, o Overview) error {
-	var p page
+// WriteOverview writes a table of all runs, what keeper and guard hold, and what to do next.
+func WriteOverview(w io.Writer, t Text, o Overview) error {
+	p := page{Text: t}
 	if len(o.Runs) == 0 {
 		p.line("No runs.")
 	} else {
 		var rows [][]any
 		for _, r := range o.Runs {
 			rows = append(rows, []any{
-				console.Clean(r.Run), orDash(string(r.Command)), when(r.Started), when(r.Finished), t.runState(r), outcomes(r),
+				console.Clean(r.Run), orDash(string(r.Command)), when(r.Started), when(r.Finished), runState(p.Text, r), outcomes(r),
 			})
 		}
 		p.columns("", []any{"run", "command", "started", "finished", "state", "instances"}, rows)
 	}
 	p.line("")
-	t.keeper(&p, o.Keeper)
-	t.guard(&p, o.Guard)
+	overviewKeeper(&p, o.Keeper)
+	overviewGuard(&p, o.Guard)
 	for _, r := range o.Runs {
 		if r.State == recover.RunInterrupted {
 			p.line("")
-			p.line("Next, finish the interrupted runs: %s", t.paint(bold, t.Again+" resume"))
+			p.line("Next, finish the interrupted runs: %s", p.paint(bold, p.Again+" resume"))
 			break
 		}
 	}
 	return p.sendTo(w)
 }
 
-func (t Text) guard(p *page, g guard.Status) {
+func overviewGuard(p *page, g guard.Status) {
 	if !g.Running {
 		p.line("No guard runs on this host: files are safe from a deletion only while their instances run.")
 		return
@@ -75,7 +75,7 @@ func (t Text) guard(p *page, g guard.Status) {
 	p.columns("  ", []any{"incident", "name", "instance", "since", "files", "size", "state"}, rows, right(5), right(6))
 }
 
-func (t Text) keeper(p *page, k pin.KeeperStatus) {
+func overviewKeeper(p *page, k pin.KeeperStatus) {
 	if !k.Running {
 		p.line("The keeper is not running: nothing is held.")
 		return
@@ -91,18 +91,18 @@ func (t Text) keeper(p *page, k pin.KeeperStatus) {
 	p.columns("  ", []any{"file", "size", "since", "for"}, rows, right(2))
 }
 
-// Status writes one run with each instance's steps.
-func (t Text) Status(w io.Writer, r recover.RunStatus) error {
-	var p page
+// WriteStatus writes one run with each instance's steps.
+func WriteStatus(w io.Writer, t Text, r recover.RunStatus) error {
+	p := page{Text: t}
 	p.line("%s  %s on %s, started %s, %s",
-		t.paint(bold, console.Clean(r.Run)), orDash(string(r.Command)), orDash(r.Host), when(r.Started), t.runState(r))
+		p.paint(bold, console.Clean(r.Run)), orDash(string(r.Command)), orDash(r.Host), when(r.Started), runState(p.Text, r))
 	for _, i := range r.Instances {
 		p.line("")
-		outcome := t.paint(outcomeColor(i.Outcome), outcomeText(string(r.Command), i.Outcome))
+		outcome := p.paint(outcomeColor(i.Outcome), outcomeText(r.Command, i.Outcome))
 		if i.Outcome == "" && r.State == recover.RunRunning {
 			outcome = "in progress"
 		}
-		p.line("%s  %s", t.paint(bold, label(i.Domain, i.Name, i.UUID)), outcome)
+		p.line("%s  %s", p.paint(bold, label(i.Domain, i.Name, i.UUID)), outcome)
 		if i.Error != "" {
 			p.line("  %s", console.Clean(i.Error))
 		}
@@ -111,7 +111,7 @@ func (t Text) Status(w io.Writer, r recover.RunStatus) error {
 		}
 		var rows [][]any
 		for _, s := range i.Steps {
-			rows = append(rows, []any{s.Name, when(s.Started), stepSeconds(s), t.stepState(s), console.Clean(s.Path)})
+			rows = append(rows, []any{s.Name, when(s.Started), stepSeconds(s), stepState(p.Text, s), console.Clean(s.Path)})
 		}
 		p.columns("  ", []any{"step", "began", "took", "state", "file"}, rows, right(3))
 		for _, s := range i.Steps {
@@ -122,12 +122,12 @@ func (t Text) Status(w io.Writer, r recover.RunStatus) error {
 	}
 	if r.State == recover.RunInterrupted {
 		p.line("")
-		p.line("Next, finish it: %s", t.paint(bold, t.Again+" resume "+console.Clean(r.Run)))
+		p.line("Next, finish it: %s", p.paint(bold, p.Again+" resume "+console.Clean(r.Run)))
 	}
 	return p.sendTo(w)
 }
 
-func (t Text) runState(r recover.RunStatus) string {
+func runState(t Text, r recover.RunStatus) string {
 	switch r.State {
 	case recover.RunRunning:
 		return fmt.Sprintf("running (pid %d)", r.PID)
@@ -140,7 +140,7 @@ func (t Text) runState(r recover.RunStatus) string {
 	}
 }
 
-func (t Text) stepState(s recover.StepStatus) string {
+func stepState(t Text, s recover.StepStatus) string {
 	switch s.State {
 	case recover.PhaseDone:
 		return t.paint(green, string(s.State))

@@ -12,7 +12,7 @@ import (
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/console"
 )
 
-// Text writes results as text.
+// Text says how results are written as text.
 type Text struct {
 	Color bool // with ANSI colours
 	// Again begins the commands that the text recommends: the program with the
@@ -36,8 +36,19 @@ func (t Text) paint(color, s string) string {
 	return "\x1b[" + color + "m" + s + "\x1b[0m"
 }
 
+// again puts the global flags of this call into a recommended command.
+func (t Text) again(next string) string {
+	if t.Again == "" {
+		return next
+	}
+	return strings.ReplaceAll(next, "os-rescue ", t.Again+" ")
+}
+
 // page collects text, so that only one write, the last, can fail.
-type page struct{ bytes.Buffer }
+type page struct {
+	bytes.Buffer
+	Text
+}
 
 func (p *page) line(format string, args ...any) { fmt.Fprintf(&p.Buffer, format+"\n", args...) }
 
