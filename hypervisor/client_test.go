@@ -256,6 +256,8 @@ func TestAStaleOrMissingPIDFileIsPIDZero(t *testing.T) {
 	}
 	virsh(t, "start", g.name)
 	real := qemuOf(t, g.uuid)
+	// Without its pid file killGuests does not find it, and a later test's qemuOf would.
+	t.Cleanup(func() { _ = syscall.Kill(real, syscall.SIGKILL) })
 	if got := pidOf(ctx, t, c, g); got != real {
 		t.Errorf("pid %d, want %d", got, real)
 	}
