@@ -63,10 +63,7 @@ func (l *novaLocks) refusal(uuid string) error {
 }
 
 func (l *novaLocks) lockOne(ctx context.Context, plan recover.InstancePlan) error {
-	before, err := l.run.Cloud.Server(ctx, plan.UUID)
-	if err == nil && before.Unknown {
-		err = novalock.ErrCellDown
-	}
+	before, err := novalock.Read(ctx, l.run.Cloud, plan.UUID)
 	if err != nil {
 		return fmt.Errorf("it can't be locked: %w", err)
 	}
@@ -97,18 +94,23 @@ func (l *novaLocks) lock(ctx context.Context, server recover.Server) error {
 		return nil // by the run that is being resumed
 	}
 	reason := "os-rescue " + l.run.Plan.Run + ": its files were deleted and are being put back; a reboot or stop now would lose them"
-	rec := journal.Lock{Reason: reason, Found: server.Locked}
+	rec := journal.Lock{Reason: reason}
 	point := journal.Record{Instance: server.UUID, Step: journal.StepLock, Phase: recover.PhaseBegin}
-	if err := l.run.Log.Write(point, rec); err != nil {
-		return err
-	}
-	l.mu.Lock()
-	l.records[server.UUID] = rec
-	l.mu.Unlock()
-	l.run.Progress.Step(recover.Subject{UUID: server.UUID, Domain: server.Domain, Name: server.Name}, journal.StepLock)
-	var err error
-	if !rec.Found {
-		err = l.run.Cloud.Lock(ctx, server.UUID, rec.Reason)
+	begun := false
+	_, err := novalock.Lock(ctx, l.run.Cloud, server, reason, func(found bool) error {
+		rec.Found = found
+		if err := l.run.Log.Write(point, rec); err != nil {
+			return err
+		}
+		begun = true
+		l.mu.Lock()
+		l.records[server.UUID] = rec
+		l.mu.Unlock()
+		l.run.Progress.Step(recover.Subject{UUID: server.UUID, Domain: server.Domain, Name: server.Name}, journal.StepLock)
+		return nil
+	})
+	if !begun {
+		return err // the journal's: Nova was not asked
 	}
 	point.Phase = recover.PhaseDone
 	if err != nil {
@@ -121,7 +123,9 @@ func (l *novaLocks) lock(ctx context.Context, server recover.Server) error {
 // unlockAfter undoes the run's own lock when an instance has ended: not while its
 // files are still on their way, because then its owner could lose them; back is true
 // when none is. A lock that can't be undone leaves the instance to resume.
-func (l *novaLocks) unlockAfter(ctx context.Context, t *task.Task, report recover.InstanceReport, settled, back bool) (recover.InstanceReport, bool) {
+func (l *novaLocks) unlockAfter(
+	ctx context.Context, t *task.Task, report recover.InstanceReport, settled, back bool,
+) (recover.InstanceReport, bool) {
 	l.mu.Lock()
 	rec, ok := l.records[t.Plan.UUID]
 	l.mu.Unlock()
@@ -155,23 +159,9 @@ func (l *novaLocks) unlockAfter(ctx context.Context, t *task.Task, report recove
 
 // unlock unlocks the instance, if the lock is still the run's own.
 func (l *novaLocks) unlock(ctx context.Context, t *task.Task, rec journal.Lock) error {
-	server, err := l.run.Cloud.Server(ctx, t.Plan.UUID)
-	switch {
-	case errors.Is(err, recover.ErrNoInstance):
-		return nil
-	case err != nil:
-		return err
-	case server.Unknown:
-		return novalock.ErrCellDown
-	case !server.Locked:
-		return nil
-	case server.LockedReason != rec.Reason && l.run.Cloud.KeepsReasons():
-		t.Notef("somebody else has locked it meanwhile (%s): that lock stays", server.LockedReason)
-		return nil
-	}
-	err = l.run.Cloud.Unlock(ctx, t.Plan.UUID)
-	if errors.Is(err, recover.ErrNoInstance) {
-		return nil
+	undone, err := novalock.Unlock(ctx, l.run.Cloud, t.Plan.UUID, rec.Reason)
+	if undone.Theirs {
+		t.Notef("somebody else has locked it meanwhile (%s): that lock stays", undone.Reason)
 	}
 	return err
 }
