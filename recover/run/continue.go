@@ -69,7 +69,7 @@ func (i *instance) undoEarlier(ctx context.Context, d recover.Domain) error {
 		}
 		defer i.switchover.ForgetEarlier()
 	}
-	if err := i.guest.UndoEarlier(d); err != nil {
+	if err := i.guest.UndoEarlier(ctx, d); err != nil {
 		return err
 	}
 	return i.t.Rollback(ctx)

@@ -24,7 +24,7 @@ func refusedBecause(reason string) error { return fmt.Errorf("%w: %s", recover.E
 func (g *Guest) Quiesce(ctx context.Context) error {
 	d, err := g.Domain(ctx)
 	if isOff(d, err) {
-		return g.noteEnd()
+		return g.noteEnd(ctx)
 	}
 	if err != nil {
 		return err
@@ -57,15 +57,15 @@ func (g *Guest) Quiesce(ctx context.Context) error {
 
 // noteEnd notes that the domain has no QEMU any more. A guest that has ended by
 // itself in the middle of its rescue stays off.
-func (g *Guest) noteEnd() error {
+func (g *Guest) noteEnd(ctx context.Context) error {
 	if g.t.DestroyedBefore() {
 		g.since = g.t.History.Suspended
-		return g.t.Enter(task.EventEnded)
+		return g.t.Enter(ctx, task.EventEnded)
 	}
 	if g.t.Run.Plan.Command == recover.CommandRescue && g.t.Plan.Action == recover.ActionReboot {
-		return g.t.Enter(task.EventPowerOff)
+		return g.t.Enter(ctx, task.EventPowerOff)
 	}
-	return g.t.Enter(task.EventEnded)
+	return g.t.Enter(ctx, task.EventEnded)
 }
 
 // freeze asks for clean file systems. Without an agent, or when it fails, the
@@ -137,7 +137,7 @@ func (g *Guest) Hold(ctx context.Context) (recover.DomainState, error) {
 // task's state says so.
 func (g *Guest) suspend(ctx context.Context) error {
 	t, hv := g.t, g.t.Run.Hypervisor
-	if err := t.Enter(task.EventSuspend); err != nil {
+	if err := t.Enter(ctx, task.EventSuspend); err != nil {
 		return err
 	}
 	t.OnFailure(journal.StepContinue, g.letGoOn)
@@ -146,7 +146,7 @@ func (g *Guest) suspend(ctx context.Context) error {
 	d, derr := g.Domain(ctx)
 	switch {
 	case isOff(d, derr):
-		return g.noteEnd()
+		return g.noteEnd(ctx)
 	case err != nil:
 		return err
 	case derr != nil:
@@ -159,7 +159,7 @@ func (g *Guest) suspend(ctx context.Context) error {
 
 // UndoEarlier notes how the freeze and the suspend of an interrupted run are
 // undone; d is the domain as it is now.
-func (g *Guest) UndoEarlier(d recover.Domain) error {
+func (g *Guest) UndoEarlier(ctx context.Context, d recover.Domain) error {
 	t := g.t
 	if t.History.FreezeBegun {
 		t.OnFailure(journal.StepThaw, g.thaw)
@@ -168,7 +168,7 @@ func (g *Guest) UndoEarlier(d recover.Domain) error {
 		return nil
 	}
 	t.OnFailure(journal.StepContinue, g.letGoOn)
-	return t.Enter(task.EventSuspend)
+	return t.Enter(ctx, task.EventSuspend)
 }
 
 // letGoOn undoes the suspend of a guest that ran.
@@ -182,7 +182,7 @@ func (g *Guest) letGoOn(ctx context.Context) error {
 	if err != nil && !isOff(g.Domain(ctx)) { // or else there is nobody to let go on
 		return err
 	}
-	return g.t.Enter(task.EventGoOn)
+	return g.t.Enter(ctx, task.EventGoOn)
 }
 
 // snapshot notes how much the guest has written.
@@ -199,7 +199,7 @@ func (g *Guest) StillQuiet(ctx context.Context) error {
 	d, err := g.Domain(ctx)
 	if isOff(d, err) {
 		g.t.KeepUndos(journal.StepCleanup)
-		if err := g.noteEnd(); err != nil {
+		if err := g.noteEnd(ctx); err != nil {
 			return err
 		}
 		return ErrEnded

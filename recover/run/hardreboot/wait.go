@@ -59,7 +59,7 @@ func (w *rebootWait) run(ctx context.Context) error {
 		over, err := w.look(ctx)
 		if over || w.asked > 0 {
 			// A wish to stop does not make it undone.
-			if err := w.t.Enter(task.EventCommit); err != nil {
+			if err := w.t.Enter(ctx, task.EventCommit); err != nil {
 				return err
 			}
 		}

@@ -150,7 +150,7 @@ func (s *Switchover) SettleEarlier(ctx context.Context) error {
 		}
 	}
 	if differ != nil {
-		return errors.Join(differ, t.Enter(task.EventKeepOld))
+		return errors.Join(differ, t.Enter(ctx, task.EventKeepOld))
 	}
 	t.Notef("the new disks were checked as images; the run was interrupted before they were compared with the old ones")
 	return nil

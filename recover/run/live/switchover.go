@@ -54,7 +54,7 @@ func (s *Switchover) CarryOut(ctx context.Context) error {
 		// Some of its disks may be on their new files: then it runs on as it is, and
 		// a resume does the others.
 		if s.mirrors.anyPivoted() {
-			err = errors.Join(err, s.t.Enter(task.EventCommit))
+			err = errors.Join(err, s.t.Enter(ctx, task.EventCommit))
 		}
 	}
 	return err
@@ -220,7 +220,7 @@ func (s *Switchover) isMoved(m *mirror, held []procfs.HeldFile) error {
 // directory is its owner's again. found is the state that the guest was in before.
 func (s *Switchover) leaveRunning(ctx context.Context, found recover.DomainState) error {
 	s.t.TakeUndos(journal.StepCleanup)
-	if err := s.t.Enter(task.EventCommit); err != nil {
+	if err := s.t.Enter(ctx, task.EventCommit); err != nil {
 		return err
 	}
 	// The guest first: it is the last that was noted.

@@ -149,7 +149,7 @@ func (v *verification) whileRunning(ctx context.Context) error {
 	}
 	stop()
 	if differ != nil && lost == nil {
-		differ = errors.Join(differ, v.t.Enter(task.EventKeepOld))
+		differ = errors.Join(differ, v.t.Enter(lasting, task.EventKeepOld))
 	}
 	if err := v.endExport(lasting); err != nil {
 		return errors.Join(differ, fmt.Errorf("its disks are back, but the comparison's backup job can't be ended: %w", err))

@@ -144,7 +144,7 @@ func (r *Restoration) stillQuiet(ctx context.Context) error {
 func (r *Restoration) commit(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	runs := !r.t.State().HasEnded()
-	if err := r.t.Enter(task.EventCommit); err != nil {
+	if err := r.t.Enter(ctx, task.EventCommit); err != nil {
 		return err
 	}
 	if runs {
@@ -177,17 +177,17 @@ func (r *Restoration) destroy(ctx context.Context) error {
 	err := t.Step(ctx, journal.StepDestroy, "", func() error { return t.Run.Hypervisor.Destroy(ctx, t.Plan.UUID) })
 	r.guest.EndPause()
 	if err == nil || r.guest.Gone(ctx) {
-		return t.Enter(task.EventDestroy)
+		return t.Enter(ctx, task.EventDestroy)
 	}
 	cleanup := t.TakeUndos(journal.StepCleanup)
 	rerr := t.Rollback(ctx)
 	if r.guest.Gone(ctx) {
 		// It ended after all, and may have written before.
-		return errors.Join(t.Enter(task.EventDestroy), r.files.StageAgain(ctx))
+		return errors.Join(t.Enter(ctx, task.EventDestroy), r.files.StageAgain(ctx))
 	}
 	if rerr == nil {
 		t.ReturnUndos(cleanup)
-		rerr = t.Enter(task.EventRevert)
+		rerr = t.Enter(ctx, task.EventRevert)
 	}
 	return errors.Join(err, rerr)
 }
@@ -295,7 +295,7 @@ func (r *Restoration) watch(ctx context.Context) error {
 			continue
 		}
 		if again {
-			return t.Enter(task.EventNovaStop)
+			return t.Enter(ctx, task.EventNovaStop)
 		}
 		again = true
 		end = time.Now().Add(2 * t.Run.Settings.Watch)

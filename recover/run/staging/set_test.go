@@ -34,7 +34,7 @@ func TestAnInstanceIsBackWhenEveryFileThatItsGuestWritesIs(t *testing.T) {
 		if s.AreAllBack() {
 			t.Errorf("%s: they are all back, and nothing is committed", name)
 		}
-		recovertest.Must(t, w.Enter(task.EventCommit))
+		recovertest.Must(t, w.Enter(t.Context(), task.EventCommit))
 		if got := s.AreAllBack(); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}

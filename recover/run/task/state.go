@@ -90,6 +90,10 @@ func (s State) HasEnded() bool {
 	}
 }
 
+// canBeUndone is true while the domain's QEMU lives and nothing has happened to it that
+// can't be undone.
+func (s State) canBeUndone() bool { return !s.HasEnded() && !s.IsCommitted() }
+
 // IsCommitted is true when the only way is forward.
 func (s State) IsCommitted() bool {
 	switch s {

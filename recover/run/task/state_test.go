@@ -2,7 +2,10 @@ package task
 
 import (
 	"errors"
+	"strings"
 	"testing"
+
+	"github.com/rs/zerolog"
 
 	"github.com/os-rescue/os-rescue/recover"
 )
@@ -11,8 +14,8 @@ import (
 func TestAGuestsWorkGoesOnlyWhereItMay(t *testing.T) {
 	states := []State{stateAsFound, stateSuspended, stateEnded, statePoweredOff, stateCommitted,
 		stateOff, StateStaysOff, StateStoppedByNova, StateOldKept}
-	const no = State("")                         // it can't happen
-	for event, after := range map[Event][]State{ // in the order of states
+	const no = State("")        // it can't happen
+	after := map[Event][]State{ // in the order of states
 		EventSuspend:  {stateSuspended, no, no, no, no, no, no, no, no},
 		EventGoOn:     {no, stateAsFound, no, no, stateCommitted, no, no, no, no},
 		EventEnded:    {stateEnded, stateEnded, stateEnded, no, no, no, no, no, no},
@@ -22,10 +25,11 @@ func TestAGuestsWorkGoesOnlyWhereItMay(t *testing.T) {
 		EventRevert:   {no, no, no, no, stateAsFound, no, no, no, no},
 		EventNovaStop: {no, no, no, no, no, StateStoppedByNova, no, no, no},
 		EventKeepOld:  {StateOldKept, no, no, no, StateOldKept, no, no, no, no},
-	} {
+	}
+	for event, wanted := range after {
 		for n, from := range states {
 			got, err := from.after(event)
-			switch want := after[n]; {
+			switch want := wanted[n]; {
 			case want == no && (!errors.Is(err, errTransition) || got != from):
 				t.Errorf("%q while %q: %q, %v; it can't happen", event, from, got, err)
 			case want != no && (err != nil || got != want):
@@ -53,15 +57,38 @@ func TestWhatAStateMeans(t *testing.T) {
 	}
 }
 
-// TestAnImpossibleEventChangesNothing: the task says so, and stays where it is.
-func TestAnImpossibleEventChangesNothing(t *testing.T) {
-	w := New(&Run{}, recover.InstancePlan{})
-	for _, e := range []Event{EventSuspend, EventCommit} {
-		if err := w.Enter(e); err != nil {
-			t.Fatal(err)
+// TestAnImpossibleEventStopsOnlyWhatCanBeUndone: from the end of the domain or the
+// commit on it is logged, and the work goes on. It never changes the state.
+func TestAnImpossibleEventStopsOnlyWhatCanBeUndone(t *testing.T) {
+	for state := range transitions() {
+		for _, event := range []Event{
+			EventSuspend, EventGoOn, EventEnded, EventPowerOff, EventCommit, EventDestroy, EventRevert, EventNovaStop, EventKeepOld,
+		} {
+			if _, ok := transitions()[state][event]; ok {
+				continue
+			}
+			w := New(&Run{}, recover.InstancePlan{})
+			w.current = state
+			log := &strings.Builder{}
+			err := w.Enter(zerolog.New(log).WithContext(t.Context()), event)
+			logged := strings.Contains(log.String(), errTransition.Error())
+			switch stops := state == stateAsFound || state == stateSuspended; {
+			case w.State() != state:
+				t.Errorf("%q while %q: the guest is %q", event, state, w.State())
+			case stops && !errors.Is(err, errTransition):
+				t.Errorf("%q while %q: the work goes on: %v", event, state, err)
+			case !stops && (err != nil || !logged):
+				t.Errorf("%q while %q: %v, logged: %q", event, state, err, log)
+			}
 		}
 	}
-	if err := w.Enter(EventSuspend); !errors.Is(err, errTransition) || w.State() != stateCommitted {
-		t.Errorf("%v, %q", err, w.State())
+}
+
+// TestWhatCanBeUndoneCanBeCommitted: no state of a living guest keeps it from that.
+func TestWhatCanBeUndoneCanBeCommitted(t *testing.T) {
+	for state := range transitions() {
+		if _, err := state.after(EventCommit); state.canBeUndone() && err != nil {
+			t.Error(err)
+		}
 	}
 }

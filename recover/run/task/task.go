@@ -1,7 +1,10 @@
 package task
 
 import (
+	"context"
 	"slices"
+
+	"github.com/rs/zerolog"
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/journal"
@@ -53,10 +56,19 @@ func (t *Task) ForgetFile(path string) {
 // State is where the work stands.
 func (t *Task) State() State { return t.current }
 
-// Enter notes that e happens to the guest. The error is a fault of os-rescue.
-func (t *Task) Enter(e Event) error {
+// Enter notes that e happens to the guest.
+//
+// That e can't happen in the guest's state is a fault of os-rescue, and changes
+// nothing. It is an error while the guest can still be left as it was
+// found. Later, when the domain has ended or the work is committed, it is only logged:
+// it must not keep the files from being published, or the guest from being started.
+func (t *Task) Enter(ctx context.Context, e Event) error {
 	next, err := t.current.after(e)
 	t.current = next
+	if err != nil && !t.current.canBeUndone() {
+		zerolog.Ctx(ctx).Error().Err(err).Msg("a fault of os-rescue, please report it: the work on the instance goes on")
+		return nil
+	}
 	return err
 }
 
