@@ -189,7 +189,7 @@ func (s *fullScan) note(ctx context.Context, i recover.Instance, stale bool) err
 		}
 	}
 	small, unrescued := s.readSmall(i)
-	return s.records.Note(i.UUID, func(r *inventory.Record) {
+	return s.records.note(i.UUID, func(r *inventory.Record) {
 		if i.GuardOnly && r.Gone.IsZero() {
 			r.Gone = time.Now().UTC()
 		}

@@ -104,7 +104,7 @@ func (b *incidents) begin(ctx context.Context, i recover.Instance) {
 	zerolog.Ctx(ctx).Error().Str("instance", i.UUID).Str("domain", i.Domain).Str("name", i.Name).Str("project", i.ProjectID).
 		Str("state", string(i.State)).Strs("paths", incident.Paths).Str("size", humanize.IBytes(uint64(incident.Bytes))).
 		Msg("files of an instance were deleted; they are held. Do not stop or reboot it: os-rescue scan says what to do")
-	err := b.records.Note(i.UUID, func(r *inventory.Record) {
+	err := b.records.note(i.UUID, func(r *inventory.Record) {
 		r.Incident = &inventory.Incident{Since: now, Found: i.State}
 		if r.Domain.UUID == "" {
 			r.Domain = i.Definition
@@ -122,7 +122,7 @@ func (b *incidents) end(ctx context.Context, uuid string) {
 	}
 	b.drop(uuid)
 	zerolog.Ctx(ctx).Info().Str("instance", uuid).Str("domain", incident.Domain).Msg("the incident is over")
-	b.problems.unsaved(cmp.Or(incident.Domain, uuid), b.records.Update(uuid, func(r *inventory.Record) { r.Incident = nil }))
+	b.problems.unsaved(cmp.Or(incident.Domain, uuid), b.records.update(uuid, func(r *inventory.Record) { r.Incident = nil }))
 }
 
 // drop forgets an incident without a word.

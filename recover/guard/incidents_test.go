@@ -87,7 +87,7 @@ func TestTheNextLifeGoesOnWithAnIncident(t *testing.T) {
 	for _, lookAgain := range []bool{false, true} {
 		b := newIncidentBed(t)
 		b.all.begin(t.Context(), b.lost)
-		recovertest.Must(t, b.records.Update(b.lost.UUID, func(r *inventory.Record) { r.Lock = "a reason" }))
+		recovertest.Must(t, b.records.update(b.lost.UUID, func(r *inventory.Record) { r.Lock = "a reason" }))
 		before, _ := b.all.get(b.lost.UUID)
 		again := newIncidents(b.holds, b.records, b.all.last, newProblems(), func() { t.Error("it does not begin once more") })
 		again.restore(lookAgain)

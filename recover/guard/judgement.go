@@ -147,7 +147,7 @@ func (j *judgement) judgeByGrace(ctx context.Context, uuid string) {
 
 // noteGone notes since when libvirt does not know an instance.
 func (j *judgement) noteGone(uuid string) {
-	j.problems.unsaved(uuid, j.records.Update(uuid, func(r *inventory.Record) {
+	j.problems.unsaved(uuid, j.records.update(uuid, func(r *inventory.Record) {
 		if r.Gone.IsZero() {
 			r.Gone = time.Now().UTC()
 		}

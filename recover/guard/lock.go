@@ -111,7 +111,7 @@ func (l *locker) lock(ctx context.Context, cloud recover.Cloud, uuid string) err
 
 // note notes the reason of the guard's own lock on an instance; empty without one.
 func (l *locker) note(uuid, reason string) error {
-	return l.records.Update(uuid, func(r *inventory.Record) { r.Lock = reason })
+	return l.records.update(uuid, func(r *inventory.Record) { r.Lock = reason })
 }
 
 // unlock undoes the guard's own lock of an instance that is back.

@@ -64,18 +64,18 @@ func (r *records) locked() []string {
 	return locked
 }
 
-// Note changes an instance's record, which is made if there is none, and brings it
+// note changes an instance's record, which is made if there is none, and brings it
 // to the disk. do must not block: it is called under the lock. The error is the
 // disk's; the change is in memory all the same.
-func (r *records) Note(uuid string, do func(*inventory.Record)) error {
+func (r *records) note(uuid string, do func(*inventory.Record)) error {
 	r.mu.Lock()
 	r.change(uuid, do)
 	r.mu.Unlock()
 	return r.write(uuid)
 }
 
-// Update is Note for a record that exists; without one it does nothing.
-func (r *records) Update(uuid string, do func(*inventory.Record)) error {
+// update is note for a record that exists; without one it does nothing.
+func (r *records) update(uuid string, do func(*inventory.Record)) error {
 	r.mu.Lock()
 	_, ok := r.all[uuid]
 	if ok {

@@ -27,7 +27,7 @@ func newTestRecords(t *testing.T) (*records, inventory.Dir) {
 // noteDomain makes a record that may be written.
 func noteDomain(t *testing.T, r *records, uuid string) {
 	t.Helper()
-	recovertest.Must(t, r.Note(uuid, func(r *inventory.Record) {
+	recovertest.Must(t, r.note(uuid, func(r *inventory.Record) {
 		r.Domain = recover.Domain{UUID: uuid, Name: "instance-" + uuid[len(uuid)-4:]}
 	}))
 }
@@ -44,7 +44,7 @@ func TestNoChangeOfARecordIsLostAndTheLastIsOnDisk(t *testing.T) {
 			for n := range changes {
 				uuid := recovertest.UUID(n % instances)
 				path := fmt.Sprintf("/%d/%d", who, n)
-				if err := r.Update(uuid, func(r *inventory.Record) { r.AddSmall(map[string]string{path: uuid}) }); err != nil {
+				if err := r.update(uuid, func(r *inventory.Record) { r.AddSmall(map[string]string{path: uuid}) }); err != nil {
 					t.Error(err)
 				}
 				if got, ok := r.get(uuid); !ok || got.Small[path] != uuid {
@@ -71,12 +71,12 @@ func TestNoChangeOfARecordIsLostAndTheLastIsOnDisk(t *testing.T) {
 
 func TestAnUpdateMakesNoRecord(t *testing.T) {
 	r, dir := newTestRecords(t)
-	recovertest.Must(t, r.Update(recovertest.UUID(1), func(*inventory.Record) { t.Error("there is nothing to change") }))
+	recovertest.Must(t, r.update(recovertest.UUID(1), func(*inventory.Record) { t.Error("there is nothing to change") }))
 	if _, ok := r.get(recovertest.UUID(1)); ok || len(r.uuids()) != 0 {
 		t.Error("there is a record")
 	}
 	// One of a domain of which nothing is known is no file that a scan could read.
-	recovertest.Must(t, r.Note(recovertest.UUID(1), func(r *inventory.Record) { r.Lock = "x" }))
+	recovertest.Must(t, r.note(recovertest.UUID(1), func(r *inventory.Record) { r.Lock = "x" }))
 	if onDisk, err := os.ReadDir(string(dir)); err != nil || len(onDisk) != 0 {
 		t.Errorf("on disk: %v, %v", onDisk, err)
 	}
@@ -89,7 +89,7 @@ func TestARecordThatWasDroppedDoesNotComeBack(t *testing.T) {
 		noteDomain(t, r, uuid)
 		var work sync.WaitGroup
 		for range 4 {
-			work.Go(func() { _ = r.Update(uuid, func(r *inventory.Record) { r.Lock += "x" }) })
+			work.Go(func() { _ = r.update(uuid, func(r *inventory.Record) { r.Lock += "x" }) })
 		}
 		work.Go(func() {
 			if err := r.drop(uuid); err != nil {
@@ -110,7 +110,7 @@ func TestARecordThatWasDroppedDoesNotComeBack(t *testing.T) {
 func TestARecordThatWasGivenOutIsNoOneElses(t *testing.T) {
 	r, _ := newTestRecords(t)
 	uuid := recovertest.UUID(1)
-	recovertest.Must(t, r.Note(uuid, func(r *inventory.Record) {
+	recovertest.Must(t, r.note(uuid, func(r *inventory.Record) {
 		r.Domain.UUID, r.Small, r.Incident = uuid, map[string]string{"/a": "1"}, &inventory.Incident{Found: recover.StateRunning}
 	}))
 	got, _ := r.get(uuid)
@@ -124,7 +124,7 @@ func TestARecordThatWasGivenOutIsNoOneElses(t *testing.T) {
 func TestTheNextLifeHasTheRecordsAndSaysWhichItCanNotRead(t *testing.T) {
 	r, dir := newTestRecords(t)
 	noteDomain(t, r, recovertest.UUID(1))
-	recovertest.Must(t, r.Update(recovertest.UUID(1), func(r *inventory.Record) { r.Lock = "a reason" }))
+	recovertest.Must(t, r.update(recovertest.UUID(1), func(r *inventory.Record) { r.Lock = "a reason" }))
 	broken := filepath.Join(string(dir), recovertest.UUID(2)+".json")
 	recovertest.Must(t, os.WriteFile(broken, []byte("{"), 0o600))
 	again := newRecords(dir)
@@ -138,7 +138,7 @@ func TestTheNextLifeHasTheRecordsAndSaysWhichItCanNotRead(t *testing.T) {
 
 func TestARecordThatCanNotBeWrittenIsInMemoryAllTheSame(t *testing.T) {
 	r := newRecords(inventory.In(filepath.Join(t.TempDir(), "missing")))
-	if err := r.Note(recovertest.UUID(1), func(r *inventory.Record) { r.Domain.UUID = recovertest.UUID(1) }); err == nil {
+	if err := r.note(recovertest.UUID(1), func(r *inventory.Record) { r.Domain.UUID = recovertest.UUID(1) }); err == nil {
 		t.Error("it was written into a directory that is not there")
 	}
 	if _, ok := r.get(recovertest.UUID(1)); !ok {

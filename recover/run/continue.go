@@ -114,7 +114,8 @@ func (i *instance) settle(ctx context.Context, now recover.Instance) error {
 		if n < 0 || !t.PublishedBefore(f, recover.Inode{Device: now.Files[n].Device, Inode: now.Files[n].Inode}) {
 			return fmt.Errorf("%w: it runs, but on another %s than the one that this run was restoring: "+
 				"the newest data is in the staged copies (%s) and with the keeper, and both are kept; "+
-				"if you do not need them, end the run by removing %s", recover.ErrConflict, f.Path, i.files.InheritedPlaces(), t.Run.StateDir.Run(t.Run.Plan.Run))
+				"if you do not need them, end the run by removing %s",
+				recover.ErrConflict, f.Path, i.files.InheritedPlaces(), t.Run.StateDir.Run(t.Run.Plan.Run))
 		}
 	}
 	if t.Plan.Action == recover.ActionLive {

@@ -22,17 +22,17 @@ import (
 // its first use; its methods are safe for concurrent use, but only one run at a
 // time is let through on a host, whoever starts it.
 type Engine struct {
-	Settings   recover.Settings
-	Hypervisor recover.Hypervisor
-	Progress   recover.Progress // never nil; NoProgress{} shows nothing
+	Settings   recover.Settings   // of this host
+	Hypervisor recover.Hypervisor // this host's
+	Progress   recover.Progress   // never nil; recover.NoProgress{} shows nothing
 	// SignIn connects to Nova, for the first thing of a run that needs it. Its
 	// errors are Cloud's. nil where only offline runs are made.
 	SignIn func(ctx context.Context) (recover.Cloud, error)
-	// Failpoint, if not nil, is called at every journal point with its name,
-	// "copy.begin" or "copy.done". It is how the tests crash a run at each one.
+	// Failpoint, if not nil, is called at every journal point with its name:
+	// "copy.begin", "copy.done". With it the tests crash a run at each one.
 	Failpoint func(point string)
-
-	PollInterval time.Duration // how soon Nova is asked again how a reboot is; 0 is 300 ms
+	// PollInterval is how soon Nova is asked again how a reboot is; 0 is 300 ms.
+	PollInterval time.Duration
 }
 
 // Prepare gets a run ready: it takes the host's lock, scans, has the keeper hold
@@ -40,10 +40,11 @@ type Engine struct {
 // and no guest is touched. Abandon undoes it; Execute carries it out; Close must
 // follow in any case.
 //
-// Errors: ErrBusy (another run is under way), ErrUsage, ErrNothingSelected,
-// ErrUnusable (state directory, owners, keeper), ErrUnavailable (hypervisor), and
-// unless the run is offline those of Cloud: ErrCredentials, ErrForbidden,
-// ErrCloudUnavailable (what was pinned by then stays so), ErrNoProject, ErrAmbiguous.
+// Errors of package recover: ErrBusy (another run is under way), ErrUsage,
+// ErrNothingSelected, ErrUnusable (state directory, owners, keeper), ErrUnavailable
+// (hypervisor), and unless the run is offline those of Cloud: ErrCredentials,
+// ErrForbidden, ErrCloudUnavailable (what was pinned by then stays so), ErrNoProject,
+// ErrAmbiguous.
 func (e *Engine) Prepare(ctx context.Context, command recover.Command, o recover.Options) (*Session, error) {
 	if err := o.Selection.Validate(); err != nil {
 		return nil, err
@@ -58,12 +59,13 @@ func (e *Engine) Prepare(ctx context.Context, command recover.Command, o recover
 	return s, nil
 }
 
-// PrepareResume gets an interrupted run ready to be finished: the one of that
-// name (or unique beginning of it). Its journal says what was done, the keeper
-// has what was pinned, and what is now is looked at afresh. With offline Nova is
-// not asked even if the run began with it: domains are started through the
-// hypervisor, and locks stay for a later resume. Errors: those of Prepare, and
-// ErrNoRun when there is no such run or it is finished.
+// PrepareResume gets an interrupted run ready to be finished. run is its name, or a
+// beginning that no other has. The journal says what the run did, the keeper has what
+// it pinned, and what is there now is looked at afresh. With offline, Nova is not asked
+// even if the run began with it: domains are started through the hypervisor, and locks
+// stay for a later resume.
+//
+// Errors: those of Prepare, and ErrNoRun when there is no such run or it is finished.
 func (e *Engine) PrepareResume(ctx context.Context, run string, offline bool) (*Session, error) {
 	s := newSession(e)
 	if err := s.prepareResume(ctx, run, offline); err != nil {
@@ -73,8 +75,8 @@ func (e *Engine) PrepareResume(ctx context.Context, run string, offline bool) (*
 	return s, nil
 }
 
-// DryRun returns the plan that Prepare would make, and touches nothing at all.
-// Errors are Prepare's, but for ErrBusy.
+// DryRun returns the plan that Prepare would make, and touches nothing at all. Its
+// errors are Prepare's without ErrBusy.
 func (e *Engine) DryRun(ctx context.Context, command recover.Command, o recover.Options) (recover.Plan, error) {
 	if err := o.Selection.Validate(); err != nil {
 		return recover.Plan{}, err
@@ -93,48 +95,49 @@ func (e *Engine) DryRun(ctx context.Context, command recover.Command, o recover.
 	return e.makePlan(ctx, cloud, command, o, c.Selected, false)
 }
 
-// Undo leaves the guests whose live rescue was killed as they were found, but for
-// the disks that they were moved onto already: mirrors are ended, their files
-// removed, a suspended guest goes on. lock is the killed run's own, still held,
-// and is let go of. The run stays unfinished: resume does the rest. Errors: those
-// of PrepareResume but ErrBusy, and what could not be undone.
+// Undo leaves the guests whose live rescue was killed as they were found: mirrors are
+// ended, their files are removed, and a suspended guest goes on. A guest stays on the
+// disks that it was moved onto already. lock is the killed run's own lock, still held;
+// Undo lets it go. The run stays unfinished, and resume does the rest.
+//
+// Errors: those of PrepareResume without ErrBusy, and what could not be undone.
 func (e *Engine) Undo(ctx context.Context, run string, lock *os.File) error {
 	s := newSession(e)
 	s.lock = lock
 	defer s.Close()
-	if err := statedir.WriteLock(lock, statedir.LockInfo{Run: run, Command: statedir.CommandUndo, PID: os.Getpid(), Since: s.started}); err != nil {
+	info := statedir.LockInfo{Run: run, Command: statedir.CommandUndo, PID: os.Getpid(), Since: s.started}
+	if err := statedir.WriteLock(lock, info); err != nil {
 		return err
 	}
 	records, err := s.openJournal(run, nil)
 	if err != nil {
 		return err
 	}
-	plan, ok, err := journal.PlanOf(records)
-	if err != nil || !ok {
+	var planned bool
+	if s.plan, planned, err = journal.PlanOf(records); err != nil || !planned {
 		return err
 	}
-	s.plan = plan
-	if err := s.takeUp(ctx, run, plan.Command, records); err != nil {
+	if err := s.takeUp(ctx, run, s.plan.Command, records); err != nil {
 		return err
 	}
 	r := s.run()
 	var errs error
-	for _, plan := range s.plan.Instances {
-		h := s.history[plan.UUID]
+	for _, todo := range s.plan.Instances {
+		h := s.history[todo.UUID]
 		if h == nil || !h.Begun || h.Settlement != nil {
 			continue
 		}
 		if h.Replanned != nil {
-			plan = *h.Replanned
+			todo = *h.Replanned
 		}
-		if plan.Action != recover.ActionLive {
+		if todo.Action != recover.ActionLive {
 			continue
 		}
-		i := newInstance(r, s.workshop(), plan)
+		i := newInstance(r, s.workshop(), todo)
 		if err := i.undoKilled(ctx); err != nil {
-			errs = errors.Join(errs, fmt.Errorf("%s: %w", plan.Domain, err))
+			errs = errors.Join(errs, fmt.Errorf("%s: %w", todo.Domain, err))
 		}
-		i.Close()
+		i.close()
 	}
 	return errors.Join(errs, s.dirs.Clean())
 }
@@ -150,17 +153,30 @@ func (e *Engine) scanner() *scan.Scanner {
 
 func (e *Engine) runs() runs.Runs { return runs.Of(e.Settings.StateDir) }
 
-func (e *Engine) unsettled(ctx context.Context) (map[string]string, error) {
-	return e.runs().Unsettled(ctx)
-}
-
-func (e *Engine) makePlan(ctx context.Context, cloud recover.Cloud, command recover.Command, o recover.Options, chosen selection.Selected, resuming bool) (recover.Plan, error) {
-	unsettled, err := e.unsettled(ctx)
+// makePlan plans the selected instances. An instance that another unfinished run works on
+// is refused, unless this run resumes one.
+func (e *Engine) makePlan(
+	ctx context.Context,
+	cloud recover.Cloud,
+	command recover.Command,
+	o recover.Options,
+	selected selection.Selected,
+	resuming bool,
+) (recover.Plan, error) {
+	unsettled, err := e.runs().Unsettled(ctx)
 	if err != nil {
 		return recover.Plan{}, err
 	}
-	return plan.Make(ctx, plan.Request{Settings: e.Settings, Hypervisor: e.Hypervisor, Cloud: cloud, Command: command, Options: o,
-		Chosen: chosen, Unsettled: unsettled, Resuming: resuming})
+	return plan.Make(ctx, plan.Request{
+		Settings:   e.Settings,
+		Hypervisor: e.Hypervisor,
+		Cloud:      cloud,
+		Command:    command,
+		Options:    o,
+		Chosen:     selected,
+		Unsettled:  unsettled,
+		Resuming:   resuming,
+	})
 }
 
 // signIn connects to Nova for a run that asks it; nil for all others.

@@ -60,8 +60,8 @@ func newInstance(r *task.Run, w workshop, plan recover.InstancePlan) *instance {
 	return i
 }
 
-// Close closes what the work has open.
-func (i *instance) Close() { i.switchover.Close() }
+// close closes what the work has open.
+func (i *instance) close() { i.switchover.Close() }
 
 // do works the instance's plan off. refused says why it is to be left alone; nil
 // when it is not. settled is false when the instance is left neither in service nor

@@ -24,7 +24,13 @@ func (s *Session) prepare(ctx context.Context, command recover.Command, o recove
 	if err := s.open(command); err != nil {
 		return err
 	}
-	head := journal.Header{Command: command, Mode: o.ModeOf(command), Host: s.e.Settings.Host, PID: os.Getpid(), Options: o}
+	head := journal.Header{
+		Command: command,
+		Mode:    o.ModeOf(command),
+		Host:    s.e.Settings.Host,
+		PID:     os.Getpid(),
+		Options: o,
+	}
 	var err error
 	if head.BootID, err = procfs.BootID(procfs.Dir); err != nil {
 		return err
@@ -76,8 +82,13 @@ func (s *Session) openJournal(run string, failpoint func(string)) ([]journal.Rec
 
 // takeCustody makes the run ready to hold files. Its journal is open.
 func (s *Session) takeCustody(run string, sameBoot bool) {
-	s.pins = pin.NewCustody(pin.CustodyOptions{StateDir: s.e.Settings.StateDir, KeeperCommand: s.e.Settings.KeeperCommand,
-		Run: run, SameBoot: sameBoot, Log: s.log})
+	s.pins = pin.NewCustody(pin.CustodyOptions{
+		StateDir:      s.e.Settings.StateDir,
+		KeeperCommand: s.e.Settings.KeeperCommand,
+		Run:           run,
+		SameBoot:      sameBoot,
+		Log:           s.log,
+	})
 }
 
 // choosePinPlan fills the session in from a fresh scan. What the domains' own
@@ -158,9 +169,8 @@ func (s *Session) releaseIntact(ctx context.Context, report recover.Report) erro
 	return nil
 }
 
-// inService is true when the instance runs on the proven copy of a pinned inode.
-// That it is intact says nothing of the pin: somebody may have started it on
-// older files.
+// inService is true when the instance runs on the proven copy of a pinned inode. That
+// it is intact says nothing about the pin: somebody may have started it on older files.
 func inService(i recover.Instance, h keeper.Hold, proven runs.Published) bool {
 	var meta pin.Meta
 	if json.Unmarshal(h.Meta, &meta) != nil {

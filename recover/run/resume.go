@@ -127,7 +127,8 @@ func (s *Session) replan(ctx context.Context, i recover.Instance) (recover.Insta
 		i.Server = &server
 		i.Disagreement = selection.Disagreement(i, s.e.Settings.Host, server)
 	}
-	plan, err := s.e.makePlan(ctx, s.cloud, s.plan.Command, s.plan.Options, selection.Selected{Here: []recover.Instance{i}}, true)
+	selected := selection.Selected{Here: []recover.Instance{i}}
+	plan, err := s.e.makePlan(ctx, s.cloud, s.plan.Command, s.plan.Options, selected, true)
 	if err != nil {
 		return recover.InstancePlan{}, err
 	}

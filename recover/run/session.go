@@ -49,15 +49,35 @@ type Session struct {
 }
 
 func newSession(e *Engine) *Session {
-	return &Session{e: e, state: statedir.Dir(e.Settings.StateDir), started: time.Now().UTC(), once: staging.NewOnce(),
-		history: map[string]*journal.History{}, locks: map[string]journal.Lock{}, reports: map[string]recover.InstanceReport{}}
+	return &Session{
+		e:       e,
+		state:   statedir.Dir(e.Settings.StateDir),
+		started: time.Now().UTC(),
+		once:    staging.NewOnce(),
+		history: map[string]*journal.History{},
+		locks:   map[string]journal.Lock{},
+		reports: map[string]recover.InstanceReport{},
+	}
 }
 
 // run is what the session's tasks share.
 func (s *Session) run() *task.Run {
-	return &task.Run{Settings: s.e.Settings, Hypervisor: s.e.Hypervisor, Cloud: s.cloud, Progress: s.e.Progress, Plan: s.plan, Resuming: s.resuming,
-		History: s.history, Log: s.log, StateDir: s.state, Root: s.root, Owners: s.owners, Pins: s.pins,
-		Scan: s.e.scanner().Domain, PollInterval: s.e.novaInterval()}
+	return &task.Run{
+		Settings:     s.e.Settings,
+		Hypervisor:   s.e.Hypervisor,
+		Cloud:        s.cloud,
+		Progress:     s.e.Progress,
+		Plan:         s.plan,
+		Resuming:     s.resuming,
+		History:      s.history,
+		Log:          s.log,
+		StateDir:     s.state,
+		Root:         s.root,
+		Owners:       s.owners,
+		Pins:         s.pins,
+		Scan:         s.e.scanner().Domain,
+		PollInterval: s.e.novaInterval(),
+	}
 }
 
 func (s *Session) workshop() workshop {
@@ -67,18 +87,19 @@ func (s *Session) workshop() workshop {
 // Plan returns what Execute will do.
 func (s *Session) Plan() recover.Plan { return s.plan }
 
-// Execute carries the plan out. Trouble with an instance is in the report; the
-// error is for what stops the run as a whole. When the context ends, instances
-// whose domain is not destroyed yet are put back as they were found, and the
-// others are brought back into service first: the report says Interrupted.
+// Execute carries the plan out. Trouble with an instance is in the report; the error is
+// for what stops the run as a whole, as a journal or a backup directory that can't be
+// written (ErrUnusable). When the context ends, the instances whose domain is not
+// destroyed yet are put back as they were found, and the others are first brought back
+// into service: the report says Interrupted.
 func (s *Session) Execute(ctx context.Context) (recover.RunReport, error) {
-	work := s.plan.Work()
+	touched := s.plan.Work()
 	var bytes int64
-	for _, plan := range work {
+	for _, plan := range touched {
 		bytes += plan.Bytes()
 	}
-	if len(work) > 0 {
-		s.e.Progress.Begin(len(work), bytes)
+	if len(touched) > 0 {
+		s.e.Progress.Begin(len(touched), bytes)
 		defer s.e.Progress.End()
 	}
 	if err := s.openBackup(); err != nil {
@@ -88,7 +109,7 @@ func (s *Session) Execute(ctx context.Context) (recover.RunReport, error) {
 	defer watching.end()
 	r := s.run()
 	locks := newNovaLocks(r, s.locks)
-	err := locks.lockAll(ctx, slices.DeleteFunc(work, func(plan recover.InstancePlan) bool {
+	err := locks.lockAll(ctx, slices.DeleteFunc(touched, func(plan recover.InstancePlan) bool {
 		_, done := s.settled(plan.UUID)
 		return done
 	}))
@@ -162,7 +183,7 @@ func isWork(plan recover.InstancePlan) bool {
 // workOn works on one instance and journals how it ended.
 func (s *Session) workOn(ctx context.Context, r *task.Run, locks *novaLocks, plan recover.InstancePlan) error {
 	i := newInstance(r, s.workshop(), plan)
-	defer i.Close()
+	defer i.close()
 	if err := s.log.Write(journal.Record{Instance: plan.UUID, Step: journal.StepInstance, Phase: recover.PhaseBegin}, nil); err != nil {
 		return err
 	}
@@ -172,7 +193,8 @@ func (s *Session) workOn(ctx context.Context, r *task.Run, locks *novaLocks, pla
 	if isWork(plan) {
 		s.e.Progress.Done(i.t.Subject(), report)
 	}
-	return s.log.Write(journal.Record{Instance: plan.UUID, Step: journal.StepInstance, Phase: recover.PhaseDone}, journal.Settlement{Report: report, Settled: settled})
+	done := journal.Record{Instance: plan.UUID, Step: journal.StepInstance, Phase: recover.PhaseDone}
+	return s.log.Write(done, journal.Settlement{Report: report, Settled: settled})
 }
 
 func (s *Session) note(r recover.InstanceReport) {
@@ -193,8 +215,17 @@ func (s *Session) settled(uuid string) (recover.InstanceReport, bool) {
 func (s *Session) report(ctx context.Context) recover.RunReport {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := recover.RunReport{Run: s.plan.Run, Command: s.plan.Command, Host: s.plan.Host, Mode: s.plan.Mode,
-		Started: s.started, Finished: time.Now().UTC(), Instances: []recover.InstanceReport{}, Elsewhere: s.plan.Elsewhere, Warnings: s.plan.Warnings}
+	r := recover.RunReport{
+		Run:       s.plan.Run,
+		Command:   s.plan.Command,
+		Host:      s.plan.Host,
+		Mode:      s.plan.Mode,
+		Started:   s.started,
+		Finished:  time.Now().UTC(),
+		Instances: []recover.InstanceReport{},
+		Elsewhere: s.plan.Elsewhere,
+		Warnings:  s.plan.Warnings,
+	}
 	for _, plan := range s.plan.Instances {
 		if report, ok := s.reports[plan.UUID]; ok {
 			r.Instances = append(r.Instances, report)
@@ -206,9 +237,9 @@ func (s *Session) report(ctx context.Context) recover.RunReport {
 	return r
 }
 
-// Abandon undoes Prepare, because the operator said no: the pins that this run
-// took are released, no trace of it stays, and it is closed. An interrupted run
-// stays as it is.
+// Abandon undoes Prepare, because the operator said no: it releases the pins that this
+// run took, removes every trace of the run, and closes the session. An interrupted run
+// that was to be resumed stays as it is. The error says what could not be undone.
 func (s *Session) Abandon(ctx context.Context) error {
 	defer s.Close()
 	if s.resuming {

@@ -25,8 +25,9 @@ type witness struct {
 	pipe *os.File
 }
 
-// startWitness starts one with that command, where the run works live; lock is the
-// host's lock, which the run holds. Without a witness, which is nil, a run is as good
+// startWitness starts the witness of a run that works live; command is
+// Settings.UndoCommand, and lock the host's lock, which the run holds. It returns nil
+// when there is no need of one, or none can be started: the run is as good without,
 // until it is killed.
 func startWitness(ctx context.Context, command []string, plan recover.Plan, lock *os.File) *witness {
 	live := slices.ContainsFunc(plan.Work(), func(plan recover.InstancePlan) bool { return plan.Action == recover.ActionLive })
@@ -59,8 +60,8 @@ func (w *witness) end() {
 	_ = w.cmd.Wait()
 }
 
-// Outlived waits for the end of a run, told at the read end of its pipe, and says
-// whether it was killed.
+// Outlived waits for the end of a run, and is true when the run was killed. run is the
+// read end of its pipe, the descriptor UndoRunFD.
 func Outlived(run *os.File) bool {
 	n, _ := run.Read(make([]byte, 1))
 	return n == 0

@@ -71,7 +71,7 @@ func reopenMirror(root *beneath.Root, dirs *staging.Directories, f recover.FileP
 		err = m.measure()
 	}
 	if err == nil && m.inode.Inode != rec.Inode {
-		m.Close()
+		m.close()
 		m.file = nil
 	}
 	return m, err
@@ -141,8 +141,8 @@ func (m *mirror) remove() error {
 	return errors.Join(err, lent)
 }
 
-// Close closes the mirror's file and leaves it as it is.
-func (m *mirror) Close() {
+// close closes the mirror's file and leaves it as it is.
+func (m *mirror) close() {
 	if m.file != nil {
 		m.file.Close()
 	}

@@ -272,15 +272,15 @@ func (s *mirrors) own(ctx context.Context, m *mirror) error {
 	})
 }
 
-// Close closes the files of the mirrors and leaves them as they are.
-func (s *mirrors) Close() {
+// close closes the files of the mirrors and leaves them as they are.
+func (s *mirrors) close() {
 	for _, m := range s.all {
-		m.Close()
+		m.close()
 	}
 }
 
 // forget closes the mirrors, and is for what is begun anew.
 func (s *mirrors) forget() {
-	s.Close()
+	s.close()
 	s.all = nil
 }

@@ -247,4 +247,4 @@ func (s *Switchover) noteRescueMode() {
 }
 
 // Close closes the files of the mirrors and leaves them as they are.
-func (s *Switchover) Close() { s.mirrors.Close() }
+func (s *Switchover) Close() { s.mirrors.close() }

@@ -16,7 +16,16 @@ type report struct {
 	data recover.InstanceReport
 }
 
-// Notef adds a note for the operator.
+func newReport(plan recover.InstancePlan) *report {
+	return &report{data: recover.InstanceReport{
+		UUID:   plan.UUID,
+		Domain: plan.Domain,
+		Name:   plan.Name,
+		Steps:  []recover.StepReport{},
+	}}
+}
+
+// Notef adds a note for the operator to the report.
 func (r *report) Notef(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -17,26 +17,27 @@ import (
 // Run is what the tasks of one run share. It is complete before the first task
 // begins, and only read from then on.
 type Run struct {
-	Settings   recover.Settings
-	Hypervisor recover.Hypervisor
-	Cloud      recover.Cloud // nil offline
-	Progress   recover.Progress
-	Plan       recover.Plan
-	Resuming   bool                        // an interrupted run is finished
-	History    map[string]*journal.History // what an interrupted run had done, by UUID; empty for a new one
-	Log        *journal.Writer
-	StateDir   statedir.Dir
-	Root       *beneath.Root
-	Owners     *owners.Table // nil where no file is given to anybody
-	Pins       *pin.Custody
-	// Scan scans one domain.
+	Settings   recover.Settings   // of this host
+	Hypervisor recover.Hypervisor // this host's
+	Cloud      recover.Cloud      // nil offline
+	Progress   recover.Progress   // never nil
+	Plan       recover.Plan       // of all instances
+	Resuming   bool               // an interrupted run is finished
+	// History is what an interrupted run had done, by UUID; empty for a new run.
+	History  map[string]*journal.History
+	Log      *journal.Writer // the run's journal
+	StateDir statedir.Dir    // has the run's journal and the definitions that it saves
+	Root     *beneath.Root   // the "/" below which the instances' files are
+	Owners   *owners.Table   // nil where no file is given to anybody
+	Pins     *pin.Custody    // the held inodes
+	// Scan scans one domain, as it is now.
 	Scan func(ctx context.Context, d recover.Domain) (recover.Instance, error)
 	// PollInterval is how soon Nova is asked again how a reboot is.
 	PollInterval time.Duration
 }
 
-// Source returns the open inode, or the backup's file, to copy a planned file
-// from. fs.ErrNotExist when nobody has it.
+// Source returns what a planned file is copied from: the held inode, or the backup's
+// file. It stays the custody's, which closes it. fs.ErrNotExist when nobody has it.
 func (r *Run) Source(ctx context.Context, f recover.FilePlan) (copier.Source, error) {
 	if f.Stored != "" {
 		return r.Pins.Stored(r.Plan.Options.BackupDir, f)
@@ -47,18 +48,18 @@ func (r *Run) Source(ctx context.Context, f recover.FilePlan) (copier.Source, er
 // publishedBefore is true when the interrupted run gave the file's path that very
 // inode, for whichever of its instances. Devices may be numbered anew by a boot.
 func (r *Run) publishedBefore(f recover.FilePlan, at recover.Inode) bool {
-	for _, p := range r.History {
-		if pub, ok := p.Published[f.Path]; ok && pub.Inode == at.Inode && pub.Source == f.Key() {
+	for _, h := range r.History {
+		if pub, ok := h.Published[f.Path]; ok && pub.Inode == at.Inode && pub.Source == f.Key() {
 			return true
 		}
 	}
 	return false
 }
 
-// StoredBefore is true when the interrupted run had begun that file of a backup.
+// StoredBefore is true when the interrupted run had begun to store that file of a backup.
 func (r *Run) StoredBefore(path string) bool {
-	for _, p := range r.History {
-		if slices.Contains(p.Stores, path) {
+	for _, h := range r.History {
+		if slices.Contains(h.Stores, path) {
 			return true
 		}
 	}

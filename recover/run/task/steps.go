@@ -8,28 +8,28 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/os-rescue/os-rescue/recover/journal"
-
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/journal"
 )
 
 // rollbackTime bounds each undo of a failed instance.
 const rollbackTime = 2 * time.Minute
 
-// Undo is one thing to be put back after a failure.
+// Undo is one thing to be put back after a failure, under the name of its step.
 type Undo struct {
 	step string
 	do   func(context.Context) error
 }
 
-// Step does one journaled thing: a record before, a record after. Besides do's
-// error and the journal's it returns the context's when the run is to stop.
+// Step does one thing between two records of the journal. name is one of the journal's
+// steps, path the file that it is about, or empty. The errors are do's and the journal's;
+// and the context's when the run is to stop, unless the work is committed.
 func (t *Task) Step(ctx context.Context, name, path string, do func() error) error {
 	return t.StepData(ctx, name, path, nil, func() (any, error) { return nil, do() })
 }
 
-// StepData is step with data for the record before. The record after has what do
-// returns, or the same data.
+// StepData is Step with data for the record before. The record after has what do
+// returns, or the same data if that is nil.
 func (t *Task) StepData(ctx context.Context, name, path string, data any, do func() (any, error)) error {
 	rec := journal.Record{Instance: t.Plan.UUID, Step: name, Path: path, Phase: recover.PhaseBegin}
 	if err := t.Run.Log.Write(rec, data); err != nil {
@@ -59,12 +59,13 @@ func (t *Task) StepData(ctx context.Context, name, path string, data any, do fun
 	return err
 }
 
-// OnFailure notes how a step is undone.
+// OnFailure notes an undo, for Rollback. step is the undo's own name in the journal, as
+// journal.StepThaw.
 func (t *Task) OnFailure(step string, do func(context.Context) error) {
 	t.undos = append(t.undos, Undo{step, do})
 }
 
-// TakeUndos removes the undos of a step and returns them, for returnUndos.
+// TakeUndos removes the undos of that name and returns them, for ReturnUndos.
 func (t *Task) TakeUndos(step string) []Undo {
 	var taken, left []Undo
 	for _, u := range t.undos {
@@ -78,18 +79,18 @@ func (t *Task) TakeUndos(step string) []Undo {
 	return taken
 }
 
-// ReturnUndos replaces all undos by those that takeUndos has removed.
+// ReturnUndos replaces all undos by those that TakeUndos has returned.
 func (t *Task) ReturnUndos(taken []Undo) { t.undos = taken }
 
-// KeepUndos removes the undos of all steps but one.
+// KeepUndos removes all undos but those of one name.
 func (t *Task) KeepUndos(step string) { t.undos = t.TakeUndos(step) }
 
 // ForgetUndos leaves what was done as it is.
 func (t *Task) ForgetUndos() { t.undos = nil }
 
-// Rollback leaves the guest as it was found: each undo is tried, whatever
-// becomes of the others, and none is stopped by the interruption that caused it.
-// What failed stays to be undone.
+// Rollback leaves the guest as it was found: each undo is tried, the last one first,
+// whatever becomes of the others. An interruption of the run stops none of them. An undo
+// that fails stays noted, and its error is joined to those of the others.
 func (t *Task) Rollback(ctx context.Context) error {
 	var errs error
 	var left []Undo
@@ -104,9 +105,9 @@ func (t *Task) Rollback(ctx context.Context) error {
 	return errs
 }
 
-// UndoNow undoes one step. It is journaled if it can be: a journal that can't be
-// written (its file system is full, perhaps with what is to be removed) must not
-// keep a guest paused.
+// UndoNow undoes one step, under the undo's name, within two minutes. It is journaled if
+// it can be: a journal that can't be written (its file system is full, perhaps with what
+// is to be removed) must not keep a guest paused. The error is do's.
 func (t *Task) UndoNow(ctx context.Context, step string, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTime)
 	defer cancel()

@@ -14,9 +14,9 @@ import (
 // their undo, the state that its guest is in, and its report.
 type Task struct {
 	*report
-	Run     *Run
-	Plan    recover.InstancePlan
-	History *journal.History // what an interrupted run did to it; nil when it is begun anew
+	Run     *Run                 // shared with the other instances
+	Plan    recover.InstancePlan // of this instance; changed only by the task's methods
+	History *journal.History     // what an interrupted run did to it; nil when it is begun anew
 
 	current State
 	undos   []Undo // how to leave the guest as it was found, last first
@@ -27,8 +27,14 @@ type Task struct {
 
 // New returns the work on an instance of the run's plan.
 func New(r *Run, plan recover.InstancePlan) *Task {
-	return &Task{Run: r, Plan: plan, History: r.History[plan.UUID], current: stateAsFound, placed: map[string]journal.Published{},
-		report: &report{data: recover.InstanceReport{UUID: plan.UUID, Domain: plan.Domain, Name: plan.Name, Steps: []recover.StepReport{}}}}
+	return &Task{
+		report:  newReport(plan),
+		Run:     r,
+		Plan:    plan,
+		History: r.History[plan.UUID],
+		current: stateAsFound,
+		placed:  map[string]journal.Published{},
+	}
 }
 
 // Subject names the instance in progress displays.
@@ -36,7 +42,7 @@ func (t *Task) Subject() recover.Subject {
 	return recover.Subject{UUID: t.Plan.UUID, Domain: t.Plan.Domain, Name: t.Plan.Name}
 }
 
-// Written are the files that the guest writes.
+// Written returns the files of the plan that the guest writes.
 func (t *Task) Written() []recover.FilePlan {
 	return slices.DeleteFunc(slices.Clone(t.Plan.Files), func(f recover.FilePlan) bool { return !f.Writable })
 }
@@ -45,7 +51,7 @@ func (t *Task) Written() []recover.FilePlan {
 // and the journal has the plan that was made after that.
 func (t *Task) BeginAnew() { t.History = nil }
 
-// Amend changes the plan.
+// Amend changes the instance's plan by what has happened to it since.
 func (t *Task) Amend(change func(plan *recover.InstancePlan)) { change(&t.Plan) }
 
 // ForgetFile takes a file out of the plan.
@@ -72,18 +78,20 @@ func (t *Task) Enter(ctx context.Context, e Event) error {
 	return err
 }
 
-// DestroyedBefore is true when an interrupted run had begun to destroy the domain.
+// DestroyedBefore is true when an interrupted run had begun to destroy the domain: that
+// it is off is no wish of the guest's then.
 func (t *Task) DestroyedBefore() bool { return t.History != nil && t.History.DestroyBegun }
 
-// NotePlaced notes that the undo of an interrupted run has published a file.
+// NotePlaced notes that the undo of an interrupted run has given a file its path, for
+// PublishedBefore. In a run that is not resumed it does nothing.
 func (t *Task) NotePlaced(path string, rec journal.Published) {
 	if t.History != nil {
 		t.placed[path] = rec
 	}
 }
 
-// PublishedBefore is true when the interrupted run, or the undo of it, gave the
-// file's path that very inode.
+// PublishedBefore is true when the interrupted run, or the undo of it, gave the file's
+// path the inode that is at it now.
 func (t *Task) PublishedBefore(f recover.FilePlan, at recover.Inode) bool {
 	if pub, ok := t.placed[f.Path]; ok && pub.Inode == at.Inode && pub.Source == f.Key() {
 		return true
@@ -91,8 +99,8 @@ func (t *Task) PublishedBefore(f recover.FilePlan, at recover.Inode) bool {
 	return t.Run.publishedBefore(f, at)
 }
 
-// Fail makes the error that an operator reads: what is safe, and what to do next,
-// in one sentence each.
+// Fail makes the error that an operator reads out of err: safe says what is safe, next
+// what to do, in one sentence each; next may be empty.
 func (t *Task) Fail(err error, safe, next string) *recover.InstanceError {
 	return &recover.InstanceError{UUID: t.Plan.UUID, Domain: t.Plan.Domain, Err: err, Safe: safe, Next: next}
 }
