@@ -5,15 +5,16 @@
 //	Prepare:   lock the host, scan, pin, sign in, choose, pin again, unpin the others, plan
 //	Execute:   lock in Nova, re-read; per instance, N at a time:
 //	             rescue, live, backup or hardreboot; unlock; settle
-//	Resume:    read the journal, take the pins over; per instance: undo or go on, by what is
-//	           there now
+//	Resume:    lock the host, read the journal, take the pins over, sign in; then Execute; per
+//	           instance: undo or go on, by what is there now
+//	Undo:      a live run was killed: per instance, undo what can be undone without Nova
 //
 // May call: recover, beneath, inventory, journal, keeper, manifest, novalock, owners,
 // pin, plan, procfs, run/backup, run/guest, run/hardreboot, run/live, run/rescue,
 // run/staging, run/task, runs, scan, selection, statedir.
 //
-// Invariants: pinning comes before everything that may take long or fail; nothing of an
-// instance is touched before the journal says so; an instance ends in service, as it was
-// found, or unsettled for a resume, and the report says which; nobody else imports the
-// rooms below.
+// Invariants: after the scan nothing that may take long or fail comes before the pinning;
+// nothing of an instance is touched before the journal says so; an instance ends with its
+// files back, as it was found, or unsettled for a resume, and the report says which; nobody
+// else imports the rooms below.
 package run

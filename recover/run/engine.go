@@ -153,8 +153,8 @@ func (e *Engine) scanner() *scan.Scanner {
 
 func (e *Engine) runs() runs.Runs { return runs.Of(e.Settings.StateDir) }
 
-// makePlan plans the selected instances. An instance that another unfinished run works on
-// is refused, unless this run resumes one.
+// makePlan plans the selected instances; resuming is true when a resume makes the plan
+// anew.
 func (e *Engine) makePlan(
 	ctx context.Context,
 	cloud recover.Cloud,

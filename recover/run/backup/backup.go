@@ -30,14 +30,17 @@ type Backup struct {
 	made []string // the files that it has made in the backup directory
 }
 
-// New returns the backup of a task's instance. dir is nil when the run keeps
-// none.
+// New returns the backup of a task's instance. dir and once are the run's; dir is nil when
+// the run keeps no backup.
 func New(t *task.Task, g *guest.Guest, dir *Dir, once *staging.Once) *Backup {
 	return &Backup{t: t, guest: g, dir: dir, once: once}
 }
 
-// Take copies an instance's files into the backup directory, and lets the guest go
-// on. The pins stay: what was lost still is. ErrRefused when the guest has ended.
+// Take copies an instance's files into the backup directory, and lets the guest go on
+// unless it is to stay paused. The pins stay: what was lost still is.
+//
+// Errors of package recover: ErrRefused when the guest has ended or must not be suspended,
+// ErrUnproven, ErrCorrupt, ErrConflict, ErrNoSpace.
 func (b *Backup) Take(ctx context.Context) error {
 	t := b.t
 	if err := b.guest.SaveDefinition(ctx); err != nil {
@@ -47,7 +50,8 @@ func (b *Backup) Take(ctx context.Context) error {
 		return err
 	}
 	if t.State().HasEnded() && t.Plan.Found != recover.StateShutOff {
-		return fmt.Errorf("%w: the guest ended before its backup was complete; the keeper holds what was lost: a rescue restores it", recover.ErrRefused)
+		return fmt.Errorf("%w: the guest ended before its backup was complete; the keeper holds what was lost: a rescue restores it",
+			recover.ErrRefused)
 	}
 	left := t.Plan.Found
 	if t.Run.Plan.Options.KeepPaused && left == recover.StateRunning {
@@ -63,9 +67,9 @@ func (b *Backup) Take(ctx context.Context) error {
 	return t.Rollback(ctx)
 }
 
-// Keep keeps copies of a rescued instance's files, if that was asked for. ended is
-// called when the guest has ended while they were made: then they are not kept, and
-// the error is ErrUnproven.
+// Keep keeps copies of a rescued instance's files, if that was asked for. When the guest
+// has ended while they were made they are not kept: ended is called, and the error is its
+// own or recover.ErrUnproven. The other errors are those of Take.
 func (b *Backup) Keep(ctx context.Context, ended func(context.Context) error) error {
 	if b.dir == nil || b.t.Run.Plan.Command != recover.CommandRescue {
 		return nil
@@ -84,8 +88,19 @@ func (b *Backup) keepAs(ctx context.Context, left recover.DomainState, ended fun
 			return err
 		}
 	}
-	entry := manifest.Instance{UUID: plan.UUID, Domain: plan.Domain, Name: plan.Name, ProjectID: plan.ProjectID, ProjectName: plan.ProjectName,
-		Taken: time.Now().UTC(), Run: b.t.Run.Plan.Run, Found: plan.Found, Left: left, Snapshot: before, Files: []manifest.File{}}
+	entry := manifest.Instance{
+		UUID:        plan.UUID,
+		Domain:      plan.Domain,
+		Name:        plan.Name,
+		ProjectID:   plan.ProjectID,
+		ProjectName: plan.ProjectName,
+		Taken:       time.Now().UTC(),
+		Run:         b.t.Run.Plan.Run,
+		Found:       plan.Found,
+		Left:        left,
+		Snapshot:    before,
+		Files:       []manifest.File{},
+	}
 	if entry.Snapshot.Process.PID == 0 {
 		entry.Snapshot.Process = plan.Process
 	}
@@ -133,9 +148,20 @@ func (b *Backup) wasQuiet(ctx context.Context, ended func(context.Context) error
 
 // store copies one file into the backup, proves it, and returns its entry.
 func (b *Backup) store(ctx context.Context, f recover.FilePlan) (manifest.File, error) {
-	entry := manifest.File{Path: f.Path, Stored: manifest.StoredName(f.Path, b.t.Run.Settings.InstancesPath),
-		Role: f.Role, Format: f.Format, Target: f.Target, Backing: f.Backing,
-		Size: f.Size, Allocated: f.Allocated, UID: f.UID, GID: f.GID, Mode: f.Mode, Writable: f.Writable}
+	entry := manifest.File{
+		Path:      f.Path,
+		Stored:    manifest.StoredName(f.Path, b.t.Run.Settings.InstancesPath),
+		Role:      f.Role,
+		Format:    f.Format,
+		Target:    f.Target,
+		Backing:   f.Backing,
+		Size:      f.Size,
+		Allocated: f.Allocated,
+		UID:       f.UID,
+		GID:       f.GID,
+		Mode:      f.Mode,
+		Writable:  f.Writable,
+	}
 	if f.Role != recover.RoleBacking {
 		err := b.storeFile(ctx, f, &entry)
 		return entry, err
@@ -229,8 +255,8 @@ func (b *Backup) digest(ctx context.Context, f recover.FilePlan, file *os.File, 
 	return digest, err
 }
 
-// acceptStored takes a backing file that an earlier run has stored as this run's,
-// if it is the same. ErrConflict when it is not.
+// acceptStored takes a backing file that an earlier run has stored for this run's, if it
+// is the same. recover.ErrConflict when it is not.
 func (b *Backup) acceptStored(
 	ctx context.Context, f recover.FilePlan, dir *beneath.Dir, name string, src copier.Source, entry *manifest.File,
 ) error {

@@ -18,9 +18,8 @@ import (
 	"github.com/os-rescue/os-rescue/recover/statedir"
 )
 
-// Dir is the directory that a run keeps its copies in, in the layout of
-// the manual way: DIR/UUID/disk, DIR/_base/SHA1, and DIR/manifest.json. It is safe for
-// concurrent use.
+// Dir is the directory that a run keeps its copies in, in the layout of the manual way:
+// DIR/UUID/disk, DIR/_base/SHA1, and DIR/manifest.json. It is safe for concurrent use.
 type Dir struct {
 	path string
 	root *beneath.Root
@@ -30,15 +29,20 @@ type Dir struct {
 	stored   map[string]manifest.File // by inode: a shared backing file is copied once
 }
 
-// OpenDir makes the backup directory of a run on that host, or opens the one
-// of an earlier run, whose instances are kept. ErrUnusable.
+// OpenDir makes the backup directory of a run, or opens the one of an earlier run, whose
+// instances stay in it. host is this host's name, for the manifest. recover.ErrUnusable
+// when the directory can't be made or opened, and what manifest.Read returns.
 func OpenDir(path, host string) (*Dir, error) {
 	root, err := beneath.OpenRoot("/")
 	if err != nil {
 		return nil, err
 	}
-	b := &Dir{path: path, root: root, stored: map[string]manifest.File{},
-		manifest: manifest.Manifest{Version: manifest.Version, Host: host, Instances: []manifest.Instance{}}}
+	b := &Dir{
+		path:     path,
+		root:     root,
+		manifest: manifest.Manifest{Version: manifest.Version, Host: host, Instances: []manifest.Instance{}},
+		stored:   map[string]manifest.File{},
+	}
 	d, err := b.mkdir(path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: the backup directory: %w", recover.ErrUnusable, err)

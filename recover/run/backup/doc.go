@@ -4,6 +4,7 @@
 // May call: recover, beneath, copier, journal, manifest, run/guest, run/staging,
 // run/task, statedir.
 //
-// Invariants: no backup is overwritten; a file is in the manifest only after it was compared
-// in full; what an interrupted try has made and the manifest does not name is removed.
+// Invariants: no file is written over, and a backing file that is there already is used only if
+// it is the same; an instance is in the manifest only after each of its files was compared with
+// its source in full; what an interrupted try has made and the manifest does not name is removed.
 package backup

@@ -10,8 +10,9 @@ import (
 	"github.com/os-rescue/os-rescue/recover/statedir"
 )
 
-// SaveDefinition keeps the domain's definition with the run. A start may need it
-// when libvirt has forgotten the domain.
+// SaveDefinition keeps the domain's definition (libvirt's XML) with the run: a start
+// needs it when libvirt has forgotten the domain by then. A domain that libvirt does not
+// know and of which nobody else has a definition is no error.
 func (g *Guest) SaveDefinition(ctx context.Context) error {
 	t := g.t
 	xml, err := t.Run.Hypervisor.XML(ctx, t.Plan.UUID)
@@ -29,7 +30,8 @@ func (g *Guest) SaveDefinition(ctx context.Context) error {
 	return nil
 }
 
-// SavedDefinition returns what saveDefinition has kept.
+// SavedDefinition returns what SaveDefinition has kept. fs.ErrNotExist when that is
+// nothing.
 func (g *Guest) SavedDefinition() (string, error) {
 	data, err := os.ReadFile(g.t.Run.StateDir.Definition(g.t.Run.Plan.Run, g.t.Plan.UUID))
 	if err != nil {

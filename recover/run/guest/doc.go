@@ -4,6 +4,6 @@
 // May call: recover, journal, procfs, run/task, statedir.
 //
 // Invariants: a guest is suspended only after a look, and only one that ran is let go on; a
-// freeze that may have happened is thawed; counters are read after the suspend and again
-// before anything is destroyed.
+// freeze that may have happened is thawed; QEMU's counters of what the guest wrote are read
+// after the suspend and again before anything is destroyed.
 package guest

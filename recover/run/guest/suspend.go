@@ -16,11 +16,11 @@ import (
 // refusedBecause is ErrRefused for a reason.
 func refusedBecause(reason string) error { return fmt.Errorf("%w: %s", recover.ErrRefused, reason) }
 
-// Quiesce brings the guest to where it writes nothing and all it wrote can be
-// read: suspended, its file systems frozen first if its agent answers. A guest
-// that has ended meanwhile is as quiet as can be: the task's state says so.
-// ErrRefused when it must not be suspended, ErrOlder when it has written since a
-// backup that is to be restored.
+// Quiesce brings the guest to where it writes nothing and all that it wrote can be read:
+// suspended, and its file systems frozen before if its agent answers. A guest that has
+// ended meanwhile is as quiet as can be: the task's state says so, and it is no error.
+// recover.ErrRefused when it must not be suspended, recover.ErrOlder when it has written
+// since a backup that is to be restored.
 func (g *Guest) Quiesce(ctx context.Context) error {
 	d, err := g.Domain(ctx)
 	if isOff(d, err) {
@@ -107,9 +107,9 @@ func (g *Guest) thaw(ctx context.Context) error {
 	return err
 }
 
-// Hold suspends a guest that runs, and returns the state that it was in. Its
-// mirrors may have taken hours: its owner may have paused it meanwhile, or QEMU for
-// an I/O error. errGuestEnded, ErrRefused.
+// Hold suspends a guest that runs, and returns the state that it was in. Its mirrors may
+// have taken hours: its owner may have paused it meanwhile, and then it is left so; QEMU
+// may have paused it for an I/O error (recover.ErrRefused); it may have ended (ErrEnded).
 func (g *Guest) Hold(ctx context.Context) (recover.DomainState, error) {
 	d, err := g.Domain(ctx)
 	switch {
@@ -157,14 +157,15 @@ func (g *Guest) suspend(ctx context.Context) error {
 	return nil
 }
 
-// UndoEarlier notes how the freeze and the suspend of an interrupted run are
-// undone; d is the domain as it is now.
+// UndoEarlier notes, for the task's Rollback, how the freeze and the suspend of an
+// interrupted run are undone; d is the domain as it is now.
 func (g *Guest) UndoEarlier(ctx context.Context, d recover.Domain) error {
 	t := g.t
 	if t.History.FreezeBegun {
 		t.OnFailure(journal.StepThaw, g.thaw)
 	}
-	if !t.History.SuspendBegun || t.Plan.Found != recover.StateRunning || d.State != recover.StatePaused || d.PauseReason != recover.PauseUser {
+	suspended := d.State == recover.StatePaused && d.PauseReason == recover.PauseUser
+	if !t.History.SuspendBegun || t.Plan.Found != recover.StateRunning || !suspended {
 		return nil
 	}
 	t.OnFailure(journal.StepContinue, g.letGoOn)
@@ -191,10 +192,10 @@ func (g *Guest) snapshot(ctx context.Context) (recover.Snapshot, error) {
 	return recover.Snapshot{Process: g.t.Plan.Process, Taken: time.Now().UTC(), Counters: c}, err
 }
 
-// StillQuiet makes sure, right before the destroy, that the copies are of what the
-// guest has now: nobody has let it go on in between. errGuestEnded when it has
-// ended: then only the undo of the copies is left, and the copies are to be proven
-// again. ErrUnproven when it went on.
+// StillQuiet makes sure, right before the destroy, that the copies are of what the guest
+// has now: nobody has let it go on in between. recover.ErrUnproven when somebody has.
+// ErrEnded when the guest has ended: then only the undo of the copies is left, and the
+// copies are to be proven again.
 func (g *Guest) StillQuiet(ctx context.Context) error {
 	d, err := g.Domain(ctx)
 	if isOff(d, err) {

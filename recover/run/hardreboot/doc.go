@@ -1,5 +1,5 @@
 // Package hardreboot has Nova reboot an instance and waits until its QEMU runs on the
-// files that it should have.
+// files that it should have. Of an instance on another host Nova's word is enough.
 //
 // May call: recover, journal, run/guest, run/staging, run/task.
 //

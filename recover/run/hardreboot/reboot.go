@@ -29,8 +29,9 @@ func New(t *task.Task, g *guest.Guest, files *staging.Set) *Reboot {
 	return &Reboot{t: t, guest: g, files: files}
 }
 
-// Only hard reboots an instance whose files are in order. ErrRefused when they are
-// not, errNotYet when its end is not known, and Cloud's errors.
+// Only hard reboots an instance whose files are in order, and does nothing else with it.
+// recover.ErrRefused when they are not in order, and Cloud's errors. Failed tells whether
+// the error leaves the reboot's end open.
 func (r *Reboot) Only(ctx context.Context) error {
 	remote := r.t.Run.Plan.Options.Reboot.Remote
 	done := r.isBackHere
@@ -50,8 +51,8 @@ func (r *Reboot) Only(ctx context.Context) error {
 	return r.carryOut(ctx, done)
 }
 
-// IntoService brings an instance whose files are published back into service, in
-// the state it was found in.
+// IntoService brings an instance whose files are published back into service, in the
+// state that it was found in. Its errors are those of Only.
 func (r *Reboot) IntoService(ctx context.Context) error {
 	if err := r.carryOut(ctx, r.isBackHere); err != nil {
 		return fmt.Errorf("its files are back and proven, but it is not back in service: %w", err)
@@ -108,7 +109,8 @@ func (r *Reboot) isBackThere(ctx context.Context, ended rebootEnded) (bool, stri
 	return err == nil && last != r.t.Plan.LastReboot, "Nova has no new reboot of it on record", err
 }
 
-// PauseAsFound pauses an instance that was found paused, the way it was.
+// PauseAsFound pauses an instance that was found paused: through Nova if Nova had it as
+// paused, else through libvirt. The errors are theirs.
 func (r *Reboot) PauseAsFound(ctx context.Context) error {
 	t := r.t
 	if t.Plan.Found != recover.StatePaused {
@@ -133,8 +135,8 @@ func (r *Reboot) PauseAsFound(ctx context.Context) error {
 	})
 }
 
-// Failed says how a hard reboot failed. One whose end is not known yet is not
-// settled, and left to resume, which looks before it asks again.
+// Failed reports a hard reboot that failed with err. One whose end is not known yet is
+// not settled: it is left to resume, which looks before it asks again.
 func (r *Reboot) Failed(err error) (report recover.InstanceReport, settled bool) {
 	t := r.t
 	switch {
@@ -148,10 +150,10 @@ func (r *Reboot) Failed(err error) (report recover.InstanceReport, settled bool)
 	}
 }
 
-// AwaitStill waits out a reboot that is under way, and refuses to go on with an
-// instance that Nova has moved to another host since the run was interrupted: its
-// domain is off in one moment of a reboot and runs in the next. ErrRefused,
-// errNotYet.
+// AwaitStill waits until no reboot is under way any more: in the middle of one the domain
+// is off at one moment and runs at the next. It may end with errors of Cloud's, and with
+// recover.ErrRefused for an instance that Nova has moved to another host since the run
+// was interrupted.
 func (r *Reboot) AwaitStill(ctx context.Context) error {
 	if r.t.Run.Cloud == nil {
 		return nil

@@ -84,17 +84,24 @@ func (m *mirror) measure() (err error) {
 
 // record is what the journal says of the mirror when it begins.
 func (m *mirror) record() journal.Mirror {
-	return journal.Mirror{Target: m.want.Target, Dir: m.dir.Path(), Name: m.name, Inode: m.inode.Inode, Source: m.want.Key(), Disk: m.disk}
+	return journal.Mirror{
+		Target: m.want.Target,
+		Dir:    m.dir.Path(),
+		Name:   m.name,
+		Inode:  m.inode.Inode,
+		Source: m.want.Key(),
+		Disk:   m.disk,
+	}
 }
 
-// lend gives the mirror its disk's own path; takeBack gives it its staging place
-// again.
+// lend gives the mirror its disk's own path.
 func (m *mirror) lend() error {
 	return m.atItsPath(func(dir *beneath.Dir, name string) error {
 		return m.dir.Publish(m.name, dir, name)
 	})
 }
 
+// takeBack undoes lend: the mirror is in its staging directory again.
 func (m *mirror) takeBack() error {
 	return m.atItsPath(func(dir *beneath.Dir, name string) error {
 		return m.dir.TakeBack(m.name, dir, name)

@@ -60,8 +60,13 @@ func (s *mirrors) begin(ctx context.Context, f recover.FilePlan, disk recover.Di
 		if err := m.lend(); err != nil {
 			return nil, err
 		}
-		err := t.Run.Hypervisor.Mirror(ctx, t.Plan.UUID, recover.MirrorRequest{Target: f.Target, Path: f.Path, Format: f.Format,
-			BytesPerSecond: t.Run.Plan.Options.Live.BytesPerSecond, Synchronous: support.Synchronous})
+		err := t.Run.Hypervisor.Mirror(ctx, t.Plan.UUID, recover.MirrorRequest{
+			Target:         f.Target,
+			Path:           f.Path,
+			Format:         f.Format,
+			BytesPerSecond: t.Run.Plan.Options.Live.BytesPerSecond,
+			Synchronous:    support.Synchronous,
+		})
 		if err == nil {
 			// Whoever powers the instance on from here on finds no half disk.
 			err = m.takeBack()
@@ -180,7 +185,7 @@ func (s *mirrors) settle(ctx context.Context) error {
 	}
 }
 
-// place gives the mirrors their disks' names; pivot moves the guest onto them.
+// place gives the mirrors their disks' names.
 func (s *mirrors) place(ctx context.Context) error {
 	for _, m := range s.all {
 		m.placing = true
@@ -191,6 +196,7 @@ func (s *mirrors) place(ctx context.Context) error {
 	return nil
 }
 
+// pivot moves the guest onto the mirrors, one by one.
 func (s *mirrors) pivot(ctx context.Context) error {
 	for _, m := range s.all {
 		m.pivoting = true
@@ -209,24 +215,24 @@ func (s *mirrors) pivot(ctx context.Context) error {
 	return nil
 }
 
-// anyPivoting is true when the guest may be on one of the new disks, anyPivoted when
-// it is.
+// anyPivoting is true when the guest may be on one of the new disks.
 func (s *mirrors) anyPivoting() bool {
 	return slices.ContainsFunc(s.all, func(m *mirror) bool { return m.pivoting })
 }
 
+// anyPivoted is true when the guest is on one of the new disks.
 func (s *mirrors) anyPivoted() bool {
 	return slices.ContainsFunc(s.all, func(m *mirror) bool { return m.pivoted })
 }
 
-// isOn is true when the instance's QEMU has that inode open for writing; a mirror
-// that is under way has it too.
+// isOn is true when the instance's QEMU has that inode open for writing. It has the old
+// disk and the new one open so while a mirror is under way.
 func (s *mirrors) isOn(ctx context.Context, file recover.Inode) bool {
-	held, err := procfs.HeldBy(ctx, s.t.Plan.Process.PID)
+	open, err := procfs.HeldBy(ctx, s.t.Plan.Process.PID)
 	if err != nil || !s.guest.SameProcess() {
 		return false
 	}
-	for _, h := range held {
+	for _, h := range open {
 		if h.Inode() == file && h.Writable() {
 			return true
 		}

@@ -15,9 +15,10 @@ import (
 	"github.com/os-rescue/os-rescue/recover/run/task"
 )
 
-// UndoEarlier notes how the live rescue of an interrupted run is undone: the guest
-// is left as it was found, but for the disks that it was moved onto already. Call
-// forgetEarlier after the rollback.
+// UndoEarlier notes, for the task's Rollback, how the live rescue of an interrupted run is
+// undone: the guest is left as it was found, but for the disks that it was moved onto
+// already. Call ForgetEarlier after the rollback. The error is of files that can't be
+// looked at.
 func (s *Switchover) UndoEarlier() error {
 	t := s.t
 	if err := s.findMirrors(); err != nil {
@@ -35,7 +36,7 @@ func (s *Switchover) UndoEarlier() error {
 	return nil
 }
 
-// ForgetEarlier forgets the mirrors of the interrupted run.
+// ForgetEarlier closes and forgets the mirrors of the interrupted run, which are undone.
 func (s *Switchover) ForgetEarlier() { s.mirrors.forget() }
 
 // findMirrors finds the files of the mirrors that an interrupted run had begun.
@@ -56,9 +57,10 @@ func (s *Switchover) findMirrors() error {
 	return nil
 }
 
-// AbandonEnded sorts the files of a live rescue, this run's or an interrupted one's,
-// whose guest has ended: what it had been moved onto is its disk, the others are to
-// be restored from what is held of them. The plan says so afterwards.
+// AbandonEnded sorts the files of a live rescue, this run's or an interrupted one's, whose
+// guest has ended: what it had been moved onto is its disk, and the others are to be
+// restored from what is held of them. The task's plan says so afterwards.
+// recover.ErrConflict when somebody has started the guest on a new disk since.
 func (s *Switchover) AbandonEnded(ctx context.Context) error {
 	t := s.t
 	if t.History != nil && len(s.mirrors.all) == 0 {
@@ -130,8 +132,8 @@ func (s *Switchover) renewLog(ctx context.Context, f recover.FilePlan) error {
 	return err
 }
 
-// SettleEarlier ends a live rescue that was interrupted after its guest was on its
-// new disks: they can't be compared with the old ones any more. ErrUnproven when the
+// SettleEarlier ends a live rescue that was interrupted after its guest was on its new
+// disks: they can't be compared with the old ones any more. recover.ErrUnproven when the
 // interrupted run has found that they differ.
 func (s *Switchover) SettleEarlier(ctx context.Context) error {
 	t := s.t

@@ -18,8 +18,8 @@ import (
 	"github.com/os-rescue/os-rescue/recover/scan"
 )
 
-// ErrEnded: the guest has ended in the middle, and its mirrors are
-// abandoned. The task's plan is now to restore its files from what is held of them.
+// ErrEnded: the guest has ended in the middle, and its mirrors are abandoned. The task's
+// plan is now to restore its files from what is held of them.
 var ErrEnded = errors.New("the guest ended while it was mirrored")
 
 // Switchover moves a running guest onto new files.
@@ -31,16 +31,22 @@ type Switchover struct {
 	verify  *verification
 }
 
-// New returns the switchover of a task's guest. dirs are the run's.
+// New returns the switchover of a task's guest. files are the copies of what it only
+// reads; dirs, in which the mirrors are made, are the run's.
 func New(t *task.Task, g *guest.Guest, files *staging.Set, dirs *staging.Directories) *Switchover {
 	m := &mirrors{t: t, guest: g, files: files, dirs: dirs}
 	return &Switchover{t: t, guest: g, files: files, mirrors: m, verify: &verification{t: t, files: files, mirrors: m}}
 }
 
-// CarryOut brings an instance's files back while its guest runs: what the guest
-// does not write is put back, every disk that it writes is mirrored, and when all
-// mirrors have everything the guest is suspended for the moment in which they get
-// their names and it is moved onto them. errEndedWhileMirrored.
+// CarryOut brings an instance's files back while its guest runs: what the guest does not
+// write is put back, every disk that it writes is mirrored, and when all mirrors have
+// everything the guest is suspended for the moment in which they get their names and it is
+// moved onto them.
+//
+// ErrEnded when the guest has ended before it was moved. Errors of package recover:
+// ErrRefused, ErrNoSpace, ErrCorrupt, ErrUnproven (a new disk differs from the old one),
+// ErrConflict, and those of the hypervisor. After an error the task's state says whether
+// the guest can be left as it was found.
 func (s *Switchover) CarryOut(ctx context.Context) error {
 	err := s.move(ctx)
 	if err == nil {
@@ -164,12 +170,12 @@ func (s *Switchover) settleOn(ctx context.Context) error {
 		}
 	}
 	return s.t.Step(ctx, journal.StepConfirm, "", func() error {
-		held, err := procfs.HeldBy(ctx, s.t.Plan.Process.PID)
+		open, err := procfs.HeldBy(ctx, s.t.Plan.Process.PID)
 		if err != nil {
 			return err
 		}
 		for _, m := range s.mirrors.all {
-			if err := s.isMoved(m, held); err != nil {
+			if err := s.isMoved(m, open); err != nil {
 				return err
 			}
 		}
@@ -177,11 +183,11 @@ func (s *Switchover) settleOn(ctx context.Context) error {
 	})
 }
 
-// isMoved is ErrUnproven unless QEMU has the new inode open as it had the old one,
-// and the chain on disk is whole.
-func (s *Switchover) isMoved(m *mirror, held []procfs.HeldFile) error {
+// isMoved returns recover.ErrUnproven unless QEMU has the new inode open as it had the old
+// one, and the chain on disk is whole. open are the files that QEMU has open.
+func (s *Switchover) isMoved(m *mirror, open []procfs.HeldFile) error {
 	on := false
-	for _, h := range held {
+	for _, h := range open {
 		if h.Stat.Ino == m.want.Inode && h.Stat.Dev == m.want.Device {
 			return fmt.Errorf("%w: QEMU still has the old inode of %s open", recover.ErrUnproven, m.want.Path)
 		}

@@ -17,7 +17,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/run/task"
 )
 
-// verification proves the new disks of one guest.
+// verification proves the new disks of one guest, in the way that choose decides on.
 type verification struct {
 	t       *task.Task
 	files   *staging.Set

@@ -28,15 +28,20 @@ type Restoration struct {
 	reboot *hardreboot.Reboot
 }
 
-// New returns the restoration of a task's instance. The backup is kept,
-// if the run keeps one, before the guest's QEMU is ended.
+// New returns the restoration of a task's instance. files are its copies. b is kept, if the
+// run keeps backups, before the guest's QEMU is ended; r brings it back where Nova is asked.
 func New(t *task.Task, g *guest.Guest, files *staging.Set, b *backup.Backup, r *hardreboot.Reboot) *Restoration {
 	return &Restoration{t: t, guest: g, files: files, backup: b, reboot: r}
 }
 
-// CarryOut restores those files that the guest does not write while it runs; for
-// the others it is suspended, copied, proven, destroyed, published and started.
-// After an error the task's state says whether the guest can be left as it was found.
+// CarryOut puts back what the guest only reads while it runs on. For what it writes it is
+// suspended; its files are copied and proven, its QEMU is destroyed, the copies are
+// published, and it is started. After an error the task's state says whether the guest can
+// be left as it was found.
+//
+// Errors of package recover: ErrRefused (no room, or a domain that is not to be touched),
+// ErrConflict (something stands at a path), ErrUnproven, ErrCorrupt, ErrNoSpace, ErrOlder,
+// and those of the hypervisor and, unless the run is offline, of Cloud.
 func (r *Restoration) CarryOut(ctx context.Context) error {
 	defer r.files.Close()
 	if err := staging.RoomForAll(r.t); err != nil {
@@ -264,7 +269,8 @@ func (r *Restoration) confirm(ctx context.Context) error {
 				break
 			}
 			if time.Now().After(deadline) {
-				return fmt.Errorf("%w: %s after its start the domain is %s and its files %s: %v", recover.ErrUnproven, limit, i.State, i.Verdict, i.Reasons)
+				return fmt.Errorf("%w: %s after its start the domain is %s and its files %s: %v",
+					recover.ErrUnproven, limit, i.State, i.Verdict, i.Reasons)
 			}
 			recover.Pause(ctx, 50*time.Millisecond)
 		}

@@ -3,6 +3,7 @@
 //
 // May call: recover, journal, pin, recovertest, run, runs, scan, statedir.
 //
-// Invariants: a crash is a child process that ends in the middle of a run, as a kill -9 would
-// leave it; nothing of one test's host is seen by another's.
+// Invariants: a run that crashes stands still for ever at a journal point, and the host's lock is
+// dropped, so that everything is as a kill -9 would leave it; nothing of one test's host is seen
+// by another's.
 package runtest

@@ -8,9 +8,9 @@ import (
 	"github.com/os-rescue/os-rescue/recover/journal"
 )
 
-// CopyAhead copies the guest's disks while it still runs: under the suspend only
-// what it has written meanwhile has to be copied then. What is made here proves
-// nothing. It is no use where the file system clones. ErrNoSpace.
+// CopyAhead copies the guest's disks while it still runs: what it writes meanwhile is all
+// that has to be copied under the suspend. What is made here proves nothing. Where the
+// file system clones it is no use, and nothing is copied. recover.ErrNoSpace.
 func (s *Set) CopyAhead(ctx context.Context) error {
 	for _, f := range s.t.Written() {
 		if f.Content != "" || f.Role == recover.RoleConsoleLog {

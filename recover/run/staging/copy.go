@@ -18,7 +18,7 @@ import (
 )
 
 // copyAndProve makes a staged copy: from nothing, or from what was copied ahead.
-// ErrUnproven, ErrCorrupt, and what copyError says.
+// recover.ErrUnproven, recover.ErrCorrupt, and what CopyError makes.
 func copyAndProve(ctx context.Context, t *task.Task, staged *stagedFile) error {
 	f := staged.want
 	rec := journal.Staged{Dir: staged.dir.Path(), Name: staged.name, Source: f.Key()}
@@ -64,9 +64,19 @@ func copyAndProve(ctx context.Context, t *task.Task, staged *stagedFile) error {
 	return CheckImage(ctx, t, f, staged.file, staged.size)
 }
 
-// CopyFile copies a planned file from its source to dst, proves the copy on the way
-// if prove is true and the method of copying can, and fills rec in.
-func CopyFile(ctx context.Context, t *task.Task, f recover.FilePlan, dst *os.File, src copier.Source, prove bool, rec *journal.Staged) error {
+// CopyFile copies a planned file from src to dst, which is empty. With prove it proves the
+// copy on the way, if the method of copying can. It fills rec in: how much was copied, how,
+// and whether that is proven. recover.ErrUnproven when the copy differs, and the errors of
+// package copier.
+func CopyFile(
+	ctx context.Context,
+	t *task.Task,
+	f recover.FilePlan,
+	dst *os.File,
+	src copier.Source,
+	prove bool,
+	rec *journal.Staged,
+) error {
 	show := t.Run.Progress.File(t.Subject(), f.Path, journal.StepCopy, f.Allocated)
 	defer show.Done()
 	if f.Role == recover.RoleConsoleLog {
@@ -99,8 +109,9 @@ func noteResult(t *task.Task, rec *journal.Staged, result copier.Result, err err
 	return err
 }
 
-// CopyError adds what an operator can do to the errors of a copy that have an
-// answer: ErrNoSpace, and a source that nobody holds.
+// CopyError names the file that a copy failed for, and says what an operator has to know:
+// a full file system is recover.ErrNoSpace, and fs.ErrNotExist is a source that nobody
+// holds.
 func CopyError(f recover.FilePlan, err error) error {
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
@@ -112,7 +123,7 @@ func CopyError(f recover.FilePlan, err error) error {
 }
 
 // compareStaged proves a copy: both sides are read in full, the source as QEMU sees
-// it. ErrUnproven when they differ.
+// it. recover.ErrUnproven when they differ.
 func compareStaged(ctx context.Context, t *task.Task, staged *stagedFile, src copier.Source) error {
 	f := staged.want
 	return t.Step(ctx, journal.StepCompare, f.Path, func() error {
@@ -132,8 +143,9 @@ func compareStaged(ctx context.Context, t *task.Task, staged *stagedFile, src co
 	})
 }
 
-// CheckImage has qemu-img look through the copy of a qcow2, of that size: a guest
-// whose image is corrupt is not destroyed, leaked clusters are no harm. ErrCorrupt.
+// CheckImage has qemu-img look through the copy of a qcow2 of size bytes; of another
+// format, or an empty one, there is nothing to check. recover.ErrCorrupt when the image is
+// damaged: its guest is not destroyed. Leaked clusters are no harm.
 func CheckImage(ctx context.Context, t *task.Task, f recover.FilePlan, copied *os.File, size int64) error {
 	if f.Format != "qcow2" || size == 0 {
 		return nil

@@ -31,7 +31,8 @@ func NewDirectories(root *beneath.Root, settings recover.Settings) *Directories 
 	return &Directories{root: root, settings: settings, dirs: map[string]*Directory{}}
 }
 
-// Directory is one staging directory. Only the run that it belongs to writes in it.
+// Directory is one staging directory, open. Only root gets into it, and only the run that
+// it belongs to writes in it.
 type Directory struct {
 	*beneath.Dir
 	parent *beneath.Dir
@@ -66,7 +67,9 @@ func (s *Directories) parentFor(f recover.FilePlan, table *owners.Table) (*benea
 	}
 }
 
-// ForFile returns the run's staging directory for a file, made if need be.
+// ForFile returns the run's staging directory for a file, made if need be: on the file
+// system that the file will live on. recover.ErrConflict when somebody else has made one of
+// that name.
 func (s *Directories) ForFile(run string, f recover.FilePlan, table *owners.Table) (*Directory, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,7 +113,8 @@ func openOwn(parent *beneath.Dir, name string) (*beneath.Dir, error) {
 	return dir, nil
 }
 
-// Reopen opens the staging directory that a journal names, if it is still there.
+// Reopen opens the staging directory that a journal names. fs.ErrNotExist when it is gone,
+// recover.ErrConflict when it is somebody else's.
 func (s *Directories) Reopen(path string) (*Directory, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -133,8 +137,8 @@ func (s *Directories) Reopen(path string) (*Directory, error) {
 	return st, nil
 }
 
-// Clean removes the staging directories that are empty. What still lies in one
-// is some instance's only proven copy, and stays.
+// Clean removes the staging directories that are empty. What still lies in one may be some
+// instance's only proven copy, and stays.
 func (s *Directories) Clean() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -164,12 +168,13 @@ func (s *Directories) Close() {
 	}
 }
 
-// Publish gives a file of this directory its name in another one.
+// Publish gives a file of this directory a name in another one, and never replaces what
+// has that name: fs.ErrExist.
 func (d *Directory) Publish(name string, to *beneath.Dir, as string) error {
 	return beneath.Publish(d.Dir, name, to, as)
 }
 
-// TakeBack undoes publish.
+// TakeBack undoes Publish.
 func (d *Directory) TakeBack(name string, from *beneath.Dir, as string) error {
 	return beneath.Publish(from, as, d.Dir, name)
 }

@@ -4,7 +4,12 @@
 //
 // May call: recover, beneath, copier, journal, keeper, owners, qcow2, run/task, space.
 //
+// Beside the copies are what they need: room, the seal on a directory in which libvirt creates
+// files, and the release of the old files when the new ones are back.
+//
 // Invariants: a copy lies on the file system that it will live on, in a directory that only
 // root gets into; nothing is published that was not compared with its source in full or is
-// its clone; nothing at a path is ever replaced; what may be the only copy is never removed.
+// its clone, and an interrupted run's proof counts only when the source can't have changed or
+// is gone; what stands at a path is never written over, at most it is moved aside; what may be
+// the only copy is never removed.
 package staging

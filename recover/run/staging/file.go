@@ -36,8 +36,8 @@ type stagedFile struct {
 	published bool
 }
 
-// StageName is a name that no other copy has, not even of another try: a copy
-// that was proven once is never written over.
+// StageName returns a name for the copy of an instance's file that no other copy has, not
+// even one of another try: a copy that was proven once is never written over.
 func StageName(uuid string, f recover.FilePlan) (string, error) {
 	unique := make([]byte, 4)
 	if _, err := rand.Read(unique); err != nil {
@@ -57,7 +57,7 @@ func (f *stagedFile) measure() (err error) {
 	return err
 }
 
-// Measured returns the inode and the size of an open file.
+// Measured returns the inode of an open file, and its size in bytes.
 func Measured(file *os.File) (recover.Inode, int64, error) {
 	var st unix.Stat_t
 	err := unix.Fstat(int(file.Fd()), &st)
@@ -79,7 +79,7 @@ func (f *stagedFile) discard(ctx context.Context) error {
 	return err
 }
 
-// WriteContent makes a file of a plan's content.
+// WriteContent writes a plan's content to an empty file, and to the disk.
 func WriteContent(f *os.File, content string) error {
 	if _, err := io.Copy(f, strings.NewReader(content)); err != nil {
 		return err
@@ -104,7 +104,7 @@ func copyPrefix(dst, src *os.File) (int64, error) {
 }
 
 // SamePrefix compares the first n bytes of two files of which one may grow.
-// ErrUnproven when they differ.
+// recover.ErrUnproven when they differ.
 func SamePrefix(a, b *os.File, n int64) error {
 	x, y := io.NewSectionReader(a, 0, n), io.NewSectionReader(b, 0, n)
 	bufX, bufY := make([]byte, 64<<10), make([]byte, 64<<10)

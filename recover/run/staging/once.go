@@ -2,8 +2,8 @@ package staging
 
 import "sync"
 
-// Once makes sure that a file that several instances need is restored once
-// per run, and that nobody goes on before it is. It is safe for concurrent use.
+// Once makes sure that a file that several instances need is restored once per run, and
+// that none of them goes on before it is. It is safe for concurrent use.
 type Once struct {
 	mu   sync.Mutex
 	done map[string]*onceFile
@@ -17,7 +17,8 @@ type onceFile struct {
 	err  error
 }
 
-// Do runs restore for the first caller with that key; all get its result.
+// Do runs restore for the first caller with that key. The others wait for it, and all get
+// its error.
 func (s *Once) Do(key string, restore func() error) error {
 	s.mu.Lock()
 	f, ok := s.done[key]

@@ -23,7 +23,13 @@ import (
 // moved aside.
 func publish(ctx context.Context, t *task.Task, staged *stagedFile) error {
 	f := staged.want
-	rec := journal.Published{Source: f.Key(), Device: staged.inode.Device, Inode: staged.inode.Inode, Size: staged.size, Kept: staged.kept}
+	rec := journal.Published{
+		Source: f.Key(),
+		Device: staged.inode.Device,
+		Inode:  staged.inode.Inode,
+		Size:   staged.size,
+		Kept:   staged.kept,
+	}
 	if !staged.kept {
 		rec.Staged = staged.place()
 	}
@@ -122,8 +128,8 @@ func mayMoveAside(t *task.Task, dir *beneath.Dir, name string) error {
 	return nil
 }
 
-// ClearPath moves aside what stands at a file's path. ErrConflict when somebody
-// uses it.
+// ClearPath moves aside what stands at a file's path, if anything does.
+// recover.ErrConflict when somebody uses it.
 func ClearPath(t *task.Task, f recover.FilePlan) error {
 	dir, err := t.Run.Root.OpenDir(filepath.Dir(f.Path))
 	if err != nil {

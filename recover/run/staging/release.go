@@ -11,8 +11,9 @@ import (
 	"github.com/os-rescue/os-rescue/recover/run/task"
 )
 
-// Unpin has the keeper and the guard release an instance's files, which are back,
-// proven, and closes those that its guest writes.
+// Unpin lets the old files of an instance go, which are back, proven: the keeper and the
+// guard release them, and the run closes those that the guest writes. The error is the
+// keeper's.
 func Unpin(ctx context.Context, t *task.Task) error {
 	return t.Step(ctx, journal.StepUnpin, "", func() error {
 		if err := t.Run.Pins.Release(ctx, t.Plan.UUID); err != nil {

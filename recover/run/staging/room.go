@@ -12,9 +12,9 @@ import (
 	"github.com/os-rescue/os-rescue/recover/space"
 )
 
-// RoomForAll looks once more, before an instance is touched, whether its copies
-// fit: others may have filled the file system since the plan, and an instance that
-// failed has not let its old inodes go. ErrRefused says why they do not.
+// RoomForAll looks once more, before an instance is touched, whether its copies fit:
+// others may have filled the file system since the plan, and an instance that failed has
+// not let its old inodes go. recover.ErrRefused says why they do not fit.
 func RoomForAll(t *task.Task) error {
 	if t.History != nil {
 		return nil // what is staged already needs no room again
@@ -44,8 +44,9 @@ func (d *Directory) roomFor(need int64, headroom float64) error {
 	return nil
 }
 
-// RoomLeft returns ErrNoSpace when less than half the headroom is left on the file
-// system, on which path will be. Healthy guests live there too.
+// RoomLeft returns recover.ErrNoSpace when less than half the headroom is left on the
+// directory's file system: healthy guests live there too. headroom is a share of the file
+// system, 0 to 1; path is the file that the error names.
 func (d *Directory) RoomLeft(headroom float64, path string) error {
 	room, err := d.Statfs()
 	if err != nil {
@@ -58,9 +59,10 @@ func (d *Directory) RoomLeft(headroom float64, path string) error {
 	return nil
 }
 
-// Watch returns a context that is cancelled, with left's error for its cause,
-// when no room is left: what makes files grow while guests write must end before it
-// fills a file system up, or their writes fail. stop ends the watching.
+// Watch asks left once a second, and cancels the context that it returns at left's first
+// error, which is the cause then (context.Cause). What makes files grow while guests write
+// must end before it fills a file system up, or their writes fail. stop ends the watching;
+// call it once.
 func Watch(ctx context.Context, left func() error) (watched context.Context, stop func()) {
 	watched, cancel := context.WithCancelCause(ctx)
 	ended := make(chan struct{})

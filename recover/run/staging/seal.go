@@ -15,9 +15,9 @@ import (
 	"github.com/os-rescue/os-rescue/recover/run/task"
 )
 
-// Seal closes the directories of the instance's disks to all but root, until the
-// guest is on its new files: libvirt creates files in there, by path and as root,
-// and the nova user could plant a symlink.
+// Seal closes the directories of the instance's disks to all but root, until the guest is
+// on its new files: libvirt creates files in there, by path and as root, and the nova user
+// could plant a symlink. The undo is noted with the task.
 func Seal(ctx context.Context, t *task.Task, disks []recover.FilePlan) error {
 	var dirs []string
 	for _, f := range disks {
@@ -72,8 +72,8 @@ func ownerOf(st unix.Stat_t) beneath.Owner {
 	return beneath.Owner{UID: st.Uid, GID: st.Gid, Mode: mode}
 }
 
-// Unseal undoes seal for one directory. A directory that the run made, and in which nothing is, is
-// removed.
+// Unseal undoes Seal for one directory. One that the run had made is removed if nothing
+// is in it.
 func Unseal(t *task.Task, rec journal.Seal) error {
 	parent, err := t.Run.Root.OpenDir(filepath.Dir(rec.Dir))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -33,8 +33,10 @@ func NewSet(t *task.Task, dirs *Directories, once *Once) *Set {
 	return &Set{t: t, dirs: dirs, once: once, moved: map[string]bool{}}
 }
 
-// StageWritten copies and proves everything that the guest writes, and what is
-// published with it. check looks at each copy that is proven.
+// StageWritten copies and proves everything that the guest writes, and what is published
+// with it. check is called with each copy that is proven and its size in bytes; its error
+// ends the staging. recover.ErrUnproven, recover.ErrCorrupt, recover.ErrConflict, and what
+// CopyError makes.
 func (s *Set) StageWritten(ctx context.Context, check func(f recover.FilePlan, size int64) error) error {
 	for _, f := range s.t.Plan.Files {
 		if !f.Writable && f.Role != recover.RoleConsoleLog && f.Role != recover.RoleDiskInfo {
@@ -54,8 +56,9 @@ func (s *Set) StageWritten(ctx context.Context, check func(f recover.FilePlan, s
 	return nil
 }
 
-// StageAgain proves every copy once more, and makes those anew that are not what
-// the held inodes have now: the guest was let go on, or ended, by somebody else.
+// StageAgain proves every copy once more, and makes those anew that are not what the held
+// inodes have now: somebody else has let the guest go on, or ended it. Its errors are those
+// of StageWritten.
 func (s *Set) StageAgain(ctx context.Context) error {
 	for n, staged := range s.staged {
 		err := s.sameContent(ctx, staged)
@@ -74,8 +77,9 @@ func (s *Set) StageAgain(ctx context.Context) error {
 	return nil
 }
 
-// PutBack restores the files that the guest does not write, each once per run: of
-// a guest that runs on the console log and disk.info too.
+// PutBack copies, proves and publishes the files that the guest does not write, each once
+// per run. Of a guest that runs on, these are the console log and disk.info too. Its errors
+// are those of StageWritten.
 func (s *Set) PutBack(ctx context.Context) error {
 	small := func(f recover.FilePlan) bool {
 		return f.Role == recover.RoleConsoleLog || f.Role == recover.RoleDiskInfo
@@ -113,7 +117,8 @@ func (s *Set) putBackOne(ctx context.Context, f recover.FilePlan) error {
 	})
 }
 
-// CopyOut copies one file and publishes it at once. It returns the new inode.
+// CopyOut copies one file, proves it and publishes it at once. It returns the new inode.
+// Its errors are those of StageWritten.
 func (s *Set) CopyOut(ctx context.Context, f recover.FilePlan) (recover.Inode, error) {
 	staged, err := s.stage(ctx, f)
 	if staged != nil && staged.file != nil {
@@ -128,8 +133,8 @@ func (s *Set) CopyOut(ctx context.Context, f recover.FilePlan) (recover.Inode, e
 	return staged.inode, nil
 }
 
-// NamesAreFree looks, right before the destroy, whether every copy can be given
-// its name: what can be known then must not be found out after it. ErrConflict.
+// NamesAreFree looks, right before the destroy, whether every copy can be given its name:
+// what can be known then must not be found out after it. recover.ErrConflict.
 func (s *Set) NamesAreFree() error {
 	for _, staged := range s.staged {
 		if staged.kept {
@@ -160,7 +165,7 @@ func (s *Set) NamesAreFree() error {
 	return nil
 }
 
-// Publish gives every staged copy its name.
+// Publish gives every staged copy its owner, its mode and, last, its name.
 func (s *Set) Publish(ctx context.Context) error {
 	for _, staged := range s.staged {
 		if err := publish(ctx, s.t, staged); err != nil {
@@ -176,11 +181,13 @@ func (s *Set) NoteMoved(f recover.FilePlan) { s.moved[f.Path] = true }
 // IsPutBackLog is true for the console log that was put back while the guest ran.
 func (s *Set) IsPutBackLog(at recover.Inode) bool { return s.consoleLog == at }
 
-// IsOnPublished is true when the inodes that a scan found are the published ones.
+// IsOnPublished is true when the inodes that a scan found at the paths of the copies are
+// those of the copies. The console log does not count: a start makes it anew.
 func (s *Set) IsOnPublished(i recover.Instance) bool {
 	for _, staged := range s.staged {
 		for _, f := range i.Files {
-			if f.Path == staged.want.Path && f.Role != recover.RoleConsoleLog && (recover.Inode{Device: f.Device, Inode: f.Inode}) != staged.inode {
+			at := recover.Inode{Device: f.Device, Inode: f.Inode}
+			if f.Path == staged.want.Path && f.Role != recover.RoleConsoleLog && at != staged.inode {
 				return false
 			}
 		}
@@ -203,7 +210,8 @@ func (s *Set) AreAllBack() bool {
 	return !slices.ContainsFunc(s.staged, func(staged *stagedFile) bool { return !staged.isBack() })
 }
 
-// Remove removes all copies that this try made and did not publish.
+// Remove removes all copies that this try made and did not publish: their source still
+// has every byte.
 func (s *Set) Remove(ctx context.Context) error {
 	var errs error
 	for _, f := range slices.Concat(s.begun, s.staged) {
@@ -247,8 +255,8 @@ func (s *Set) Close() {
 	}
 }
 
-// WhatIsSafe says where the data of an instance is whose files are not all back,
-// after a look at each place.
+// WhatIsSafe says, for an operator, where the data of an instance is whose files are not
+// all back, after a look at each place.
 func (s *Set) WhatIsSafe(ctx context.Context) string {
 	var copies, held, gone, drafts []string
 	for _, f := range s.t.Plan.Files {
@@ -306,7 +314,7 @@ func (s *Set) placeOf(f recover.FilePlan) string {
 	return ""
 }
 
-// InheritedPlaces names the copies of the interrupted run.
+// InheritedPlaces returns the paths of the interrupted run's copies, for an operator.
 func (s *Set) InheritedPlaces() string {
 	var places []string
 	for _, c := range s.t.History.Copies {

@@ -32,7 +32,7 @@ func (r *report) Notef(format string, args ...any) {
 	r.data.Notes = append(r.data.Notes, fmt.Sprintf(format, args...))
 }
 
-// AddBytes adds bytes that were read from a source.
+// AddBytes reports that n more bytes were read from a source.
 func (r *report) AddBytes(n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -45,36 +45,35 @@ func (r *report) addStep(name string, began time.Time) {
 	r.data.Steps = append(r.data.Steps, recover.StepReport{Name: name, Started: began.UTC(), Seconds: time.Since(began).Seconds()})
 }
 
-// SetMode says how the instance is rescued.
+// SetMode reports how the instance is rescued.
 func (r *report) SetMode(mode recover.Mode) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data.Mode = mode
 }
 
-// SetVerified says how its new disks were proven.
+// SetVerified reports how the new disks of a live rescue were proven.
 func (r *report) SetVerified(how recover.Verify) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data.Verified = how
 }
 
-// SetPause says how long the guest was suspended.
+// SetPause reports how long the guest was suspended.
 func (r *report) SetPause(d time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data.PauseSeconds = d.Seconds()
 }
 
-// SetDowntime says how long the guest did not run.
+// SetDowntime reports how long the guest did not run.
 func (r *report) SetDowntime(d time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data.DowntimeSeconds = d.Seconds()
 }
 
-// End says how the instance ended, and returns the report; err is nil when it
-// ended well.
+// End completes the report and returns it; err is nil when the instance ended well.
 func (r *report) End(outcome recover.Outcome, err *recover.InstanceError) recover.InstanceReport {
 	r.mu.Lock()
 	defer r.mu.Unlock()
