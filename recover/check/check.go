@@ -11,23 +11,27 @@ import (
 	"github.com/os-rescue/os-rescue/recover/runs"
 )
 
-// Sources are where a check gets its facts. It gives up on one that does not
-// answer in time, and may end before that has returned.
+// Sources are where a check gets its facts. It gives up on one that does not answer in
+// time, and may end before that has returned.
 type Sources struct {
-	Host   string                                              // this host's name
-	Guard  func(context.Context) (guard.Status, error)         // what the guard knows; not Running when there is none
-	Runs   func(context.Context) ([]runs.UnfinishedRun, error) // the newest first
-	Keeper func(context.Context) (pin.KeeperStatus, error)     // not Running when there is none
-	Scan   func(context.Context) (recover.Report, error)       // only called if the guard's report can't be used
+	Host string // this host's name
+	// Guard returns what the guard knows, not Running when there is none.
+	Guard func(context.Context) (guard.Status, error)
+	// Runs returns the unfinished runs, the newest first.
+	Runs func(context.Context) ([]runs.UnfinishedRun, error)
+	// Keeper returns what the keeper holds, not Running when there is none.
+	Keeper func(context.Context) (pin.KeeperStatus, error)
+	// Scan scans this host. It is called only when the guard's report can't be used.
+	Scan func(context.Context) (recover.Report, error)
 }
 
-// Make reports this host's health, for monitoring: what the guard knows, or a scan
-// when no guard runs or its last scan is too old; the unfinished runs; the files
-// that the keeper holds. It changes nothing.
+// Make reports this host's health, for monitoring: what the guard knows, or a scan when no
+// guard runs or its last scan is too old; the unfinished runs; the files that the keeper
+// holds. It changes nothing.
 //
-// It returns when ctx ends even if a source hangs: a fact that could not be found
-// out by then is a finding of level UNKNOWN. The error is only for options that
-// contradict themselves (ErrUsage).
+// It returns when ctx ends even if a source hangs: what could not be found out by then is a
+// finding of its own. The only error is recover.ErrUsage, for options that contradict
+// themselves.
 func Make(ctx context.Context, from Sources, o Options) (Report, error) {
 	if err := o.complete(); err != nil {
 		return Report{}, err
@@ -77,8 +81,8 @@ func limited[T any](ctx context.Context, share int, who string, ask func(context
 	}
 }
 
-// SourcesOf are the sources of a host. scan scans it when the guard's report can't
-// be used: it may connect to a hypervisor first.
+// SourcesOf returns the sources of the host with these settings. scan becomes Sources.Scan:
+// it may connect to the hypervisor first.
 func SourcesOf(settings recover.Settings, scan func(context.Context) (recover.Report, error)) Sources {
 	return Sources{
 		Host:   settings.Host,

@@ -3,6 +3,7 @@
 //
 // May call: recover, guard, pin, runs.
 //
-// Invariants: what could not be looked at is UNKNOWN and never OK; a finding is one line with
-// what to do next; nothing is changed.
+// Invariants: what could not be looked at is UNKNOWN and never OK (a guard that does not answer
+// is a WARNING, because a scan takes its place); a finding is one line with what to do next;
+// nothing is changed.
 package check

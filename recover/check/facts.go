@@ -34,8 +34,18 @@ func (f checkFacts) isGuardEnough(o Options) bool {
 
 // sum makes the report: the counts, then the findings by them.
 func (f checkFacts) sum(o Options) Report {
-	r := Report{Host: f.host, Taken: f.now, Level: OK, Source: f.source, Scanned: f.scanned, Findings: []Finding{},
-		Affected: []recover.Instance{}, Runs: f.runs, Guard: f.guard, Keeper: f.keeper}
+	r := Report{
+		Host:     f.host,
+		Taken:    f.now,
+		Level:    OK,
+		Findings: []Finding{},
+		Source:   f.source,
+		Scanned:  f.scanned,
+		Affected: []recover.Instance{},
+		Runs:     f.runs,
+		Guard:    f.guard,
+		Keeper:   f.keeper,
+	}
 	r.Guard.Report = recover.Report{}
 	if r.Keeper.Holds == nil {
 		r.Keeper.Holds = []pin.KeeperHold{}
@@ -78,8 +88,15 @@ func (f checkFacts) withIncidents() []recover.Instance {
 			continue // a scan of one's own is newer than what the guard noticed
 		}
 		if n < 0 {
-			all = append(all, recover.Instance{UUID: incident.UUID, Name: incident.Name, Domain: incident.Domain, State: recover.StateShutOff,
-				ProjectID: incident.ProjectID, ProjectName: incident.ProjectName, Files: []recover.File{}})
+			all = append(all, recover.Instance{
+				UUID:        incident.UUID,
+				Name:        incident.Name,
+				Domain:      incident.Domain,
+				State:       recover.StateShutOff,
+				ProjectID:   incident.ProjectID,
+				ProjectName: incident.ProjectName,
+				Files:       []recover.File{},
+			})
 			n = len(all) - 1
 		}
 		all[n] = merge(all[n], incident)

@@ -9,19 +9,19 @@ import (
 
 // Options are the thresholds of a check.
 type Options struct {
-	// Warning and Critical are how many instances with lost files are that bad;
-	// 0 is 1.
+	// Warning and Critical are how many instances with lost files make a WARNING and a
+	// CRITICAL; 0 is 1.
 	Warning, Critical int
-	// WarningHeld and CriticalHeld are bytes: deleted files that take more are that
-	// bad. 0 is no limit.
+	// WarningHeld and CriticalHeld are bytes on disk: deleted files that take more make a
+	// WARNING or a CRITICAL. 0 is no limit.
 	WarningHeld, CriticalHeld int64
-	// MaxAge is how old the guard's last full scan may be; 0 is DefaultCheckMaxAge.
+	// MaxAge is how old the guard's last full scan may be; 0 is DefaultMaxAge.
 	MaxAge time.Duration
 	// RequireGuard makes it a WARNING that no guard runs.
 	RequireGuard bool
 }
 
-// DefaultMaxAge is how old the guard's last full scan may be.
+// DefaultMaxAge is the default of Options.MaxAge.
 const DefaultMaxAge = 5 * time.Minute
 
 // complete fills in the defaults. ErrUsage when the thresholds contradict each other.

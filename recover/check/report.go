@@ -69,8 +69,8 @@ const (
 
 // Finding is one thing that a check found.
 type Finding struct {
-	Level Level       `json:"level"`
-	Kind  FindingKind `json:"kind"`
+	Level Level       `json:"level"`          // how bad it is by itself
+	Kind  FindingKind `json:"kind"`           // what it is, for scripts
 	Text  string      `json:"text"`           // one line
 	Next  string      `json:"next,omitempty"` // what to do, in a sentence or a command
 }
@@ -78,7 +78,7 @@ type Finding struct {
 // Source says whose look at the instances a check has used.
 type Source string
 
-// The sources. Empty when nobody could look.
+// The sources: the guard's last full scan, or a scan that the check has made itself.
 const (
 	SourceGuard Source = "guard"
 	SourceScan  Source = "scan"
@@ -86,12 +86,13 @@ const (
 
 // Report is the result of a check.
 type Report struct {
-	Host  string    `json:"host"`
-	Taken time.Time `json:"taken"`
-	Level Level     `json:"level"`
+	Host  string    `json:"host"`  // this host's name
+	Taken time.Time `json:"taken"` // when the check was made
+	Level Level     `json:"level"` // the worst of the findings
 	// Findings are everything that is not as it should be, the worst first.
 	Findings []Finding `json:"findings"`
-	Source   Source    `json:"source,omitempty"`
+	// Source is who looked at the instances; empty when nobody could.
+	Source Source `json:"source,omitempty"`
 	// Scanned is when the instances were looked at; zero when nobody could.
 	Scanned time.Time `json:"scanned,omitzero"`
 	// Verdicts counts the instances by every verdict there is; nil when nobody looked.
@@ -101,7 +102,8 @@ type Report struct {
 	// Runs are those that are not finished, the newest first; nil when nobody could look.
 	Runs []runs.UnfinishedRun `json:"runs"`
 	// Guard is what the guard says, without its Report.
-	Guard  guard.Status     `json:"guard"`
+	Guard guard.Status `json:"guard"`
+	// Keeper is what the keeper holds.
 	Keeper pin.KeeperStatus `json:"keeper"`
 	// Held are the deleted files that some process has open: they still take their
 	// space. Nil when nobody looked.
@@ -110,11 +112,12 @@ type Report struct {
 
 // HeldDeleted sums up deleted files that are still open.
 type HeldDeleted struct {
-	Files int   `json:"files"`
+	Files int   `json:"files"` // each inode once
 	Bytes int64 `json:"bytes"` // on disk
 }
 
-// Add adds a finding, and raises the level if it is worse.
+// Add adds a finding to the others of its level, and raises the report's level if it is
+// worse.
 func (r *Report) Add(f Finding) {
 	r.Findings = append(r.Findings, f)
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int { return cmp.Compare(a.Level.rank(), b.Level.rank()) })
@@ -138,7 +141,7 @@ func (r Report) Lost() int {
 	return r.Count(recover.VerdictLost, recover.VerdictConflict, recover.VerdictRecoverable)
 }
 
-// Interrupted returns how many runs were interrupted.
+// Interrupted returns how many runs were interrupted, and are not under way again.
 func (r Report) Interrupted() int {
 	n := 0
 	for _, run := range r.Runs {
@@ -158,9 +161,15 @@ func (r Report) HalfDone() int {
 	return n
 }
 
-// Unmade is the report of a check that could not be made at all, and why.
+// Unmade returns the report of a check that could not be made at all: its level is
+// UNKNOWN, and its only finding says why.
 func Unmade(host string, why error) Report {
-	return Report{Host: host, Taken: time.Now().UTC(), Level: Unknown, Affected: []recover.Instance{},
+	return Report{
+		Host:     host,
+		Taken:    time.Now().UTC(),
+		Level:    Unknown,
+		Findings: []Finding{{Level: Unknown, Kind: FindingNotLooked, Text: why.Error()}},
+		Affected: []recover.Instance{},
 		Keeper:   pin.KeeperStatus{Holds: []pin.KeeperHold{}},
-		Findings: []Finding{{Level: Unknown, Kind: FindingNotLooked, Text: why.Error()}}}
+	}
 }

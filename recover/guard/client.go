@@ -9,9 +9,9 @@ import (
 	"github.com/os-rescue/os-rescue/recover/keeper"
 )
 
-// Ask returns what the guard of a state directory knows, from its last scan and
-// what it has noticed since: it is not made to scan. Running is false when no guard
-// runs.
+// Ask returns what the guard of a state directory knows, from its last scan and what it
+// has noticed since: it is not made to scan. That no guard runs is no error: Running is
+// false then.
 func Ask(ctx context.Context, stateDir string) (Status, error) {
 	c, err := keeper.ConnectGuard(ctx, stateDir)
 	if errors.Is(err, keeper.ErrNoKeeper) {
@@ -33,10 +33,9 @@ func Ask(ctx context.Context, stateDir string) (Status, error) {
 	return status, nil
 }
 
-// ReleaseByHand has the guard of a state directory let go of the deleted files that
-// it holds for an instance, because an operator says that they are not needed. Their
-// data is gone then, unless another process has them open. ErrUnusable when no guard
-// runs.
+// ReleaseByHand has the guard of a state directory let go of the deleted files that it
+// holds for an instance, because an operator says that they are not needed. Their data is
+// gone then, unless another process has them open. recover.ErrUnusable when no guard runs.
 func ReleaseByHand(ctx context.Context, stateDir, uuid string) error {
 	c, err := keeper.ConnectGuard(ctx, stateDir)
 	if err != nil {

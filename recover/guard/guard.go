@@ -26,8 +26,8 @@ import (
 
 // Deps are what a guard works with.
 type Deps struct {
-	Settings   recover.Settings
-	Hypervisor recover.Hypervisor
+	Settings   recover.Settings   // of this host
+	Hypervisor recover.Hypervisor // this host's
 	// Settle is how long a file must have been deleted before it is let go, and how
 	// long the domain of a stopped instance may take to follow its files, when Nova
 	// can't be asked; 0 is 5 s. Nova deletes the files of an instance first, and
@@ -43,10 +43,11 @@ const (
 	maxUndecided  = time.Minute
 )
 
-// Guard holds every file of the host's instances open, so that no inode is lost
-// if files are deleted and instances rebooted or stopped; it notices deletions, and
-// lets files go that nobody needs any more. It works while Run runs. Its parts have
-// a lock each; they are called from its loops and from the clients of its socket.
+// Guard holds every file of the host's instances open, so that no inode is lost if files
+// are deleted and instances rebooted or stopped; it notices deletions, and lets files go
+// that nobody needs any more. It works while Run runs. Its methods are safe for concurrent
+// use: its parts, which are called from its loops and from the clients of its socket, have
+// a lock each.
 type Guard struct {
 	settings recover.Settings
 	root     *beneath.Root
@@ -68,11 +69,11 @@ type Guard struct {
 	full      *fullScan
 }
 
-// New makes the guard of a host. The shelf may be nil. The guard takes over the
-// descriptors that an earlier guard had put there: inherited, each called by its name
-// on the shelf.
+// New makes the guard of a host. shelf is nil where there is none. inherited are the
+// descriptors that an earlier guard had put there, each called by its name on the shelf:
+// the guard takes them over.
 //
-// ErrUnusable when the state directory or the root can't be used.
+// recover.ErrUnusable when the state directory or the root can't be used.
 func New(deps Deps, o Options, shelf Shelf, inherited []*os.File) (*Guard, error) {
 	deps.Settle = cmp.Or(deps.Settle, defaultSettle)
 	if err := statedir.Dir(deps.Settings.StateDir).Make(); err != nil {
@@ -91,26 +92,76 @@ func New(deps Deps, o Options, shelf Shelf, inherited []*os.File) (*Guard, error
 		root.Close()
 		return nil, fmt.Errorf("%w: %w", recover.ErrUnusable, err)
 	}
-	g := &Guard{settings: deps.Settings, root: root, watch: watch, started: time.Now().UTC(), scanDue: newTrigger(),
-		problems: newProblems(), memory: newMemory(dir), records: newRecords(dir), last: &lastScan{}, stale: newStaleDomains()}
-	g.holds = newHoldings(shelf, g.scanDue.fire)
-	g.nova = &novaSide{host: deps.Settings.Host, problems: g.problems}
-	lockDue := newTrigger()
-	g.incidents = newIncidents(g.holds, g.records, g.last, g.problems, lockDue.fire)
-	g.locks = &locker{nova: g.nova, incidents: g.incidents, records: g.records, problems: g.problems,
-		isWanted: func() bool { return g.wishes().Lock }, due: lockDue}
-	g.tree = &treeScan{root: root, path: deps.Settings.InstancesPath, watch: watch, holds: g.holds,
-		holdable:  &holdable{root: root, path: deps.Settings.InstancesPath, problems: g.problems, silly: map[uint64]bool{}},
-		incidents: g.incidents, last: g.last, problems: g.problems, save: g.save, onChange: g.scanDue.fire}
-	all := runs.Of(deps.Settings.StateDir)
-	judging := &arbiter{runs: all, settle: deps.Settle, root: root, holds: g.holds, records: g.records, incidents: g.incidents, locks: g.locks, nova: g.nova,
-		problems: g.problems, options: g.wishes}
-	scanner := scan.New(deps.Settings, deps.Hypervisor, pin.Lister(deps.Settings.StateDir, g.holds.pins))
-	g.full = &fullScan{settings: deps.Settings, hypervisor: deps.Hypervisor, scanner: scanner, root: root, holds: g.holds, records: g.records, stale: g.stale, last: g.last, nova: g.nova,
-		arbiter: judging, problems: g.problems, save: g.save}
+	g := &Guard{
+		settings: deps.Settings,
+		root:     root,
+		watch:    watch,
+		started:  time.Now().UTC(),
+		scanDue:  newTrigger(),
+		problems: newProblems(),
+		memory:   newMemory(dir),
+		records:  newRecords(dir),
+		last:     &lastScan{},
+		stale:    newStaleDomains(),
+	}
+	g.connectParts(deps, shelf)
 	g.configure(o)
 	g.remember(inherited)
 	return g, nil
+}
+
+// connectParts makes those parts of the guard that use other parts.
+func (g *Guard) connectParts(deps Deps, shelf Shelf) {
+	settings := deps.Settings
+	lockDue := newTrigger()
+	g.holds = newHoldings(shelf, g.scanDue.fire)
+	g.nova = &novaSide{host: settings.Host, problems: g.problems}
+	g.incidents = newIncidents(g.holds, g.records, g.last, g.problems, lockDue.fire)
+	g.locks = &locker{
+		nova:      g.nova,
+		incidents: g.incidents,
+		records:   g.records,
+		problems:  g.problems,
+		isWanted:  func() bool { return g.wishes().Lock },
+		due:       lockDue,
+	}
+	g.tree = &treeScan{
+		root:      g.root,
+		path:      settings.InstancesPath,
+		watch:     g.watch,
+		holds:     g.holds,
+		holdable:  newHoldable(g.root, settings.InstancesPath, g.problems),
+		incidents: g.incidents,
+		last:      g.last,
+		problems:  g.problems,
+		save:      g.save,
+		onChange:  g.scanDue.fire,
+	}
+	g.full = &fullScan{
+		settings:   settings,
+		hypervisor: deps.Hypervisor,
+		scanner:    scan.New(settings, deps.Hypervisor, pin.Lister(settings.StateDir, g.holds.pins)),
+		root:       g.root,
+		holds:      g.holds,
+		records:    g.records,
+		stale:      g.stale,
+		last:       g.last,
+		nova:       g.nova,
+		arbiter: &arbiter{
+			runs:      runs.Of(settings.StateDir),
+			settle:    deps.Settle,
+			root:      g.root,
+			holds:     g.holds,
+			records:   g.records,
+			incidents: g.incidents,
+			locks:     g.locks,
+			nova:      g.nova,
+			problems:  g.problems,
+			options:   g.wishes,
+		},
+		problems: g.problems,
+		save:     g.save,
+	}
 }
 
 // remember takes over what an earlier life of the guard knew and held.
@@ -132,10 +183,10 @@ func (g *Guard) remember(inherited []*os.File) {
 	g.incidents.restore(g.wishes().Lock)
 }
 
-// Run guards until the context ends, and then hands deleted files that are needed
-// to the keeper. ready is called once when every file has been looked for.
-// Trouble with libvirt, Nova or a file is in GuardStatus.Problems and never ends
-// it. ErrRunning of package keeper when another guard runs.
+// Run guards until the context ends, and then hands the deleted files that are needed to
+// the keeper. ready is called once, when every file has been looked for. Trouble with
+// libvirt, Nova or a file is in Status.Problems and never ends it. keeper.ErrRunning when
+// another guard runs; any other error says what could not be handed over or closed.
 func (g *Guard) Run(ctx context.Context, ready func()) (err error) {
 	defer g.root.Close()
 	defer func() { err = errors.Join(err, g.watch.Close()) }()

@@ -21,10 +21,11 @@ import (
 // Shelf keeps descriptors for a guard while it is restarted, however it ended:
 // systemd's descriptor store (sd_pid_notify_with_fds(3)).
 type Shelf interface {
-	// StoreFD puts a descriptor on the shelf under a name, which is ASCII without
-	// a colon and used once.
+	// StoreFD puts a descriptor on the shelf under a name, which is ASCII without a colon
+	// and used once. The descriptor stays the caller's.
 	StoreFD(name string, f *os.File) error
-	// RemoveFD takes it off: only then the file can be freed.
+	// RemoveFD takes the descriptor of that name off the shelf: only then can the file be
+	// freed.
 	RemoveFD(name string) error
 }
 

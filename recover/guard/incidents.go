@@ -17,15 +17,17 @@ import (
 // Incident is an instance whose files were deleted although it exists.
 type Incident struct {
 	UUID        string    `json:"uuid"`
-	Domain      string    `json:"domain"`
-	Name        string    `json:"name,omitempty"`
+	Domain      string    `json:"domain"`         // its name in libvirt
+	Name        string    `json:"name,omitempty"` // its name in Nova, and its project there
 	ProjectID   string    `json:"project_id,omitempty"`
 	ProjectName string    `json:"project_name,omitempty"`
-	Since       time.Time `json:"since"`
+	Since       time.Time `json:"since"` // when the deletion was noticed
 	// Found is the domain's state when the deletion was noticed.
 	Found recover.DomainState `json:"found"`
-	Paths []string            `json:"paths"`
-	Bytes int64               `json:"bytes"` // on disk
+	// Paths are those that the deleted files had, sorted; Bytes is what the files take on
+	// disk.
+	Paths []string `json:"paths"`
+	Bytes int64    `json:"bytes"`
 	// Locked is true when it is locked in Nova, by the guard or by somebody before.
 	Locked bool `json:"locked,omitempty"`
 	// Replaced is true when it runs on other files by now, which nobody has proven
@@ -90,8 +92,15 @@ func (b *incidents) begin(ctx context.Context, i recover.Instance) {
 	b.mu.Lock()
 	_, known := b.current[i.UUID]
 	if !known {
-		b.current[i.UUID] = &Incident{UUID: i.UUID, Domain: i.Domain, Name: i.Name, ProjectID: i.ProjectID, ProjectName: i.ProjectName,
-			Since: now, Found: i.State}
+		b.current[i.UUID] = &Incident{
+			UUID:        i.UUID,
+			Domain:      i.Domain,
+			Name:        i.Name,
+			ProjectID:   i.ProjectID,
+			ProjectName: i.ProjectName,
+			Since:       now,
+			Found:       i.State,
+		}
 		b.seen++
 	}
 	b.mu.Unlock()

@@ -17,7 +17,7 @@ import (
 // exists need it, may it go, or can that not be said yet. In doubt it is held.
 type arbiter struct {
 	runs      runs.Runs
-	settle    time.Duration // GuardDeps.Settle
+	settle    time.Duration // Deps.Settle
 	root      *beneath.Root
 	holds     *holdings
 	records   *records
@@ -204,7 +204,7 @@ func (j *judgement) isAnyMissingFiles() bool {
 // hasLost is true when a scan found that the file is the one that an instance has lost.
 func hasLost(i recover.Instance, h guardHold) bool {
 	return slices.ContainsFunc(i.Files, func(f recover.File) bool {
-		return (recover.Inode{Device: f.Device, Inode: f.Inode}) == h.inode() && f.Lost()
+		return f.Lost() && h.inode() == recover.Inode{Device: f.Device, Inode: f.Inode}
 	})
 }
 

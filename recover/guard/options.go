@@ -10,21 +10,22 @@ import (
 
 // Options are an operator's wishes for a guard.
 type Options struct {
-	Interval time.Duration // between two full scans; 0 is DefaultGuardInterval
-	// Grace is how long a deleted file is held whose instance nobody knows any
-	// more, when Nova can't be asked.
+	// Interval is the time between two full scans; 0 is DefaultInterval.
+	Interval time.Duration
+	// Grace is how long a deleted file is held whose instance nobody knows any more, when
+	// the guard works without Nova.
 	Grace time.Duration
 	// MinFree is the share of a file system, 0 to 1, below which deleted files
 	// that no instance needs are let go at once.
 	MinFree float64
 	// Lock locks an instance in Nova as soon as its files are deleted.
 	Lock bool
-	// SignIn connects to Nova; nil: the guard works without. After an error, as
-	// ErrCloudUnavailable, the next scan tries again.
+	// SignIn connects to Nova; nil when the guard works without Nova. After an error, as
+	// recover.ErrCloudUnavailable, the next scan tries again.
 	SignIn func(ctx context.Context) (recover.Cloud, error)
 }
 
-// The defaults of GuardOptions.
+// The defaults of Options.
 const (
 	DefaultInterval = 15 * time.Second
 	DefaultGrace    = 24 * time.Hour

@@ -26,6 +26,10 @@ type holdable struct {
 	silly map[uint64]bool // by device, of those that were tried
 }
 
+func newHoldable(root *beneath.Root, instancesPath string, problems *problems) *holdable {
+	return &holdable{root: root, path: instancesPath, problems: problems, silly: map[uint64]bool{}}
+}
+
 // mayHold is false for a directory on a file system on which a hold would keep it
 // from being removed. Each file system is tried once.
 func (m *holdable) mayHold(dir *beneath.Dir) bool {

@@ -8,21 +8,23 @@ import (
 	"github.com/os-rescue/os-rescue/recover/keeper"
 )
 
-// Status is what the guard of this host knows: its last full scan, brought
-// up to date by what it has noticed since, and what it holds.
+// Status is what the guard of this host knows: its last full scan, brought up to date by
+// what it has noticed since, and what it holds.
 type Status struct {
+	// Running is false when no guard runs: then nothing else is set.
 	Running bool      `json:"running"`
-	PID     int       `json:"pid,omitempty"`
+	PID     int       `json:"pid,omitempty"` // of the guard's process
 	Started time.Time `json:"started,omitzero"`
 	// Scanned is when its last full scan ended; zero before the first one.
-	Scanned time.Time      `json:"scanned,omitzero"`
-	Report  recover.Report `json:"report,omitzero"`
-	Held    Held           `json:"held,omitzero"`
+	Scanned time.Time `json:"scanned,omitzero"`
+	// Report is that of the last full scan, with the deletions that were noticed since.
+	Report recover.Report `json:"report,omitzero"`
+	Held   Held           `json:"held,omitzero"`
 	// Incidents are the instances that still exist and have lost files, by domain name.
 	Incidents []Incident `json:"incidents,omitempty"`
 	// IncidentsSeen counts those that were noticed since the guard started.
 	IncidentsSeen int `json:"incidents_seen,omitempty"`
-	// Released counts the deleted files that were let go since it started, by ReleaseReason.
+	// Released counts the deleted files that were let go since it started, by the reason.
 	Released map[keeper.ReleaseReason]int `json:"released,omitempty"`
 	// Problems are what keeps the guard from its work, one sentence each: libvirt
 	// or Nova does not answer, a file system on which nothing can be held, ...
@@ -31,13 +33,13 @@ type Status struct {
 
 // Held sums up what the guard holds.
 type Held struct {
-	Files        int   `json:"files"`
-	Bytes        int64 `json:"bytes"` // on disk, holes not counted
-	DeletedFiles int   `json:"deleted_files"`
+	Files        int   `json:"files"`         // all of them, deleted or not
+	Bytes        int64 `json:"bytes"`         // on disk, holes not counted
+	DeletedFiles int   `json:"deleted_files"` // without a name
 	DeletedBytes int64 `json:"deleted_bytes"` // what deleting them has not freed
 }
 
-// Status returns what the guard knows and holds.
+// Status returns what the guard knows and holds, without a new look. PID is not set.
 func (g *Guard) Status() Status {
 	s := Status{Running: true, Started: g.started, Problems: g.problems.list()}
 	s.Held, s.Released = g.holds.sum()
