@@ -85,7 +85,11 @@ func TestACheckEndsInTimeWhateverHangs(t *testing.T) {
 	}
 	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	r, err = check.Make(ctx, check.SourcesOf(h.Settings, func(context.Context) (recover.Report, error) { <-hang; return recover.Report{}, nil }), check.Options{})
+	hangs := func(context.Context) (recover.Report, error) {
+		<-hang
+		return recover.Report{}, nil
+	}
+	r, err = check.Make(ctx, check.SourcesOf(h.Settings, hangs), check.Options{})
 	recovertest.Must(t, err)
 	if r.Level != check.Unknown || !strings.Contains(r.Findings[0].Text, "no answer in time") {
 		t.Errorf("a libvirt that hangs: %v", r.Findings)

@@ -14,11 +14,24 @@ const gibibyte = 1 << 30
 func TestAnIncidentCountsBeforeTheGuardScansAgain(t *testing.T) {
 	since := time.Now()
 	incident := guard.Incident{UUID: recovertest.UUID(0), Domain: "instance-0", Since: since, Paths: []string{"/i/disk", "/i/log"}}
-	gone := guard.Incident{UUID: recovertest.UUID(9), Domain: "instance-9", Name: "db", ProjectID: "p", Since: since, Paths: []string{"/i/9/disk"}}
+	gone := guard.Incident{
+		UUID:      recovertest.UUID(9),
+		Domain:    "instance-9",
+		Name:      "db",
+		ProjectID: "p",
+		Since:     since,
+		Paths:     []string{"/i/9/disk"},
+	}
 	report := recovertest.Scanned(recover.VerdictIntact, recover.VerdictIntact)
-	report.Instances[0].Files = []recover.File{{Path: "/i/disk", Role: recover.RoleDisk, State: recover.FilePresent, Allocated: 5, Holders: []recover.Holder{}}}
-	guardian := guard.Status{Running: true, Scanned: since, Incidents: []guard.Incident{incident, gone}}
-	f := checkFacts{now: since, source: SourceGuard, report: report, guard: guardian}
+	report.Instances[0].Files = []recover.File{{
+		Path:      "/i/disk",
+		Role:      recover.RoleDisk,
+		State:     recover.FilePresent,
+		Allocated: 5,
+		Holders:   []recover.Holder{},
+	}}
+	status := guard.Status{Running: true, Scanned: since, Incidents: []guard.Incident{incident, gone}}
+	f := checkFacts{now: since, source: SourceGuard, report: report, guard: status}
 	r := f.sum(Options{Critical: 1, Warning: 1, MaxAge: time.Hour})
 	if r.Level != Critical || r.Lost() != 2 || r.Instances() != 3 || len(r.Affected) != 2 {
 		t.Fatalf("%s, %d of %d, %+v", r.Level, r.Lost(), r.Instances(), r.Affected)

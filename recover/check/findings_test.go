@@ -67,7 +67,11 @@ func TestTheLevelOfACheckIsThatOfTheWorstItFound(t *testing.T) {
 			"(1 conflict)",
 		},
 		"the three, and who they are": {
-			checkFacts{report: recovertest.Scanned(recover.VerdictRecoverable, recover.VerdictConflict, recover.VerdictLost, recover.VerdictRecoverable)}, Options{},
+			checkFacts{
+				report: recovertest.Scanned(
+					recover.VerdictRecoverable, recover.VerdictConflict, recover.VerdictLost, recover.VerdictRecoverable),
+			},
+			Options{},
 			Critical, "CRITICAL lost",
 			"4 of 4 instances have lost files (1 lost, 1 conflict, 2 recoverable): " +
 				"instance-2 (web-2), instance-1 (web-1), instance-0 (web-0), 1 more",
@@ -78,7 +82,8 @@ func TestTheLevelOfACheckIsThatOfTheWorstItFound(t *testing.T) {
 			"",
 		},
 		"at the critical number": {
-			checkFacts{report: recovertest.Scanned(recover.VerdictLost, recover.VerdictLost, recover.VerdictRecoverable)}, Options{Warning: 2, Critical: 3},
+			checkFacts{report: recovertest.Scanned(recover.VerdictLost, recover.VerdictLost, recover.VerdictRecoverable)},
+			Options{Warning: 2, Critical: 3},
 			Critical, "CRITICAL lost",
 			"",
 		},
@@ -98,7 +103,11 @@ func TestTheLevelOfACheckIsThatOfTheWorstItFound(t *testing.T) {
 			"1 of 2 instances could not be looked at: instance-0 (web-0)",
 		},
 		"unknown comes before a warning": {
-			checkFacts{report: recovertest.Scanned(recover.VerdictUnknown), runs: []runs.UnfinishedRun{{Run: "r1", State: recover.RunInterrupted}}}, Options{},
+			checkFacts{
+				report: recovertest.Scanned(recover.VerdictUnknown),
+				runs:   []runs.UnfinishedRun{{Run: "r1", State: recover.RunInterrupted}},
+			},
+			Options{},
 			Unknown, "UNKNOWN unknown, WARNING interrupted",
 			"",
 		},

@@ -26,7 +26,7 @@ func TestALiveRescueThatWasKilledIsHalfDoneUntilItIsFinished(t *testing.T) {
 	o.Mode = recover.ModeLive
 	for point, half := range map[string]bool{"pin.done": false, "plan.done": false, "instance.begin": true, "mirror.begin": true} {
 		t.Run(point, func(t *testing.T) {
-			status, at := h.CrashIn(recover.CommandRescue, o, func(e *run.Engine, here func(string)) {
+			id, at := h.CrashIn(recover.CommandRescue, o, func(e *run.Engine, here func(string)) {
 				e.Failpoint = func(p string) {
 					if p == point {
 						here(p)
@@ -36,7 +36,7 @@ func TestALiveRescueThatWasKilledIsHalfDoneUntilItIsFinished(t *testing.T) {
 			if at != point {
 				t.Fatalf("it came to %q", at)
 			}
-			defer func() { recovertest.Must(t, os.RemoveAll(statedir.Dir(h.Settings.StateDir).Run(status))) }()
+			defer func() { recovertest.Must(t, os.RemoveAll(statedir.Dir(h.Settings.StateDir).Run(id))) }()
 			r, err := check.Make(t.Context(), check.SourcesOf(h.Settings, h.ScanAll), check.Options{})
 			recovertest.Must(t, err)
 			want := []string{"CRITICAL lost", "WARNING interrupted"}
@@ -54,7 +54,7 @@ func TestALiveRescueThatWasKilledIsHalfDoneUntilItIsFinished(t *testing.T) {
 				return
 			}
 			// A run whose journal is damaged behind that is no less half done.
-			records := filepath.Join(statedir.Dir(h.Settings.StateDir).Run(status), journal.FileName)
+			records := filepath.Join(statedir.Dir(h.Settings.StateDir).Run(id), journal.FileName)
 			data, err := os.ReadFile(records)
 			recovertest.Must(t, err)
 			recovertest.Must(t, os.WriteFile(records, append(data, "no record\nno record\n"...), 0o600))

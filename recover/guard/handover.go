@@ -51,7 +51,7 @@ func giveTo(ctx context.Context, c *keeper.Client, h guardHold) error {
 
 // takeBack has the keeper let go the files that an earlier guard gave it and this
 // one holds itself: with two holders, one that lets go frees no space.
-func takeBack(ctx context.Context, settings recover.Settings, held *holdings) error {
+func takeBack(ctx context.Context, settings recover.Settings, holds *holdings) error {
 	c, err := keeper.Connect(ctx, settings.StateDir)
 	if errors.Is(err, keeper.ErrNoKeeper) {
 		return nil
@@ -70,7 +70,7 @@ func takeBack(ctx context.Context, settings recover.Settings, held *holdings) er
 			continue
 		}
 		for _, owner := range h.Owners {
-			if _, err := held.Open(h.Key); err != nil {
+			if _, err := holds.Open(h.Key); err != nil {
 				continue
 			}
 			if err := c.Release(ctx, owner, h.Key); err != nil {

@@ -16,18 +16,18 @@ import (
 
 // Incident is an instance whose files were deleted although it exists.
 type Incident struct {
-	UUID        string    `json:"uuid"`
-	Domain      string    `json:"domain"`         // its name in libvirt
-	Name        string    `json:"name,omitempty"` // its name in Nova, and its project there
+	UUID   string `json:"uuid"`   // the instance's
+	Domain string `json:"domain"` // its name in libvirt
+	// Name, ProjectID and ProjectName are Nova's; empty when they are not known.
+	Name        string    `json:"name,omitempty"`
 	ProjectID   string    `json:"project_id,omitempty"`
 	ProjectName string    `json:"project_name,omitempty"`
 	Since       time.Time `json:"since"` // when the deletion was noticed
 	// Found is the domain's state when the deletion was noticed.
 	Found recover.DomainState `json:"found"`
-	// Paths are those that the deleted files had, sorted; Bytes is what the files take on
-	// disk.
+	// Paths are those that the deleted files had, sorted.
 	Paths []string `json:"paths"`
-	Bytes int64    `json:"bytes"`
+	Bytes int64    `json:"bytes"` // of the deleted files on disk, holes not counted
 	// Locked is true when it is locked in Nova, by the guard or by somebody before.
 	Locked bool `json:"locked,omitempty"`
 	// Replaced is true when it runs on other files by now, which nobody has proven

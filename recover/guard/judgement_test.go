@@ -29,7 +29,11 @@ func TestAGuardLetsGoOfNothingThatNovaHas(t *testing.T) {
 		alone    bool                 // Nova has no instance on a host of this name
 		incident bool                 // it is one
 	}{
-		{name: "deleted through Nova", nova: func(h *runtest.Host, v *recovertest.Guest) { h.Cloud.Deletes(v.UUID) }, want: keeper.ReleasedDeleted},
+		{
+			name: "deleted through Nova",
+			nova: func(h *runtest.Host, v *recovertest.Guest) { h.Cloud.Deletes(v.UUID) },
+			want: keeper.ReleasedDeleted,
+		},
 		{name: "moved to another host", nova: server(elsewhere), want: keeper.ReleasedMoved},
 		{name: "moved, and this host's name is not known to be Nova's", nova: server(elsewhere), alone: true},
 		{name: "shelved: on no host", nova: server(func(s *recovertest.FakeServer) { s.Host = "" }), want: keeper.ReleasedMoved},

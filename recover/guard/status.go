@@ -13,13 +13,13 @@ import (
 type Status struct {
 	// Running is false when no guard runs: then nothing else is set.
 	Running bool      `json:"running"`
-	PID     int       `json:"pid,omitempty"` // of the guard's process
-	Started time.Time `json:"started,omitzero"`
+	PID     int       `json:"pid,omitempty"`    // of the guard's process
+	Started time.Time `json:"started,omitzero"` // when the guard began
 	// Scanned is when its last full scan ended; zero before the first one.
 	Scanned time.Time `json:"scanned,omitzero"`
 	// Report is that of the last full scan, with the deletions that were noticed since.
 	Report recover.Report `json:"report,omitzero"`
-	Held   Held           `json:"held,omitzero"`
+	Held   Held           `json:"held,omitzero"` // sums up what it holds
 	// Incidents are the instances that still exist and have lost files, by domain name.
 	Incidents []Incident `json:"incidents,omitempty"`
 	// IncidentsSeen counts those that were noticed since the guard started.

@@ -15,11 +15,18 @@ import (
 
 func TestAStatusOfAnySizeArrivesInSmallParts(t *testing.T) {
 	for _, size := range []int{0, 1, 51, 700} {
-		status := Status{Running: true, Problems: []string{"Nova is away"}, Report: recover.Report{Host: "node", Instances: []recover.Instance{}}}
+		status := Status{
+			Running:  true,
+			Report:   recover.Report{Host: "node", Instances: []recover.Instance{}},
+			Problems: []string{"Nova is away"},
+		}
 		for n := range size {
 			path := fmt.Sprintf("/var/lib/nova/instances/%s/%s", recovertest.UUID(n), strings.Repeat("x", 200))
 			status.Incidents = append(status.Incidents, Incident{UUID: recovertest.UUID(n), Paths: []string{path}})
-			status.Report.Instances = append(status.Report.Instances, recover.Instance{UUID: recovertest.UUID(n), Files: []recover.File{{Path: path}}})
+			status.Report.Instances = append(status.Report.Instances, recover.Instance{
+				UUID:  recovertest.UUID(n),
+				Files: []recover.File{{Path: path}},
+			})
 		}
 		parts := splitStatus(status)
 		for _, p := range parts {

@@ -50,7 +50,7 @@ func TestWhatWasCopiedAheadOfACrashIsNeverTakenForProven(t *testing.T) {
 	t.Parallel()
 	for name, off := range map[string]bool{"the guest runs on": false, "the guest ends": true} {
 		first := runtest.NewHost(t)
-		for k := runtest.CrashPoint(t, first, recover.CommandRescue, func(g *recovertest.Guest) recover.Options { return recovertest.Options(g) }, recovertest.GuestOptions{}, "ahead.begin", ""); ; k++ {
+		for k := crashPoint(t, first, recovertest.GuestOptions{}, "ahead.begin"); ; k++ {
 			h := first.Elsewhere(t)
 			g := h.Add(k, recovertest.GuestOptions{})
 			disk := g.Opened(t)
@@ -85,7 +85,7 @@ func TestWhatWasCopiedAheadOfACrashIsNeverTakenForProven(t *testing.T) {
 
 func TestAResumeGoesOnWithWhatWasCopiedAhead(t *testing.T) {
 	h := runtest.NewHost(t)
-	k := runtest.CrashPoint(t, h, recover.CommandRescue, func(g *recovertest.Guest) recover.Options { return recovertest.Options(g) }, recovertest.GuestOptions{}, "ahead.done", "")
+	k := crashPoint(t, h, recovertest.GuestOptions{}, "ahead.done")
 	h = h.Elsewhere(t)
 	g := h.Add(1, recovertest.GuestOptions{})
 	h.Purge()
@@ -104,7 +104,7 @@ func TestAResumeGoesOnWithWhatWasCopiedAhead(t *testing.T) {
 // After a power cut what was copied while the guest ran is all that is left of it.
 func TestAPowerCutLeavesWhatWasCopiedAheadAndSaysWhere(t *testing.T) {
 	h := runtest.NewHost(t)
-	k := runtest.CrashPoint(t, h, recover.CommandRescue, func(g *recovertest.Guest) recover.Options { return recovertest.Options(g) }, recovertest.GuestOptions{}, "suspend.begin", "")
+	k := crashPoint(t, h, recovertest.GuestOptions{}, "suspend.begin")
 	h = h.Elsewhere(t)
 	g := h.Add(1, recovertest.GuestOptions{})
 	h.Purge()

@@ -219,18 +219,23 @@ func TestARescueKeepsABackupAsWell(t *testing.T) {
 }
 
 func TestARestoreIsRefusedWhenTheGuestMayHaveWrittenSince(t *testing.T) {
+	changed := func(do func(*recovertest.FakeDomain)) func(*runtest.Host, *recovertest.Guest) {
+		return func(h *runtest.Host, g *recovertest.Guest) { h.HV.Change(g.UUID, do) }
+	}
+	wrote, ended := changed((*recovertest.FakeDomain).Write), changed((*recovertest.FakeDomain).Off)
+	forgotten := func(h *runtest.Host, g *recovertest.Guest) { h.HV.Forget(g.UUID) }
 	for name, c := range map[string]struct {
 		since func(*runtest.Host, *recovertest.Guest)
-		older bool
+		older bool // --accept-older
 		ok    bool
 	}{
 		"the guest wrote nothing":                     {func(*runtest.Host, *recovertest.Guest) {}, false, true},
-		"the guest wrote":                             {func(h *runtest.Host, g *recovertest.Guest) { h.HV.Change(g.UUID, (*recovertest.FakeDomain).Write) }, false, false},
-		"the guest wrote, and that is accepted":       {func(h *runtest.Host, g *recovertest.Guest) { h.HV.Change(g.UUID, (*recovertest.FakeDomain).Write) }, true, true},
-		"its QEMU has ended":                          {func(h *runtest.Host, g *recovertest.Guest) { h.HV.Change(g.UUID, (*recovertest.FakeDomain).Off) }, false, false},
-		"its QEMU has ended, and that is accepted":    {func(h *runtest.Host, g *recovertest.Guest) { h.HV.Change(g.UUID, (*recovertest.FakeDomain).Off) }, true, true},
-		"libvirt has forgotten it":                    {func(h *runtest.Host, g *recovertest.Guest) { h.HV.Forget(g.UUID) }, false, false},
-		"libvirt has forgotten it, which is accepted": {func(h *runtest.Host, g *recovertest.Guest) { h.HV.Forget(g.UUID) }, true, true},
+		"the guest wrote":                             {wrote, false, false},
+		"the guest wrote, and that is accepted":       {wrote, true, true},
+		"its QEMU has ended":                          {ended, false, false},
+		"its QEMU has ended, and that is accepted":    {ended, true, true},
+		"libvirt has forgotten it":                    {forgotten, false, false},
+		"libvirt has forgotten it, which is accepted": {forgotten, true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := runtest.NewHost(t)
@@ -254,7 +259,8 @@ func TestARestoreIsRefusedWhenTheGuestMayHaveWrittenSince(t *testing.T) {
 				}
 				return
 			}
-			if r.Outcome != recover.OutcomeSkipped || !strings.Contains(r.Error, recover.ErrOlder.Error()) || !strings.Contains(r.Error, "--accept-older") {
+			if r.Outcome != recover.OutcomeSkipped || !strings.Contains(r.Error, recover.ErrOlder.Error()) ||
+				!strings.Contains(r.Error, "--accept-older") {
 				t.Errorf("%+v", r)
 			}
 			if _, err := os.Stat(g.Disk); err == nil {
@@ -326,7 +332,8 @@ func TestARestoreFromADirectoryWithoutABackupIsBadUsage(t *testing.T) {
 	g := h.Add(1, recovertest.GuestOptions{})
 	o := recovertest.Options(g)
 	o.BackupDir = t.TempDir()
-	if s, err := h.Engine().Prepare(t.Context(), recover.CommandRestore, o); s != nil || !errors.Is(err, recover.ErrUsage) || !errors.Is(err, manifest.ErrNoBackup) {
+	s, err := h.Engine().Prepare(t.Context(), recover.CommandRestore, o)
+	if s != nil || !errors.Is(err, recover.ErrUsage) || !errors.Is(err, manifest.ErrNoBackup) {
 		t.Errorf("%v", err)
 	}
 }

@@ -216,7 +216,7 @@ func TestRebootNeverEndsAQEMUThatHoldsLostFiles(t *testing.T) {
 		t.Run("lost between a kill and its resume, at "+at, func(t *testing.T) {
 			h, all := rebootHost(t, 1)
 			pid := h.HV.Get(all[0].UUID).PID
-			status, _ := h.CrashIn(recover.CommandReboot, rebootAll(), func(e *run.Engine, here func(string)) {
+			id, _ := h.CrashIn(recover.CommandReboot, rebootAll(), func(e *run.Engine, here func(string)) {
 				e.Failpoint = func(point string) {
 					if point == at {
 						here(point)
@@ -224,7 +224,7 @@ func TestRebootNeverEndsAQEMUThatHoldsLostFiles(t *testing.T) {
 				}
 			})
 			lose(all[0])
-			report, err := h.Resume(t.Context(), status)
+			report, err := h.Resume(t.Context(), id)
 			recovertest.Must(t, err)
 			check(t, h, all[0], report, pid)
 		})
@@ -257,7 +257,7 @@ func TestAStaleScanIsNotRebootedBy(t *testing.T) {
 	// And not by a fresh one that a kill made old.
 	o.Reboot = remotely(h)
 	o.Reboot.MaxAge = 200 * time.Millisecond
-	status, _ := h.CrashIn(recover.CommandReboot, o, func(e *run.Engine, here func(string)) {
+	id, _ := h.CrashIn(recover.CommandReboot, o, func(e *run.Engine, here func(string)) {
 		e.Failpoint = func(point string) {
 			if point == "reboot.begin" {
 				here(point)
@@ -265,7 +265,7 @@ func TestAStaleScanIsNotRebootedBy(t *testing.T) {
 		}
 	})
 	time.Sleep(o.Reboot.MaxAge)
-	report, err = h.Resume(t.Context(), status)
+	report, err = h.Resume(t.Context(), id)
 	recovertest.Must(t, err)
 	if r := all[0].Report(report); r.Outcome != recover.OutcomeSkipped || !strings.Contains(r.Error, "scan that host again") {
 		t.Errorf("%+v", r)

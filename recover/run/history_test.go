@@ -9,7 +9,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/run/runtest"
 )
 
-func TestPriorsTellHowFarAnInterruptedRunCame(t *testing.T) {
+func TestAHistoryTellsHowFarAnInterruptedRunCame(t *testing.T) {
 	h := runtest.NewHost(t)
 	g := h.Add(1, recovertest.GuestOptions{Base: "b", Agent: true})
 	h.Purge()

@@ -88,11 +88,13 @@ func TestOnlyTheRunsOwnLockIsUndone(t *testing.T) {
 
 // What stops an instance at its lock leaves it as it was found, and not locked.
 func TestAnInstanceThatCantBeLockedForItselfIsNotTouched(t *testing.T) {
-	afterLock := func(h *runtest.Host, do func(*recovertest.FakeServer)) {
-		h.Cloud.Point = func(point string) {
-			if point == "after Lock" {
-				for uuid := range h.Cloud.Instances {
-					h.Cloud.Change(uuid, do)
+	afterLock := func(do func(*recovertest.FakeServer)) func(*runtest.Host) {
+		return func(h *runtest.Host) {
+			h.Cloud.Point = func(point string) {
+				if point == "after Lock" {
+					for uuid := range h.Cloud.Instances {
+						h.Cloud.Change(uuid, do)
+					}
 				}
 			}
 		}
@@ -101,12 +103,22 @@ func TestAnInstanceThatCantBeLockedForItselfIsNotTouched(t *testing.T) {
 		broken func(*runtest.Host)
 		says   string
 	}{
-		"a task accepted before the lock": {func(h *runtest.Host) {
-			afterLock(h, func(s *recovertest.FakeServer) { s.TaskState = "powering-off" })
-		}, "powering-off"},
-		"it was moved before the lock":   {func(h *runtest.Host) { afterLock(h, func(s *recovertest.FakeServer) { s.Host = "other" }) }, "host other"},
-		"it was rescued before the lock": {func(h *runtest.Host) { afterLock(h, func(s *recovertest.FakeServer) { s.To(recover.VMRescued) }) }, "RESCUE"},
-		"the lock is forbidden":          {func(h *runtest.Host) { h.Cloud.Errs["Lock"] = recover.ErrForbidden }, recover.ErrForbidden.Error()},
+		"a task accepted before the lock": {
+			afterLock(func(s *recovertest.FakeServer) { s.TaskState = "powering-off" }),
+			"powering-off",
+		},
+		"it was moved before the lock": {
+			afterLock(func(s *recovertest.FakeServer) { s.Host = "other" }),
+			"host other",
+		},
+		"it was rescued before the lock": {
+			afterLock(func(s *recovertest.FakeServer) { s.To(recover.VMRescued) }),
+			"RESCUE",
+		},
+		"the lock is forbidden": {
+			func(h *runtest.Host) { h.Cloud.Errs["Lock"] = recover.ErrForbidden },
+			recover.ErrForbidden.Error(),
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, g := onlineHost(t, recovertest.GuestOptions{Agent: true})
@@ -137,7 +149,8 @@ func TestAnInstanceWhoseCellGoesDownAfterThePlanIsNotLockedBlindly(t *testing.T)
 	h.Cloud.Down = true
 	report, err := s.Execute(t.Context())
 	recovertest.Must(t, err)
-	if r := g.Report(report); r.Outcome != recover.OutcomeSkipped || !strings.Contains(r.Error, "its cell is down") || h.Cloud.Called("Lock", "") > 0 {
+	r := g.Report(report)
+	if r.Outcome != recover.OutcomeSkipped || !strings.Contains(r.Error, "its cell is down") || h.Cloud.Called("Lock", "") > 0 {
 		t.Errorf("%+v", r)
 	}
 	recovertest.Must(t, g.AsFound(recover.StateRunning, pid))

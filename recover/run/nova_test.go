@@ -92,13 +92,15 @@ func TestTheHardRebootOfARescue(t *testing.T) {
 		"is asked for again after 409": {func(h *runtest.Host, _ *recovertest.Guest) {
 			h.Cloud.Once["HardReboot"] = []error{recover.ErrTaskUnderWay, fmt.Errorf("%w: 409", recover.ErrTaskUnderWay)}
 		}, 3, 1, ""},
-		"is not sent twice when only its answer was lost": {func(h *runtest.Host, _ *recovertest.Guest) { h.Cloud.Lost["HardReboot"] = recovertest.ErrAnswer }, 1, 1, ""},
-		"is sent again when it did not arrive": {func(h *runtest.Host,
-			_ *recovertest.Guest) {
+		"is not sent twice when only its answer was lost": {func(h *runtest.Host, _ *recovertest.Guest) {
+			h.Cloud.Lost["HardReboot"] = recovertest.ErrAnswer
+		}, 1, 1, ""},
+		"is sent again when it did not arrive": {func(h *runtest.Host, _ *recovertest.Guest) {
 			h.Cloud.Once["HardReboot"] = []error{recovertest.ErrAnswer}
 		}, 2, 1, ""},
-		"is given up after some that did not arrive": {func(h *runtest.Host, _ *recovertest.Guest) { h.Cloud.Errs["HardReboot"] = recovertest.ErrAnswer }, 3, 0,
-			"asked for 3 times"},
+		"is given up after some that did not arrive": {func(h *runtest.Host, _ *recovertest.Guest) {
+			h.Cloud.Errs["HardReboot"] = recovertest.ErrAnswer
+		}, 3, 0, "asked for 3 times"},
 		"waits for Nova's own stop": {func(h *runtest.Host, g *recovertest.Guest) {
 			h.HV.Before = func(method, _ string) {
 				if method == "destroy" {
@@ -128,7 +130,9 @@ func TestTheHardRebootOfARescue(t *testing.T) {
 				}
 			}
 		}, 1, 1, "No disk at"},
-		"is forbidden": {func(h *runtest.Host, _ *recovertest.Guest) { h.Cloud.Errs["HardReboot"] = recover.ErrForbidden }, 1, 0, recover.ErrForbidden.Error()},
+		"is forbidden": {func(h *runtest.Host, _ *recovertest.Guest) {
+			h.Cloud.Errs["HardReboot"] = recover.ErrForbidden
+		}, 1, 0, recover.ErrForbidden.Error()},
 		"is not waited for without end": {func(h *runtest.Host, _ *recovertest.Guest) {
 			h.Cloud.Taking = 1 << 30
 			h.Settings.RebootTimeout = 100 * time.Millisecond
@@ -152,7 +156,8 @@ func TestTheHardRebootOfARescue(t *testing.T) {
 				recovertest.Must(t, h.Cloud.In(g.UUID, recover.VMActive, false, c.reboots))
 				return
 			}
-			if r.Outcome != recover.OutcomeFailed || !strings.Contains(r.Error, c.says) || !strings.Contains(r.Error, "os-rescue resume "+report.Run) {
+			if r.Outcome != recover.OutcomeFailed || !strings.Contains(r.Error, c.says) ||
+				!strings.Contains(r.Error, "os-rescue resume "+report.Run) {
 				t.Errorf("%+v", r)
 			}
 			s := h.Cloud.Get(g.UUID)
@@ -202,7 +207,8 @@ func TestWhatAHolderHasOfAForgottenDomainBringsTheInstanceBack(t *testing.T) {
 	g := h.Add(1, recovertest.GuestOptions{Base: "b", Config: true})
 	delete(g.Content, g.Dir+"/disk.info") // which Nova makes anew
 	h.Online()
-	holder, err := recovertest.Hold("somebody", nil, []recover.File{{Path: g.Disk}, {Path: g.Base}, {Path: g.Dir + "/disk.config"}}, &unix.SysProcAttr{})
+	files := []recover.File{{Path: g.Disk}, {Path: g.Base}, {Path: g.Dir + "/disk.config"}}
+	holder, err := recovertest.Hold("somebody", nil, files, &unix.SysProcAttr{})
 	recovertest.Must(t, err)
 	defer holder.End()
 	h.Purge()
@@ -298,7 +304,7 @@ func TestWhenNovaGoesAwayTheRestIsLeftToResume(t *testing.T) {
 				}
 				if offline {
 					h.Cloud.Offline = true
-					second, err := resumeOffline(h, t.Context(), report.Run)
+					second, err := resumeOffline(t.Context(), h, report.Run)
 					recovertest.Must(t, err)
 					h.Cloud.Offline = false
 					r := g.Report(second)

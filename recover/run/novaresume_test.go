@@ -124,7 +124,7 @@ func TestResumeOnlineAfterKill9AroundEveryRequestRebootsOnceAndUnlocks(t *testin
 				cloud := h.Online()
 				h.Purge()
 				var n atomic.Int32
-				status, point := h.CrashIn(recover.CommandRescue, recovertest.Options(g), func(_ *run.Engine, here func(string)) {
+				id, point := h.CrashIn(recover.CommandRescue, recovertest.Options(g), func(_ *run.Engine, here func(string)) {
 					cloud.Point = func(point string) {
 						if n.Load() == 0 && point != from {
 							return
@@ -135,20 +135,20 @@ func TestResumeOnlineAfterKill9AroundEveryRequestRebootsOnceAndUnlocks(t *testin
 					}
 				})
 				cloud.Point = nil
-				if status == "" {
+				if id == "" {
 					if k < 10 {
 						t.Fatalf("only %d points around requests", k)
 					}
 					return
 				}
 				where := fmt.Sprintf("%d %s", k, point)
-				report, err := h.Resume(t.Context(), status)
+				report, err := h.Resume(t.Context(), id)
 				if err != nil {
 					t.Errorf("%s: %v", where, err)
 				} else if r := g.Report(report); r.Outcome != recover.OutcomeRescued {
 					t.Errorf("%s: %+v", where, r)
 				}
-				brought(t, where, h, g, status, state, false)
+				brought(t, where, h, g, id, state, false)
 				h.HV.EndAll()
 			}
 		})
@@ -170,7 +170,7 @@ func TestResumeOfARebootAfterKill9RebootsExactlyOnce(t *testing.T) {
 					o.Reboot = remotely(h)
 				}
 				var n atomic.Int32
-				status, point := h.CrashIn(recover.CommandReboot, o, func(e *run.Engine, here func(string)) {
+				id, point := h.CrashIn(recover.CommandReboot, o, func(e *run.Engine, here func(string)) {
 					at := func(point string) {
 						if n.Add(1) == k {
 							here(point)
@@ -178,16 +178,16 @@ func TestResumeOfARebootAfterKill9RebootsExactlyOnce(t *testing.T) {
 					}
 					cloud.Point, e.Failpoint = at, at
 				})
-				if status == "" {
+				if id == "" {
 					if k < 12 {
 						t.Fatalf("only %d points", k)
 					}
 					return
 				}
 				where := fmt.Sprintf("%d %s", k, point)
-				planned := slices.Contains(runtest.Points(h.Journal(status)), "plan.done")
+				planned := slices.Contains(runtest.Points(h.Journal(id)), "plan.done")
 				cloud.Point = nil
-				report, err := h.Resume(t.Context(), status)
+				report, err := h.Resume(t.Context(), id)
 				want := 1
 				switch {
 				case point == "run.done":
@@ -226,20 +226,20 @@ func crashOnline(t *testing.T, add recovertest.GuestOptions, point string) (*run
 	g := h.Add(1, add)
 	h.Online()
 	h.Purge()
-	status, _ := h.CrashIn(recover.CommandRescue, recovertest.Options(g), func(e *run.Engine, here func(string)) {
+	id, _ := h.CrashIn(recover.CommandRescue, recovertest.Options(g), func(e *run.Engine, here func(string)) {
 		e.Failpoint = func(p string) {
 			if p == point {
 				here(p)
 			}
 		}
 	})
-	if status == "" {
+	if id == "" {
 		t.Fatalf("it was never at %s", point)
 	}
-	return h, g, status
+	return h, g, id
 }
 
-func resumeOffline(h *runtest.Host, ctx context.Context, run string) (recover.RunReport, error) {
+func resumeOffline(ctx context.Context, h *runtest.Host, run string) (recover.RunReport, error) {
 	h.T.Helper()
 	s, err := h.Engine().PrepareResume(ctx, run, true)
 	if err != nil {
@@ -269,7 +269,7 @@ func TestResumeInTheMiddleOfARebootWaitsForItsEnd(t *testing.T) {
 	cloud := h.Online()
 	cloud.Taking = 6
 	h.Purge()
-	status, _ := h.CrashIn(recover.CommandRescue, recovertest.Options(g), func(_ *run.Engine, here func(string)) {
+	id, _ := h.CrashIn(recover.CommandRescue, recovertest.Options(g), func(_ *run.Engine, here func(string)) {
 		cloud.Point = func(point string) {
 			if point == "after HardReboot" {
 				here(point)
@@ -284,10 +284,10 @@ func TestResumeInTheMiddleOfARebootWaitsForItsEnd(t *testing.T) {
 			}
 		}
 	}
-	report, err := h.Resume(t.Context(), status)
+	report, err := h.Resume(t.Context(), id)
 	recovertest.Must(t, err)
 	if r := g.Report(report); r.Outcome != recover.OutcomeRescued {
 		t.Errorf("%+v", r)
 	}
-	brought(t, "", h, g, status, recover.StateRunning, false)
+	brought(t, "", h, g, id, recover.StateRunning, false)
 }

@@ -53,12 +53,27 @@ func TestPrepareLeavesNoTraceWhenItFails(t *testing.T) {
 		o      recover.Options
 		want   error
 	}{
-		"a user of the owner table is missing": {func(h *runtest.Host) { h.Settings.Owners.Disk.User = "no-such-user" }, recovertest.Options(g), recover.ErrUnusable},
-		"nothing is selected":                  {func(*runtest.Host) {}, recover.Options{}, recover.ErrUsage},
-		"a selected instance is not here": {func(*runtest.Host) {}, recover.Options{Selection: recover.Selection{Instances: []string{recovertest.UUID(9)}}},
-			recover.ErrNothingSelected},
-		"no such project":                {func(*runtest.Host) {}, recover.Options{Selection: recover.Selection{Project: "p2"}}, recover.ErrNothingSelected},
-		"the hypervisor does not answer": {func(h *runtest.Host) { h.HV.Errs["domains"] = recover.ErrUnavailable }, recovertest.Options(g), recover.ErrUnavailable},
+		"a user of the owner table is missing": {
+			func(h *runtest.Host) { h.Settings.Owners.Disk.User = "no-such-user" },
+			recovertest.Options(g),
+			recover.ErrUnusable,
+		},
+		"nothing is selected": {func(*runtest.Host) {}, recover.Options{}, recover.ErrUsage},
+		"a selected instance is not here": {
+			func(*runtest.Host) {},
+			recover.Options{Selection: recover.Selection{Instances: []string{recovertest.UUID(9)}}},
+			recover.ErrNothingSelected,
+		},
+		"no such project": {
+			func(*runtest.Host) {},
+			recover.Options{Selection: recover.Selection{Project: "p2"}},
+			recover.ErrNothingSelected,
+		},
+		"the hypervisor does not answer": {
+			func(h *runtest.Host) { h.HV.Errs["domains"] = recover.ErrUnavailable },
+			recovertest.Options(g),
+			recover.ErrUnavailable,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			host := *h.Host

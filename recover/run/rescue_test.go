@@ -80,7 +80,9 @@ func TestAnInstanceThatLostOnlyWhatItDoesNotWriteNeverStops(t *testing.T) {
 
 func TestASharedBackingFileIsCopiedOnce(t *testing.T) {
 	h := runtest.NewHost(t)
-	a, b, c := h.Add(1, recovertest.GuestOptions{Base: "shared"}), h.Add(2, recovertest.GuestOptions{Base: "shared"}), h.Add(3, recovertest.GuestOptions{Base: "other"})
+	a := h.Add(1, recovertest.GuestOptions{Base: "shared"})
+	b := h.Add(2, recovertest.GuestOptions{Base: "shared"})
+	c := h.Add(3, recovertest.GuestOptions{Base: "other"})
 	h.Purge()
 	o := recovertest.Options(a, b, c)
 	o.Parallel = 2

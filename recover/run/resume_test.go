@@ -22,17 +22,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// crashes goes through every journal point of a rescue, from the first one of that
-// name on. after says what becomes
-// of the host between the crash and the resume; state is how the guest must end
-// if it was not destroyed before the crash.
+// crashPoint returns which record of the rescue of such a guest is the first one of that
+// point, counted from 1.
+func crashPoint(t *testing.T, h *runtest.Host, add recovertest.GuestOptions, point string) int {
+	t.Helper()
+	options := func(g *recovertest.Guest) recover.Options { return recovertest.Options(g) }
+	return runtest.CrashPoint(t, h, recover.CommandRescue, options, add, point, "")
+}
+
+// crashes goes through every journal point of a rescue, from the first one of that name
+// on. after says what becomes of the host between the crash and the resume; state is how
+// the guest must end if it was not destroyed before the crash.
 func crashes(
-	t *testing.T, from string, o func(*runtest.Host, *recovertest.Guest) recover.Options, add recovertest.GuestOptions, after func(*runtest.Host, *recovertest.Guest), state recover.DomainState,
+	t *testing.T,
+	from string,
+	o func(*runtest.Host, *recovertest.Guest) recover.Options,
+	add recovertest.GuestOptions,
+	after func(*runtest.Host, *recovertest.Guest),
+	state recover.DomainState,
 ) {
 	t.Helper()
 	first := runtest.NewHost(t)
 	add.Base = "b"
-	for k := runtest.CrashPoint(t, first, recover.CommandRescue, func(g *recovertest.Guest) recover.Options { return o(&runtest.Host{Host: g.H}, g) }, add, from, ""); ; k++ {
+	options := func(g *recovertest.Guest) recover.Options { return o(&runtest.Host{Host: g.H}, g) }
+	for k := runtest.CrashPoint(t, first, recover.CommandRescue, options, add, from, ""); ; k++ {
 		h := first.Elsewhere(t)
 		add.Base = fmt.Sprint("b", k) // inode numbers are used again: let no path be
 		g := h.Add(k, add)
@@ -116,8 +129,7 @@ func TestResumeAfterKill9WithABackupDirectoryBringsTheInstanceBack(t *testing.T)
 func TestResumeAfterAPowerCutNeverRemovesTheOnlyCopy(t *testing.T) {
 	t.Parallel()
 	first := runtest.NewHost(t)
-	for k := runtest.CrashPoint(t, first, recover.CommandRescue, func(g *recovertest.Guest) recover.Options { return recovertest.Options(g) }, recovertest.GuestOptions{Base: "b"},
-		"instance.begin", ""); ; k++ {
+	for k := crashPoint(t, first, recovertest.GuestOptions{Base: "b"}, "instance.begin"); ; k++ {
 		h := first.Elsewhere(t)
 		g := h.Add(k, recovertest.GuestOptions{Base: fmt.Sprint("b", k)})
 		h.Purge()
@@ -225,7 +237,7 @@ func TestAResumeThatFailsIsNotSettledWhileTheGuestIsStillPaused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := runtest.NewHost(t)
-			k := runtest.CrashPoint(t, h, recover.CommandRescue, func(g *recovertest.Guest) recover.Options { return recovertest.Options(g) }, recovertest.GuestOptions{Agent: true}, "suspend.done", "")
+			k := crashPoint(t, h, recovertest.GuestOptions{Agent: true}, "suspend.done")
 			h = h.Elsewhere(t)
 			g := h.Add(1, recovertest.GuestOptions{Agent: true})
 			h.Purge()
@@ -281,7 +293,7 @@ func TestAFailureToResumeTheGuestIsSaidAndLeftToResume(t *testing.T) {
 // interrupted run proved is newer, and nobody else has it.
 func TestResumeKeepsTheProvenCopyOfAGuestThatRunsOnOtherFiles(t *testing.T) {
 	h := runtest.NewHost(t)
-	k := runtest.CrashPoint(t, h, recover.CommandRescue, func(g *recovertest.Guest) recover.Options { return recovertest.Options(g) }, recovertest.GuestOptions{}, "destroy.done", "")
+	k := crashPoint(t, h, recovertest.GuestOptions{}, "destroy.done")
 	h = h.Elsewhere(t)
 	g := h.Add(1, recovertest.GuestOptions{})
 	h.Purge()
@@ -349,14 +361,14 @@ func TestASecondRunNamesTheFirst(t *testing.T) {
 	s, err := h.Engine().Prepare(t.Context(), recover.CommandRescue, recovertest.Options(g))
 	recovertest.Must(t, err)
 	defer s.Close()
-	status := s.Plan().Run
+	id := s.Plan().Run
 	for name, begin := range map[string]func() (*run.Session, error){
 		"a run": func() (*run.Session, error) {
 			return h.Engine().Prepare(t.Context(), recover.CommandRescue, recovertest.Options(g))
 		},
-		"a resume": func() (*run.Session, error) { return h.Engine().PrepareResume(t.Context(), status, false) },
+		"a resume": func() (*run.Session, error) { return h.Engine().PrepareResume(t.Context(), id, false) },
 	} {
-		if _, err := begin(); !errors.Is(err, recover.ErrBusy) || !strings.Contains(err.Error(), status) {
+		if _, err := begin(); !errors.Is(err, recover.ErrBusy) || !strings.Contains(err.Error(), id) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -374,7 +386,7 @@ func TestASecondRunNamesTheFirst(t *testing.T) {
 
 func TestAnInstanceInTheHandsOfAnUnfinishedRunIsRefused(t *testing.T) {
 	h := runtest.NewHost(t)
-	k := runtest.CrashPoint(t, h, recover.CommandRescue, func(g *recovertest.Guest) recover.Options { return recovertest.Options(g) }, recovertest.GuestOptions{}, "suspend.done", "")
+	k := crashPoint(t, h, recovertest.GuestOptions{}, "suspend.done")
 	h = h.Elsewhere(t)
 	g := h.Add(1, recovertest.GuestOptions{})
 	h.Purge()

@@ -141,8 +141,9 @@ func (s *mirrors) look(ctx context.Context, m *mirror) (recover.MirrorState, err
 	return state, nil
 }
 
-// endedError says why a mirror may have ended by itself: QEMU ends it at the first
-// error of its target, and the guest goes on with its source.
+// endedError says why a mirror may have ended by itself: QEMU ends it at the first error
+// of its target, and the guest goes on with its source (QEMU's qapi/block-core.json,
+// blockdev-mirror: on-target-error is report by default).
 func endedError(m *mirror, err error) error {
 	err = fmt.Errorf("the mirror of %s has ended before it was complete, by an error of QEMU's or by somebody's hand: %w", m.want.Path, err)
 	room, serr := m.dir.Statfs()

@@ -43,7 +43,12 @@ func (h *Host) Elsewhere(t testing.TB) *Host {
 // Engine is the host's engine, with Nova where the host has one. It asks Nova more
 // often than it would outside of tests.
 func (h *Host) Engine() *run.Engine {
-	e := &run.Engine{Settings: h.Settings, Hypervisor: h.HV, Progress: recover.NoProgress{}, PollInterval: 5 * time.Millisecond}
+	e := &run.Engine{
+		Settings:     h.Settings,
+		Hypervisor:   h.HV,
+		Progress:     recover.NoProgress{},
+		PollInterval: 5 * time.Millisecond,
+	}
 	if h.Cloud != nil {
 		e.SignIn = func(context.Context) (recover.Cloud, error) { return h.Cloud, nil }
 	}
@@ -106,7 +111,7 @@ func (h *Host) Run(ctx context.Context, command recover.Command, o recover.Optio
 	return s.Execute(ctx)
 }
 
-// Resume finishes a run.
+// Resume finishes an interrupted run, which goes on with Nova where it began so.
 func (h *Host) Resume(ctx context.Context, name string) (recover.RunReport, error) {
 	h.T.Helper()
 	s, err := h.Engine().PrepareResume(ctx, name, false)
@@ -120,9 +125,9 @@ func (h *Host) Resume(ctx context.Context, name string) (recover.RunReport, erro
 // Planned returns the plan that a run of these options would make for a guest.
 func (h *Host) Planned(g *recovertest.Guest, command recover.Command, o recover.Options) recover.InstancePlan {
 	h.T.Helper()
-	whole, err := h.Engine().DryRun(h.T.Context(), command, o)
+	plan, err := h.Engine().DryRun(h.T.Context(), command, o)
 	recovertest.Must(h.T, err)
-	for _, todo := range whole.Instances {
+	for _, todo := range plan.Instances {
 		if todo.UUID == g.UUID {
 			return todo
 		}
@@ -131,9 +136,10 @@ func (h *Host) Planned(g *recovertest.Guest, command recover.Command, o recover.
 	return recover.InstancePlan{}
 }
 
-// CrashAt runs a command up to its k-th journal record and leaves everything as
-// it is at that moment, as kill -9 does: what was the run stands still for ever,
-// and the kernel has dropped its lock. The run's name is "" if it ended before.
+// CrashAt runs a command up to its k-th journal record, counted from 1, and leaves
+// everything as it is at that moment, as kill -9 does: what was the run stands still for
+// ever, and its lock is dropped. It returns the run's name, "" if that ended before, and
+// the record's point.
 func (h *Host) CrashAt(command recover.Command, o recover.Options, k int) (name, point string) {
 	h.T.Helper()
 	return h.CrashIn(command, o, func(e *run.Engine, here func(string)) {
@@ -151,8 +157,11 @@ func (h *Host) CrashAt(command recover.Command, o recover.Options, k int) (name,
 	})
 }
 
-// CrashIn is CrashAt for a crash at whatever calls here.
-func (h *Host) CrashIn(command recover.Command, o recover.Options, install func(e *run.Engine, here func(point string))) (name, point string) {
+// CrashIn is CrashAt for a crash at the first call of here, which install puts into the
+// engine. here is told the name of its point, which CrashIn returns.
+func (h *Host) CrashIn(
+	command recover.Command, o recover.Options, install func(e *run.Engine, here func(point string)),
+) (name, point string) {
 	h.T.Helper()
 	e := h.Engine()
 	crashed, ended := make(chan string), make(chan error)
@@ -182,11 +191,16 @@ func (h *Host) CrashIn(command recover.Command, o recover.Options, install func(
 	return info.Run, point
 }
 
-// CrashPoint returns which record of a run that is of that point, counted from 1: the
-// one about the file of that name, or the first one for an empty name. It finds out
-// with a run elsewhere.
+// CrashPoint returns which record of a run is of that point, counted from 1: the one about
+// the file of that name, or the first one for an empty name. It finds out with the run of a
+// guest like add elsewhere; o returns the run's options.
 func CrashPoint(
-	t *testing.T, h *Host, command recover.Command, o func(*recovertest.Guest) recover.Options, add recovertest.GuestOptions, point, name string,
+	t *testing.T,
+	h *Host,
+	command recover.Command,
+	o func(*recovertest.Guest) recover.Options,
+	add recovertest.GuestOptions,
+	point, name string,
 ) int {
 	t.Helper()
 	s := h.Elsewhere(t)
@@ -208,21 +222,21 @@ func CrashPoint(
 // changed anything there.
 func PlanOnline(t *testing.T, h *Host, o recover.Options) (recover.Plan, error) {
 	t.Helper()
-	whole, err := h.Engine().DryRun(t.Context(), recover.CommandRescue, o)
+	plan, err := h.Engine().DryRun(t.Context(), recover.CommandRescue, o)
 	for _, method := range []string{"Lock", "Unlock", "HardReboot", "Pause"} {
 		if n := h.Cloud.Called(method, ""); n > 0 {
 			t.Errorf("a plan made %d calls of %s", n, method)
 		}
 	}
-	return whole, err
+	return plan, err
 }
 
 // PlanOf returns the plan of one instance, which must be there.
-func PlanOf(t *testing.T, whole recover.Plan, uuid string) recover.InstancePlan {
+func PlanOf(t *testing.T, plan recover.Plan, uuid string) recover.InstancePlan {
 	t.Helper()
-	n := slices.IndexFunc(whole.Instances, func(i recover.InstancePlan) bool { return i.UUID == uuid })
+	n := slices.IndexFunc(plan.Instances, func(i recover.InstancePlan) bool { return i.UUID == uuid })
 	if n < 0 {
-		t.Fatalf("it is not in the plan: %+v", whole)
+		t.Fatalf("it is not in the plan: %+v", plan)
 	}
-	return whole.Instances[n]
+	return plan.Instances[n]
 }

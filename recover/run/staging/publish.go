@@ -80,7 +80,8 @@ func give(ctx context.Context, t *task.Task, staged *stagedFile) error {
 	return staged.dir.Publish(staged.name, dir, name)
 }
 
-// lockBase takes the lock under which Nova makes and removes cached images.
+// lockBase takes the lock under which Nova makes and removes cached images: beneath.Lock
+// tells where Nova does.
 func lockBase(ctx context.Context, t *task.Task, name string) (func() error, error) {
 	locks, _, err := t.Run.Root.MkdirAll(filepath.Join(t.Run.Settings.InstancesPath, "locks"), t.Run.Owners.Dir)
 	if err != nil {

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// State is where the work on a guest stands: what the run has done to its
-// domain, and whether that can still be undone.
+// State is where the work on a guest stands: what the run has done to its domain, and
+// whether that can still be undone. The package's comment has the legal transitions.
 type State string
 
 // The states.

@@ -2,12 +2,16 @@ package task
 
 import (
 	"errors"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/recovertest"
 )
 
 // TestAGuestsWorkGoesOnlyWhereItMay tries every event in every state.
@@ -81,6 +85,39 @@ func TestAnImpossibleEventStopsOnlyWhatCanBeUndone(t *testing.T) {
 				t.Errorf("%q while %q: %v, logged: %q", event, state, err, log)
 			}
 		}
+	}
+}
+
+// TestThePackagesCommentHasTheLegalTransitions reads the table in doc.go: after the
+// state, columns of events and the state that follows them.
+func TestThePackagesCommentHasTheLegalTransitions(t *testing.T) {
+	doc, err := os.ReadFile("doc.go")
+	recovertest.Must(t, err)
+	columns := regexp.MustCompile(` {2,}`)
+	said := map[State]map[Event]State{}
+	var state State
+	for line := range strings.Lines(string(doc)) {
+		row, ok := strings.CutPrefix(line, "//\t")
+		if !ok {
+			continue
+		}
+		cells := columns.Split(strings.TrimSuffix(row, "\n"), -1)
+		if cells[0] != "" {
+			state = State(cells[0])
+			said[state] = map[Event]State{}
+		}
+		for _, cell := range cells[1:] {
+			events, next, _ := strings.Cut(cell, ": ")
+			for event := range strings.SplitSeq(events, ", ") {
+				said[state][Event(event)] = State(next)
+			}
+		}
+	}
+	for _, end := range []State{StateStoppedByNova, StateOldKept} {
+		delete(said[end], "nothing")
+	}
+	if diff := cmp.Diff(transitions(), said); diff != "" {
+		t.Error(diff)
 	}
 }
 
