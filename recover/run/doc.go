@@ -13,8 +13,8 @@
 // pin, plan, procfs, run/backup, run/guest, run/hardreboot, run/live, run/rescue,
 // run/staging, run/task, runs, scan, selection, statedir.
 //
-// Invariants: after the scan nothing that may take long or fail comes before the pinning;
-// nothing of an instance is touched before the journal says so; an instance ends with its
-// files back, as it was found, or unsettled for a resume, and the report says which; nobody
+// Invariants: what the scan finds lost is pinned before Nova is asked and before anything is
+// planned; nothing of an instance is touched before the journal says so; an instance ends with
+// its files back, as it was found, or unsettled for a resume, and the report says which; nobody
 // else imports the rooms below.
 package run

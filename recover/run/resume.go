@@ -47,13 +47,13 @@ func (s *Session) prepareResume(ctx context.Context, run string, offline bool) e
 	if err := s.signIn(ctx, plan.Command, s.plan.Options); err != nil {
 		return err
 	}
-	for n, plan := range s.plan.Instances {
-		h := s.history[plan.UUID]
+	for n, todo := range s.plan.Instances {
+		h := s.history[todo.UUID]
 		if h != nil && h.Replanned != nil {
 			s.plan.Instances[n] = *h.Replanned
 		}
 		if h != nil && !h.Begun {
-			delete(s.history, plan.UUID) // only pinned: it is worked on from the beginning
+			delete(s.history, todo.UUID) // only pinned: it is worked on from the beginning
 		}
 	}
 	return nil

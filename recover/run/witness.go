@@ -30,7 +30,7 @@ type witness struct {
 // when there is no need of one, or none can be started: the run is as good without,
 // until it is killed.
 func startWitness(ctx context.Context, command []string, plan recover.Plan, lock *os.File) *witness {
-	live := slices.ContainsFunc(plan.Work(), func(plan recover.InstancePlan) bool { return plan.Action == recover.ActionLive })
+	live := slices.ContainsFunc(plan.Work(), func(i recover.InstancePlan) bool { return i.Action == recover.ActionLive })
 	if !live || len(command) == 0 || lock == nil {
 		return nil
 	}
