@@ -11,7 +11,9 @@
 // May call: recover, beneath, copier, inventory, keeper, novalock, pin, procfs, runs,
 // scan, statedir, treewatch.
 //
-// Invariants: in doubt a file is held; holdings, incidents and records are locked by
-// themselves, and never while another of them is used or Nova is asked; at its end the guard
+// Invariants: in doubt a file is held; of a deletion that came after a scan the
+// scan's report says nothing; holdings, incidents and records are locked by themselves, and
+// while records is, incidents may be asked, never the other way round; none is while Nova is
+// asked; at its end the guard
 // hands the deleted files that instances need to the keeper.
 package guard

@@ -253,7 +253,7 @@ func (g *Guard) isUndecided() bool {
 }
 
 // save brings what the guard knows of its held files to the disk.
-func (g *Guard) save() error { return g.memory.save(g.holds, g.nova.knownHost()) }
+func (g *Guard) save() error { return g.memory.save(g.holds, g.nova.knownHost) }
 
 // end hands the deleted files that an instance needs to the keeper. Without an
 // incident nobody would miss them.

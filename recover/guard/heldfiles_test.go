@@ -20,7 +20,7 @@ func TestTheListOfHeldFilesIsForThisBootAlone(t *testing.T) {
 		t.Errorf("in a guard's first life: %v, %q, %v", holds, host, err)
 	}
 	b.holds.need(b.holds.deleted()[0].inode())
-	recovertest.Must(t, m.save(b.holds, "node"))
+	recovertest.Must(t, m.save(b.holds, func() string { return "node" }))
 	want := b.holds.deleted()[0]
 	holds, host, err := newMemory(b.dir).load()
 	recovertest.Must(t, err)
@@ -50,7 +50,7 @@ func TestTheListOfHeldFilesIsWrittenWhenItHasChangedAndUntilItIsOnDisk(t *testin
 	written := func() bool {
 		t.Helper()
 		before, _ := os.Stat(m.file)
-		recovertest.Must(t, m.save(b.holds, "node"))
+		recovertest.Must(t, m.save(b.holds, func() string { return "node" }))
 		after, err := os.Stat(m.file)
 		recovertest.Must(t, err)
 		return before == nil || !os.SameFile(before, after)
@@ -60,7 +60,7 @@ func TestTheListOfHeldFilesIsWrittenWhenItHasChangedAndUntilItIsOnDisk(t *testin
 	}
 	b.holds.updateEach(func(h *guardHold) { h.addOwner(recovertest.UUID(2)) })
 	recovertest.Must(t, os.Rename(string(b.dir), string(b.dir)+".away"))
-	if err := m.save(b.holds, "node"); err == nil {
+	if err := m.save(b.holds, func() string { return "node" }); err == nil {
 		t.Error("it was written into a directory that is not there")
 	}
 	recovertest.Must(t, os.Rename(string(b.dir)+".away", string(b.dir)))

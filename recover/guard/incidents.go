@@ -83,7 +83,7 @@ func (b *incidents) begin(ctx context.Context, i recover.Instance) {
 	}
 	gone := map[recover.Inode]bool{}
 	for _, h := range b.holds.deleted() {
-		if h.isOf(i.UUID) {
+		if h.isOf(i.UUID) && !wasOfRun(h.Path) {
 			b.holds.need(h.inode())
 		}
 		gone[h.inode()] = true
@@ -131,7 +131,11 @@ func (b *incidents) end(ctx context.Context, uuid string) {
 	}
 	b.drop(uuid)
 	zerolog.Ctx(ctx).Info().Str("instance", uuid).Str("domain", incident.Domain).Msg("the incident is over")
-	b.problems.unsaved(cmp.Or(incident.Domain, uuid), b.records.update(uuid, func(r *inventory.Record) { r.Incident = nil }))
+	b.problems.unsaved(cmp.Or(incident.Domain, uuid), b.records.update(uuid, func(r *inventory.Record) {
+		if _, again := b.get(uuid); !again { // another one that has begun notes itself
+			r.Incident = nil
+		}
+	}))
 }
 
 // drop forgets an incident without a word.

@@ -54,7 +54,7 @@ func (a *arbiter) decide(ctx context.Context, report recover.Report) {
 	for _, h := range a.holds.deleted() {
 		j.judgeHold(ctx, h)
 	}
-	a.keepFree(ctx)
+	j.keepFree(ctx)
 	j.endIncidents(ctx)
 	j.unlockAll(ctx)
 	j.dropRecords()
@@ -156,7 +156,7 @@ func (j *judgement) noteGone(uuid string) {
 
 // judgeHold decides about one deleted file for those of its owners that libvirt knows.
 func (j *judgement) judgeHold(ctx context.Context, h guardHold) {
-	settled := time.Since(h.Deleted) >= j.settle
+	settled := j.isSettled(h)
 	if len(h.Owners) == 0 {
 		if settled && !j.isAnyMissingFiles() {
 			j.letGo(ctx, h, keeper.ReleasedUnneeded)
@@ -184,7 +184,7 @@ func (j *judgement) judgeHold(ctx context.Context, h guardHold) {
 		_, inIncident := j.incidents.get(uuid)
 		// A console log is made anew at every start, in the middle of an incident too.
 		oldLog := h.Role == recover.RoleConsoleLog && i.PID != 0 && intact(*i)
-		if !settled || !oldLog && (h.Needed || inIncident) {
+		if !settled || !oldLog && !wasOfRun(h.Path) && (h.Needed || inIncident) {
 			continue
 		}
 		if reason := j.unneeded(ctx, *i, h); reason != "" {
@@ -192,6 +192,11 @@ func (j *judgement) judgeHold(ctx context.Context, h guardHold) {
 		}
 	}
 }
+
+// isSettled is true for a file that had been deleted for a while when the scan was made.
+// Of a later deletion the report says nothing, however long ago it is by now: Nova may
+// have taken its time.
+func (j *judgement) isSettled(h guardHold) bool { return j.report.Taken.Sub(h.Deleted) >= j.settle }
 
 // isAnyMissingFiles is true while any instance misses files: then a file that nobody
 // is known to need may be one of them.

@@ -1,9 +1,11 @@
 package guard_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -140,5 +142,63 @@ func TestAFileThatWasNeededIsHeldWhenItsGuestRunsOnAnother(t *testing.T) {
 	s := g.await("the operator's word", func(s guard.Status) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
 	if s.Released[keeper.ReleasedByHand] == 0 {
 		t.Errorf("released %v", s.Released)
+	}
+}
+
+// slowServer is a Nova that answers the first question about one instance only when
+// the test says so.
+type slowServer struct {
+	recover.Cloud
+	uuid  string
+	once  sync.Once
+	asked chan struct{}
+	reply chan struct{}
+}
+
+func (s *slowServer) Server(ctx context.Context, uuid string) (recover.Server, error) {
+	if uuid == s.uuid {
+		s.once.Do(func() {
+			close(s.asked)
+			<-s.reply
+		})
+	}
+	return s.Cloud.Server(ctx, uuid)
+}
+
+// Nobody but the guard holds the disk of a guest that is off: what an older scan says of
+// it is no reason to let it go.
+func TestAFileThatIsDeletedWhileNovaIsAskedIsJudgedByTheNextScan(t *testing.T) {
+	h := runtest.NewHost(t)
+	off := h.Add(1, recovertest.GuestOptions{State: recover.StateShutOff})
+	other := h.Add(2, recovertest.GuestOptions{State: recover.StateShutOff})
+	h.Online()
+	cloud := &slowServer{Cloud: h.Cloud, uuid: other.UUID, asked: make(chan struct{}), reply: make(chan struct{})}
+	signIn := func(context.Context) (recover.Cloud, error) { return cloud, nil }
+	g := startGuard(h, guard.Options{SignIn: signIn}, nil, nil)
+	g.awaitScan()
+	recovertest.Must(t, os.Remove(other.Disk))
+	other.Forgotten()
+	select {
+	case <-cloud.asked:
+	case <-t.Context().Done():
+		t.Fatal("Nova was not asked")
+	}
+	recovertest.Must(t, os.Remove(off.Disk))
+	g.await("the deletion is seen", func(s guard.Status) bool { return s.Held.DeletedFiles >= 2 })
+	time.Sleep(600 * time.Millisecond) // longer than a file must have been deleted to be judged
+	close(cloud.reply)
+	s := g.await("the incident", func(s guard.Status) bool {
+		for _, i := range s.Incidents {
+			if i.UUID == off.UUID {
+				return true
+			}
+		}
+		return false
+	})
+	if n := s.Released[keeper.ReleasedUnneeded]; n != 0 {
+		t.Errorf("%d files were let go", n)
+	}
+	if v := h.Scan(off).Verdict; v != recover.VerdictRecoverable {
+		t.Errorf("the verdict is %s", v)
 	}
 }

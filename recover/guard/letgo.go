@@ -41,10 +41,10 @@ func (a *arbiter) letGo(ctx context.Context, h guardHold, reason keeper.ReleaseR
 // keepFree lets deleted files go, the oldest first, that no instance is known to
 // need, while their file system is fuller than it may be: a full one pauses every
 // healthy guest on it.
-func (a *arbiter) keepFree(ctx context.Context) {
-	least := a.options().MinFree
+func (j *judgement) keepFree(ctx context.Context) {
+	least := j.options().MinFree
 	full := map[uint64]bool{}
-	for _, h := range a.holds.deleted() {
+	for _, h := range j.holds.deleted() {
 		if !isFull(h, least) {
 			full[h.Device] = false
 			continue
@@ -53,8 +53,11 @@ func (a *arbiter) keepFree(ctx context.Context) {
 			full[h.Device] = true
 			continue
 		}
+		if !j.isSettled(h) {
+			continue // an instance may be found to need it
+		}
 		zerolog.Ctx(ctx).Warn().Str("path", h.Path).Msg("free space is under the floor")
-		a.letGo(ctx, h, keeper.ReleasedSpace)
+		j.letGo(ctx, h, keeper.ReleasedSpace)
 	}
 	var err error
 	for _, is := range full {
@@ -62,7 +65,7 @@ func (a *arbiter) keepFree(ctx context.Context) {
 			err = errors.New("free space is under the floor, and the deleted files that are held are needed by instances: make room, or rescue them")
 		}
 	}
-	a.problems.set("space", err)
+	j.problems.set("space", err)
 }
 
 // isFull is true when less than a share of the file's file system is free; false also

@@ -111,7 +111,11 @@ func (l *locker) lock(ctx context.Context, cloud recover.Cloud, uuid string) err
 
 // note notes the reason of the guard's own lock on an instance; empty without one.
 func (l *locker) note(uuid, reason string) error {
-	return l.records.update(uuid, func(r *inventory.Record) { r.Lock = reason })
+	note := l.records.update
+	if reason != "" { // an incident that has just begun may have no record yet
+		note = l.records.note
+	}
+	return note(uuid, func(r *inventory.Record) { r.Lock = reason })
 }
 
 // unlock undoes the guard's own lock of an instance that is back.

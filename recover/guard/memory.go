@@ -65,9 +65,10 @@ func parseHeldFiles(data []byte) (heldFiles, error) {
 
 // save brings the list of held files and the host's name to the disk, if they have
 // changed since the last save.
-func (m *memory) save(h *holdings, host string) error {
+func (m *memory) save(h *holdings, knownHost func() string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	host := knownHost() // under the lock: an older save must not write an older name last
 	holds, changed := h.toSave()
 	if !changed && host == m.host {
 		return nil

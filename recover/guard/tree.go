@@ -19,6 +19,7 @@ import (
 type treeFile struct {
 	path  string
 	owner string // the instance whose directory it is in; empty for a cached image
+	ofRun bool   // in a run's staging directory
 	inode recover.Inode
 }
 
@@ -52,13 +53,15 @@ func walkTree(root *beneath.Root, instancesPath string, visit func(treeFile, *be
 	}
 	var errs error
 	for _, name := range names {
-		owner := ownerOfDir(name)
-		if owner == "" && name != "_base" {
+		owner, ofRun := ownerOfDir(name), isOfRun(name)
+		if owner == "" && name != "_base" && !ofRun {
 			continue
 		}
 		dir, err := top.Subdir(name)
 		if err == nil {
-			err = w.walk(dir, owner, 1)
+			if !ofRun || isClosed(dir) {
+				err = w.walk(dir, owner, ofRun, 1)
+			}
 			dir.Close()
 		}
 		if err != nil && !vanished(err) {
@@ -68,7 +71,7 @@ func walkTree(root *beneath.Root, instancesPath string, visit func(treeFile, *be
 	return w.dirs, errs
 }
 
-func (w *treeWalk) walk(dir *beneath.Dir, owner string, depth int) error {
+func (w *treeWalk) walk(dir *beneath.Dir, owner string, ofRun bool, depth int) error {
 	w.dirs = append(w.dirs, dir.Path())
 	names, err := dir.Names()
 	if err != nil {
@@ -83,11 +86,11 @@ func (w *treeWalk) walk(dir *beneath.Dir, owner string, depth int) error {
 			if !isToHold(owner, name) {
 				continue
 			}
-			w.visit(treeFile{path: dir.Path() + "/" + name, owner: owner, inode: recover.Inode{Device: st.Dev, Inode: st.Ino}}, dir, name)
+			w.visit(treeFile{path: dir.Path() + "/" + name, owner: owner, ofRun: ofRun, inode: recover.Inode{Device: st.Dev, Inode: st.Ino}}, dir, name)
 		case st.Mode&unix.S_IFMT == unix.S_IFDIR && depth < maxDepth && owner != "":
 			var sub *beneath.Dir
 			if sub, err = dir.Subdir(name); err == nil {
-				err = w.walk(sub, owner, depth+1)
+				err = w.walk(sub, owner, ofRun || isOfRun(name) && isClosed(sub), depth+1)
 				sub.Close()
 			}
 		}
@@ -112,6 +115,16 @@ func isToHold(owner, name string) bool {
 // isOfRun is true for a file that a run makes for itself and removes, as the scratch
 // image of a comparison: its deletion is no loss of the instance's.
 func isOfRun(name string) bool { return strings.HasPrefix(name, recover.StagePrefix) }
+
+// isClosed is true for a directory that only root can enter: what the nova user calls
+// like a run's is none.
+func isClosed(dir *beneath.Dir) bool {
+	st, err := dir.Info()
+	return err == nil && st.Uid == 0 && st.Mode&0o077 == 0
+}
+
+// wasOfRun is true for a path in a run's staging directory.
+func wasOfRun(path string) bool { return strings.Contains(path, "/"+recover.StagePrefix) }
 
 // vanished is true when the file or directory is gone by now: no trouble.
 func vanished(err error) bool {

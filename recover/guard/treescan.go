@@ -141,7 +141,7 @@ func (t *treeScan) holdTree(ctx context.Context) {
 			h.addOwner(f.owner)
 		})
 		switch {
-		case known:
+		case known, f.ofRun: // a mirror has its disk's name for a moment: of that it is held
 		case !t.holdable.mayHold(dir):
 			refused = true
 		default:

@@ -68,3 +68,40 @@ func TestAFileOfARunIsNoLossOfTheInstance(t *testing.T) {
 	}
 	g.await("the end of the incident", func(s guard.Status) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
 }
+
+// A live rescue's mirror has its disk's name while QEMU opens it. A run that is given up
+// removes the mirror under a name of its own.
+func TestAMirrorThatIsGivenUpIsNoLossOfTheInstance(t *testing.T) {
+	h := runtest.NewHost(t)
+	v := h.Add(1, recovertest.GuestOptions{})
+	g := startGuard(h, guard.Options{}, nil, nil)
+	g.awaitScan()
+	recovertest.Must(t, os.Remove(v.Disk))
+	g.await("the incident", func(s guard.Status) bool { return len(s.Incidents) == 1 })
+	held := g.Status().Held.Files
+
+	stage := filepath.Join(filepath.Dir(v.Dir), recover.StagePrefix+"run")
+	recovertest.Must(t, os.Mkdir(stage, 0o700))
+	mirror := filepath.Join(stage, "mirror")
+	recovertest.Must(t, os.WriteFile(mirror, []byte("half of a disk"), 0o600))
+	recovertest.Must(t, os.Rename(mirror, v.Disk))
+	g.await("the mirror is held", func(s guard.Status) bool { return s.Held.Files > held })
+	recovertest.Must(t, os.Rename(v.Disk, mirror))
+	g.await("it is known by the run's name", func(guard.Status) bool { _, held := g.paths()[mirror]; return held })
+	recovertest.Must(t, os.RemoveAll(stage))
+	g.await("the mirror is let go, the disk is not", func(s guard.Status) bool {
+		return s.Held.Files == held && s.Held.DeletedFiles == 1 && len(s.Incidents) == 1
+	})
+
+	v.Destroyed()
+	scan := h.Scan(v)
+	if scan.Verdict != recover.VerdictRecoverable {
+		t.Errorf("%s: %v", scan.Verdict, scan.Reasons)
+	}
+	ran, err := h.Run(t.Context(), recover.CommandRescue, recovertest.OfflineOptions(v))
+	recovertest.Must(t, err)
+	if ran.Instances[0].Outcome != recover.OutcomeRescued {
+		t.Fatalf("it says %+v", ran.Instances[0])
+	}
+	g.await("the end of the incident", func(s guard.Status) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
+}
