@@ -36,8 +36,8 @@ func TestAFileReadWithODirectIsPlannedAndReadSo(t *testing.T) {
 		if !src.Direct || flags&unix.O_DIRECT == 0 || !file.Holders[0].Direct || !file.Holders[0].Writable {
 			t.Errorf("%+v %#o", file.Holders, flags)
 		}
-		buf := make([]byte, 10)
-		if _, err := (qcow2.Aligned{File: src.File}).ReadAt(buf, 4093); err != nil || string(buf) != string(recovertest.Payload(1, 64<<10)[4093:4103]) {
+		buf, want := make([]byte, 10), recovertest.Payload(1, 64<<10)[4093:4103]
+		if _, err := (qcow2.Aligned{File: src.File}).ReadAt(buf, 4093); err != nil || string(buf) != string(want) {
 			t.Errorf("an odd read: %v", err)
 		}
 		file.Inode++

@@ -34,7 +34,8 @@ func (r *novaRules) refuse(ctx context.Context, i recover.Instance, todo recover
 	if server.TaskState != "" && (todo.Action != recover.ActionHardReboot || !recover.IsRebooting(*server)) {
 		return fmt.Sprintf("Nova has a task under way on it (%s): wait for it to end", server.TaskState), nil
 	}
-	reboots := todo.Action == recover.ActionHardReboot || todo.Action == recover.ActionReboot || todo.Action == recover.ActionPublish && todo.Found != recover.StateShutOff
+	reboots := todo.Action == recover.ActionHardReboot || todo.Action == recover.ActionReboot ||
+		todo.Action == recover.ActionPublish && todo.Found != recover.StateShutOff
 	if reboots {
 		if why := unrebootable(*server); why != "" {
 			return why, nil

@@ -41,7 +41,10 @@ func TestWhatNovasStateForbidsIsRefusedBeforeTheFirstPause(t *testing.T) {
 			},
 			says: "task under way",
 		},
-		"a token of its project": {change: func(h *runtest.Host, _ *recovertest.Guest, _ *recover.Options) { h.Cloud.Own = "p1" }, says: "the instance's own project"},
+		"a token of its project": {
+			change: func(h *runtest.Host, _ *recovertest.Guest, _ *recover.Options) { h.Cloud.Own = "p1" },
+			says:   "the instance's own project",
+		},
 		"losses": {
 			change: func(h *runtest.Host, g *recovertest.Guest, _ *recover.Options) {
 				h.HV.ByUUID[g.UUID].Losses = []string{recover.LossNVRAM, recover.LossVTPM}
@@ -70,7 +73,10 @@ func TestWhatNovasStateForbidsIsRefusedBeforeTheFirstPause(t *testing.T) {
 			h.Cloud.Services["node"] = recover.ComputeService{Known: true}
 			o.NoReboot = true
 		}},
-		"nova-compute unknown": {change: func(h *runtest.Host, _ *recovertest.Guest, _ *recover.Options) { delete(h.Cloud.Services, "node") }, says: "knows no nova-compute"},
+		"nova-compute unknown": {
+			change: func(h *runtest.Host, _ *recovertest.Guest, _ *recover.Options) { delete(h.Cloud.Services, "node") },
+			says:   "knows no nova-compute",
+		},
 		"services forbidden": {change: func(h *runtest.Host, _ *recovertest.Guest, _ *recover.Options) {
 			h.Cloud.Errs["ComputeService"] = recover.ErrForbidden
 		}},

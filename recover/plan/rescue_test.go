@@ -24,7 +24,11 @@ func TestThePlanIsTheLeastThatHelps(t *testing.T) {
 		steps  []string // in this order
 		never  string
 	}{
-		"nothing lost": {add: recovertest.GuestOptions{Base: "b"}, damage: func(*runtest.Host, *recovertest.Guest) {}, action: recover.ActionNone},
+		"nothing lost": {
+			add:    recovertest.GuestOptions{Base: "b"},
+			damage: func(*runtest.Host, *recovertest.Guest) {},
+			action: recover.ActionNone,
+		},
 		"the base alone": {
 			add:    recovertest.GuestOptions{Base: "b"},
 			damage: func(_ *runtest.Host, g *recovertest.Guest) { os.Remove(g.Base) },
@@ -144,7 +148,10 @@ func TestAnInstanceIsRefusedWithTheReason(t *testing.T) {
 			damage: change(func(d *recovertest.FakeDomain) { d.Disks[0].Unusual = []string{"slices"} }),
 			says:   "slices",
 		},
-		"libvirt calls a raw file a qcow2 image": {damage: change(func(d *recovertest.FakeDomain) { d.Disks[0].Chain[0].Format = "qcow2" }), says: "qcow2"},
+		"libvirt calls a raw file a qcow2 image": {
+			damage: change(func(d *recovertest.FakeDomain) { d.Disks[0].Chain[0].Format = "qcow2" }),
+			says:   "qcow2",
+		},
 		"a fifo at the path of the backing file": {
 			add: recovertest.GuestOptions{Base: "b"},
 			damage: func(_ *runtest.Host, g *recovertest.Guest) {
@@ -290,10 +297,16 @@ func TestASymlinkOfRootsAboveTheInstancesDirectoryIsFollowed(t *testing.T) {
 
 func TestAnInstanceWithNoLocalFilesIsUnaffected(t *testing.T) {
 	h := runtest.NewHost(t)
-	h.HV.Add(recover.Domain{UUID: recovertest.UUID(1), Name: "instance-00000001", State: recover.StateShutOff, Persistent: true,
-		Disks: []recover.Disk{{Target: "vda", Chain: []recover.Image{{Source: recover.SourceBlock, Path: "/dev/sdb"}}}}}, false)
+	h.HV.Add(recover.Domain{
+		UUID:       recovertest.UUID(1),
+		Name:       "instance-00000001",
+		State:      recover.StateShutOff,
+		Persistent: true,
+		Disks:      []recover.Disk{{Target: "vda", Chain: []recover.Image{{Source: recover.SourceBlock, Path: "/dev/sdb"}}}},
+	}, false)
 	g := &recovertest.Guest{H: h.Host, UUID: recovertest.UUID(1)}
-	if todo := h.Planned(g, recover.CommandRescue, recovertest.Options(g)); todo.Action != recover.ActionNone || todo.Verdict != recover.VerdictUnaffected {
+	todo := h.Planned(g, recover.CommandRescue, recovertest.Options(g))
+	if todo.Action != recover.ActionNone || todo.Verdict != recover.VerdictUnaffected {
 		t.Errorf("%+v", todo)
 	}
 }

@@ -8,15 +8,29 @@ import (
 )
 
 func TestWhatNoBlockJobReachesIsNotMirrored(t *testing.T) {
-	d := recover.Domain{Disks: []recover.Disk{{Target: "vda", Chain: []recover.Image{{Source: recover.SourceFile, Path: "/i/disk", Format: "qcow2"}}}}}
+	d := recover.Domain{Disks: []recover.Disk{{
+		Target: "vda",
+		Chain:  []recover.Image{{Source: recover.SourceFile, Path: "/i/disk", Format: "qcow2"}},
+	}}}
 	for name, c := range map[string]struct {
 		file recover.FilePlan
 		says string
 	}{
-		"a disk":                   {recover.FilePlan{Path: "/i/disk", Target: "vda", Format: "qcow2", Role: recover.RoleDisk}, ""},
-		"UEFI variables":           {recover.FilePlan{Path: "/i/vars", Format: "raw", Role: recover.RoleNVRAM}, "UEFI"},
-		"a disk that was moved":    {recover.FilePlan{Path: "/i/other", Target: "vda", Format: "qcow2", Role: recover.RoleDisk}, "no disk of its definition"},
-		"an image of a rarer kind": {recover.FilePlan{Path: "/i/disk", Target: "vda", Format: "vmdk", Role: recover.RoleDisk}, "vmdk"},
+		"a disk": {
+			file: recover.FilePlan{Path: "/i/disk", Target: "vda", Format: "qcow2", Role: recover.RoleDisk},
+		},
+		"UEFI variables": {
+			file: recover.FilePlan{Path: "/i/vars", Format: "raw", Role: recover.RoleNVRAM},
+			says: "UEFI",
+		},
+		"a disk that was moved": {
+			file: recover.FilePlan{Path: "/i/other", Target: "vda", Format: "qcow2", Role: recover.RoleDisk},
+			says: "no disk of its definition",
+		},
+		"an image of a rarer kind": {
+			file: recover.FilePlan{Path: "/i/disk", Target: "vda", Format: "vmdk", Role: recover.RoleDisk},
+			says: "vmdk",
+		},
 	} {
 		if got := unmirrored(d, c.file); (got == "") != (c.says == "") || !strings.Contains(got, c.says) {
 			t.Errorf("%s: %q", name, got)

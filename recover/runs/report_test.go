@@ -69,7 +69,8 @@ func (r *writtenRun) begins(n int) {
 // settles writes the report of an instance.
 func (r *writtenRun) settles(n int, outcome recover.Outcome) {
 	report := recover.InstanceReport{UUID: recovertest.UUID(n), Outcome: outcome, Mode: recover.ModeLive, Bytes: int64(n)}
-	r.write(journal.Record{Instance: recovertest.UUID(n), Step: journal.StepInstance, Phase: recover.PhaseDone}, journal.Settlement{Report: report, Settled: true})
+	r.write(journal.Record{Instance: recovertest.UUID(n), Step: journal.StepInstance, Phase: recover.PhaseDone},
+		journal.Settlement{Report: report, Settled: true})
 }
 
 // leaves writes the report of an instance that a resume goes on with.

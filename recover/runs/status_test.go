@@ -54,7 +54,8 @@ func TestAReportCanBeMadeAnewFromTheJournal(t *testing.T) {
 
 func TestTheStatusOfAnInterruptedRunNamesTheLastThingItDid(t *testing.T) {
 	h := runtest.NewHost(t)
-	k := runtest.CrashPoint(t, h, recover.CommandRescue, func(g *recovertest.Guest) recover.Options { return recovertest.Options(g) }, recovertest.GuestOptions{}, "suspend.begin", "")
+	options := func(g *recovertest.Guest) recover.Options { return recovertest.Options(g) }
+	k := runtest.CrashPoint(t, h, recover.CommandRescue, options, recovertest.GuestOptions{}, "suspend.begin", "")
 	h = h.Elsewhere(t)
 	g := h.Add(1, recovertest.GuestOptions{})
 	h.Purge()

@@ -68,9 +68,18 @@ func TestWhereAFileStands(t *testing.T) {
 		inode  uint64
 		says   string
 	}{
-		"present and held": {held: []candidate{held(classDisk, 7, 1)}, tree: fakeTree{classDisk: {Device: 1, Inode: 7}}, state: recover.FilePresent, inode: 7},
-		"present and held by nobody, as of a domain that is off": {tree: fakeTree{classDisk: {Device: 1, Inode: 7}}, state: recover.FilePresent, inode: 7},
-		"gone and held by nobody":                                {tree: fakeTree{}, state: recover.FileMissing},
+		"present and held": {
+			held:  []candidate{held(classDisk, 7, 1)},
+			tree:  fakeTree{classDisk: {Device: 1, Inode: 7}},
+			state: recover.FilePresent,
+			inode: 7,
+		},
+		"present and held by nobody, as of a domain that is off": {
+			tree:  fakeTree{classDisk: {Device: 1, Inode: 7}},
+			state: recover.FilePresent,
+			inode: 7,
+		},
+		"gone and held by nobody": {tree: fakeTree{}, state: recover.FileMissing},
 		"deleted": {
 			held:  []candidate{held(classDisk+" (deleted)", 7, 0)},
 			tree:  fakeTree{},

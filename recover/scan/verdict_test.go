@@ -30,7 +30,11 @@ func TestTheVerdictSumsUpWhatStandsWhere(t *testing.T) {
 			files:   []recover.File{file(recover.RoleDisk, recover.FilePresent), file(recover.RoleDiskInfo, recover.FilePresent)},
 			verdict: recover.VerdictIntact,
 		},
-		"a disk deleted": {domain: running, files: []recover.File{file(recover.RoleDisk, recover.FileDeleted)}, verdict: recover.VerdictRecoverable},
+		"a disk deleted": {
+			domain:  running,
+			files:   []recover.File{file(recover.RoleDisk, recover.FileDeleted)},
+			verdict: recover.VerdictRecoverable,
+		},
 		"disk.info alone is gone": {
 			domain:  running,
 			files:   []recover.File{file(recover.RoleDisk, recover.FilePresent), file(recover.RoleDiskInfo, recover.FileMissing)},
@@ -61,8 +65,11 @@ func TestTheVerdictSumsUpWhatStandsWhere(t *testing.T) {
 			possible: true,
 		},
 		"put back with the same content": {
-			domain:  running,
-			files:   []recover.File{file(recover.RoleDisk, recover.FilePresent), {Role: recover.RoleBacking, State: recover.FileReplaced, Proven: true}},
+			domain: running,
+			files: []recover.File{
+				file(recover.RoleDisk, recover.FilePresent),
+				{Role: recover.RoleBacking, State: recover.FileReplaced, Proven: true},
+			},
 			verdict: recover.VerdictIntact,
 		},
 		"one missing among the deleted": {
@@ -149,11 +156,16 @@ func TestTheVerdictSumsUpWhatStandsWhere(t *testing.T) {
 
 func TestWhatIsStillPossibleForAnInstanceThatIsLost(t *testing.T) {
 	all := []recover.Instance{
-		{UUID: "a", Domain: "alive", Files: []recover.File{{Path: "/i/_base/b", Role: recover.RoleBacking, State: recover.FileDeleted, Holders: []recover.Holder{{PID: 1}}}}},
+		{UUID: "a", Domain: "alive", Files: []recover.File{
+			{Path: "/i/_base/b", Role: recover.RoleBacking, State: recover.FileDeleted, Holders: []recover.Holder{{PID: 1}}},
+		}},
 		{UUID: "b", Domain: "dead", Verdict: recover.VerdictLost, Files: []recover.File{
-			{Path: "/i/_base/b", Role: recover.RoleBacking, State: recover.FileMissing}, {Path: "/i/_base/c", Role: recover.RoleBacking, State: recover.FileMissing},
-			{Path: "/i/b/disk", Role: recover.RoleDisk, State: recover.FileMissing}, {Path: "/i/b/disk.config", Role: recover.RoleConfigDrive, State: recover.FileMissing},
-			{Path: "/i/b/disk.info", Role: recover.RoleDiskInfo, State: recover.FileMissing}}},
+			{Path: "/i/_base/b", Role: recover.RoleBacking, State: recover.FileMissing},
+			{Path: "/i/_base/c", Role: recover.RoleBacking, State: recover.FileMissing},
+			{Path: "/i/b/disk", Role: recover.RoleDisk, State: recover.FileMissing},
+			{Path: "/i/b/disk.config", Role: recover.RoleConfigDrive, State: recover.FileMissing},
+			{Path: "/i/b/disk.info", Role: recover.RoleDiskInfo, State: recover.FileMissing},
+		}},
 	}
 	explainLost(all)
 	got := all[1].Possible

@@ -66,7 +66,8 @@ func projectIn(report recover.Report, project string) ([]recover.Instance, error
 		}
 		return i.ProjectName + " (" + i.ProjectID + ")"
 	})
-	return nil, fmt.Errorf("%w: no domain of this host belongs to the project %q; projects here: %s", recover.ErrNothingSelected, project, projects)
+	return nil, fmt.Errorf("%w: no domain of this host belongs to the project %q; projects here: %s",
+		recover.ErrNothingSelected, project, projects)
 }
 
 // list joins the names of instances, without empty ones and duplicates.

@@ -27,8 +27,14 @@ func TestWhereNovaAndLibvirtDisagreeAnInstanceIsLeftAlone(t *testing.T) {
 			change: func(h *runtest.Host, g *recovertest.Guest) { h.Cloud.Instances[g.UUID].Domain = "instance-0000ffff" },
 			says:   "calls its domain instance-0000ffff",
 		},
-		"its cell is down":      {change: func(h *runtest.Host, _ *recovertest.Guest) { h.Cloud.Down = true }, says: "its cell does not answer"},
-		"Nova knows it no more": {change: func(h *runtest.Host, g *recovertest.Guest) { delete(h.Cloud.Instances, g.UUID) }, says: "Nova knows no such instance"},
+		"its cell is down": {
+			change: func(h *runtest.Host, _ *recovertest.Guest) { h.Cloud.Down = true },
+			says:   "its cell does not answer",
+		},
+		"Nova knows it no more": {
+			change: func(h *runtest.Host, g *recovertest.Guest) { delete(h.Cloud.Instances, g.UUID) },
+			says:   "Nova knows no such instance",
+		},
 		"Nova can't say anything of it": {change: func(h *runtest.Host, _ *recovertest.Guest) {
 			h.Cloud.Once["Servers"] = []error{nil}
 			h.Cloud.Down = false
@@ -99,13 +105,15 @@ func TestInstancesOfOtherHostsAreListedAndThoseNamedRefused(t *testing.T) {
 	}
 	whole, err = runtest.PlanOnline(t, h, recover.Options{Selection: recover.Selection{Instances: []string{far.UUID}}})
 	recovertest.Must(t, err)
-	if todo := runtest.PlanOf(t, whole, far.UUID); todo.Action != recover.ActionRefuse || !strings.Contains(todo.Refusal, "run os-rescue there") {
+	todo := runtest.PlanOf(t, whole, far.UUID)
+	if todo.Action != recover.ActionRefuse || !strings.Contains(todo.Refusal, "run os-rescue there") {
 		t.Errorf("%+v", todo)
 	}
 	h.Cloud.Down = true
 	whole, err = runtest.PlanOnline(t, h, recover.Options{Selection: recover.Selection{Instances: []string{far.UUID}}})
 	recovertest.Must(t, err)
-	if todo := runtest.PlanOf(t, whole, far.UUID); todo.Action != recover.ActionRefuse || !strings.Contains(todo.Refusal, "cell does not answer") {
+	todo = runtest.PlanOf(t, whole, far.UUID)
+	if todo.Action != recover.ActionRefuse || !strings.Contains(todo.Refusal, "cell does not answer") {
 		t.Errorf("%+v", todo)
 	}
 }
@@ -209,7 +217,8 @@ func TestATypingErrorInAnInstanceStopsTheRun(t *testing.T) {
 	if !errors.Is(err, recover.ErrNothingSelected) || !strings.Contains(err.Error(), recovertest.UUID(66)) {
 		t.Error(err)
 	}
-	whole, err := runtest.PlanOnline(t, h, recover.Options{Selection: recover.Selection{Instances: []string{g.UUID, strings.ToUpper(g.UUID), "instance-00000001"}}})
+	names := []string{g.UUID, strings.ToUpper(g.UUID), "instance-00000001"}
+	whole, err := runtest.PlanOnline(t, h, recover.Options{Selection: recover.Selection{Instances: names}})
 	recovertest.Must(t, err)
 	if len(whole.Instances) != 1 {
 		t.Errorf("named three times: %+v", whole.Instances)
@@ -232,7 +241,8 @@ func TestAnActiveInstanceWithNoDomainIsLost(t *testing.T) {
 	recovertest.Must(t, err)
 	todo := runtest.PlanOf(t, whole, g.UUID)
 	says := func(s string) bool { return strings.Contains(todo.Refusal, s) }
-	if todo.Action != recover.ActionRefuse || todo.Verdict != recover.VerdictLost || !says("libvirt does not know its domain") || !says("--holder") {
+	if todo.Action != recover.ActionRefuse || todo.Verdict != recover.VerdictLost ||
+		!says("libvirt does not know its domain") || !says("--holder") {
 		t.Errorf("%+v", todo)
 	}
 	h.Cloud.Instances[g.UUID].TaskState = "spawning"

@@ -36,7 +36,8 @@ func TestABackupRestoresOnAnotherDay(t *testing.T) {
 		hasLayout(t, v, to)
 	})
 	t.Run("refused after the guest ran on", func(t *testing.T) {
-		got := of(t, report(t, run(t, l, 1, "restore", "--all", "--offline", "--from", filepath.Join(dir, "first"), "--yes", "--output", "json")), v)
+		r := run(t, l, 1, "restore", "--all", "--offline", "--from", filepath.Join(dir, "first"), "--yes", "--output", "json")
+		got := of(t, report(t, r), v)
 		says(t, got.Error, "--accept-older", "written since")
 		v.unharmed(t)
 	})
@@ -108,7 +109,8 @@ func (v *victim) isBackFromABackup(t *testing.T, heard, number int) {
 		return len(boots) > heard && boots[len(boots)-1].Ready
 	})
 	boots := v.Boots()
-	if last := boots[len(boots)-1]; len(boots) != heard+1 || last.Number != number || last.Payload != "ok" || last.Gaps != 0 || last.Disks["vdb"] != "ok" {
+	last := boots[len(boots)-1]
+	if len(boots) != heard+1 || last.Number != number || last.Payload != "ok" || last.Gaps != 0 || last.Disks["vdb"] != "ok" {
 		t.Errorf("after %d boots came %d more, the last is number %d with %+v", heard, len(boots)-heard, last.Number, last)
 	}
 }
@@ -133,7 +135,12 @@ func flip(t *testing.T, path string) {
 func hasLayout(t *testing.T, v *victim, dir string) {
 	t.Helper()
 	for _, path := range []string{
-		"manifest.json", v.UUID + "/disk", v.UUID + "/console.log", v.UUID + "/disk.eph0", v.UUID + "/disk.config", "_base/" + filepath.Base(v.Base),
+		"manifest.json",
+		v.UUID + "/disk",
+		v.UUID + "/console.log",
+		v.UUID + "/disk.eph0",
+		v.UUID + "/disk.config",
+		"_base/" + filepath.Base(v.Base),
 	} {
 		info, err := os.Stat(filepath.Join(dir, path))
 		if err != nil {

@@ -24,7 +24,9 @@ var codes = map[check.Level]int{check.OK: 0, check.Warning: 1, check.Critical: 2
 // checked runs the check, which must come to a level: as a plugin with a file for
 // node_exporter, and as JSON. It returns the JSON, the plugin's text, its performance
 // data and the file's values.
-func checked(t *testing.T, l *lab.Lab, level check.Level, args ...string) (report check.Report, text string, perf, metrics map[string]float64) {
+func checked(
+	t *testing.T, l *lab.Lab, level check.Level, args ...string,
+) (report check.Report, text string, perf, metrics map[string]float64) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "os-rescue.prom")
 	text = run(t, l, codes[level], append([]string{"check", "--prometheus", file}, args...)...).Stdout
@@ -98,7 +100,8 @@ func TestACheckIsCriticalFromTheDeletionToTheRescue(t *testing.T) {
 	if report.Source != check.SourceScan || len(report.Findings) != 0 || len(report.Affected) != 0 {
 		t.Errorf("healthy: %s", asJSON(t, report))
 	}
-	if perf["instances"] != 1 || perf["lost"] != 0 || perf["held_deleted"] != 0 || metrics["os_rescue_instances{intact}"] != 1 || metrics["os_rescue_instances{recoverable}"] != 0 {
+	if perf["instances"] != 1 || perf["lost"] != 0 || perf["held_deleted"] != 0 ||
+		metrics["os_rescue_instances{intact}"] != 1 || metrics["os_rescue_instances{recoverable}"] != 0 {
 		t.Errorf("healthy: %v %v", perf, metrics)
 	}
 	checked(t, l, check.Warning, "--require-guard")
@@ -106,7 +109,12 @@ func TestACheckIsCriticalFromTheDeletionToTheRescue(t *testing.T) {
 	before := listing(t, lab.InstancesDir)
 	l.DeleteTree(t)
 	report, text, perf, metrics = checked(t, l, check.Critical)
-	says(t, text, "1 of 1 instance has lost files (1 recoverable): "+v.Name, v.UUID, v.Disk+": deleted", "held by qemu-system-x86 "+strconv.Itoa(v.QemuPID()), "Next: do not stop")
+	says(t, text,
+		"1 of 1 instance has lost files (1 recoverable): "+v.Name,
+		v.UUID,
+		v.Disk+": deleted",
+		"held by qemu-system-x86 "+strconv.Itoa(v.QemuPID()),
+		"Next: do not stop")
 	if len(report.Affected) != 1 || report.Affected[0].UUID != v.UUID || report.Affected[0].Verdict != recover.VerdictRecoverable {
 		t.Errorf("after the accident: %s", asJSON(t, report))
 	}

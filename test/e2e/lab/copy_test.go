@@ -76,7 +76,8 @@ func TestWhereTheFileSystemClonesARunNeedsNoRoom(t *testing.T) {
 	v.isBack(t, 1)
 	v.intact(t)
 	for _, record := range records(t, report(t, r).Run) {
-		if record.Point() == "copy.done" && (record.Path == v.Disk || record.Path == v.Base) && !strings.Contains(string(record.Data), `"method":"clone"`) {
+		isImage := record.Path == v.Disk || record.Path == v.Base
+		if record.Point() == "copy.done" && isImage && !strings.Contains(string(record.Data), `"method":"clone"`) {
 			t.Errorf("%s was copied like this: %s", record.Path, record.Data)
 		}
 	}
@@ -151,7 +152,8 @@ func TestWhatAGuestWritesWhileItsDiskIsCopiedIsInTheCopy(t *testing.T) {
 	v.isBack(t, 1)
 	v.intact(t)
 	if again := v.Boots()[1]; again.Writer != "ok" || again.LastBeat < said || again.Gaps != 0 {
-		t.Errorf("beat %d was said before the suspend; on the disk are %d with %d gaps, and the writer's slots are %q", said, again.LastBeat, again.Gaps, again.Writer)
+		t.Errorf("beat %d was said before the suspend; on the disk are %d with %d gaps, and the writer's slots are %q",
+			said, again.LastBeat, again.Gaps, again.Writer)
 	}
 	for _, record := range records(t, report(t, r).Run) {
 		var data struct{ Method, Bytes any }

@@ -30,7 +30,8 @@ func TestARunBringsAGuestBackWithEveryByte(t *testing.T) {
 	}
 	said := v.LastBeat()
 	ran := rescue(t, l, 0, "--all")
-	if got := of(t, ran, v); got.Outcome != recover.OutcomeRescued || got.PauseSeconds <= 0 || got.DowntimeSeconds < got.PauseSeconds || got.Bytes < 1<<20 {
+	got := of(t, ran, v)
+	if got.Outcome != recover.OutcomeRescued || got.PauseSeconds <= 0 || got.DowntimeSeconds < got.PauseSeconds || got.Bytes < 1<<20 {
 		t.Errorf("the report is %s", asJSON(t, got))
 	}
 	v.isBack(t, 1)
@@ -116,7 +117,8 @@ func (v *victim) holdsWhatIsPublished(t *testing.T) {
 func canBeLookedAt(t *testing.T, l *lab.Lab, ran recover.RunReport) {
 	var status recover.RunStatus
 	decode(t, run(t, l, 0, "status", ran.Run, "--output", "json").Stdout, &status)
-	if status.State != recover.RunFinished || len(status.Instances) != 1 || status.Instances[0].Outcome != recover.OutcomeRescued || len(status.Instances[0].Steps) < 10 {
+	if status.State != recover.RunFinished || len(status.Instances) != 1 ||
+		status.Instances[0].Outcome != recover.OutcomeRescued || len(status.Instances[0].Steps) < 10 {
 		t.Errorf("status says %s", asJSON(t, status))
 	}
 	says(t, run(t, l, 0, "status").Stdout, ran.Run)

@@ -205,7 +205,9 @@ func TestALiveRunThatWasKilledAtAnyPointIsFinishedByResume(t *testing.T) {
 			runEnv(t, l, []string{"OS_RESCUE_FAILPOINT=" + point + "=kill"}, 128+9, "--all", "--offline", "--mode", "live", "--yes")
 			// Nobody has to come for that.
 			patience.Wait(t, "its mirrors to be ended, and the guest to go on", func() bool {
-				return v.State(t) == "running" && !strings.Contains(l.Virsh(t, "dumpxml", v.Name), "<mirror") && strings.Contains(l.Virsh(t, "domjobinfo", v.Name), "None")
+				return v.State(t) == "running" &&
+					!strings.Contains(l.Virsh(t, "dumpxml", v.Name), "<mirror") &&
+					strings.Contains(l.Virsh(t, "domjobinfo", v.Name), "None")
 			})
 			run(t, l, 0, "resume", "--yes")
 			v.stayed(t, pid)
@@ -408,9 +410,10 @@ func TestWhatCantBeRescuedLiveIsSaidBefore(t *testing.T) {
 	refused := func(words string, args ...string) {
 		t.Helper()
 		var plan recover.Plan
-		decode(t, run(t, l, 0, append([]string{"--all", "--offline", "--mode", "live", "--dry-run", "--output", "json"}, args...)...).Stdout, &plan)
-		if ip := plan.Instances[0]; ip.Action != recover.ActionRefuse || !strings.Contains(ip.Refusal, words) {
-			t.Errorf("the plan is %s: %s; want %q", ip.Action, ip.Refusal, words)
+		dry := append([]string{"--all", "--offline", "--mode", "live", "--dry-run", "--output", "json"}, args...)
+		decode(t, run(t, l, 0, dry...).Stdout, &plan)
+		if todo := plan.Instances[0]; todo.Action != recover.ActionRefuse || !strings.Contains(todo.Refusal, words) {
+			t.Errorf("the plan is %s: %s; want %q", todo.Action, todo.Refusal, words)
 		}
 		says(t, of(t, live(t, l, 1, args...), v).Error, words)
 		v.stayed(t, pid)

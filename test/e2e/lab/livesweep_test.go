@@ -17,7 +17,8 @@ import (
 // with the witness that would undo it.
 func killedLive(t *testing.T, l *lab.Lab, point string, more ...string) {
 	t.Helper()
-	runEnv(t, l, []string{"OS_RESCUE_WITNESS=none", "OS_RESCUE_FAILPOINT=" + point + "=kill"}, 128+9, rescueArgs(append(more, "--all", "--mode", "live")...)...)
+	env := []string{"OS_RESCUE_WITNESS=none", "OS_RESCUE_FAILPOINT=" + point + "=kill"}
+	runEnv(t, l, env, 128+9, rescueArgs(append(more, "--all", "--mode", "live")...)...)
 }
 
 // isWhole boots a guest that is off, and checks that it has lost nothing since
@@ -171,7 +172,8 @@ func TestAProofThatIsInterruptedIsReportedAsNone(t *testing.T) {
 			remove(t, v.Disk)
 			killedLive(t, l, point)
 			got := of(t, report(t, run(t, l, 0, "resume", "--yes", "--output", "json")), v)
-			if got.Outcome != recover.OutcomeRescued || got.Verified != recover.VerifyStructure || !strings.Contains(fmt.Sprint(got.Notes), "before they were compared") {
+			if got.Outcome != recover.OutcomeRescued || got.Verified != recover.VerifyStructure ||
+				!strings.Contains(fmt.Sprint(got.Notes), "before they were compared") {
 				t.Errorf("the report is %s", asJSON(t, got))
 			}
 			v.stayed(t, pid)
@@ -258,7 +260,15 @@ func TestALiveRescueGoesOnAfterARestartOfLibvirtd(t *testing.T) {
 	l := lab.New(t, withFailpoints)
 	v := boot(t, l, lab.Spec{LogAppend: true, Swap: "qcow2"})
 	pid := v.QemuPID()
-	for _, point := range []string{"mirror.begin", "mirror.done", "suspend.begin", "place.begin", "pivot.begin", "pivot.done", "export.begin", "export.done", "continue.done", "end-export.begin"} {
+	for _, point := range []string{
+		"mirror.begin", "mirror.done",
+		"suspend.begin",
+		"place.begin",
+		"pivot.begin", "pivot.done",
+		"export.begin", "export.done",
+		"continue.done",
+		"end-export.begin",
+	} {
 		t.Run("restarted at "+point, func(t *testing.T) {
 			l.DeleteTree(t)
 			r := at(t, l, point, func() { l.RestartLibvirtd(t) }, rescueArgs("--all", "--mode", "live")...)

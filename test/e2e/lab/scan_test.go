@@ -24,7 +24,8 @@ func TestScanTellsTheLostFromTheDisplacedAndChangesNothing(t *testing.T) {
 	const uuid = "d1dc1d6a-0000-4000-8000-000000000001"
 	trap := filepath.Join(lab.InstancesDir, uuid, "disk (deleted)")
 	volume := filepath.Join(lab.NovaDir, "mnt", "0123456789abcdef", "volume-1")
-	v := &victim{l: l, boots: 1, Instance: l.Define(t, lab.Spec{UUID: uuid, NoAgent: true, DevicesXML: diskXML(trap, "vdx") + diskXML(volume, "vdy")})}
+	spec := lab.Spec{UUID: uuid, NoAgent: true, DevicesXML: diskXML(trap, "vdx") + diskXML(volume, "vdy")}
+	v := &victim{l: l, boots: 1, Instance: l.Define(t, spec)}
 	for _, path := range []string{trap, volume} {
 		write(t, path, "")
 		if err := os.Truncate(path, 8<<20); err != nil {

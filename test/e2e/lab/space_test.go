@@ -77,7 +77,9 @@ func TestAFullFileSystemAndASilentAgentCostNothing(t *testing.T) {
 		if got.Outcome != recover.OutcomeFailed || got.PauseSeconds <= 0 {
 			t.Errorf("%s", asJSON(t, got))
 		}
-		for _, point := range []string{"freeze.begin", "freeze.done", "suspend.done", "copy.failed", "cleanup.done", "continue.done", "thaw.done"} {
+		for _, point := range []string{
+			"freeze.begin", "freeze.done", "suspend.done", "copy.failed", "cleanup.done", "continue.done", "thaw.done",
+		} {
 			if count(t, ran.Run, point, "") == 0 {
 				t.Errorf("the journal has no %s", point)
 			}
@@ -169,7 +171,8 @@ func seconds(d time.Duration) string { return fmt.Sprint(int(patience.Of(d).Seco
 // hangingAgent stops the agent in the guest, where it does not answer any more.
 func hangingAgent(t *testing.T, l *lab.Lab, v *victim) {
 	v.WaitAgent(t)
-	l.Virsh(t, "qemu-agent-command", v.Name, `{"execute":"guest-exec","arguments":{"path":"/bin/busybox","arg":["sh","-c","sleep 1; kill -STOP $PPID"]}}`)
+	l.Virsh(t, "qemu-agent-command", v.Name,
+		`{"execute":"guest-exec","arguments":{"path":"/bin/busybox","arg":["sh","-c","sleep 1; kill -STOP $PPID"]}}`)
 	patience.Wait(t, "the agent is silent", func() bool {
 		out, err := lookVirsh(t, "qemu-agent-command", "--timeout", seconds(3*time.Second), v.Name, `{"execute":"guest-ping"}`)
 		return err != nil && strings.Contains(out, "agent")

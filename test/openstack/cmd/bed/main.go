@@ -36,8 +36,9 @@ import (
 	"github.com/os-rescue/os-rescue/test/openstack"
 )
 
-var errUsage = errors.New(`usage: bed up [--fake-computes N] [--nova-conf FILE] | down [--purge] | status | start SERVICE... | stop SERVICE... |
-	exec [--] [COMMAND...] | run [--purge] [--fake-computes N] [--nova-conf FILE] -- COMMAND... | env [USER [PROJECT]]`)
+var errUsage = errors.New(`usage: bed up [--fake-computes N] [--nova-conf FILE] | down [--purge] | status |
+	start SERVICE... | stop SERVICE... | exec [--] [COMMAND...] |
+	run [--purge] [--fake-computes N] [--nova-conf FILE] -- COMMAND... | env [USER [PROJECT]]`)
 
 func main() {
 	openstack.Begin()
