@@ -50,22 +50,24 @@ const (
 // Server is an instance as Nova sees it.
 type Server struct {
 	UUID      string `json:"uuid"`
-	Name      string `json:"name"`
-	ProjectID string `json:"project_id"`
+	Name      string `json:"name"`       // the display name, which need not be unique
+	ProjectID string `json:"project_id"` // of the project that owns it
 	// Host is the compute service that has it (OS-EXT-SRV-ATTR:host); empty when none
 	// has it.
 	Host string `json:"host"`
 	// Domain is the name of its libvirt domain (OS-EXT-SRV-ATTR:instance_name).
 	Domain string `json:"domain"`
 	Status string `json:"status"` // ACTIVE, SHUTOFF, ERROR, VERIFY_RESIZE, ...
-	// VMState is in lower case. TaskState is empty when no task is under way.
-	VMState   string `json:"vm_state"`
+	// VMState is one of Nova's vm_states, in lower case: VMActive, ...
+	VMState string `json:"vm_state"`
+	// TaskState is the task that is under way (nova/compute/task_states.py); empty when
+	// none is.
 	TaskState string `json:"task_state,omitempty"`
 	// PowerState is Nova's number: 1 running, 3 paused, 4 shut down
 	// (nova/compute/power_state.py).
 	PowerState int  `json:"power_state"`
-	Locked     bool `json:"locked"`
-	// LockedReason is empty before microversion 2.73.
+	Locked     bool `json:"locked"` // by anybody
+	// LockedReason is the reason of the lock; empty before microversion 2.73.
 	LockedReason string `json:"locked_reason,omitempty"`
 	// Fault is the message of the last fault of an instance in ERROR.
 	Fault string `json:"fault,omitempty"`
@@ -76,20 +78,20 @@ type Server struct {
 
 // ServerFilter selects the instances to list. An empty field selects all.
 type ServerFilter struct {
-	ProjectID string
-	Hosts     []string // any of them
+	ProjectID string   // of one project
+	Hosts     []string // on any of these compute hosts
 }
 
 // ComputeService is the state of a host's nova-compute.
 type ComputeService struct {
-	Known          bool // false when Nova has no nova-compute for that host
-	Up             bool
-	Disabled       bool
-	DisabledReason string
-	UpdatedAt      time.Time
+	Known          bool      // false when Nova has no nova-compute for that host
+	Up             bool      // it has reported to Nova of late
+	Disabled       bool      // the scheduler gives it no new instances
+	DisabledReason string    // as whoever disabled it wrote; may be empty
+	UpdatedAt      time.Time // when it last reported
 }
 
-// Cloud is what package recover needs of Keystone and Nova. It must be safe for
+// Cloud is what os-rescue needs of Keystone and Nova. It must be safe for
 // concurrent use. Each method retries, within limits, after errors that are likely to
 // pass (5xx, a broken connection, 429), and renews an expired token. A request that
 // must not be carried out twice and may have been accepted is not repeated before the
@@ -149,7 +151,8 @@ type Cloud interface {
 // few short requests.
 const NovaParallel = 8
 
-// IsRebooting is true while Nova reboots an instance (nova/compute/task_states.py).
+// IsRebooting is true while Nova reboots an instance, hard or soft
+// (nova/compute/task_states.py: every such state begins with "reboot").
 func IsRebooting(s Server) bool {
 	return strings.HasPrefix(s.TaskState, "reboot")
 }

@@ -48,7 +48,7 @@ const (
 
 // Image is one image of a disk's chain: the overlay, or one of its backing files.
 type Image struct {
-	Source DiskSource `json:"source"`
+	Source DiskSource `json:"source"`           // where its bytes are
 	Path   string     `json:"path,omitempty"`   // absolute, as QEMU sees it; only for SourceFile and SourceBlock
 	Format string     `json:"format,omitempty"` // from libvirt, never probed: qcow2, raw, ...
 }
@@ -73,10 +73,10 @@ type Disk struct {
 // NovaMetadata is what Nova writes into a domain's <metadata>
 // (nova/virt/libvirt/config.py, LibvirtConfigGuestMetaNovaInstance).
 type NovaMetadata struct {
-	Name        string `json:"name"`
-	Flavor      string `json:"flavor,omitempty"`
+	Name        string `json:"name"`             // the display name
+	Flavor      string `json:"flavor,omitempty"` // the flavor's name
 	ProjectID   string `json:"project_id"`
-	ProjectName string `json:"project_name"`
+	ProjectName string `json:"project_name"` // as it was when Nova wrote the definition
 	UserID      string `json:"user_id,omitempty"`
 }
 
@@ -85,33 +85,36 @@ type Domain struct {
 	UUID        string      `json:"uuid"` // lower case, with dashes; it is the instance's UUID
 	Name        string      `json:"name"` // instance-0000002a
 	State       DomainState `json:"state"`
-	PauseReason PauseReason `json:"pause_reason,omitempty"`
-	Persistent  bool        `json:"persistent"`
+	PauseReason PauseReason `json:"pause_reason,omitempty"` // of a paused domain only
+	Persistent  bool        `json:"persistent"`             // it has a definition that survives its end
 
 	// PID is the content of the hypervisor's pid file; 0 when the domain is not active.
-	// It may be wrong: package recover checks it against /proc.
+	// It may be stale: whoever relies on it checks it against /proc (package procfs).
 	PID int `json:"pid,omitempty"`
 
-	Disks       []Disk   `json:"disks"`
+	Disks       []Disk   `json:"disks"`                  // in the definition's order
 	ConsoleLogs []string `json:"console_logs,omitempty"` // absolute paths of <log file> and <console type='file'>
-	NVRAM       string   `json:"nvram,omitempty"`
+	NVRAM       string   `json:"nvram,omitempty"`        // absolute path of the UEFI variable store; empty for none
 	NVRAMFormat string   `json:"nvram_format,omitempty"` // raw when libvirt does not say
 
 	Nova *NovaMetadata `json:"nova,omitempty"` // nil when the domain is not Nova's
 
-	// Job names the domain job that is under way ("migration out", "save", "dump").
-	// BlockJobs has the kind of each disk's block job: {"vda": "copy"}. Both are empty
-	// when nothing is under way.
-	Job       string            `json:"job,omitempty"`
+	// Job names the domain job that is under way ("migration out", "save", "dump"); empty
+	// when none is.
+	Job string `json:"job,omitempty"`
+	// BlockJobs has the kind of each block job that is under way, by the disk's target:
+	// {"vda": "copy"}.
 	BlockJobs map[string]string `json:"block_jobs,omitempty"`
 
 	// Losses names what a hard reboot through Nova would lose (LossNVRAM, ...).
 	Losses []string `json:"losses,omitempty"`
 
-	// ImageLabel is the domain's SELinux image label, and DACLabel its DAC base label
-	// ("+64055:+107"), both from the live XML. Each is empty when there is none.
+	// ImageLabel is the domain's SELinux image label in the live XML; empty when there is
+	// none.
 	ImageLabel string `json:"image_label,omitempty"`
-	DACLabel   string `json:"dac_label,omitempty"`
+	// DACLabel is the domain's DAC base label in the live XML ("+64055:+107"); empty when
+	// there is none.
+	DACLabel string `json:"dac_label,omitempty"`
 }
 
 // What a hard reboot through Nova loses, for Domain.Losses and Options.AcceptLoss: Nova
@@ -126,9 +129,9 @@ const (
 
 // BlockCounters are the write statistics of one disk since its QEMU started.
 type BlockCounters struct {
-	WriteRequests int64 `json:"write_requests"`
-	WriteBytes    int64 `json:"write_bytes"`
-	FlushRequests int64 `json:"flush_requests"`
+	WriteRequests int64 `json:"write_requests"` // writes of the guest
+	WriteBytes    int64 `json:"write_bytes"`    // bytes of those writes
+	FlushRequests int64 `json:"flush_requests"` // flushes of the guest
 	// HighestOffset is the end of the highest byte, as an offset in the top image's file,
 	// that this QEMU has written (libvirt's block.N.allocation, QEMU's
 	// wr_highest_offset); 0 when unknown. A copy that is shorter is out of date.
@@ -137,16 +140,16 @@ type BlockCounters struct {
 
 // ProcessIdentity identifies one process on this host, even if its PID is used again.
 type ProcessIdentity struct {
-	PID        int    `json:"pid"`
-	StartTicks uint64 `json:"start_ticks"` // field 22 of /proc/PID/stat
+	PID        int    `json:"pid"`         // 0 for no process
+	StartTicks uint64 `json:"start_ticks"` // field 22 of /proc/PID/stat: clock ticks since the boot
 	BootID     string `json:"boot_id"`     // /proc/sys/kernel/random/boot_id
 }
 
 // Snapshot is the state of a domain's writes at one moment. If it is the same at a later
 // moment, the guest has provably written nothing in between.
 type Snapshot struct {
-	Process  ProcessIdentity          `json:"process"`
-	Taken    time.Time                `json:"taken"`
+	Process  ProcessIdentity          `json:"process"`  // its QEMU
+	Taken    time.Time                `json:"taken"`    // the moment
 	Counters map[string]BlockCounters `json:"counters"` // by disk target
 }
 

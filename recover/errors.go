@@ -36,6 +36,7 @@ var (
 // Refusal is an ErrRefused with a text of its own.
 type Refusal string
 
+// Error returns the text, which does not repeat that of ErrRefused.
 func (r Refusal) Error() string { return string(r) }
 
 // Unwrap makes errors.Is(err, ErrRefused) true.
@@ -44,11 +45,11 @@ func (Refusal) Unwrap() error { return ErrRefused }
 // InstanceError says what happened to an instance, what is safe, and what to do next. It
 // wraps the cause.
 type InstanceError struct {
-	UUID   string
-	Domain string
-	Safe   string // one sentence
-	Next   string // one sentence
-	Err    error
+	UUID   string // of the instance
+	Domain string // the name of its libvirt domain
+	Safe   string // what is safe, in one sentence; may be empty
+	Next   string // what to do next, in one sentence; may be empty
+	Err    error  // the cause
 }
 
 // Error returns all of it in one line, beginning with the instance.

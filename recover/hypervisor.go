@@ -19,7 +19,7 @@ var (
 	ErrNoMirror = errors.New("no mirror of the disk is under way")
 )
 
-// Hypervisor is what package recover needs of libvirt. It must be safe for concurrent
+// Hypervisor is what os-rescue needs of libvirt. It must be safe for concurrent
 // use. Domains are named by UUID.
 //
 // Every method honours the context between its calls to the hypervisor, but never

@@ -13,7 +13,8 @@ func InodeKey(device, inode uint64) string {
 // Inode identifies a file on this host while a process holds it open. Afterwards another
 // file may get the same number.
 type Inode struct {
-	Device, Inode uint64
+	Device uint64 // st_dev (stat(2))
+	Inode  uint64 // st_ino
 }
 
 // Key returns the inode's name in journals and in the keeper.

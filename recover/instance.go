@@ -50,7 +50,7 @@ const (
 // Holder is one descriptor through which a process holds a file.
 type Holder struct {
 	PID     int    `json:"pid"`
-	FD      int    `json:"fd"`
+	FD      int    `json:"fd"`      // the descriptor's number in that process
 	Process string `json:"process"` // the command name: qemu-system-x86, virtlogd, os-rescue (the keeper)
 	// Direct is true when the descriptor carries O_DIRECT.
 	Direct bool `json:"direct"`
@@ -60,19 +60,19 @@ type Holder struct {
 
 // File is one file of an instance, as a scan found it.
 type File struct {
-	Path      string    `json:"path"`
+	Path      string    `json:"path"` // absolute, as QEMU sees it
 	Role      Role      `json:"role"`
-	Format    string    `json:"format"`
+	Format    string    `json:"format"`    // from libvirt, never probed; empty when nobody tells
 	Size      int64     `json:"size"`      // bytes
 	Allocated int64     `json:"allocated"` // bytes on the file system, holes not counted
 	Device    uint64    `json:"device"`    // of the held inode; 0 when nobody holds it and nothing exists at the path
-	Inode     uint64    `json:"inode"`
+	Inode     uint64    `json:"inode"`     // as Device
 	State     FileState `json:"state"`
 	// Reason explains the state, where it needs an explanation.
 	Reason  string   `json:"reason,omitempty"`
 	Target  string   `json:"target,omitempty"`  // the disk it belongs to: vda
 	Backing string   `json:"backing,omitempty"` // the path of its backing file, from libvirt
-	Holders []Holder `json:"holders"`
+	Holders []Holder `json:"holders"`           // of the inode; never nil
 	// Writable is true for a file that the guest writes. Only the loss of such a file
 	// justifies a pause of the guest.
 	Writable bool `json:"writable"`
@@ -96,11 +96,11 @@ func (f File) Lost() bool {
 type Instance struct {
 	UUID        string      `json:"uuid"`
 	Name        string      `json:"name,omitempty"` // Nova's display name
-	Domain      string      `json:"domain"`
-	PID         int         `json:"pid"`
+	Domain      string      `json:"domain"`         // the name of its libvirt domain
+	PID         int         `json:"pid"`            // of its QEMU, as libvirt says; 0 when the domain is off
 	State       DomainState `json:"state"`
-	ProjectID   string      `json:"project_id"`
-	ProjectName string      `json:"project_name"`
+	ProjectID   string      `json:"project_id"`   // empty when neither the domain nor Nova tells
+	ProjectName string      `json:"project_name"` // the same
 	Verdict     Verdict     `json:"verdict"`
 	// Reasons explain the verdict, one sentence each.
 	Reasons []string `json:"reasons,omitempty"`
@@ -109,10 +109,11 @@ type Instance struct {
 	Possible []string `json:"possible,omitempty"`
 	// Losses names what a hard reboot through Nova would lose (Domain.Losses).
 	Losses []string `json:"losses,omitempty"`
-	Files  []File   `json:"files"`
+	// Files are those that its definition names, and deleted ones that are held for it.
+	Files []File `json:"files"`
 
-	Definition Domain          `json:"-"`
-	Process    ProcessIdentity `json:"-"`
+	Definition Domain          `json:"-"` // the domain as the hypervisor, or the guard's record, describes it
+	Process    ProcessIdentity `json:"-"` // of its QEMU, checked against /proc; zero when it has none
 	// GuardOnly is true when libvirt no longer knows the domain, and the guard's record
 	// of the domain was scanned instead.
 	GuardOnly bool `json:"-"`
@@ -131,8 +132,8 @@ type Instance struct {
 
 // Report is the result of a scan.
 type Report struct {
-	Host      string     `json:"host"`
-	Taken     time.Time  `json:"taken"`
+	Host      string     `json:"host"`      // the compute host that was scanned
+	Taken     time.Time  `json:"taken"`     // when its domains were listed
 	Instances []Instance `json:"instances"` // by domain name
 }
 

@@ -22,8 +22,8 @@ type MirrorRequest struct {
 
 // MirrorState is the progress of a mirror.
 type MirrorState struct {
-	Copied int64 // bytes of Total, which grows with what the guest writes
-	Total  int64
+	Copied int64 // bytes of Total
+	Total  int64 // bytes; it grows with what the guest writes
 	// Ready is true when everything is copied and later writes go into both files.
 	Ready bool
 }

@@ -41,30 +41,30 @@ const (
 
 // FilePlan is one file that a run will copy, or make anew.
 type FilePlan struct {
-	Path      string `json:"path"`
+	Path      string `json:"path"` // absolute: where it is published
 	Role      Role   `json:"role"`
-	Format    string `json:"format,omitempty"`
-	Target    string `json:"target,omitempty"`
-	Backing   string `json:"backing,omitempty"`
-	Size      int64  `json:"size"`      // bytes
-	Allocated int64  `json:"allocated"` // bytes on disk, holes not counted
-	Device    uint64 `json:"device"`    // of the lost inode
-	Inode     uint64 `json:"inode"`
-	Writable  bool   `json:"writable"` // the guest writes it
-	Direct    bool   `json:"direct"`   // it must be read with O_DIRECT, as QEMU does
-	// UID, GID and Mode are those of the lost inode. A file outside the instances
-	// directory gets them back.
+	Format    string `json:"format,omitempty"`  // from libvirt, never probed
+	Target    string `json:"target,omitempty"`  // the disk it belongs to: vda
+	Backing   string `json:"backing,omitempty"` // the path of its backing file
+	Size      int64  `json:"size"`              // bytes
+	Allocated int64  `json:"allocated"`         // bytes on disk, holes not counted
+	Device    uint64 `json:"device"`            // of the lost inode; 0 for a file that is made anew
+	Inode     uint64 `json:"inode"`             // as Device
+	Writable  bool   `json:"writable"`          // the guest writes it
+	Direct    bool   `json:"direct"`            // it must be read with O_DIRECT, as QEMU does
+	// UID, GID and Mode are those of the lost inode, or of the file in the backup. A file
+	// outside the instances directory gets them back.
 	UID  uint32   `json:"uid"`
-	GID  uint32   `json:"gid"`
-	Mode FileMode `json:"mode"`
+	GID  uint32   `json:"gid"`  // see UID
+	Mode FileMode `json:"mode"` // see UID
 	// Content is the whole content of a file that no process holds (disk.info).
 	Content string `json:"content,omitempty"`
 	// Occupied is true when another file stood at the path when the plan was made.
 	Occupied bool `json:"occupied,omitempty"`
-	// Stored is the path of the file's copy below a backup's directory, and SHA256 the
-	// digest of that copy.
+	// Stored is the path, below a backup's directory, of the copy to restore from; empty
+	// in other runs.
 	Stored string `json:"stored,omitempty"`
-	SHA256 string `json:"sha256,omitempty"`
+	SHA256 string `json:"sha256,omitempty"` // digest of that copy, in hexadecimal
 
 	Unmirrorable string `json:"-"` // what a mirror would lose of it; empty for nothing
 }
@@ -76,24 +76,24 @@ func (f FilePlan) Key() string { return InodeKey(f.Device, f.Inode) }
 // InstancePlan is what a run will do to one instance.
 type InstancePlan struct {
 	UUID        string          `json:"uuid"`
-	Domain      string          `json:"domain"`
-	Name        string          `json:"name,omitempty"`
+	Domain      string          `json:"domain"`         // the name of its libvirt domain
+	Name        string          `json:"name,omitempty"` // Nova's display name
 	ProjectID   string          `json:"project_id,omitempty"`
 	ProjectName string          `json:"project_name,omitempty"`
-	Verdict     Verdict         `json:"verdict"`
-	Found       DomainState     `json:"found"` // the state to end in
-	Process     ProcessIdentity `json:"process,omitzero"`
-	DACLabel    string          `json:"dac_label,omitempty"`
-	ImageLabel  string          `json:"image_label,omitempty"`
+	Verdict     Verdict         `json:"verdict"`               // of the scan that the plan is made from
+	Found       DomainState     `json:"found"`                 // the state to end in
+	Process     ProcessIdentity `json:"process,omitzero"`      // of the QEMU that was scanned; zero for none
+	DACLabel    string          `json:"dac_label,omitempty"`   // Domain.DACLabel
+	ImageLabel  string          `json:"image_label,omitempty"` // Domain.ImageLabel
 	Action      Action          `json:"action"`
-	Refusal     string          `json:"refusal,omitempty"`
+	Refusal     string          `json:"refusal,omitempty"` // why it is left alone; of ActionRefuse only
 	// NotLive says why mode auto can't rescue it live.
 	NotLive string `json:"not_live,omitempty"`
 	// Server is the instance as Nova had it when the plan was made; nil offline.
 	Server *Server `json:"server,omitempty"`
 	// LastReboot is the request ID of the last reboot before this run.
 	LastReboot string     `json:"last_reboot,omitempty"`
-	Files      []FilePlan `json:"files,omitempty"`
+	Files      []FilePlan `json:"files,omitempty"` // to copy or to make anew
 	// Steps describes what will happen, in order.
 	Steps []string `json:"steps,omitempty"`
 	// Restored is the snapshot in the backup from which it will be restored.
@@ -111,14 +111,14 @@ func (p InstancePlan) Bytes() int64 {
 
 // Plan is everything that a run will do. It is fixed before the run changes anything.
 type Plan struct {
-	Run       string         `json:"run,omitempty"` // empty in a dry run
+	Run       string         `json:"run,omitempty"` // the run's name; empty in a dry run
 	Command   Command        `json:"command"`
-	Mode      Mode           `json:"mode"`
-	Host      string         `json:"host"`
+	Mode      Mode           `json:"mode"` // that was asked for; what an instance gets is its Action
+	Host      string         `json:"host"` // the compute host that the run is on
 	BootID    string         `json:"boot_id,omitempty"`
 	Created   time.Time      `json:"created"`
 	Options   Options        `json:"options"`
-	Instances []InstancePlan `json:"instances"`
+	Instances []InstancePlan `json:"instances"` // every selected one of this host
 	// OneByOne is true when not all copies fit at once. Then the run releases the old
 	// inodes of one instance before it copies the next.
 	OneByOne bool `json:"one_by_one,omitempty"`
@@ -134,9 +134,9 @@ type Plan struct {
 // cell does not answer.
 type Elsewhere struct {
 	UUID    string `json:"uuid"`
-	Name    string `json:"name,omitempty"`
-	Host    string `json:"host"` // empty when Nova has it on no host
-	Status  string `json:"status,omitempty"`
+	Name    string `json:"name,omitempty"`    // Nova's display name
+	Host    string `json:"host"`              // empty when Nova has it on no host
+	Status  string `json:"status,omitempty"`  // Server.Status
 	Unknown bool   `json:"unknown,omitempty"` // its cell does not answer: it may be here
 }
 
@@ -184,7 +184,7 @@ func (w Elsewhere) Sentence() string {
 	}
 }
 
-// Refuse returns the plan as a refusal with that reason.
+// Refuse returns the plan as a refusal. The reason is formatted as by fmt.Sprintf.
 func (p InstancePlan) Refuse(format string, args ...any) InstancePlan {
 	p.Action, p.Files, p.Steps = ActionRefuse, nil, nil
 	p.Refusal = fmt.Sprintf(format, args...)

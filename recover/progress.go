@@ -2,8 +2,8 @@ package recover
 
 // Subject names the instance that progress is about.
 type Subject struct {
-	UUID   string
-	Domain string
+	UUID   string // of the instance
+	Domain string // the name of its libvirt domain
 	Name   string // Nova's display name; may be empty
 }
 
@@ -27,7 +27,9 @@ type Progress interface {
 
 // FileProgress follows one file through one phase.
 type FileProgress interface {
+	// Add is called when so many more bytes have been processed.
 	Add(bytes int64)
+	// Done is called when the phase has ended.
 	Done()
 }
 

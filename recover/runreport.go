@@ -15,21 +15,21 @@ const (
 
 // StepReport is one step of an instance in a run.
 type StepReport struct {
-	Name    string    `json:"name"`
+	Name    string    `json:"name"` // a step of package journal: "suspend"
 	Started time.Time `json:"started"`
-	Seconds float64   `json:"seconds"`
+	Seconds float64   `json:"seconds"` // how long it took
 }
 
 // InstanceReport is the result of a run for one instance.
 type InstanceReport struct {
 	UUID    string       `json:"uuid"`
-	Domain  string       `json:"domain"`
-	Name    string       `json:"name,omitempty"`
+	Domain  string       `json:"domain"`         // the name of its libvirt domain
+	Name    string       `json:"name,omitempty"` // Nova's display name
 	Outcome Outcome      `json:"outcome"`
-	Steps   []StepReport `json:"steps"`
-	// PauseSeconds is the time from the suspend to the resume or the destroy;
+	Steps   []StepReport `json:"steps"` // in order
+	// PauseSeconds is the time from the suspend to the resume or the destroy.
+	PauseSeconds float64 `json:"pause_seconds"`
 	// DowntimeSeconds is the time from the suspend until the guest ran again.
-	PauseSeconds    float64 `json:"pause_seconds"`
 	DowntimeSeconds float64 `json:"downtime_seconds"`
 	Bytes           int64   `json:"bytes"` // read from the sources, holes not counted
 	// Mode is how it was rescued: reboot or live; empty when no disk that the guest
@@ -38,25 +38,25 @@ type InstanceReport struct {
 	// Verified is how a live rescue was proven in the end. VerifyStructure means that the
 	// copy was *not compared*.
 	Verified Verify `json:"verified,omitempty"`
-	Error    string `json:"error,omitempty"`
+	Error    string `json:"error,omitempty"` // why it was skipped or has failed, and what to do next
 	// Notes are things that an operator should know but that are not errors.
 	Notes []string `json:"notes,omitempty"`
 }
 
 // RunReport is the result of a run.
 type RunReport struct {
-	Run         string           `json:"run"`
+	Run         string           `json:"run"` // its name
 	Command     Command          `json:"command"`
-	Host        string           `json:"host"`
-	Mode        Mode             `json:"mode"`
+	Host        string           `json:"host"` // the compute host that it ran on
+	Mode        Mode             `json:"mode"` // that was asked for
 	Started     time.Time        `json:"started"`
-	Finished    time.Time        `json:"finished"`
-	Interrupted bool             `json:"interrupted,omitempty"`
-	Instances   []InstanceReport `json:"instances"`
+	Finished    time.Time        `json:"finished"`              // zero when it is not
+	Interrupted bool             `json:"interrupted,omitempty"` // it stopped before it had done everything
+	Instances   []InstanceReport `json:"instances"`             // every instance of its plan
 	// Elsewhere are selected instances of other hosts, where the same command rescues
 	// them. They do not count as unrescued.
 	Elsewhere []Elsewhere `json:"elsewhere,omitempty"`
-	Warnings  []string    `json:"warnings,omitempty"`
+	Warnings  []string    `json:"warnings,omitempty"` // those of the plan
 }
 
 // Unrescued counts the instances that needed a rescue and did not get one.

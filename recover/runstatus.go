@@ -15,37 +15,37 @@ const (
 
 // StepStatus is one step of an instance in a journal.
 type StepStatus struct {
-	Name    string    `json:"name"`
-	Path    string    `json:"path,omitempty"`
+	Name    string    `json:"name"`           // a step of package journal: "suspend"
+	Path    string    `json:"path,omitempty"` // the file that it is about
 	Started time.Time `json:"started"`
-	Seconds float64   `json:"seconds"` // 0 for one that never ended
+	Seconds float64   `json:"seconds"` // how long it took; 0 for one that never ended
 	State   Phase     `json:"state"`
-	Error   string    `json:"error,omitempty"`
+	Error   string    `json:"error,omitempty"` // why it failed
 }
 
 // InstanceStatus is the state of one instance of a run.
 type InstanceStatus struct {
 	UUID    string       `json:"uuid"`
-	Domain  string       `json:"domain"`
-	Name    string       `json:"name,omitempty"`
+	Domain  string       `json:"domain"`            // the name of its libvirt domain
+	Name    string       `json:"name,omitempty"`    // Nova's display name
 	Outcome Outcome      `json:"outcome,omitempty"` // empty while it is not settled
-	Error   string       `json:"error,omitempty"`
-	Last    string       `json:"last,omitempty"` // the last journal point: "copy.begin"
-	Steps   []StepStatus `json:"steps"`
+	Error   string       `json:"error,omitempty"`   // why it was skipped or has failed
+	Last    string       `json:"last,omitempty"`    // the last journal point: "copy.begin"
+	Steps   []StepStatus `json:"steps"`             // in order; never nil
 }
 
 // RunStatus is the state of one run, from its journal.
 type RunStatus struct {
-	Run       string           `json:"run"`
+	Run       string           `json:"run"` // its name
 	Command   Command          `json:"command"`
-	Host      string           `json:"host"`
+	Host      string           `json:"host"` // the compute host that it is on
 	Started   time.Time        `json:"started"`
 	Finished  time.Time        `json:"finished,omitzero"` // zero when it is not
 	State     RunState         `json:"state"`
-	PID       int              `json:"pid,omitempty"` // of a running one
+	PID       int              `json:"pid,omitempty"` // of the process that works on it now; 0 when none does
 	Options   Options          `json:"options"`
 	Error     string           `json:"error,omitempty"` // why its journal can't be read in full
-	Instances []InstanceStatus `json:"instances"`
+	Instances []InstanceStatus `json:"instances"`       // every instance of its plan; never nil
 }
 
 // Phase is how far a journaled step has come.

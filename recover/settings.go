@@ -12,8 +12,8 @@ import (
 // looked up when needed: a reinstalled package may get other numbers. "+64055" is the
 // number itself.
 type OwnerRule struct {
-	User  string
-	Group string
+	User  string      // a name, or "+" and a number
+	Group string      // the same
 	Mode  fs.FileMode // permission bits only
 }
 
@@ -29,8 +29,8 @@ type OwnerTable struct {
 	Base         OwnerRule // images in _base/
 	Disk         OwnerRule // disk, disk.eph*, disk.swap
 	ConfigDrive  OwnerRule // disk.config
-	ConsoleLog   OwnerRule
-	DiskInfo     OwnerRule
+	ConsoleLog   OwnerRule // console.log
+	DiskInfo     OwnerRule // disk.info
 }
 
 // DebianOwners returns the table of Debian's and Ubuntu's packages.
@@ -58,11 +58,11 @@ func ownersOf(nova, novaGroup, qemu, qemuGroup, baseGroup string) OwnerTable {
 // Settings describes the host. The defaults are those of DefaultSettings, not the zero
 // values of the fields.
 type Settings struct {
-	Host          string // this compute service's name
-	InstancesPath string // absolute
-	StateDir      string // absolute; created 0700
-	Root          string // the "/" below which paths are published: "/", or /proc/PID/root of another mount namespace
-	Owners        OwnerTable
+	Host          string     // this compute service's name
+	InstancesPath string     // absolute
+	StateDir      string     // absolute; created 0700
+	Root          string     // the "/" below which paths are published: "/", or /proc/PID/root of another mount namespace
+	Owners        OwnerTable // what published files and new directories get
 
 	Headroom      float64       // share of a file system that stays free, 0 to 1
 	FreezeTimeout time.Duration // for the guest agent's freeze and thaw, each; 0 never freezes
@@ -71,11 +71,11 @@ type Settings struct {
 	Watch         time.Duration // how long a domain started beside a running nova-compute is watched
 
 	CheckUser  string // the unprivileged user that qemu-img check runs as
-	CheckGroup string
+	CheckGroup string // its group
 
 	// UndoCommand starts the process that undoes a live run if that is killed: this
-	// program, with the arguments that make it call Outlived and Undo. The name of the
-	// run is added to them. If it is empty, a killed run stays as it is until resume.
+	// program, with the arguments that make it the witness of package run. The name of
+	// the run is added to them. If it is empty, a killed run stays as it is until resume.
 	UndoCommand []string
 
 	// KeeperCommand starts a keeper: this program, with the arguments that make it one.
@@ -104,7 +104,7 @@ func DefaultSettings() Settings {
 type Selection struct {
 	Instances []string `json:"instances,omitempty"` // UUIDs or domain names
 	Project   string   `json:"project,omitempty"`   // ID or name
-	All       bool     `json:"all,omitempty"`
+	All       bool     `json:"all,omitempty"`       // every instance of the host
 	// ProjectDomain is the name or ID of the Keystone domain of Project.
 	ProjectDomain string `json:"project_domain,omitempty"`
 	// Host selects only instances that Nova has on that compute host; empty for any.
@@ -180,16 +180,21 @@ const DefaultMaxPause = 30 * time.Second
 
 // Options are an operator's wishes for a run, a backup or a restore.
 type Options struct {
-	Selection       Selection `json:"selection"`
-	Parallel        int       `json:"parallel"` // instances at a time, at least 1
-	ReplaceExisting bool      `json:"replace_existing,omitempty"`
+	Selection Selection `json:"selection"` // of the instances
+	Parallel  int       `json:"parallel"`  // instances at a time, at least 1
+	// ReplaceExisting moves a different file at a path aside, where a run would refuse.
+	ReplaceExisting bool `json:"replace_existing,omitempty"`
 	// BackupDir is the source of a restore, the target of a backup, and the place for
 	// additional copies of a rescue.
-	BackupDir    string `json:"backup_dir,omitempty"`
-	KeepPaused   bool   `json:"keep_paused,omitempty"`
-	AcceptOlder  bool   `json:"accept_older,omitempty"`
-	NoReboot     bool   `json:"no_reboot,omitempty"`
-	AcceptShared bool   `json:"accept_shared,omitempty"`
+	BackupDir string `json:"backup_dir,omitempty"`
+	// KeepPaused leaves the guests suspended after a backup.
+	KeepPaused bool `json:"keep_paused,omitempty"`
+	// AcceptOlder restores a backup although the guest may have written since.
+	AcceptOlder bool `json:"accept_older,omitempty"`
+	// NoReboot leaves a domain off after its files are published.
+	NoReboot bool `json:"no_reboot,omitempty"`
+	// AcceptShared works offline on a file system that other hosts may write.
+	AcceptShared bool `json:"accept_shared,omitempty"`
 	// Offline works without Nova: it selects by the domains' metadata and starts
 	// instances through libvirt.
 	Offline bool `json:"offline,omitempty"`
@@ -200,8 +205,8 @@ type Options struct {
 	Holders []int `json:"holders,omitempty"`
 	// Mode is that of a rescue; empty is ModeReboot.
 	Mode   Mode        `json:"mode,omitempty"`
-	Verify Verify      `json:"verify,omitempty"`
-	Live   LiveOptions `json:"live,omitzero"`
+	Verify Verify      `json:"verify,omitempty"` // how to prove a copy
+	Live   LiveOptions `json:"live,omitzero"`    // for ModeLive and ModeAuto
 	// Reboot is for CommandReboot alone.
 	Reboot RebootOptions `json:"reboot,omitzero"`
 }
@@ -212,13 +217,13 @@ type RebootOptions struct {
 	States []string `json:"states,omitempty"`
 	// BatchSize instances are rebooted before a wait of BatchWait; 0 is all of them.
 	BatchSize int           `json:"batch_size,omitempty"`
-	BatchWait time.Duration `json:"batch_wait,omitempty"`
+	BatchWait time.Duration `json:"batch_wait,omitempty"` // between two batches
 	// Timeout is for each instance; 0 is Settings.RebootTimeout.
 	Timeout time.Duration `json:"timeout,omitempty"`
 	// Reports are scans of other hosts, which are used instead of a scan of this host.
 	// Instances of a report that is older than MaxAge are refused; 0 is no limit.
 	Reports []Report      `json:"-"`
-	MaxAge  time.Duration `json:"max_age,omitempty"`
+	MaxAge  time.Duration `json:"max_age,omitempty"` // of a report; see Reports
 	// Remote is true when Reports are used.
 	Remote bool `json:"remote,omitempty"`
 }

@@ -16,14 +16,16 @@ import (
 	"github.com/os-rescue/os-rescue/recover/statedir"
 )
 
-// Dir is the directory in which a guard keeps a record of each instance. It
+// Dir is the path of the directory in which a guard keeps a record of each instance. It
 // lies in the state directory: a run finds the records whether or not a guard runs.
 type Dir string
 
-// In returns the guard's directory of a state directory. It need not exist.
+// In returns the directory of the guard's records in a state directory. It need not
+// exist.
 func In(stateDir string) Dir { return Dir(filepath.Join(stateDir, "guard")) }
 
-// Create makes the directory, 0700, in a state directory that exists. ErrUnusable.
+// Create makes the directory, 0700, in a state directory that exists. ErrUnusable when it
+// can't. An existing one is left as it is.
 func (d Dir) Create() error {
 	if err := os.Mkdir(string(d), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%w: %w", recover.ErrUnusable, err)
@@ -34,10 +36,12 @@ func (d Dir) Create() error {
 // File returns the path of a file of the guard's own in the directory.
 func (d Dir) File(name string) string { return filepath.Join(string(d), name) }
 
+// RecordFile returns the path of an instance's record. It need not exist.
 func (d Dir) RecordFile(uuid string) string { return d.File(uuid + ".json") }
 
-// Records returns every record, by UUID; none where no guard has ever run.
-// One that can't be read is an error of its own beside the others.
+// Records returns every record, by UUID; none where no guard has ever run. Beside the
+// error, which joins what is wrong with each record that can't be read, it returns the
+// others.
 func (d Dir) Records() (map[string]Record, error) {
 	entries, err := os.ReadDir(string(d))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -65,7 +69,8 @@ func (d Dir) Records() (map[string]Record, error) {
 	return records, err
 }
 
-// Definition returns the XML of a domain in its record; empty when there is none.
+// Definition returns the XML of a domain in its record, with its secrets; empty when
+// there is none.
 func (d Dir) Definition(uuid string) (string, error) {
 	data, err := os.ReadFile(d.RecordFile(uuid))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -78,7 +83,7 @@ func (d Dir) Definition(uuid string) (string, error) {
 	return r.Definition, err
 }
 
-// Write brings a record to the disk, unless it is there already.
+// Write brings a record to the disk, whole or not at all, unless it is there already.
 func (d Dir) Write(r Record) error {
 	data, err := json.Marshal(r)
 	if err != nil {

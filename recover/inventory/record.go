@@ -27,6 +27,7 @@ type Record struct {
 	// Small are the contents of small files, by path.
 	Small map[string]string `json:"small,omitempty"`
 
+	// Incident is the loss of its files that has not ended yet; nil without one.
 	Incident *Incident `json:"incident,omitempty"`
 	// Lock is the reason of the guard's own lock in Nova; empty without one.
 	Lock string `json:"lock,omitempty"`
@@ -36,8 +37,8 @@ type Record struct {
 
 // Incident is how an instance was when its files were deleted.
 type Incident struct {
-	Since time.Time           `json:"since"`
-	Found recover.DomainState `json:"found"`
+	Since time.Time           `json:"since"` // when the guard saw the first deletion
+	Found recover.DomainState `json:"found"` // the state of the domain then
 }
 
 // maxSmall bounds the content of a small file in a record: Nova's disk.info has
@@ -55,7 +56,7 @@ func IsSmallFile(name string) bool { return slices.Contains(smallFiles(), name) 
 func smallFiles() []string { return []string{recover.DiskInfoName, UnrescueName} }
 
 // ReadSmall reads the small files of an instance's directory, by path. One that is
-// missing, empty or too large is left out.
+// missing, empty or larger than 256 KiB is left out.
 func ReadSmall(dir *beneath.Dir) map[string]string {
 	small := map[string]string{}
 	for _, name := range smallFiles() {
@@ -91,9 +92,9 @@ func parse(id string, data []byte) (Record, error) {
 	return r, nil
 }
 
-// Remembered returns the record's domain as a scan takes one that libvirt has
-// forgotten: shut off, without jobs.
-func (r Record) Remembered() recover.Domain {
+// AsOff returns the record's domain as a scan takes one that libvirt no longer knows:
+// shut off, without jobs.
+func (r Record) AsOff() recover.Domain {
 	d := r.Domain
 	d.State, d.PauseReason, d.PID = recover.StateShutOff, recover.PauseNone, 0
 	d.Job, d.BlockJobs = "", nil
@@ -110,7 +111,7 @@ func (r Record) Clone() Record {
 	return r
 }
 
-// AddSmall takes in the contents of small files. One that was read before and is
+// AddSmall takes in the contents of small files, by path. One that was read before and is
 // not among them stays as it was.
 func (r *Record) AddSmall(small map[string]string) {
 	if r.Small == nil && len(small) > 0 {
@@ -119,7 +120,7 @@ func (r *Record) AddSmall(small map[string]string) {
 	maps.Copy(r.Small, small)
 }
 
-// DropSmall drops the small files of that name.
+// DropSmall drops the small files of that name, in whichever directory.
 func (r *Record) DropSmall(name string) {
 	maps.DeleteFunc(r.Small, func(path, _ string) bool { return filepath.Base(path) == name })
 }

@@ -53,7 +53,7 @@ func FuzzParseGuardRecord(f *testing.F) {
 		if err != nil {
 			return
 		}
-		d := r.Remembered()
+		d := r.AsOff()
 		if !strings.EqualFold(d.UUID, recovertest.UUID(1)) || d.State != recover.StateShutOff || d.PID != 0 {
 			t.Errorf("it is taken for %+v", d)
 		}

@@ -12,8 +12,11 @@ import (
 )
 
 const (
+	// FileName is the manifest's name in a backup's directory.
 	FileName = "manifest.json"
-	Version  = 1
+	// Version is that of the manifests that this program writes, and the only one that it
+	// reads.
+	Version = 1
 )
 
 // ErrNoBackup: the directory contains no backup that this version can read.
@@ -22,20 +25,20 @@ var ErrNoBackup = errors.New("no backup")
 // Manifest lists what a backup's directory contains. A restore needs nothing but that
 // directory.
 type Manifest struct {
-	Version   int        `json:"version"`
-	Host      string     `json:"host"`
+	Version   int        `json:"version"` // Version
+	Host      string     `json:"host"`    // the compute host that the backups were made on
 	Instances []Instance `json:"instances"`
 }
 
 // Instance is one instance of a backup.
 type Instance struct {
 	UUID        string              `json:"uuid"`
-	Domain      string              `json:"domain"`
-	Name        string              `json:"name,omitempty"`
+	Domain      string              `json:"domain"`         // the name of its libvirt domain
+	Name        string              `json:"name,omitempty"` // Nova's display name
 	ProjectID   string              `json:"project_id,omitempty"`
 	ProjectName string              `json:"project_name,omitempty"`
-	Taken       time.Time           `json:"taken"`
-	Run         string              `json:"run"`
+	Taken       time.Time           `json:"taken"`      // when the copies were complete
+	Run         string              `json:"run"`        // the name of the run that made it
 	Found       recover.DomainState `json:"found"`      // before the backup
 	Left        recover.DomainState `json:"left"`       // after it
 	Snapshot    recover.Snapshot    `json:"snapshot"`   // the guest's write counters when it was copied
@@ -48,16 +51,16 @@ type File struct {
 	Path      string           `json:"path"`   // where it belongs
 	Stored    string           `json:"stored"` // where it is, below the directory
 	Role      recover.Role     `json:"role"`
-	Format    string           `json:"format,omitempty"`
-	Target    string           `json:"target,omitempty"`
-	Backing   string           `json:"backing,omitempty"`
-	Size      int64            `json:"size"`      // bytes
-	Allocated int64            `json:"allocated"` // bytes on disk, holes not counted
-	SHA256    string           `json:"sha256"`    // of the copy, in hexadecimal
-	UID       uint32           `json:"uid"`
+	Format    string           `json:"format,omitempty"`  // from libvirt, never probed
+	Target    string           `json:"target,omitempty"`  // the disk it belongs to: vda
+	Backing   string           `json:"backing,omitempty"` // the path of its backing file
+	Size      int64            `json:"size"`              // bytes
+	Allocated int64            `json:"allocated"`         // bytes on disk, holes not counted
+	SHA256    string           `json:"sha256"`            // of the copy, in hexadecimal
+	UID       uint32           `json:"uid"`               // of the original, as Path had it
 	GID       uint32           `json:"gid"`
 	Mode      recover.FileMode `json:"mode"`
-	Writable  bool             `json:"writable"`
+	Writable  bool             `json:"writable"` // the guest writes it
 }
 
 // Read reads the manifest of the backup in dir. ErrNoBackup when dir has none,
@@ -114,8 +117,9 @@ func (m Manifest) Find(uuid string) (Instance, bool) {
 	return Instance{}, false
 }
 
-// StoredDefinition returns the definition of a domain from the backup in dir. ErrNoBackup when
-// dir has none that this version can read.
+// StoredDefinition returns the XML of a domain from the backup in dir, with its secrets.
+// ErrNoBackup when dir has no backup that this version can read; another error when the
+// backup has no definition of that domain.
 func StoredDefinition(dir, uuid string) (string, error) {
 	m, err := Read(dir)
 	if err != nil {

@@ -19,12 +19,13 @@ const DeletedSuffix = " (deleted)"
 
 // Descriptor is one open regular file of a process.
 type Descriptor struct {
-	FD    int
-	Link  string // as readlink shows it, the suffix included
-	Stat  unix.Stat_t
-	Flags int
+	FD    int         // its number in the process
+	Link  string      // as readlink shows it, the suffix included
+	Stat  unix.Stat_t // of the open inode
+	Flags int         // as given to open(2), and what fcntl(2) has changed since
 }
 
+// Inode identifies the open file.
 func (d Descriptor) Inode() recover.Inode {
 	return recover.Inode{Device: d.Stat.Dev, Inode: d.Stat.Ino}
 }
@@ -46,8 +47,9 @@ func (d Descriptor) SillyRenamed() bool {
 	return strings.HasPrefix(base, ".nfs") || strings.HasPrefix(base, ".fuse_hidden")
 }
 
-// PathsOf returns the paths that a descriptor's file may have had, the likeliest
-// first: the link itself and the link without the kernel's suffix, if it has that.
+// PathsOf returns the paths that a descriptor's file may have had, the likeliest first:
+// its link as it is, and its link without the kernel's suffix, if it has that. unlinked
+// is Descriptor.Unlinked.
 func PathsOf(link string, unlinked bool) []string {
 	stripped, cut := strings.CutSuffix(link, DeletedSuffix)
 	switch {

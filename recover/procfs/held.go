@@ -16,8 +16,8 @@ import (
 // HeldFile is a descriptor together with the process that has it.
 type HeldFile struct {
 	Descriptor
-	PID     int
-	Process string // the command name
+	PID     int    // of the process
+	Process string // its command name, which the kernel cuts to 15 characters
 }
 
 // Holder is the held file as a scan reports it.
@@ -36,16 +36,17 @@ func HeldBy(ctx context.Context, pid int) ([]HeldFile, error) {
 		return nil, err
 	}
 	defer p.Close()
-	return HeldByProcess(ctx, p)
+	return p.HeldBy(ctx)
 }
 
-// HeldByProcess returns the regular files that a process holds.
-func HeldByProcess(ctx context.Context, p *process) ([]HeldFile, error) {
-	descriptors, err := p.Descriptors(ctx)
+// HeldBy returns the regular files that the process holds. The error wraps unix.ESRCH
+// when it has ended.
+func (p *Process) HeldBy(ctx context.Context) ([]HeldFile, error) {
+	descriptors, err := p.descriptors(ctx)
 	if err != nil {
 		return nil, err
 	}
-	held := make([]HeldFile, 0, len(descriptors))
+	files := make([]HeldFile, 0, len(descriptors))
 	for _, d := range descriptors {
 		zerolog.Ctx(ctx).Trace().
 			Int("pid", p.Identity.PID).
@@ -53,15 +54,15 @@ func HeldByProcess(ctx context.Context, p *process) ([]HeldFile, error) {
 			Str("link", d.Link).
 			Uint64("links", uint64(d.Stat.Nlink)). //nolint:unconvert // 32 bits on arm64
 			Msg("descriptor")
-		held = append(held, HeldFile{Descriptor: d, PID: p.Identity.PID, Process: p.Command})
+		files = append(files, HeldFile{Descriptor: d, PID: p.Identity.PID, Process: p.Command})
 	}
-	return held, nil
+	return files, nil
 }
 
 // StartedWithBlockdev is true when libvirt 6.0 or later started that QEMU with
 // -blockdev, so that the target of a block job is a node of its own (needs QEMU 4.2;
-// QEMU_CAPS_BLOCKDEV in libvirt's src/qemu/qemu_capabilities.c). fs.ErrNotExist when
-// there is no such process.
+// QEMU_CAPS_BLOCKDEV in libvirt's src/qemu/qemu_capabilities.c). The error wraps
+// fs.ErrNotExist when there is no such process.
 func StartedWithBlockdev(pid int) (bool, error) {
 	args, err := os.ReadFile(filepath.Join(Dir, strconv.Itoa(pid), "cmdline"))
 	if err != nil {

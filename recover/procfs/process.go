@@ -20,30 +20,30 @@ import (
 // ErrNotQEMU: the hypervisor's pid file does not lead to the QEMU of the domain.
 var ErrNotQEMU = errors.New("the pid file is stale")
 
-// process is one process, held by a pidfd: Alive tells whether its PID still means it
+// Process is one process, held by a pidfd, which tells whether its PID still means it
 // (pidfd_open(2)).
-type process struct {
+type Process struct {
 	proc     string // /proc
 	pidfd    int
 	Identity recover.ProcessIdentity
-	Command  string
+	Command  string // its command name, which the kernel cuts to 15 characters
 }
 
-// Open opens the process of that PID; the caller closes it. proc is /proc. The
-// error wraps unix.ESRCH when there is none, or it ended meanwhile.
-func Open(proc string, pid int) (*process, error) {
+// Open opens the process of that PID; the caller closes it. proc is Dir. The error wraps
+// unix.ESRCH when there is none, or it ended meanwhile.
+func Open(proc string, pid int) (*Process, error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil, fmt.Errorf("process %d: %w", pid, err)
 	}
-	p := &process{proc: proc, pidfd: pidfd}
+	p := &Process{proc: proc, pidfd: pidfd}
 	if p.Identity, err = Identify(proc, pid); err == nil {
 		p.Command, err = commandName(proc, pid)
 	}
 	// What was read belongs to this process only if it has not ended: its PID may be
 	// another process's by now.
 	if err == nil {
-		err = p.Alive()
+		err = p.alive()
 	}
 	if err != nil {
 		p.Close()
@@ -52,11 +52,11 @@ func Open(proc string, pid int) (*process, error) {
 	return p, nil
 }
 
-// Close closes the pidfd.
-func (p *process) Close() { unix.Close(p.pidfd) }
+// Close closes the pidfd. The process lives on.
+func (p *Process) Close() { unix.Close(p.pidfd) }
 
-// Alive returns an error that wraps unix.ESRCH when the process has ended.
-func (p *process) Alive() error {
+// alive returns an error that wraps unix.ESRCH when the process has ended.
+func (p *Process) alive() error {
 	fds := []unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}
 	n, err := unix.Poll(fds, 0)
 	if err == nil && n > 0 {
@@ -69,19 +69,16 @@ func (p *process) Alive() error {
 }
 
 // path returns a path below the process's directory in /proc.
-func (p *process) path(elem ...string) string {
+func (p *Process) path(elem ...string) string {
 	return filepath.Join(append([]string{p.proc, strconv.Itoa(p.Identity.PID)}, elem...)...)
 }
 
-// Root returns the path of the process's "/".
-func (p *process) Root() string { return p.path("root") }
+// Root returns the path, below Dir, of what the process sees as "/".
+func (p *Process) Root() string { return p.path("root") }
 
-// FDPath returns the link through which one of its files can be opened anew.
-func (p *process) FDPath(fd int) string { return p.path("fd", strconv.Itoa(fd)) }
-
-// Descriptors returns the process's open regular files, without those that it closes
+// descriptors returns the process's open regular files, without those that it closes
 // meanwhile.
-func (p *process) Descriptors(ctx context.Context) ([]Descriptor, error) {
+func (p *Process) descriptors(ctx context.Context) ([]Descriptor, error) {
 	dir := p.path("fd")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -114,12 +111,12 @@ func (p *process) Descriptors(ctx context.Context) ([]Descriptor, error) {
 		}
 		list = append(list, d)
 	}
-	return list, p.Alive()
+	return list, p.alive()
 }
 
-// CheckQEMU returns errNotQEMU unless the process runs the domain of that UUID: libvirt
+// CheckQEMU returns ErrNotQEMU unless the process runs the domain of that UUID: libvirt
 // starts every QEMU with "-uuid UUID" (src/qemu/qemu_command.c).
-func (p *process) CheckQEMU(uuid string) error {
+func (p *Process) CheckQEMU(uuid string) error {
 	data, err := os.ReadFile(p.path("cmdline"))
 	if err != nil {
 		return fmt.Errorf("process %d: %w", p.Identity.PID, err)
@@ -132,8 +129,8 @@ func (p *process) CheckQEMU(uuid string) error {
 	return nil
 }
 
-// Named returns the PIDs of all processes of that command name, which the
-// kernel cuts to 15 characters. proc is /proc.
+// Named returns the PIDs of all processes of that command name, which the kernel cuts to
+// 15 characters. proc is Dir.
 func Named(proc, name string) ([]int, error) {
 	dir, err := os.Open(proc)
 	if err != nil {
@@ -178,6 +175,8 @@ func readProc(path string) ([]byte, error) {
 	return bytes.Clone(text[:n]), nil
 }
 
+// Identify returns what tells the process of that PID from every other one, before and
+// after it. proc is Dir. The error wraps fs.ErrNotExist when there is no such process.
 func Identify(proc string, pid int) (recover.ProcessIdentity, error) {
 	data, err := readProc(filepath.Join(proc, strconv.Itoa(pid), "stat"))
 	if err != nil {
@@ -191,6 +190,8 @@ func Identify(proc string, pid int) (recover.ProcessIdentity, error) {
 	return recover.ProcessIdentity{PID: pid, StartTicks: ticks, BootID: boot}, err
 }
 
+// BootID returns the ID of the host's current boot, which is another one after each
+// (/proc/sys/kernel/random/boot_id). proc is Dir.
 func BootID(proc string) (string, error) {
 	data, err := readProc(filepath.Join(proc, "sys/kernel/random/boot_id"))
 	return strings.TrimSpace(string(data)), err

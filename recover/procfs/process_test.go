@@ -81,7 +81,7 @@ func TestADeletedFileIsSeenByItsLinkCountAndReadThroughProc(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	list, err := p.Descriptors(t.Context())
+	list, err := p.descriptors(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestADeletedFileIsSeenByItsLinkCountAndReadThroughProc(t *testing.T) {
 	if d := seen[4]; d.Unlinked() || PathsOf(d.Link, false)[0] != liar {
 		t.Errorf("the file called %q is seen as %q with %d links", liar, d.Link, d.Stat.Nlink)
 	}
-	if data, err := os.ReadFile(p.FDPath(3)); err != nil || string(data) != honest {
+	if data, err := os.ReadFile(p.path("fd", "3")); err != nil || string(data) != honest {
 		t.Errorf("the deleted inode reads %q, %v", data, err)
 	}
 }
@@ -122,7 +122,7 @@ func TestAProcessThatIsNotTheDomainsQEMUIsRefused(t *testing.T) {
 	}
 	in.Close()
 	cmd.Wait()
-	if err := p.Alive(); err == nil {
+	if err := p.alive(); err == nil {
 		t.Error("an ended process is taken for alive")
 	}
 }

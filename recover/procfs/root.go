@@ -14,18 +14,19 @@ import (
 // Root is a directory that serves as "/" for looking up paths.
 type Root struct{ file *os.File }
 
-// openRoot opens the directory at path; the caller closes it.
-
+// OpenRoot opens the directory at path; the caller closes it. The error wraps
+// fs.ErrNotExist when there is none.
 func OpenRoot(path string) (Root, error) {
 	f, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	return Root{f}, err
 }
 
+// Close closes the directory.
 func (r Root) Close() { r.file.Close() }
 
 // Stat looks up a path as a process with this root would: links are followed inside the
-// root (RESOLVE_IN_ROOT, openat2(2)). fs.ErrNotExist when nothing is there. To write,
-// use package beneath, which follows no links.
+// root (RESOLVE_IN_ROOT, openat2(2)). The error wraps fs.ErrNotExist when nothing is
+// there. To write, use package beneath, which follows no links.
 func (r Root) Stat(path string) (unix.Stat_t, error) {
 	var st unix.Stat_t
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
@@ -44,7 +45,7 @@ func (r Root) Stat(path string) (unix.Stat_t, error) {
 }
 
 // Open opens a regular file for reading, and follows links inside the root. It does not
-// wait on a FIFO. fs.ErrNotExist when nothing is there.
+// wait on a FIFO. The error wraps fs.ErrNotExist when nothing is there.
 func (r Root) Open(path string) (*os.File, error) {
 	how := unix.OpenHow{
 		Flags:   unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC,

@@ -9,9 +9,10 @@ import (
 	"github.com/os-rescue/os-rescue/recover/qcow2"
 )
 
-// CheckHeader compares the header of the image at path with libvirt's definition of
-// the domain, and returns ErrRefused where they differ. It never opens a file that
-// the header names: the guest may have written that name.
+// CheckHeader compares h, the header of the image at path, with libvirt's definition of
+// the domain. ErrRefused when they differ, or when the header names an external data
+// file. It never opens a file that the header names: the guest may have written that
+// name.
 func CheckHeader(d recover.Domain, path string, h qcow2.Header) error {
 	if h.ExternalData {
 		return fmt.Errorf("%w: the header of %s names an external data file (%q), and os-rescue follows no path that an image names",

@@ -67,9 +67,9 @@ func backingOf(d recover.Disk, i int) string {
 }
 
 // DiskInfo returns the entries of a domain's disk.info: the driver format of every
-// disk that is a file in the instance's own directory, by path. Nova writes one for
-// each image that it opens by path (nova/virt/libvirt/imagebackend.py,
-// Image.resolve_driver_format).
+// disk that is a file in the instance's own directory, below instancesPath, by path. It
+// is empty when there is no such disk. Nova writes an entry for each image that it opens
+// by path (nova/virt/libvirt/imagebackend.py, Image.resolve_driver_format).
 func DiskInfo(d recover.Domain, instancesPath string) map[string]string {
 	info := map[string]string{}
 	dir := filepath.Join(instancesPath, d.UUID) + "/"

@@ -20,7 +20,7 @@ func (l *look) inventoryOnly(ctx context.Context, known map[string]bool) ([]reco
 		if known[uuid] || !slices.ContainsFunc(l.pins.of(uuid), func(h candidate) bool { return h.Unlinked() }) {
 			continue
 		}
-		i, err := l.instance(ctx, l.records[uuid].Remembered())
+		i, err := l.instance(ctx, l.records[uuid].AsOff())
 		if err != nil {
 			return nil, err
 		}

@@ -27,7 +27,7 @@ type look struct {
 	records   map[string]inventory.Record    // the guard's records of instances, by UUID
 }
 
-// look begins a scan of the host; the caller closes it.
+// look begins a scan of the host; the caller closes it. Errors are those of Host.
 func (s *Scanner) look(ctx context.Context, holders []int) (*look, error) {
 	r, err := procfs.OpenRoot(s.settings.Root)
 	if err != nil {
@@ -46,7 +46,7 @@ func (s *Scanner) look(ctx context.Context, holders []int) (*look, error) {
 		err = l.addHolders(ctx, holders)
 	}
 	if err != nil {
-		l.Close()
+		l.close()
 		return nil, err
 	}
 	return l, nil
@@ -64,8 +64,8 @@ func (l *look) addHolders(ctx context.Context, pids []int) error {
 	return nil
 }
 
-// Close ends the scan.
-func (l *look) Close() { l.root.Close() }
+// close ends the scan.
+func (l *look) close() { l.root.Close() }
 
 // instance scans one domain. An error stops the whole scan; trouble with this domain
 // alone is reported in the result.
@@ -125,11 +125,11 @@ func (l *look) instance(ctx context.Context, d recover.Domain) (recover.Instance
 			return i, nil
 		}
 		if f.State == recover.FileReplaced {
-			published, err := l.published()
+			copies, err := l.published()
 			if err != nil {
 				return i, err
 			}
-			if st, err := tree.Stat(f.Path); err == nil && published.Has(*f, st) {
+			if st, err := tree.Stat(f.Path); err == nil && copies.Has(*f, st) {
 				f.Proven = true
 				f.Reason = "put back earlier with the same content; the old inode stays open until the next start"
 			}
@@ -167,7 +167,7 @@ func (l *look) held(ctx context.Context, d recover.Domain, i *recover.Instance) 
 		return nil, procfs.Root{}, err
 	}
 	i.Process = p.Identity
-	held, err := procfs.HeldByProcess(ctx, p)
+	held, err := p.HeldBy(ctx)
 	if err != nil {
 		return nil, procfs.Root{}, err
 	}

@@ -23,7 +23,7 @@ func FuzzGuardRecord(f *testing.F) {
 		if err != nil {
 			return
 		}
-		d := all[recovertest.UUID(1)].Remembered()
+		d := all[recovertest.UUID(1)].AsOff()
 		expectedFiles(d, "/var/lib/nova/instances")
 		recover.HandsOff(d)
 	})

@@ -25,8 +25,9 @@ type Scanner struct {
 // pins without asking over a socket.
 type pinLister func(ctx context.Context) ([]pin.Held, error)
 
-// New returns the scanner of the host that settings describe. It asks
-// hypervisor for domains and pins for held files, and does nothing until then.
+// New returns the scanner of the host that settings describe. It asks the hypervisor for
+// domains and pins (pin.Lister) for what the keeper and the guard hold, each at every
+// scan and not before.
 func New(settings recover.Settings, hypervisor recover.Hypervisor, pins pinLister) *Scanner {
 	return &Scanner{settings: settings, hypervisor: hypervisor, pins: pins, runs: runs.Of(settings.StateDir)}
 }
@@ -45,7 +46,7 @@ func (s *Scanner) Host(ctx context.Context, holders []int) (recover.Report, erro
 	if err != nil {
 		return recover.Report{}, err
 	}
-	defer l.Close()
+	defer l.close()
 	domains, err := s.hypervisor.Domains(ctx)
 	if err != nil {
 		return recover.Report{}, fmt.Errorf("list the domains: %w", err)
@@ -70,18 +71,19 @@ func (s *Scanner) Host(ctx context.Context, holders []int) (recover.Report, erro
 	return report, nil
 }
 
-// Domain scans one domain. Errors are those of host.
+// Domain scans one domain, which the hypervisor has just described. Errors are those of
+// Host.
 func (s *Scanner) Domain(ctx context.Context, d recover.Domain) (recover.Instance, error) {
 	l, err := s.look(ctx, nil)
 	if err != nil {
 		return recover.Instance{}, err
 	}
-	defer l.Close()
+	defer l.close()
 	return l.instance(ctx, d)
 }
 
 // UUID scans the domain of that UUID as the hypervisor has it now. ErrNoDomain when
-// it has none; other errors are those of host.
+// it has none; other errors are those of Host.
 func (s *Scanner) UUID(ctx context.Context, uuid string) (recover.Instance, error) {
 	d, err := s.hypervisor.Domain(ctx, uuid)
 	if err != nil {
@@ -91,12 +93,12 @@ func (s *Scanner) UUID(ctx context.Context, uuid string) (recover.Instance, erro
 }
 
 // NovaOnly scans an instance that Nova has on this host but whose domain libvirt does
-// not know. holders and errors are those of host.
+// not know. holders and errors are those of Host.
 func (s *Scanner) NovaOnly(ctx context.Context, server recover.Server, holders []int) (recover.Instance, error) {
 	l, err := s.look(ctx, holders)
 	if err != nil {
 		return recover.Instance{}, err
 	}
-	defer l.Close()
+	defer l.close()
 	return l.novaOnly(server)
 }

@@ -6,7 +6,8 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// Judge gives a scanned instance its verdict and the reasons for it.
+// Judge gives an instance whose files were looked at its verdict, the reasons for it and
+// what is possible now: it sets Verdict and adds to Reasons and Possible.
 func Judge(i *recover.Instance) {
 	var lost, displaced, replaced, missing []recover.File
 	for _, f := range i.Files {
@@ -66,17 +67,17 @@ func Judge(i *recover.Instance) {
 
 // explainLost says what is still possible for each lost instance. It looks at all the
 // others too: another instance's QEMU may still hold a shared backing file.
-func explainLost(all []recover.Instance) {
-	held := map[string]string{}
-	for _, i := range all {
+func explainLost(instances []recover.Instance) {
+	holder := map[string]string{} // domains, by the backing file that they hold
+	for _, i := range instances {
 		for _, f := range i.Files {
 			if f.Role == recover.RoleBacking && len(f.Holders) > 0 {
-				held[f.Path] = i.Domain
+				holder[f.Path] = i.Domain
 			}
 		}
 	}
-	for n := range all {
-		i := &all[n]
+	for n := range instances {
+		i := &instances[n]
 		if i.Verdict != recover.VerdictLost {
 			continue
 		}
@@ -84,7 +85,7 @@ func explainLost(all []recover.Instance) {
 			if f.State != recover.FileMissing || f.Role == recover.RoleConsoleLog || f.Role == recover.RoleDiskInfo {
 				continue
 			}
-			i.Possible = append(i.Possible, remedy(f, held[f.Path]))
+			i.Possible = append(i.Possible, remedy(f, holder[f.Path]))
 		}
 	}
 }

@@ -73,7 +73,7 @@ func (l *virtlogds) add(ctx context.Context, pid int) bool {
 	if p.Command != Virtlogd { // a stale pid file
 		return false
 	}
-	held, err := procfs.HeldByProcess(ctx, p)
+	held, err := p.HeldBy(ctx)
 	if err != nil {
 		zerolog.Ctx(ctx).Debug().Err(err).Int("pid", pid).Msg("can't examine virtlogd")
 		return false

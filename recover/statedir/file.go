@@ -6,7 +6,8 @@ import (
 )
 
 // WriteFile writes a file whole or not at all, with mode 0600. It is on disk when
-// writeFile returns nil.
+// WriteFile returns nil. Whoever reads meanwhile sees the old file or the new one
+// (rename(2)).
 func WriteFile(path string, data []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
@@ -26,7 +27,7 @@ func WriteFile(path string, data []byte) error {
 	return SyncDir(filepath.Dir(path))
 }
 
-// SyncDir makes a directory's entries durable.
+// SyncDir brings a directory's entries to the disk (fsync(2)).
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

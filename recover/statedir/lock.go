@@ -14,10 +14,10 @@ import (
 
 // LockInfo is the content of the lock file: the run that holds the lock.
 type LockInfo struct {
-	Run     string          `json:"run"`
-	Command recover.Command `json:"command"`
-	PID     int             `json:"pid"`
-	Since   time.Time       `json:"since"`
+	Run     string          `json:"run"`     // the run's name
+	Command recover.Command `json:"command"` // that of the run, or CommandUndo
+	PID     int             `json:"pid"`     // of the process that works on it
+	Since   time.Time       `json:"since"`   // when that process took the lock
 }
 
 // Lock takes the host's lock, which only one run at a time can hold, and returns the
@@ -29,8 +29,8 @@ func (s Dir) Lock(info LockInfo) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: the lock of the host's runs: %w", recover.ErrUnusable, err)
 	}
-	whole := unix.Flock_t{Type: unix.F_WRLCK}
-	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &whole); err != nil {
+	exclusive := unix.Flock_t{Type: unix.F_WRLCK} // of the whole file
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &exclusive); err != nil {
 		defer f.Close()
 		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {
 			return nil, fmt.Errorf("%w: the lock of the host's runs: %w", recover.ErrUnusable, err)
@@ -57,7 +57,8 @@ func Unlock(f *os.File) {
 	f.Close()
 }
 
-// Running returns the run that holds the lock now. ok is false when none does.
+// Running returns the run that holds the lock now. ok is false when none does, or when
+// the lock file does not tell which.
 func (s Dir) Running() (info LockInfo, ok bool) {
 	f, err := os.Open(s.lockFile())
 	if err != nil {
@@ -75,7 +76,8 @@ func (s Dir) Running() (info LockInfo, ok bool) {
 // CommandUndo is the command of the lock's holder while a killed run is undone.
 const CommandUndo recover.Command = "undo"
 
-// WriteLock writes into the lock file who holds the lock.
+// WriteLock writes into the lock file, which Lock has returned, who holds the lock.
+// ErrUnusable when it can't be written.
 func WriteLock(f *os.File, info LockInfo) error {
 	data, err := json.Marshal(info)
 	if err == nil {

@@ -16,12 +16,12 @@ import (
 )
 
 // Dir is the path of the state directory, /var/lib/os-rescue. It contains the runs
-// with their journals, the lock that only one run at a time can hold, and the keeper's
-// socket. Only root can enter it.
+// with their journals, the lock that only one run at a time can hold, the keeper's socket
+// and what a guard keeps. Only root can enter it.
 type Dir string
 
 // Make creates the directory with mode 0700, or sets that mode on an existing one.
-// ErrUnusable.
+// ErrUnusable when it can't.
 func (s Dir) Make() error {
 	for _, dir := range []string{string(s), s.runs()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -34,10 +34,14 @@ func (s Dir) Make() error {
 	return nil
 }
 
-func (s Dir) runs() string                   { return filepath.Join(string(s), "runs") }
-func (s Dir) Run(id string) string           { return filepath.Join(s.runs(), id) }
-func (s Dir) lockFile() string               { return filepath.Join(string(s), "lock") }
-func (s Dir) Definition(id, u string) string { return filepath.Join(s.Run(id), u+".xml") }
+func (s Dir) runs() string     { return filepath.Join(string(s), "runs") }
+func (s Dir) lockFile() string { return filepath.Join(string(s), "lock") }
+
+// Run returns the path of the directory of the run of that name.
+func (s Dir) Run(id string) string { return filepath.Join(s.runs(), id) }
+
+// Definition returns the path at which a run stores the XML of a domain that it destroys.
+func (s Dir) Definition(id, uuid string) string { return filepath.Join(s.Run(id), uuid+".xml") }
 
 // NewRun makes the directory of a new run and returns the run's name. Names sort by
 // time. ErrUnusable when the directory can't be made.
