@@ -4,6 +4,9 @@
 //
 // May call: recover, beneath, copier, procfs, statedir.
 //
+// Everybody else writes records with a Writer and asks the functions and History what
+// they mean; nobody else decodes a record's data.
+//
 // Invariants: a record is on disk before the next thing happens; only the last line may be
 // torn, and is passed over; what a later try did counts instead of what an earlier one did.
 // The format is documented in docs/reference.md: an old journal stays readable.

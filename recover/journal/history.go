@@ -8,55 +8,63 @@ import (
 	"github.com/os-rescue/os-rescue/recover/procfs"
 )
 
-// History is what an interrupted run did to one instance, from its journal. A nil prior
-// means that it did nothing.
+// History is what a run did to one instance, from its journal. A nil History means that
+// it did nothing.
 type History struct {
-	Begun        bool
-	Settlement   *Settlement
-	FreezeBegun  bool
-	SuspendBegun bool
-	Suspended    time.Time // when the last suspend began
-	DestroyBegun bool
-	DestroyDone  bool
-	RebootBegun  bool
+	Begun        bool                  // the work on it began
+	Last         string                // its last journal point: "copy.begin"
+	Settlement   *Settlement           // of the last try; nil when that did not end
+	FreezeBegun  bool                  // its guest may be frozen
+	SuspendBegun bool                  // its guest may be suspended
+	Suspended    time.Time             // when the last suspend began
+	DestroyBegun bool                  // its QEMU may have been ended
+	DestroyDone  bool                  // its QEMU has been ended
+	RebootBegun  bool                  // Nova may have been asked for a hard reboot
 	PausedAgain  bool                  // after its reboot
-	Copies       map[string]stagedCopy // by path, the last copy of each
-	ahead        map[string]Staged     // by path, copies made while the guest still wrote
+	Copies       map[string]Copy       // by path, the last copy of each
 	Staged       []Staged              // every copy that was begun
 	Stores       []string              // every path whose copy in the backup directory was begun
 	Published    map[string]Published  // by path, from the begin of its publish on
-	Replanned    *recover.InstancePlan
-	Mirrors      map[string]Mirror // by path, every mirror that was begun
-	Placing      map[string]bool   // by path: its mirror began to get its name
-	Pivoting     map[string]bool   // by path: its pivot was begun
-	Pivoted      map[string]bool   // by path: its pivot is done
-	Sealed       []Seal            // directories that only root can enter
-	Exported     bool
-	Differs      map[string]bool // by path: its comparison failed after the pivot
+	Replanned    *recover.InstancePlan // the plan that a resume made anew; nil without one
+	Mirrors      map[string]Mirror     // by path, every mirror that was begun
+	Placing      map[string]bool       // by path: its mirror began to get its name
+	Pivoting     map[string]bool       // by path: its pivot was begun
+	Pivoted      map[string]bool       // by path: its pivot is done
+	Sealed       []Seal                // directories that only root can enter
+	Exported     bool                  // its disks may be exported
+	Differs      map[string]bool       // by path: its comparison failed after the pivot
+
+	ahead map[string]Staged // by path, copies made while the guest still wrote
 }
 
-// stagedCopy is a staged copy, and whether its comparison succeeded.
-type stagedCopy struct {
+// Copy is a staged copy. History.Proven tells whether it was proven.
+type Copy struct {
 	Staged
-	compared bool
+	compared bool // its comparison succeeded
 }
 
-// Proven returns the proven copy of a file, and whether there is one.
-func (p *History) Proven(f recover.FilePlan) (Staged, bool) {
-	if p == nil {
+// Unsettled is true when the run began to work on the instance and neither brought it
+// back into service nor left it as it was found.
+func (h *History) Unsettled() bool {
+	return h != nil && h.Begun && (h.Settlement == nil || !h.Settlement.Settled)
+}
+
+// Proven returns the proven copy of the file's lost inode, and whether there is one.
+func (h *History) Proven(f recover.FilePlan) (Staged, bool) {
+	if h == nil {
 		return Staged{}, false
 	}
-	c, ok := p.Copies[f.Path]
+	c, ok := h.Copies[f.Path]
 	return c.Staged, ok && c.Inode != 0 && (c.Proven || c.compared || f.Content != "") && c.Source == f.Key()
 }
 
-// AheadOf returns the copy of a file that was made while its guest still wrote, and
-// whether there is one.
-func (p *History) AheadOf(f recover.FilePlan) (Staged, bool) {
-	if p == nil {
+// AheadOf returns the copy of the file's lost inode that was made while its guest still
+// wrote, and whether there is one.
+func (h *History) AheadOf(f recover.FilePlan) (Staged, bool) {
+	if h == nil {
 		return Staged{}, false
 	}
-	rec, ok := p.ahead[f.Path]
+	rec, ok := h.ahead[f.Path]
 	return rec, ok && rec.Source == f.Key()
 }
 
@@ -83,26 +91,26 @@ func StageDirs(records []Record) ([]string, error) {
 // journal in their order. A later attempt replaces an earlier one. After an error the
 // result is what was read before it.
 func HistoriesOf(records []Record) (map[string]*History, error) {
-	priors := map[string]*History{}
+	histories := map[string]*History{}
 	for _, r := range records {
 		if r.Instance == "" {
 			continue
 		}
-		p := priors[r.Instance]
-		if p == nil {
-			p = newHistory()
-			priors[r.Instance] = p
+		h := histories[r.Instance]
+		if h == nil {
+			h = newHistory()
+			histories[r.Instance] = h
 		}
-		if err := p.add(r); err != nil {
-			return priors, err
+		if err := h.add(r); err != nil {
+			return histories, err
 		}
 	}
-	return priors, nil
+	return histories, nil
 }
 
 func newHistory() *History {
 	return &History{
-		Copies:    map[string]stagedCopy{},
+		Copies:    map[string]Copy{},
 		ahead:     map[string]Staged{},
 		Published: map[string]Published{},
 		Mirrors:   map[string]Mirror{},
@@ -114,14 +122,15 @@ func newHistory() *History {
 }
 
 // add takes in the next record of the instance.
-func (p *History) add(r Record) error {
+func (h *History) add(r Record) error {
+	h.Last = r.Point()
 	switch r.Point() {
 	case StepInstance + ".begin":
-		p.Begun = true
-		p.Settlement = nil
+		h.Begun = true
+		h.Settlement = nil
 	case StepInstance + ".done":
-		p.Settlement = &Settlement{}
-		return r.decode(p.Settlement)
+		h.Settlement = &Settlement{}
+		return r.decode(h.Settlement)
 	case StepPlan + ".done":
 		// A resume made its plan anew: it found the QEMU alive and everything undone.
 		todo := &recover.InstancePlan{}
@@ -129,84 +138,86 @@ func (p *History) add(r Record) error {
 			return err
 		}
 		again := newHistory()
-		again.Begun, again.Staged, again.Stores, again.Published, again.Replanned = p.Begun, p.Staged, p.Stores, p.Published, todo
-		*p = *again
+		again.Begun, again.Last, again.Replanned = h.Begun, h.Last, todo
+		again.Staged, again.Stores, again.Published = h.Staged, h.Stores, h.Published
+		*h = *again
 	case StepFreeze + ".begin":
-		p.FreezeBegun = true
+		h.FreezeBegun = true
 	case StepThaw + ".done":
-		p.FreezeBegun = false
+		h.FreezeBegun = false
 	case StepSuspend + ".begin":
-		p.SuspendBegun, p.Suspended = true, r.Time
+		h.SuspendBegun, h.Suspended = true, r.Time
 	case StepSuspend + ".done":
-		p.PausedAgain = p.RebootBegun
+		h.PausedAgain = h.RebootBegun
 	case StepReboot + ".begin":
-		p.RebootBegun = true
+		h.RebootBegun = true
 	case StepContinue + ".done":
-		p.SuspendBegun = false
+		h.SuspendBegun = false
 	case StepDestroy + ".begin":
-		p.DestroyBegun = true
+		h.DestroyBegun = true
 	case StepDestroy + ".done":
-		p.DestroyDone = true
+		h.DestroyDone = true
 	case StepAhead + ".begin":
 		var rec Staged
 		if err := r.decode(&rec); err != nil {
 			return err
 		}
-		p.ahead[r.Path] = rec
-		p.Staged = append(p.Staged, rec)
+		h.ahead[r.Path] = rec
+		h.Staged = append(h.Staged, rec)
 	case StepCopy + ".begin", StepCopy + ".done":
 		var rec Staged
 		if err := r.decode(&rec); err != nil {
 			return err
 		}
-		p.Copies[r.Path] = stagedCopy{Staged: rec}
+		h.Copies[r.Path] = Copy{Staged: rec}
 		if r.Phase == recover.PhaseBegin {
-			p.Staged = append(p.Staged, rec)
+			h.Staged = append(h.Staged, rec)
 		}
 	case StepSeal + ".begin":
 		var rec Seal
 		err := r.decode(&rec)
-		p.Sealed = append(p.Sealed, rec)
+		h.Sealed = append(h.Sealed, rec)
 		return err
 	case StepUnseal + ".done":
-		p.Sealed = nil
+		h.Sealed = nil
 	case StepMirror + ".begin":
 		var rec Mirror
 		err := r.decode(&rec)
-		p.Mirrors[r.Path] = rec
+		h.Mirrors[r.Path] = rec
 		return err
 	case StepPlace + ".begin":
-		p.Placing[r.Path] = true
+		h.Placing[r.Path] = true
 	case StepPivot + ".begin":
-		p.Pivoting[r.Path] = true
+		h.Pivoting[r.Path] = true
 	case StepPivot + ".done":
-		p.Pivoted[r.Path] = true
+		h.Pivoted[r.Path] = true
 	case StepCompare + ".failed":
-		p.Differs[r.Path] = p.Pivoted[r.Path]
+		h.Differs[r.Path] = h.Pivoted[r.Path]
 	case StepExport + ".begin":
-		p.Exported = true
+		h.Exported = true
 	case StepEndExport + ".done":
-		p.Exported = false
+		h.Exported = false
 	case StepStore + ".begin":
-		p.Stores = append(p.Stores, r.Path)
+		h.Stores = append(h.Stores, r.Path)
 	case StepCompare + ".done":
-		c := p.Copies[r.Path]
+		c := h.Copies[r.Path]
 		c.compared = true
-		p.Copies[r.Path] = c
+		h.Copies[r.Path] = c
 	case StepCleanup + ".done":
-		p.Copies, p.ahead = map[string]stagedCopy{}, map[string]Staged{}
+		h.Copies, h.ahead = map[string]Copy{}, map[string]Staged{}
 	case StepPublish + ".begin", StepPublish + ".done":
 		var pub Published
 		if err := r.decode(&pub); err != nil {
 			return err
 		}
-		p.Published[r.Path] = pub
+		h.Published[r.Path] = pub
 	}
 	return nil
 }
 
-// SameBoot is true when the host has not been booted since the run began. The numbers
-// of held inodes are valid only until the next boot.
+// SameBoot is true when the host has not been booted since the run began, or when the run
+// was killed before its first record. The numbers of held inodes are valid only until the
+// next boot.
 func SameBoot(records []Record) (bool, error) {
 	if len(records) == 0 {
 		return true, nil
@@ -219,13 +230,14 @@ func SameBoot(records []Record) (bool, error) {
 	return boot == head.BootID, err
 }
 
-// PlanOf returns the plan of the run as a whole, and whether the journal has one.
+// PlanOf returns the plan of the run as a whole, and whether the journal has one. A plan
+// that a resume made anew for one instance is in History.Replanned.
 func PlanOf(records []Record) (recover.Plan, bool, error) {
 	for _, r := range records {
 		if r.Point() == StepPlan+".done" && r.Instance == "" {
-			var whole recover.Plan
-			err := r.decode(&whole)
-			return whole, true, err
+			var plan recover.Plan
+			err := r.decode(&plan)
+			return plan, true, err
 		}
 	}
 	return recover.Plan{}, false, nil

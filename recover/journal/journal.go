@@ -19,19 +19,20 @@ import (
 	"github.com/os-rescue/os-rescue/recover/statedir"
 )
 
+// FileName is the name of a journal in its run's directory.
 const FileName = "journal.jsonl"
 
 // Record is one line of a journal, in JSON. It is written and fsynced before the run
 // goes on. Only the last line of a journal may be torn.
 type Record struct {
-	Seq      int             `json:"seq"`
-	Time     time.Time       `json:"time"`
+	Seq      int             `json:"seq"`                // 1, 2, 3, ...; Write sets it
+	Time     time.Time       `json:"time"`               // UTC; Write sets it
 	Instance string          `json:"instance,omitempty"` // UUID; empty for the run as a whole
-	Step     string          `json:"step"`
+	Step     string          `json:"step"`               // StepRun, ...
 	Phase    recover.Phase   `json:"phase"`
-	Path     string          `json:"path,omitempty"` // the file that the step is about
-	Data     json.RawMessage `json:"data,omitempty"`
-	Error    string          `json:"error,omitempty"`
+	Path     string          `json:"path,omitempty"`  // the file that the step is about
+	Data     json.RawMessage `json:"data,omitempty"`  // what the step carries; only this package decodes it
+	Error    string          `json:"error,omitempty"` // why the step failed; of PhaseFailed only
 }
 
 // Point returns the record's name as a failpoint: "copy.begin".
@@ -55,8 +56,9 @@ type Writer struct {
 }
 
 // Open opens the journal of the run in dir for appending, and returns the records
-// that it already has. It cuts off a torn last line. failpoint, which may be nil, is
-// called with each record's Point when the record is on disk.
+// that it already has. It cuts off a torn last line; a damaged line before that is an
+// error. failpoint, which may be nil, is called with each record's Point when the record
+// is on disk.
 func Open(dir string, failpoint func(string)) (*Writer, []Record, error) {
 	f, err := os.OpenFile(filepath.Join(dir, FileName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -81,8 +83,9 @@ func Open(dir string, failpoint func(string)) (*Writer, []Record, error) {
 }
 
 // Write appends one record, with data as its Data unless that is nil, and returns when
-// it is on disk. It sets Seq and Time. The next record overwrites what a failed write
-// left.
+// it is on disk. It sets Seq and Time. A step's data is of the type that StepRun and its
+// like name. The error wraps that of the file system, as unix.ENOSPC; the next record
+// overwrites what a failed write left.
 func (j *Writer) Write(r Record, data any) error {
 	if data != nil {
 		raw, err := json.Marshal(data)
@@ -122,7 +125,7 @@ func (j *Writer) append(r *Record) error {
 	return nil
 }
 
-// Close closes the file.
+// Close closes the file. What was written stays on disk.
 func (j *Writer) Close() error { return j.file.Close() }
 
 // Read returns the records of the run in dir; none if it has no journal. It skips

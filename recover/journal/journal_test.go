@@ -11,9 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/os-rescue/os-rescue/recover/recovertest"
-
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/recovertest"
 )
 
 func writeJournal(t testing.TB, dir string, steps ...string) {

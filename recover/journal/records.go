@@ -10,16 +10,17 @@ import (
 
 // Header is the data of a journal's first record, which describes the run.
 type Header struct {
-	Run     string          `json:"run"`
+	Run     string          `json:"run"` // its name
 	Command recover.Command `json:"command"`
-	Mode    recover.Mode    `json:"mode"`
-	Host    string          `json:"host"`
-	BootID  string          `json:"boot_id"`
-	PID     int             `json:"pid"`
+	Mode    recover.Mode    `json:"mode"`    // that was asked for
+	Host    string          `json:"host"`    // the compute host that the run is on
+	BootID  string          `json:"boot_id"` // of the boot in which the run began
+	PID     int             `json:"pid"`     // of the process that began it
 	Options recover.Options `json:"options"`
 }
 
-// HeaderOf returns the data of a journal's first record. records must not be empty.
+// HeaderOf returns the data of a journal's first record, which must be there. The error
+// means that it can't be decoded.
 func HeaderOf(records []Record) (Header, error) {
 	var head Header
 	err := records[0].decode(&head)
@@ -33,7 +34,7 @@ type End struct {
 }
 
 // EndOf returns how a run ended the last time that it came to an end; the zero value
-// when it never did.
+// when it never did. The error means that a record can't be decoded.
 func EndOf(records []Record) (End, error) {
 	for _, r := range slices.Backward(records) {
 		if r.Point() == StepRun+".done" {
@@ -45,9 +46,13 @@ func EndOf(records []Record) (End, error) {
 	return End{}, nil
 }
 
+// Pinned is the data of the record after a pin: the keys of the inodes that the keeper
+// holds for the instance.
+type Pinned []string
+
 // Settlement is the data of an instance's last record.
 type Settlement struct {
-	Report recover.InstanceReport `json:"report"`
+	Report recover.InstanceReport `json:"report"` // what the run says of the instance
 	// Settled is false when the instance is neither in service nor as it was found:
 	// resume must go on with it.
 	Settled bool `json:"settled"`
@@ -55,7 +60,7 @@ type Settlement struct {
 
 // Lock is the data of the record before an instance is locked in Nova.
 type Lock struct {
-	Reason string `json:"reason"`
+	Reason string `json:"reason"` // by which the lock is known again
 	// Found is true when somebody else had locked it before: the run leaves that lock.
 	Found bool `json:"found,omitempty"`
 }
@@ -85,7 +90,7 @@ type Mirror struct {
 	Name   string       `json:"name"`   // in that directory
 	Inode  uint64       `json:"inode"`  // of the new file
 	Source string       `json:"source"` // key of the lost inode
-	Disk   recover.Disk `json:"disk"`
+	Disk   recover.Disk `json:"disk"`   // as it was before the mirror
 }
 
 // Export is the data of the record before an export: its scratch files.
@@ -113,18 +118,18 @@ func PublishedIn(records []Record) map[string][]Published {
 type Published struct {
 	Source string `json:"source,omitempty"` // key of the copied inode; empty for a file made anew
 	Device uint64 `json:"device"`           // of the published file
-	Inode  uint64 `json:"inode"`
+	Inode  uint64 `json:"inode"`            // the same
 	Size   int64  `json:"size"`             // bytes
 	Staged string `json:"staged,omitempty"` // the path at which it was staged
 	Kept   bool   `json:"kept,omitempty"`   // an identical file was there already and stays
 }
 
-// Seal is a directory that only root can enter while files grow in it, and its
-// owner and mode before.
+// Seal is the data of the record before a directory is sealed: only root can enter it
+// while files grow in it.
 type Seal struct {
-	Dir  string        `json:"dir"`
+	Dir  string        `json:"dir"`            // its path
 	Made bool          `json:"made,omitempty"` // it did not exist before
-	Was  beneath.Owner `json:"was,omitzero"`
+	Was  beneath.Owner `json:"was,omitzero"`   // its owner and mode before, if it existed
 }
 
 // Staged is the data of a copy's records: the staged copy.
@@ -132,8 +137,8 @@ type Staged struct {
 	Dir    string        `json:"dir"`              // the staging directory
 	Name   string        `json:"name"`             // in that directory
 	Source string        `json:"source,omitempty"` // key of the copied inode
-	Method copier.Method `json:"method,omitempty"`
-	Bytes  int64         `json:"bytes,omitempty"` // read from the source, holes not counted
+	Method copier.Method `json:"method,omitempty"` // how it was copied; known after the copy
+	Bytes  int64         `json:"bytes,omitempty"`  // read from the source, holes not counted
 	// Proven is true, after a copy, when the copy needs no comparison.
 	Proven bool   `json:"proven,omitempty"`
 	Inode  uint64 `json:"inode,omitempty"` // of the copy

@@ -33,11 +33,11 @@ func StatusOf(id string, records []Record) (recover.RunStatus, error) {
 	for _, r := range records {
 		if r.Instance == "" {
 			if r.Point() == StepPlan+".done" {
-				var whole recover.Plan
-				if err := r.decode(&whole); err != nil {
+				var plan recover.Plan
+				if err := r.decode(&plan); err != nil {
 					return status, err
 				}
-				for _, todo := range whole.Instances {
+				for _, todo := range plan.Instances {
 					i := of(todo.UUID)
 					i.Domain, i.Name = todo.Domain, todo.Name
 				}

@@ -37,7 +37,7 @@ type Instance struct {
 	Name        string              `json:"name,omitempty"` // Nova's display name
 	ProjectID   string              `json:"project_id,omitempty"`
 	ProjectName string              `json:"project_name,omitempty"`
-	Taken       time.Time           `json:"taken"`      // when the copies were complete
+	Taken       time.Time           `json:"taken"`      // while the guest was off or suspended for it
 	Run         string              `json:"run"`        // the name of the run that made it
 	Found       recover.DomainState `json:"found"`      // before the backup
 	Left        recover.DomainState `json:"left"`       // after it

@@ -68,7 +68,7 @@ func (c *Custody) Pin(ctx context.Context, i recover.Instance) error {
 	if err := c.options.Log.Write(record, nil); err != nil {
 		return err
 	}
-	keys := []string{}
+	keys := journal.Pinned{}
 	for _, f := range slices.Concat(i.Files, i.Nameless) {
 		if len(f.Holders) == 0 {
 			continue

@@ -17,7 +17,8 @@ type publishedKey struct {
 	path, source string
 }
 
-// Copy returns the published copy of a held inode, by its path and by the inode's key.
+// Copy returns the last published copy of a held inode, by its path and by the inode's
+// key (recover.InodeKey), and whether there is one.
 func (p Published) Copy(path, source string) (journal.Published, bool) {
 	got, ok := p[publishedKey{path, source}]
 	return got, ok
@@ -50,8 +51,8 @@ func (r Runs) Published() (Published, error) {
 		if head, err := journal.HeaderOf(records); err != nil || head.BootID != boot {
 			continue
 		}
-		for path, all := range journal.PublishedIn(records) {
-			for _, p := range all {
+		for path, copies := range journal.PublishedIn(records) {
+			for _, p := range copies {
 				files[publishedKey{path, p.Source}] = p
 			}
 		}

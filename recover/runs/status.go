@@ -8,19 +8,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/journal"
 	"github.com/os-rescue/os-rescue/recover/statedir"
-
-	"github.com/os-rescue/os-rescue/recover"
 )
 
 // Runs are the runs of this host, from their journals.
 type Runs struct{ state statedir.Dir }
 
-// Of returns the runs whose journals are below a state directory.
+// Of returns the runs whose journals are below a state directory. It reads nothing yet.
 func Of(dir string) Runs { return Runs{statedir.Dir(dir)} }
 
-// All returns every run of this host, the newest first. A journal that can't be read in
+// All returns every run of this host, the newest first; never nil without an error. A journal that can't be read in
 // full is no error: the status of its run says so.
 func (r Runs) All(ctx context.Context) ([]recover.RunStatus, error) {
 	ids, err := r.state.List()
@@ -75,7 +74,7 @@ func (r Runs) read(id string) ([]journal.Record, recover.RunStatus, error) {
 
 // Report returns the report of a run, made anew from its journal. For a finished run it
 // is what the command printed when it ended. An instance that is not settled yet counts
-// as failed, and its error says what to do. name is that of find. ErrNoRun, or what is
+// as failed, and its error says what to do. name is that of Find. ErrNoRun, or what is
 // wrong with the journal.
 func (r Runs) Report(name string) (recover.RunReport, error) {
 	id, err := r.state.Find(name)
@@ -96,7 +95,7 @@ func (r Runs) Report(name string) (recover.RunReport, error) {
 	if err != nil {
 		return recover.RunReport{}, err
 	}
-	whole, _, err := journal.PlanOf(records)
+	plan, _, err := journal.PlanOf(records)
 	if err != nil {
 		return recover.RunReport{}, err
 	}
@@ -108,13 +107,13 @@ func (r Runs) Report(name string) (recover.RunReport, error) {
 		Run:         id,
 		Command:     status.Command,
 		Host:        status.Host,
-		Mode:        cmp.Or(whole.Mode, head.Mode),
+		Mode:        cmp.Or(plan.Mode, head.Mode),
 		Started:     status.Started,
 		Finished:    status.Finished,
 		Interrupted: interrupted(status.State, records, ended),
 		Instances:   []recover.InstanceReport{},
-		Elsewhere:   whole.Elsewhere,
-		Warnings:    whole.Warnings,
+		Elsewhere:   plan.Elsewhere,
+		Warnings:    plan.Warnings,
 	}
 	for _, i := range status.Instances {
 		one := unfinished(i, status)

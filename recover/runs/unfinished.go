@@ -12,16 +12,15 @@ import (
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/journal"
-	"github.com/os-rescue/os-rescue/recover/statedir"
 )
 
 // UnfinishedRun is a run that has not come to its end.
 type UnfinishedRun struct {
-	Run     string           `json:"run"`
+	Run     string           `json:"run"` // its name
 	Command recover.Command  `json:"command"`
-	State   recover.RunState `json:"state"`
-	Started time.Time        `json:"started,omitzero"`
-	Error   string           `json:"error,omitempty"` // what is wrong with its journal
+	State   recover.RunState `json:"state"`            // any but RunFinished
+	Started time.Time        `json:"started,omitzero"` // zero when its journal does not tell
+	Error   string           `json:"error,omitempty"`  // what is wrong with its journal
 	// HalfDone are the instances whose live rescue it had begun and not brought to
 	// an end: their guests may be suspended, mirrored, or on some of their new disks.
 	// Empty while it is running.
@@ -31,27 +30,29 @@ type UnfinishedRun struct {
 // HalfDone is an instance in the middle of a live rescue that nobody works on.
 type HalfDone struct {
 	UUID   string `json:"uuid"`
-	Domain string `json:"domain"`
-	Name   string `json:"name,omitempty"`
+	Domain string `json:"domain"`         // the name of its libvirt domain
+	Name   string `json:"name,omitempty"` // Nova's display name
 	Last   string `json:"last,omitempty"` // its last journal point
 }
 
-// Unfinished returns the runs that have not come to their end, the newest first. A
-// journal that can't be read is told in its run.
+// Unfinished returns the runs that have not come to their end, the newest first; never
+// nil without an error. What is wrong with a journal is in UnfinishedRun.Error.
 func (r Runs) Unfinished(ctx context.Context) ([]UnfinishedRun, error) {
-	all, err := r.All(ctx)
+	statuses, err := r.All(ctx)
 	if err != nil {
 		return nil, err
 	}
 	unfinished := []UnfinishedRun{}
-	for _, status := range all {
+	for _, status := range statuses {
 		if status.State == recover.RunFinished {
 			continue
 		}
 		u := UnfinishedRun{Run: status.Run, Command: status.Command, State: status.State, Started: status.Started, Error: status.Error}
 		if status.State != recover.RunRunning {
-			var err error
-			if u.HalfDone, err = halfDone(r.state, status.Run); err != nil && u.Error == "" {
+			records, err := journal.Read(r.state.Run(status.Run))
+			half, herr := halfDone(records)
+			u.HalfDone = half
+			if err = errors.Join(err, herr); err != nil && u.Error == "" {
 				u.Error = err.Error()
 			}
 		}
@@ -60,33 +61,28 @@ func (r Runs) Unfinished(ctx context.Context) ([]UnfinishedRun, error) {
 	return unfinished, nil
 }
 
-// halfDone returns the instances of an interrupted run whose live rescue it had
-// begun and not settled, by domain name. Of a damaged journal what can be read
-// counts, beside the error.
-func halfDone(state statedir.Dir, run string) ([]HalfDone, error) {
-	records, err := journal.Read(state.Run(run))
-	whole, _, perr := journal.PlanOf(records)
-	priors, rerr := journal.HistoriesOf(records)
+// halfDone returns the instances whose live rescue an interrupted run had begun and not
+// settled, by domain name. Of damaged records, those that can be decoded count, beside
+// the error.
+func halfDone(records []journal.Record) ([]HalfDone, error) {
+	plan, _, err := journal.PlanOf(records)
+	histories, herr := journal.HistoriesOf(records)
 	planned := map[string]recover.InstancePlan{}
-	for _, todo := range whole.Instances {
+	for _, todo := range plan.Instances {
 		planned[todo.UUID] = todo
 	}
-	last := map[string]string{}
-	for _, r := range records {
-		last[r.Instance] = r.Point()
-	}
 	var half []HalfDone
-	for _, uuid := range slices.Sorted(maps.Keys(priors)) {
-		p, todo := priors[uuid], planned[uuid]
-		if p.Replanned != nil {
-			todo = *p.Replanned
+	for _, uuid := range slices.Sorted(maps.Keys(histories)) {
+		h, todo := histories[uuid], planned[uuid]
+		if h.Replanned != nil {
+			todo = *h.Replanned
 		}
-		if todo.Action == recover.ActionLive && p.Begun && (p.Settlement == nil || !p.Settlement.Settled) {
-			half = append(half, HalfDone{UUID: uuid, Domain: todo.Domain, Name: todo.Name, Last: last[uuid]})
+		if todo.Action == recover.ActionLive && h.Unsettled() {
+			half = append(half, HalfDone{UUID: uuid, Domain: todo.Domain, Name: todo.Name, Last: h.Last})
 		}
 	}
 	slices.SortFunc(half, func(a, b HalfDone) int { return cmp.Compare(a.Domain, b.Domain) })
-	return half, errors.Join(err, perr, rerr)
+	return half, errors.Join(err, herr)
 }
 
 // Unsettled returns, by UUID, the instances that a run began to work on and did not
@@ -109,12 +105,12 @@ func (r Runs) Unsettled(ctx context.Context) (map[string]string, error) {
 		// Of a damaged journal, what can be read counts: it must not stop all other
 		// commands.
 		records, _ := journal.Read(r.state.Run(id))
-		priors, err := journal.HistoriesOf(records)
+		histories, err := journal.HistoriesOf(records)
 		if err != nil {
 			zerolog.Ctx(ctx).Debug().Err(err).Str("run", id).Msg("the journal of a run is damaged")
 		}
-		for uuid, p := range priors {
-			if p.Begun && (p.Settlement == nil || !p.Settlement.Settled) {
+		for uuid, h := range histories {
+			if h.Unsettled() {
 				unsettled[uuid] = id
 			}
 		}

@@ -4,12 +4,12 @@ import (
 	"crypto/rand"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/copier"
 	"github.com/os-rescue/os-rescue/test/lab"
 	"github.com/os-rescue/os-rescue/test/lyingfs"
 )
@@ -75,10 +75,10 @@ func TestWhereTheFileSystemClonesARunNeedsNoRoom(t *testing.T) {
 	remove(t, filler)
 	v.isBack(t, 1)
 	v.intact(t)
-	for _, record := range records(t, report(t, r).Run) {
-		isImage := record.Path == v.Disk || record.Path == v.Base
-		if record.Point() == "copy.done" && isImage && !strings.Contains(string(record.Data), `"method":"clone"`) {
-			t.Errorf("%s was copied like this: %s", record.Path, record.Data)
+	made := copies(t, report(t, r).Run, v)
+	for _, path := range []string{v.Disk, v.Base} {
+		if made[path].Method != copier.MethodClone {
+			t.Errorf("%s was copied like this: %+v", path, made[path])
 		}
 	}
 }
@@ -155,16 +155,10 @@ func TestWhatAGuestWritesWhileItsDiskIsCopiedIsInTheCopy(t *testing.T) {
 		t.Errorf("beat %d was said before the suspend; on the disk are %d with %d gaps, and the writer's slots are %q",
 			said, again.LastBeat, again.Gaps, again.Writer)
 	}
-	for _, record := range records(t, report(t, r).Run) {
-		var data struct{ Method, Bytes any }
-		if record.Point() != "copy.done" || record.Path != v.Disk {
-			continue
-		}
-		decode(t, string(record.Data), &data)
-		// The payload; and the writer's slots and the journal, however often they were written.
-		const payload, slots, journal = 16 << 20, 4 << 20, 4 << 20
-		if bytes, _ := data.Bytes.(float64); data.Method != "ahead" || bytes < payload || bytes > payload+slots+journal+2<<20 {
-			t.Errorf("what was copied under the suspend is not what was written meanwhile: %s", record.Data)
-		}
+	// The payload; and the writer's slots and the journal, however often they were written.
+	const payload, slots, log = 16 << 20, 4 << 20, 4 << 20
+	got := copies(t, report(t, r).Run, v)[v.Disk]
+	if got.Method != copier.MethodAhead || got.Bytes < payload || got.Bytes > payload+slots+log+2<<20 {
+		t.Errorf("what was copied under the suspend is not what was written meanwhile: %+v", got)
 	}
 }

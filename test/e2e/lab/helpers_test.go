@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -112,20 +111,25 @@ func exists(path string) bool {
 // records returns a run's journal.
 func records(t *testing.T, run string) []journal.Record {
 	t.Helper()
-	f, err := os.Open(filepath.Join(stateDir, "runs", run, "journal.jsonl"))
+	all, err := journal.Read(filepath.Join(stateDir, "runs", run))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	var all []journal.Record
-	in := bufio.NewScanner(f)
-	in.Buffer(nil, 1<<20)
-	for in.Scan() {
-		var r journal.Record
-		decode(t, in.Text(), &r)
-		all = append(all, r)
-	}
 	return all
+}
+
+// copies returns the last copy that a run made of each of a guest's files, by path.
+func copies(t *testing.T, run string, v *victim) map[string]journal.Copy {
+	t.Helper()
+	histories, err := journal.HistoriesOf(records(t, run))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := histories[v.UUID]
+	if h == nil {
+		t.Fatalf("run %s did nothing to %s", run, v.Name)
+	}
+	return h.Copies
 }
 
 // count says how often a run came to a point, for one path or for all.

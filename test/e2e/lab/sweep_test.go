@@ -1,16 +1,12 @@
 package e2e
 
 import (
-	"bufio"
-	"encoding/json"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/os-rescue/os-rescue/recover"
-	"github.com/os-rescue/os-rescue/recover/journal"
 	"github.com/os-rescue/os-rescue/test/lab"
 )
 
@@ -22,17 +18,8 @@ var withFailpoints = lab.Options{BuildFlags: []string{"-tags=failpoint"}}
 // first came to them.
 func journalPoints(t *testing.T, run string) []string {
 	t.Helper()
-	f, err := os.Open(filepath.Join("/var/lib/os-rescue/runs", run, "journal.jsonl"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
 	var points []string
-	for in := bufio.NewScanner(f); in.Scan(); {
-		var r journal.Record
-		if err := json.Unmarshal(in.Bytes(), &r); err != nil {
-			t.Fatalf("the journal has a line that is no JSON: %v", err)
-		}
+	for _, r := range records(t, run) {
 		if !slices.Contains(points, r.Point()) {
 			points = append(points, r.Point())
 		}
