@@ -14,14 +14,14 @@ import (
 // Table is the table of owners with its names resolved to today's numbers.
 type Table struct {
 	settings recover.Settings
-	table    map[recover.OwnerRule]beneath.Owner
+	resolved map[recover.OwnerRule]beneath.Owner
 }
 
-// Resolve looks up every name of the table in root's user database, so that a
-// missing user or group stops a run before it changes anything. ErrUnusable when one is
-// missing.
+// Resolve looks up every name of the settings' table in the user database below root
+// (etc/passwd, etc/group), so that a missing user or group stops a run before it changes
+// anything. ErrUnusable when one is missing.
 func Resolve(settings recover.Settings, root *beneath.Root) (*Table, error) {
-	o := &Table{settings: settings, table: map[recover.OwnerRule]beneath.Owner{}}
+	o := &Table{settings: settings, resolved: map[recover.OwnerRule]beneath.Owner{}}
 	t := settings.Owners
 	rules := []recover.OwnerRule{
 		t.InstancesDir,
@@ -35,14 +35,14 @@ func Resolve(settings recover.Settings, root *beneath.Root) (*Table, error) {
 		t.DiskInfo,
 	}
 	for _, rule := range rules {
-		if _, ok := o.table[rule]; ok {
+		if _, ok := o.resolved[rule]; ok {
 			continue
 		}
 		owner, err := root.Owner(rule.User, rule.Group, rule.Mode)
 		if err != nil {
 			return nil, fmt.Errorf("%w: the configuration's table of owners: %w", recover.ErrUnusable, err)
 		}
-		o.table[rule] = owner
+		o.resolved[rule] = owner
 	}
 	return o, nil
 }
@@ -55,45 +55,47 @@ func (o *Table) File(f recover.FilePlan, dacLabel string) beneath.Owner {
 	var rule recover.OwnerRule
 	switch inside := recover.IsBelow(f.Path, o.settings.InstancesPath); {
 	case f.Role == recover.RoleDiskInfo:
-		return o.table[t.DiskInfo]
+		return o.resolved[t.DiskInfo]
 	case !inside, f.Role == recover.RoleOther:
 		return beneath.Owner{UID: f.UID, GID: f.GID, Mode: fs.FileMode(f.Mode)}
 	case f.Role == recover.RoleBacking:
-		return o.table[t.Base]
+		return o.resolved[t.Base]
 	case f.Role == recover.RoleConsoleLog:
-		return o.table[t.ConsoleLog]
+		return o.resolved[t.ConsoleLog]
 	case f.Role == recover.RoleConfigDrive:
 		rule = t.ConfigDrive
 	default:
 		rule = t.Disk
 	}
-	owner := o.table[rule]
+	owner := o.resolved[rule]
 	if uid, gid, ok := parseDACLabel(dacLabel); ok && t.Auto {
 		owner.UID, owner.GID = uid, gid
 	}
 	return owner
 }
 
-// Dir returns the owner and mode that a new directory at that path gets.
+// Dir returns the owner and mode that a new directory at that path gets. Far from the
+// instances directory that is root, 0755.
 func (o *Table) Dir(path string) beneath.Owner {
 	t, base := o.settings.Owners, o.settings.InstancesPath
 	switch {
 	case path == filepath.Join(base, "_base"):
-		return o.table[t.BaseDir]
+		return o.resolved[t.BaseDir]
 	case path == filepath.Join(base, "locks"):
-		return o.table[t.LocksDir]
+		return o.resolved[t.LocksDir]
 	case recover.IsBelow(path, base):
-		return o.table[t.InstanceDir]
+		return o.resolved[t.InstanceDir]
 	case path == base || recover.IsBelow(base, path) && recover.IsBelow(path, filepath.Dir(filepath.Dir(base))):
 		// The instances directory and its parent, /var/lib/nova.
-		return o.table[t.InstancesDir]
+		return o.resolved[t.InstancesDir]
 	}
 	return beneath.Owner{Mode: 0o755}
 }
 
-// LockFile returns the owner of Nova's lock files: Nova must be able to open them.
+// LockFile returns the owner and mode of Nova's lock files: Nova must be able to open
+// them.
 func (o *Table) LockFile() beneath.Owner {
-	owner := o.table[o.settings.Owners.LocksDir]
+	owner := o.resolved[o.settings.Owners.LocksDir]
 	owner.Mode = 0o644
 	return owner
 }

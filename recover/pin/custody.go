@@ -20,16 +20,16 @@ import (
 
 // CustodyOptions are what a run's custody must know of it.
 type CustodyOptions struct {
-	StateDir      string
+	StateDir      string   // where the keeper's socket is
 	KeeperCommand []string // starts a keeper
-	Run           string
-	SameBoot      bool // the host was not booted since the run began: a key still names the same inode
+	Run           string   // the run's name
+	SameBoot      bool     // the host was not booted since the run began: a key still names the same inode
 	Log           *journal.Writer
 }
 
 // Custody keeps the inodes of one run alive: it holds them open itself, to copy
 // from, and has the keeper hold those that have lost their names. It is safe for
-// concurrent use.
+// concurrent use, but for PinAll, ReleaseOthers, ReleaseOwn and Leave: one at a time.
 type Custody struct {
 	options CustodyOptions
 	sources sources
@@ -46,7 +46,7 @@ func NewCustody(o CustodyOptions) *Custody {
 	return &Custody{options: o, sources: sources{open: map[string]copier.Source{}}}
 }
 
-// PinAll pins instances, each only once in the life of the run.
+// PinAll pins instances, each only once in the life of the run. Errors are those of Pin.
 func (c *Custody) PinAll(ctx context.Context, instances []recover.Instance) error {
 	for _, i := range instances {
 		if slices.Contains(c.tried, i.UUID) {
@@ -62,7 +62,8 @@ func (c *Custody) PinAll(ctx context.Context, instances []recover.Instance) erro
 
 // Pin opens every held file of an instance for this run, and has the keeper hold
 // those that have lost their names, whether or not the run can rescue them.
-// ErrUnusable when the keeper can't hold them.
+// ErrUnusable when the keeper can't hold them; other errors are those of the journal. A
+// file that its holder has let go since the scan is no error: the plan says so.
 func (c *Custody) Pin(ctx context.Context, i recover.Instance) error {
 	record := journal.Record{Instance: i.UUID, Step: journal.StepPin, Phase: recover.PhaseBegin}
 	if err := c.options.Log.Write(record, nil); err != nil {
@@ -77,12 +78,7 @@ func (c *Custody) Pin(ctx context.Context, i recover.Instance) error {
 		src, err := Open(f)
 		if errors.Is(err, copier.ErrDirectRefused) {
 			// Good enough to keep the inode alive; nothing is read through it.
-			held := f
-			held.Holders = slices.Clone(f.Holders)
-			for n := range held.Holders {
-				held.Holders[n].Direct = false
-			}
-			if src, err = Open(held); err == nil {
+			if src, err = Open(buffered(f)); err == nil {
 				defer src.File.Close()
 			}
 		} else if err == nil {
@@ -173,8 +169,8 @@ func (c *Custody) reconnect(ctx context.Context) error {
 	return nil
 }
 
-// Earlier returns what the keeper holds for runs before this one. Call it before
-// the first pin.
+// Earlier returns what the keeper holds for runs before this one; none when no keeper
+// runs. Call it before the first pin. ErrUnusable when the keeper does not answer.
 func (c *Custody) Earlier(ctx context.Context) ([]keeper.Hold, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -184,8 +180,8 @@ func (c *Custody) Earlier(ctx context.Context) ([]keeper.Hold, error) {
 	return c.list(ctx)
 }
 
-// Release has the keeper release inodes of an instance, by key: all of them when
-// none is given. A keeper that is gone holds nothing.
+// Release has the keeper release inodes of an instance, by key (recover.InodeKey): all of
+// them when none is given. A keeper that is gone holds nothing.
 func (c *Custody) Release(ctx context.Context, uuid string, keys ...string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -205,10 +201,10 @@ func (c *Custody) Release(ctx context.Context, uuid string, keys ...string) erro
 }
 
 // ReleaseOthers releases what this run has pinned of instances that are not among
-// the chosen ones.
-func (c *Custody) ReleaseOthers(ctx context.Context, chosen []recover.Instance) error {
+// the selected ones.
+func (c *Custody) ReleaseOthers(ctx context.Context, selected []recover.Instance) error {
 	for _, uuid := range slices.Clone(c.own) {
-		if slices.ContainsFunc(chosen, func(i recover.Instance) bool { return i.UUID == uuid }) {
+		if slices.ContainsFunc(selected, func(i recover.Instance) bool { return i.UUID == uuid }) {
 			continue
 		}
 		if err := c.Release(ctx, uuid); err != nil {
@@ -219,7 +215,8 @@ func (c *Custody) ReleaseOthers(ctx context.Context, chosen []recover.Instance) 
 	return nil
 }
 
-// ReleaseOwn releases all that this run has pinned, whoever interrupts it.
+// ReleaseOwn releases all that this run has pinned, even if ctx has ended. It goes on
+// after an error.
 func (c *Custody) ReleaseOwn(ctx context.Context) error {
 	var errs error
 	for _, uuid := range c.own {
@@ -228,12 +225,13 @@ func (c *Custody) ReleaseOwn(ctx context.Context) error {
 	return errs
 }
 
-// Leave makes releaseOwn release nothing: what this run has pinned stays pinned.
+// Leave makes ReleaseOwn release nothing: what this run has pinned stays pinned.
 func (c *Custody) Leave() { c.own = nil }
 
-// Source returns the open inode to copy a planned file from: the one that the run
-// has open, the keeper's, or the backup's file. fs.ErrNotExist when nobody has it,
-// copier.ErrDirectRefused when it can't be read the way QEMU reads it.
+// Source returns the open inode to copy a planned file from: the one that the run has
+// open, else the keeper's. The run keeps it open until Drop or Close. The error wraps
+// fs.ErrNotExist when nobody has it, copier.ErrDirectRefused when it can't be read the way
+// QEMU reads it, and ErrUnusable when the keeper does not answer.
 func (c *Custody) Source(ctx context.Context, f recover.FilePlan) (copier.Source, error) {
 	if src, ok := c.sources.get(f.Key()); ok {
 		return src, nil
@@ -261,7 +259,8 @@ func (c *Custody) Source(ctx context.Context, f recover.FilePlan) (copier.Source
 	return c.sources.add(f.Key(), copier.Source{File: file, Direct: flags&unix.O_DIRECT != 0}), nil
 }
 
-// Stored returns a backup's file to copy a planned file from.
+// Stored returns the backup's file to copy a planned file from. The run keeps it open
+// until Close. The errors are those of copier.OpenStored.
 func (c *Custody) Stored(backupDir string, f recover.FilePlan) (copier.Source, error) {
 	key := "stored:" + f.Stored
 	if src, ok := c.sources.get(key); ok {
@@ -277,9 +276,10 @@ func (c *Custody) Stored(backupDir string, f recover.FilePlan) (copier.Source, e
 // Drop closes a planned file's inode: only then its file system gets the room back.
 func (c *Custody) Drop(f recover.FilePlan) { c.sources.drop(f.Key()) }
 
-// Close closes what the run has open, and the connection to the keeper.
+// Close closes what the run has open, and the connection to the keeper, which goes on
+// holding what it holds.
 func (c *Custody) Close() {
-	c.sources.Close()
+	c.sources.close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.keeper != nil {

@@ -5,6 +5,6 @@
 // May call: recover, copier, journal, keeper, procfs.
 //
 // Invariants: an inode is opened through a holder and then looked at, never trusted by its
-// number; what is read with O_DIRECT by QEMU is read so here; a pin that was there before a
-// run is not the run's to let go.
+// number; what QEMU reads with O_DIRECT is read so here; a pin that was there before a run
+// is not among those that ReleaseOthers and ReleaseOwn release.
 package pin

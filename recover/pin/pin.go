@@ -19,12 +19,12 @@ import (
 // Meta is what the holder of a pin keeps beside it: enough to rescue the file after
 // its QEMU and the run that pinned it have both ended.
 type Meta struct {
-	Path    string       `json:"path"`
+	Path    string       `json:"path"` // where the file belongs
 	Role    recover.Role `json:"role"`
-	Format  string       `json:"format,omitempty"`
-	Target  string       `json:"target,omitempty"`
-	Backing string       `json:"backing,omitempty"`
-	Run     string       `json:"run"`
+	Format  string       `json:"format,omitempty"`  // from libvirt, never probed
+	Target  string       `json:"target,omitempty"`  // the disk it belongs to: vda
+	Backing string       `json:"backing,omitempty"` // the path of its backing file
+	Run     string       `json:"run"`               // the name of the run that pinned it, or GuardRun
 	// Needed is set by the guard: an existing instance has lost this file.
 	Needed bool `json:"needed,omitempty"`
 }
@@ -32,30 +32,30 @@ type Meta struct {
 // Held is a file that the keeper or the guard holds, with its open descriptor.
 type Held struct {
 	procfs.HeldFile
-	Owners []string // instance UUIDs
-	Meta   Meta
+	Owners []string // UUIDs of the instances that it is held for; empty when that is not known yet
+	Meta   Meta     // what was noted when it was pinned
 }
 
 // KeeperHold is one file that the keeper holds.
 type KeeperHold struct {
-	Key       string       `json:"key"` // device:inode
-	Instances []string     `json:"instances"`
-	Path      string       `json:"path"`
+	Key       string       `json:"key"`       // device:inode
+	Instances []string     `json:"instances"` // UUIDs of those that it is held for
+	Path      string       `json:"path"`      // where the file belongs
 	Role      recover.Role `json:"role"`
-	Size      int64        `json:"size"`
+	Size      int64        `json:"size"`      // bytes
 	Allocated int64        `json:"allocated"` // bytes on disk, holes not counted
-	Since     time.Time    `json:"since"`
+	Since     time.Time    `json:"since"`     // when it was pinned
 }
 
 // KeeperStatus says whether a keeper runs, and what it holds.
 type KeeperStatus struct {
 	Running bool         `json:"running"`
-	PID     int          `json:"pid,omitempty"`
-	Holds   []KeeperHold `json:"holds"`
+	PID     int          `json:"pid,omitempty"` // 0 when none runs
+	Holds   []KeeperHold `json:"holds"`         // never nil
 }
 
-// Keeper returns whether this host's keeper runs, and what it holds. That none
-// runs is no error.
+// Keeper returns whether the keeper of the host runs, and what it holds. That none runs is
+// no error; that one runs and does not answer is.
 func Keeper(ctx context.Context, stateDir string) (KeeperStatus, error) {
 	status := KeeperStatus{Holds: []KeeperHold{}}
 	c, err := keeper.Connect(ctx, stateDir)
@@ -89,8 +89,9 @@ func Keeper(ctx context.Context, stateDir string) (KeeperStatus, error) {
 	return status, nil
 }
 
-// Lister returns a function that says what the keeper and the guard of a host hold. own
-// are the guard's pins, in a guard itself; nil: the guard is asked, if one runs.
+// Lister returns a function that lists what the keeper and the guard of a host hold. A
+// guard itself gives own, which lists its pins; everybody else gives nil, and the guard is
+// asked, if one runs. That a keeper or a guard does not run is no error.
 func Lister(stateDir string, own func() ([]Held, error)) func(ctx context.Context) ([]Held, error) {
 	if own == nil {
 		return func(ctx context.Context) ([]Held, error) { return ofHost(ctx, stateDir) }
@@ -158,10 +159,11 @@ func pinsBehind(
 	return pins, nil
 }
 
-// Open opens the held inode of a scanned file anew, through the descriptor of one
-// of its holders: with O_DIRECT if QEMU uses it. It checks that this is still the same
-// inode. The caller closes the source. copier.ErrDirectRefused when the file system
-// refuses O_DIRECT, fs.ErrNotExist when the holders have closed the file.
+// Open opens the held inode of a scanned file anew, through the descriptor of one of its
+// holders (/proc/PID/fd, proc(5)): with O_DIRECT if any holder uses it. It checks that
+// this is still the same inode. The caller closes the source. The error wraps
+// copier.ErrDirectRefused when the file system refuses O_DIRECT, and fs.ErrNotExist when
+// the holders have closed the file.
 func Open(f recover.File) (copier.Source, error) {
 	direct := false
 	for _, h := range f.Holders {

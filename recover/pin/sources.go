@@ -41,8 +41,8 @@ func (s *sources) drop(key string) {
 	}
 }
 
-// Close closes them all.
-func (s *sources) Close() {
+// close closes them all.
+func (s *sources) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for key, src := range s.open {

@@ -19,11 +19,11 @@ func haAgents() map[string]string {
 }
 
 // warnOfAgents warns of programs that would act by themselves on a destroyed domain.
-func warnOfAgents(whole recover.Plan, warn func(format string, args ...any)) error {
+func warnOfAgents(plan recover.Plan, warn func(format string, args ...any)) error {
 	reboots := func(todo recover.InstancePlan) bool {
 		return todo.Action == recover.ActionReboot || todo.Action == recover.ActionHardReboot
 	}
-	if !slices.ContainsFunc(whole.Instances, reboots) {
+	if !slices.ContainsFunc(plan.Instances, reboots) {
 		return nil
 	}
 	for comm, name := range haAgents() {
@@ -36,7 +36,7 @@ func warnOfAgents(whole recover.Plan, warn func(format string, args ...any)) err
 				"stop it for the run, or set its host to on_maintenance in masakari", name, pids[0])
 		}
 	}
-	for _, todo := range whole.Instances {
+	for _, todo := range plan.Instances {
 		// Octavia names its amphorae so (octavia/common/constants.py).
 		if todo.Action == recover.ActionReboot && strings.HasPrefix(todo.Name, "amphora-") {
 			warn("%s is an Octavia load balancer, and Octavia may replace it while it is down: "+

@@ -38,11 +38,11 @@ func (p backupPlans) plan(_ context.Context, i recover.Instance) (recover.Instan
 		if f.Role == recover.RoleOther || len(f.Holders) == 0 && f.Role != recover.RoleDiskInfo {
 			continue
 		}
-		fp, err := p.file(i, f)
+		file, err := p.file(i, f)
 		if err != nil {
 			return todo.Refuse("%v", err), nil
 		}
-		todo.Files = append(todo.Files, fp)
+		todo.Files = append(todo.Files, file)
 	}
 	todo.Action = recover.ActionBackup
 	todo.Steps = p.steps(todo)
@@ -51,18 +51,18 @@ func (p backupPlans) plan(_ context.Context, i recover.Instance) (recover.Instan
 
 // file plans the copy of one file; its error is a refusal.
 func (p backupPlans) file(i recover.Instance, f recover.File) (recover.FilePlan, error) {
-	todo, err := p.draft(i, f)
-	if err != nil || todo.Content != "" {
-		return todo, err
+	file, err := p.draft(i, f)
+	if err != nil || file.Content != "" {
+		return file, err
 	}
 	src, err := pin.Open(f)
 	if err != nil {
-		return todo, err
+		return file, err
 	}
 	defer src.File.Close()
-	todo.Direct = src.Direct
-	err = p.source(i, &todo, src)
-	return todo, err
+	file.Direct = src.Direct
+	err = p.source(i, &file, src)
+	return file, err
 }
 
 // steps describes what a plan will do.

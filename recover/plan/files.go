@@ -20,7 +20,7 @@ import (
 // draft copies what the scan knows about a file. No process holds disk.info: its
 // content is the guard's copy, or made from the definition.
 func (p *planner) draft(i recover.Instance, f recover.File) (recover.FilePlan, error) {
-	todo := recover.FilePlan{
+	file := recover.FilePlan{
 		Path:      f.Path,
 		Role:      f.Role,
 		Format:    f.Format,
@@ -33,36 +33,36 @@ func (p *planner) draft(i recover.Instance, f recover.File) (recover.FilePlan, e
 		Writable:  f.Writable,
 	}
 	if f.Role != recover.RoleDiskInfo {
-		return todo, nil
+		return file, nil
 	}
 	content, err := f.KeptContent, error(nil)
 	if content == "" {
 		content, err = scan.DiskInfoContent(scan.DiskInfo(i.Definition, p.Settings.InstancesPath))
 	}
-	todo.Content, todo.Size, todo.Device, todo.Inode = content, int64(len(content)), 0, 0
-	return todo, err
+	file.Content, file.Size, file.Device, file.Inode = content, int64(len(content)), 0, 0
+	return file, err
 }
 
 // file plans the restoring of one lost file; its error is a refusal.
 func (p *planner) file(i recover.Instance, f recover.File) (recover.FilePlan, error) {
-	todo, err := p.draft(i, f)
-	if err != nil || todo.Content != "" {
-		return todo, err
+	file, err := p.draft(i, f)
+	if err != nil || file.Content != "" {
+		return file, err
 	}
-	if err := p.place(&todo); err != nil {
-		return todo, err
+	if err := p.place(&file); err != nil {
+		return file, err
 	}
 	src, err := pin.Open(f)
 	if err != nil {
-		return todo, err
+		return file, err
 	}
 	defer src.File.Close()
-	todo.Direct = src.Direct
+	file.Direct = src.Direct
 	if err := p.notSharedFile(f.Path, src.File); err != nil {
-		return todo, err
+		return file, err
 	}
-	err = p.source(i, &todo, src)
-	return todo, err
+	err = p.source(i, &file, src)
+	return file, err
 }
 
 // notSharedFile returns ErrRefused when other hosts may write a file and no Nova can

@@ -82,9 +82,9 @@ func (r *novaRules) unaccepted(i recover.Instance) string {
 	if len(losses) == 0 {
 		return ""
 	}
-	all := strings.Join(losses, ",")
+	names := strings.Join(losses, ",")
 	return fmt.Sprintf("Nova's hard reboot would lose its %s: --accept-loss %s agrees to that; "+
-		"--offline starts it through libvirt, which keeps it", all, all)
+		"--offline starts it through libvirt, which keeps it", names, names)
 }
 
 // refuseByService says why a host's nova-compute could not carry out a hard reboot;

@@ -14,14 +14,14 @@ import (
 	"github.com/os-rescue/os-rescue/recover/space"
 )
 
-// Request is what makePlan needs.
+// Request is what Make makes a plan from.
 type Request struct {
-	Settings   recover.Settings
+	Settings   recover.Settings // of this host
 	Hypervisor recover.Hypervisor
-	Cloud      recover.Cloud // nil offline
-	Command    recover.Command
-	Options    recover.Options
-	Chosen     selection.Selected
+	Cloud      recover.Cloud      // nil offline
+	Command    recover.Command    // of the run
+	Options    recover.Options    // of the run
+	Chosen     selection.Selected // the instances that the run is about
 	// Unsettled maps the UUIDs of instances that an unfinished run began to work on to
 	// the name of that run.
 	Unsettled map[string]string
@@ -29,11 +29,11 @@ type Request struct {
 }
 
 // Make plans a run for the chosen instances. It changes nothing. An instance that
-// can't be worked on has ActionRefuse and the reason in its plan. An error stops the
-// run as a whole: ErrUnusable (the root, the table of owners), ErrNoBackup, and those
-// of Hypervisor and Cloud.
+// can't be worked on has ActionRefuse and the reason in its plan. An error stops the run
+// as a whole: recover.ErrUnusable (the root, the table of owners), manifest.ErrNoBackup,
+// and those of Hypervisor and Cloud.
 func Make(ctx context.Context, r Request) (recover.Plan, error) {
-	whole := recover.Plan{
+	plan := recover.Plan{
 		Command:   r.Command,
 		Mode:      r.Options.ModeOf(r.Command),
 		Host:      r.Settings.Host,
@@ -44,35 +44,35 @@ func Make(ctx context.Context, r Request) (recover.Plan, error) {
 	}
 	root, err := beneath.OpenRoot(r.Settings.Root)
 	if err != nil {
-		return whole, fmt.Errorf("%w: %w", recover.ErrUnusable, err)
+		return plan, fmt.Errorf("%w: %w", recover.ErrUnusable, err)
 	}
 	defer root.Close()
 	if r.Command != recover.CommandReboot {
 		if _, err := owners.Resolve(r.Settings, root); err != nil {
-			return whole, err
+			return plan, err
 		}
 	}
 	p := newPlanner(r, root)
-	one, err := p.maker()
+	m, err := p.maker()
 	if err != nil {
-		return whole, err
+		return plan, err
 	}
 	for _, i := range r.Chosen.Here {
-		todo, err := one.plan(ctx, i)
+		todo, err := m.plan(ctx, i)
 		if err != nil {
-			return whole, err
+			return plan, err
 		}
-		whole.Instances = append(whole.Instances, todo)
+		plan.Instances = append(plan.Instances, todo)
 	}
-	if err := p.nova.lastReboots(ctx, whole.Instances); err != nil {
-		return whole, err
+	if err := p.nova.lastReboots(ctx, plan.Instances); err != nil {
+		return plan, err
 	}
-	if err := space.Fit(&whole, root, r.Settings); err != nil {
-		return whole, err
+	if err := space.Fit(&plan, root, r.Settings); err != nil {
+		return plan, err
 	}
-	err = warnOfAgents(whole, p.warn)
-	whole.Warnings = p.warnings
-	return whole, err
+	err = warnOfAgents(plan, p.warn)
+	plan.Warnings = p.warnings
+	return plan, err
 }
 
 // maker plans single instances for one command.

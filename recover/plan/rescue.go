@@ -36,11 +36,11 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 		if f.Role == recover.RoleOther && !f.GuardHeld || !f.Lost() && (f.Role != recover.RoleDiskInfo || f.State != recover.FileMissing) {
 			continue
 		}
-		fp, err := p.file(i, f)
+		file, err := p.file(i, f)
 		if err != nil {
 			return todo.Refuse("%v", err), nil
 		}
-		todo.Files = append(todo.Files, fp)
+		todo.Files = append(todo.Files, file)
 	}
 	todo.Action = recover.ActionPutBack
 	if recover.AnyWritable(todo.Files) {
@@ -93,11 +93,12 @@ func foundByNova(i recover.Instance) recover.DomainState {
 	case i.Server == nil:
 		return i.State
 	}
-	forgotten := i.GuardOnly || i.Definition.Nova == nil && len(i.Definition.Disks) == 0
+	// libvirt no longer knows the domain: only the guard or Nova tells of it.
+	unknown := i.GuardOnly || i.Definition.Nova == nil && len(i.Definition.Disks) == 0
 	switch {
-	case i.Server.VMState == recover.VMError, forgotten && i.Server.VMState == recover.VMActive:
+	case i.Server.VMState == recover.VMError, unknown && i.Server.VMState == recover.VMActive:
 		return recover.StateRunning
-	case forgotten && i.Server.VMState == recover.VMPaused:
+	case unknown && i.Server.VMState == recover.VMPaused:
 		return recover.StatePaused
 	}
 	return i.State

@@ -42,7 +42,7 @@ func (p restorePlans) plan(ctx context.Context, i recover.Instance) (recover.Ins
 		if here(i, f.Path) {
 			continue
 		}
-		fp := recover.FilePlan{
+		file := recover.FilePlan{
 			Path:      f.Path,
 			Role:      f.Role,
 			Format:    f.Format,
@@ -57,13 +57,13 @@ func (p restorePlans) plan(ctx context.Context, i recover.Instance) (recover.Ins
 			Stored:    f.Stored,
 			SHA256:    f.SHA256,
 		}
-		if err := p.place(&fp); err != nil {
+		if err := p.place(&file); err != nil {
 			return todo.Refuse("%v", err), nil
 		}
 		if err := p.notShared(f.Path); err != nil {
 			return todo.Refuse("%v", err), nil
 		}
-		todo.Files = append(todo.Files, fp)
+		todo.Files = append(todo.Files, file)
 	}
 	todo.Action = recover.ActionPublish
 	if i.PID != 0 && recover.AnyWritable(todo.Files) {

@@ -9,8 +9,9 @@ import (
 )
 
 // FromScan returns the selected instances of a scan. Every instance that the selection
-// names must be in it: a typing error must not shorten a rescue. ErrUsage for a
-// selection that is not valid or not unique, ErrNothingSelected when nothing matches.
+// names must be in it: a typing error must not shorten a rescue. recover.ErrUsage for a
+// selection that is not valid or not unique, recover.ErrNothingSelected when nothing
+// matches.
 func FromScan(s recover.Selection, report recover.Report) ([]recover.Instance, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err

@@ -16,9 +16,9 @@ import (
 // Selected are the selected instances: those to plan a run for, and those of other
 // hosts, which the run leaves alone.
 type Selected struct {
-	Here      []recover.Instance
-	Elsewhere []recover.Elsewhere
-	Warnings  []string
+	Here      []recover.Instance  // as scanned; Disagreement is set in those to leave alone
+	Elsewhere []recover.Elsewhere // of other hosts, of no host, or of a cell that is down
+	Warnings  []string            // what the operator should know, one sentence each
 }
 
 // mapper joins what Nova says about instances with the scans of their hosts.
@@ -80,11 +80,11 @@ func (m *mapper) project(ctx context.Context) error {
 	id, err := m.cloud.Project(ctx, s.Project, s.ProjectDomain)
 	if errors.Is(err, recover.ErrForbidden) {
 		// The domains of this host may still tell which project it is.
-		chosen, lerr := projectIn(m.joined(), s.Project)
+		domains, lerr := projectIn(m.joined(), s.Project)
 		if lerr != nil {
 			return fmt.Errorf("%w (or give the project's ID, or --instance)", errors.Join(err, lerr))
 		}
-		if id = chosen[0].ProjectID; id == "" { // an empty filter would list every project's
+		if id = domains[0].ProjectID; id == "" { // an empty filter would list every project's
 			return fmt.Errorf("%w (and its domains here do not contain its ID: give --instance)", err)
 		}
 	} else if err != nil {
@@ -111,11 +111,11 @@ func (m *mapper) project(ctx context.Context) error {
 }
 
 func (m *mapper) instances(ctx context.Context) error {
-	all := m.joined().Instances
+	scanned := m.joined().Instances
 	for _, want := range m.options.Selection.Instances {
 		uuid := strings.ToLower(want)
-		if n := slices.IndexFunc(all, func(i recover.Instance) bool { return i.Domain == want }); n >= 0 {
-			uuid = all[n].UUID
+		if n := slices.IndexFunc(scanned, func(i recover.Instance) bool { return i.Domain == want }); n >= 0 {
+			uuid = scanned[n].UUID
 		}
 		if m.seen[uuid] {
 			continue
@@ -193,11 +193,11 @@ func (m *mapper) askedAlone(uuid string, server recover.Server, err error) error
 
 // joined returns the instances of all scans in one report.
 func (m *mapper) joined() recover.Report {
-	var all recover.Report
+	var joined recover.Report
 	for _, r := range m.reports {
-		all.Instances = append(all.Instances, r.Instances...)
+		joined.Instances = append(joined.Instances, r.Instances...)
 	}
-	return all
+	return joined
 }
 
 // scanned returns an instance as a scan found it, and the host of that scan; nil
@@ -270,8 +270,8 @@ func (m *mapper) merge(i recover.Instance, host string, server recover.Server) {
 	m.out.Here = append(m.out.Here, i)
 }
 
-// Disagreement says what Nova and the scan of a host disagree about; empty when they
-// agree.
+// Disagreement says what Nova and the scan of a host disagree about, in a sentence for the
+// operator; empty when they agree.
 func Disagreement(i recover.Instance, host string, server recover.Server) string {
 	switch {
 	case server.Unknown:

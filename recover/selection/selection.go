@@ -18,17 +18,17 @@ type Choice struct {
 	command  recover.Command
 	options  recover.Options
 
-	Report   recover.Report // this host's scan, after scan
-	Selected Selected       // after choose
+	Report   recover.Report // this host's scan, after Scan; empty when Scan did not scan
+	Selected Selected       // after Choose
 }
 
-// New returns the choice of a command's instances; scan and choose make it.
+// New returns the choice of a command's instances, which Scan and then Choose make.
 func New(settings recover.Settings, scanner *scan.Scanner, command recover.Command, options recover.Options) *Choice {
 	return &Choice{settings: settings, scanner: scanner, command: command, options: options}
 }
 
 // Scan scans this host, unless the options bring scans of other hosts instead. Errors
-// are those of scanner.host.
+// are those of scan.Scanner.Host.
 func (c *Choice) Scan(ctx context.Context) (err error) {
 	if !c.options.Reboot.Remote {
 		c.Report, err = c.scanner.Host(ctx, c.options.Holders)
@@ -36,8 +36,9 @@ func (c *Choice) Scan(ctx context.Context) (err error) {
 	return err
 }
 
-// Choose finds the selected instances, after scan; cloud is nil offline. ErrUsage,
-// ErrNothingSelected, and the errors of Cloud.
+// Choose finds the selected instances, after Scan; cloud is nil offline. recover.ErrUsage
+// (also for a directory without a backup), recover.ErrNothingSelected, and the errors of
+// Cloud.
 func (c *Choice) Choose(ctx context.Context, cloud recover.Cloud) (err error) {
 	switch {
 	case c.command == recover.CommandRestore:
@@ -90,10 +91,10 @@ func (c *Choice) leaveOut() {
 	}
 }
 
-// Meant is true for an instance with one of the statuses, and for one that Nova is
-// rebooting: a reboot run waits for that one.
-func Meant(s recover.Server, states []string) bool {
-	return slices.Contains(states, s.Status) || recover.IsRebooting(s)
+// Meant is true when a reboot run with those statuses (RebootOptions.Statuses) is about
+// the instance: it has one of them, or Nova is rebooting it, and the run waits for that.
+func Meant(s recover.Server, statuses []string) bool {
+	return slices.Contains(statuses, s.Status) || recover.IsRebooting(s)
 }
 
 // chooseFromBackup returns the selected instances of a backup as the scan found them.

@@ -29,22 +29,22 @@ type measuring struct {
 	rooms    map[uint64]*room
 }
 
-// Fit checks whether a plan's copies fit on their file systems, before the first guest
-// is suspended: a full file system would pause the healthy guests on it. It fills in
-// the plan's Space. If not all copies fit at once, it sets OneByOne and refuses every
-// instance that does not fit alone. The error means that a file system could not be
+// Fit checks whether a plan's copies fit on their file systems below root, before the
+// first guest is suspended: a full file system would pause the healthy guests on it. It
+// fills in the plan's Space. If not all copies fit at once, it sets OneByOne and refuses
+// every instance that does not fit alone. The error means that a file system could not be
 // examined.
-func Fit(whole *recover.Plan, root *beneath.Root, settings recover.Settings) error {
+func Fit(plan *recover.Plan, root *beneath.Root, settings recover.Settings) error {
 	m := &measuring{root: root, settings: settings, rooms: map[uint64]*room{}}
 	seen := map[string]bool{}
-	for _, todo := range whole.Work() {
+	for _, todo := range plan.Work() {
 		for _, f := range todo.Files {
 			targets := []string{f.Path}
-			if whole.Command == recover.CommandBackup {
+			if plan.Command == recover.CommandBackup {
 				targets = nil
 			}
-			if whole.Options.BackupDir != "" && whole.Command != recover.CommandRestore {
-				targets = append(targets, filepath.Join(whole.Options.BackupDir, "x"))
+			if plan.Options.BackupDir != "" && plan.Command != recover.CommandRestore {
+				targets = append(targets, filepath.Join(plan.Options.BackupDir, "x"))
 			}
 			for n, path := range targets {
 				key := fmt.Sprintf("%d %s %s", n, f.Key(), f.Path)
@@ -52,16 +52,16 @@ func Fit(whole *recover.Plan, root *beneath.Root, settings recover.Settings) err
 					continue
 				}
 				seen[key] = true
-				if err := m.need(todo, f, path, f.Writable && n == 0 && whole.Command == recover.CommandRescue); err != nil {
+				if err := m.need(todo, f, path, f.Writable && n == 0 && plan.Command == recover.CommandRescue); err != nil {
 					return err
 				}
 			}
 		}
 	}
 	for _, r := range m.rooms {
-		r.decide(whole)
+		r.decide(plan)
 	}
-	slices.SortFunc(whole.Space, func(a, b recover.SpacePlan) int { return int(b.Need - a.Need) })
+	slices.SortFunc(plan.Space, func(a, b recover.SpacePlan) int { return int(b.Need - a.Need) })
 	return nil
 }
 
@@ -79,16 +79,16 @@ func (m *measuring) need(todo recover.InstancePlan, f recover.FilePlan, path str
 	}
 	r := m.rooms[st.Dev]
 	if r == nil {
-		statfs, err := dir.Statfs()
+		fileSystem, err := dir.Statfs()
 		if err != nil {
 			return err
 		}
 		r = &room{each: map[string]int64{}, users: map[string]bool{}}
 		r.SpacePlan = recover.SpacePlan{
 			Path:     dir.Path(),
-			Free:     int64(statfs.Free),
-			Headroom: int64(float64(statfs.Total) * m.settings.Headroom),
-			Clones:   Clones(filepath.Join(m.settings.Root, dir.Path()), statfs.Magic),
+			Free:     int64(fileSystem.Free),
+			Headroom: int64(float64(fileSystem.Total) * m.settings.Headroom),
+			Clones:   Clones(filepath.Join(m.settings.Root, dir.Path()), fileSystem.Magic),
 		}
 		m.rooms[st.Dev] = r
 	}
@@ -107,27 +107,27 @@ func (m *measuring) need(todo recover.InstancePlan, f recover.FilePlan, path str
 }
 
 // decide adapts a plan to the room on one file system.
-func (r *room) decide(whole *recover.Plan) {
-	whole.Space = append(whole.Space, r.SpacePlan)
+func (r *room) decide(plan *recover.Plan) {
+	plan.Space = append(plan.Space, r.SpacePlan)
 	free := r.Free - r.Headroom
 	if r.Need <= free {
 		return
 	}
-	whole.OneByOne = true
-	for n, todo := range whole.Instances {
+	plan.OneByOne = true
+	for n, todo := range plan.Instances {
 		if todo.Action == recover.ActionNone || todo.Action == recover.ActionRefuse || !r.users[todo.UUID] {
 			continue
 		}
 		if alone := r.shared + r.each[todo.UUID]; alone > free {
-			whole.Instances[n] = todo.Refuse("%v on the file system of %s: it needs %s; %s are free, of which %s must stay free: "+
+			plan.Instances[n] = todo.Refuse("%v on the file system of %s: it needs %s; %s are free, of which %s must stay free: "+
 				"make room, or move other files away", recover.ErrNoSpace, r.Path,
 				humanize.IBytes(uint64(alone)), humanize.IBytes(uint64(r.Free)), humanize.IBytes(uint64(r.Headroom)))
 		}
 	}
 }
 
-// Clones is true when copies on a file system take no room: on btrfs, and on an XFS
-// that was made with reflink. The geometry of an XFS tells (XFS_IOC_FSGEOMETRY_V4 and
+// Clones is true when copies on the file system of dir take no room: on btrfs, and on an
+// XFS that was made with reflink. magic is its type (statfs(2)). The geometry of an XFS tells (XFS_IOC_FSGEOMETRY_V4 and
 // XFS_FSOP_GEOM_FLAGS_REFLINK in the kernel's fs/xfs/libxfs/xfs_fs.h).
 func Clones(dir string, magic int64) bool {
 	const (
