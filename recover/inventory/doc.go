@@ -3,6 +3,6 @@
 //
 // May call: recover, beneath, statedir.
 //
-// Invariants: a record is whole or not there; a record that can't be read is told, and is no
-// reason to scan nothing; no path out of a record is followed without its root.
+// Invariants: a record is whole or not there; one that can't be read is an error beside the
+// others, not instead of them; nothing here follows a path out of a record.
 package inventory

@@ -3,6 +3,7 @@
 //
 // May call: recover.
 //
-// Invariants: a manifest whose paths could lead anywhere but to where they say is refused
-// as a whole; a complete manifest stands at its path at any moment.
+// Invariants: a manifest is refused as a whole if a path in it is not clean, or leads out of
+// the backup's directory where it must not; a copy is named by the path of its original
+// alone, so that two instances with one backing file share the copy.
 package manifest

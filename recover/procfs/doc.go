@@ -1,8 +1,8 @@
 // Package procfs shows what processes hold: their open regular files, who they are and
 // what they see as "/".
 //
-// Everything is read from /proc. A process is held by a pidfd while it is looked at, so
-// that its pid can't become another's in the middle.
+// What it says of processes is read from /proc. A Process is held by a pidfd while it is
+// looked at, so that its PID can't become another's in the middle.
 //
 // May call: recover.
 //

@@ -14,18 +14,18 @@ import (
 // FakeCloud is a Nova whose hard reboots do to the fake hypervisor's domains what
 // Nova's do to real ones. Nothing in it takes time by itself: a task goes one step
 // further each time that its instance is looked at. It passes TestCloud as an
-// administrator, and Member's view of it as a member of a project. NewCloud makes one.
+// administrator, and asMember's view of it as a member of a project. NewCloud makes one.
 type FakeCloud struct {
-	T  testing.TB
-	HV *FakeHypervisor
+	t  testing.TB
+	hv *FakeHypervisor
 
-	Mu        sync.Mutex // guards the fields below
-	NoReasons bool       // reasons of locks are not kept
-	Instances map[string]*FakeServer
-	Projects  []FakeProject
+	Mu        sync.Mutex                        // guards the fields below
+	NoReasons bool                              // reasons of locks are not kept
+	Instances map[string]*FakeServer            // by UUID
+	Projects  []FakeProject                     // that Keystone knows
 	Services  map[string]recover.ComputeService // by host
-	LostHosts map[string]bool                   // hosts of a cell that is down
-	Removed   map[string]bool                   // what has been deleted, by UUID
+	lostHosts map[string]bool                   // hosts of a cell that is down
+	removed   map[string]bool                   // what has been deleted, by UUID
 	Own       string                            // the project of the token
 	Down      bool                              // the cell: everything but UUIDs is unknown
 	Offline   bool                              // nothing may be asked
@@ -35,18 +35,22 @@ type FakeCloud struct {
 	Calls     []string                          // "Method uuid"
 	Point     func(string)                      // called without the lock before and after each method
 	Taking    int                               // how many looks a hard reboot takes
-	Requests  int                               // hard reboots that were accepted
-	Failing   int                               // so many requests are not answered from now on; negative: none ever is
-	Attempts  int                               // requests to change an instance, with those that were not answered
+	requests  int                               // hard reboots that were accepted
+	failing   int                               // so many requests are not answered from now on; negative: none ever is
+	attempts  int                               // requests to change an instance, with those that were not answered
 }
 
-// FakeProject is a project of Keystone's. Domain is its domain's ID.
-type FakeProject struct{ ID, Name, Domain, DomainName string }
+// FakeProject is a project of Keystone's.
+type FakeProject struct {
+	ID, Name   string
+	Domain     string // the ID of its Keystone domain
+	domainName string
+}
 
 // FakeServer is an instance of a FakeCloud.
 type FakeServer struct {
 	recover.Server
-	Down    bool              // its cell is down
+	down    bool              // its cell is down
 	Reboots int               // that were accepted
 	Looks   int               // until the task under way ends
 	Task    func(*FakeServer) // what it does then
@@ -60,15 +64,15 @@ var _ recover.Cloud = (*FakeCloud)(nil)
 // NewCloud returns a Nova without instances, a project p1 and a token of another.
 func NewCloud(t testing.TB, hv *FakeHypervisor) *FakeCloud {
 	return &FakeCloud{
-		T: t, HV: hv, Instances: map[string]*FakeServer{}, Errs: map[string]error{}, Once: map[string][]error{},
-		Lost: map[string]error{}, Removed: map[string]bool{}, LostHosts: map[string]bool{},
-		Projects: []FakeProject{{ID: "p1", Name: "project", Domain: "default", DomainName: "Default"}}, Own: "admin", Taking: 1,
+		t: t, hv: hv, Instances: map[string]*FakeServer{}, Errs: map[string]error{}, Once: map[string][]error{},
+		Lost: map[string]error{}, removed: map[string]bool{}, lostHosts: map[string]bool{},
+		Projects: []FakeProject{{ID: "p1", Name: "project", Domain: "default", domainName: "Default"}}, Own: "admin", Taking: 1,
 		Services: map[string]recover.ComputeService{},
 	}
 }
 
-// AddDomain gives Nova an instance on a host that is in the state of that domain.
-func (c *FakeCloud) AddDomain(d recover.Domain, host string) *FakeServer {
+// addDomain gives Nova an instance on a host that is in the state of that domain.
+func (c *FakeCloud) addDomain(d recover.Domain, host string) *FakeServer {
 	s := &FakeServer{Server: recover.Server{UUID: d.UUID, Name: "vm", ProjectID: "p1", Host: host, Domain: d.Name}}
 	if d.Nova != nil {
 		s.Name, s.ProjectID = d.Nova.Name, d.Nova.ProjectID
@@ -163,7 +167,7 @@ func (c *FakeCloud) Deletes(uuid string) {
 	c.Mu.Lock()
 	defer c.Mu.Unlock()
 	delete(c.Instances, uuid)
-	c.Removed[uuid] = true
+	c.removed[uuid] = true
 }
 
 // In checks what Nova has of an instance after a run.
@@ -196,7 +200,7 @@ func (c *FakeCloud) call(ctx context.Context, method, uuid string, do func(*Fake
 	defer c.Mu.Unlock()
 	c.Calls = append(c.Calls, method+" "+uuid)
 	if c.Offline {
-		c.T.Errorf("%s was asked of Nova by a run that is offline", method)
+		c.t.Errorf("%s was asked of Nova by a run that is offline", method)
 	}
 	if err := c.send(method); err != nil {
 		return err
@@ -228,15 +232,15 @@ func (c *FakeCloud) send(method string) error {
 	once, action := method == "HardReboot" || method == "Pause", method == "Lock" || method == "Unlock"
 	for {
 		if once || action {
-			c.Attempts++
+			c.attempts++
 		}
-		if c.Failing == 0 {
+		if c.failing == 0 {
 			return nil
 		}
-		if c.Failing < 0 {
+		if c.failing < 0 {
 			return recover.ErrCloudUnavailable
 		}
-		c.Failing--
+		c.failing--
 		if once {
 			return fmt.Errorf("%w: it may be carried out all the same", recover.ErrCloudUnavailable)
 		}

@@ -38,7 +38,7 @@ const (
 	// lists all, those of webshop, those of Host and those of the administrators' project,
 	// looks at LostHost's service, and tries to lock (for "why") and to reboot web4.
 	SceneCellDown Scene = "cell-down"
-	// SceneRecord: an administrator reads web1, locks it for LockReason, reads it, unlocks
+	// SceneRecord: an administrator reads web1, locks it for lockReason, reads it, unlocks
 	// it twice, and reads big.
 	SceneRecord Scene = "record"
 	// SceneNobody: an administrator asks for an instance that is not there; a lock's reason
@@ -73,13 +73,13 @@ type CloudScene struct {
 	// Admin and Member sign a user in.
 	Admin, Member func(t *testing.T) recover.Cloud
 
-	Project, ProjectName       string // webshop
-	Twin                       string // the ID of the other webshop
-	TwinDomain, TwinDomainName string
-	AdminProject               string // the ID of the administrator's
-	AdminProjectName           string
-	Host, LostHost             string
-	Instances                  map[string]string // UUIDs by name: web1 to web4, big
+	Project, ProjectName           string            // webshop: its ID and its name
+	Twin                           string            // the ID of the other webshop
+	TwinDomain, TwinDomainName     string            // the ID and the name of that one's Keystone domain
+	AdminProject, AdminProjectName string            // the administrator's
+	Host                           string            // on which the instances are
+	LostHost                       string            // of the cell that is down in SceneCellDown
+	Instances                      map[string]string // UUIDs by name: web1 to web4, big
 
 	// Wait passes some time between two looks at a task.
 	Wait func()
@@ -94,5 +94,5 @@ type CloudScene struct {
 	Expire, Revoke func()
 }
 
-// LockReason is that of SceneRecord's lock.
-const LockReason = "disk is being brought back"
+// lockReason is that of SceneRecord's lock.
+const lockReason = "disk is being brought back"

@@ -251,10 +251,10 @@ func (s *cloudSuite) record() {
 	if got != want || !strings.HasPrefix(got.Domain, "instance-") {
 		s.Errorf("the record is\n%+v, want\n%+v", got, want)
 	}
-	s.must(c.Lock(s.ctx, web1, LockReason))
+	s.must(c.Lock(s.ctx, web1, lockReason))
 	want.Locked = true
 	if c.KeepsReasons() {
-		want.LockedReason = LockReason
+		want.LockedReason = lockReason
 	}
 	if got, err = c.Server(s.ctx, web1); err != nil || got != want {
 		s.Errorf("locked, the record is\n%+v, error %v, want\n%+v", got, err, want)

@@ -25,7 +25,7 @@
 //   - A fake does nothing by itself and takes no time. A task of Nova, or a mirror
 //     without a limit, goes one step further each time that somebody looks at it.
 //   - A method of a fake changes everything or nothing, under one lock. Exported
-//     fields may be set before the fake is used, and later under its lock: Change does.
+//     fields may be set before the fake is used, and later in Change.
 //   - Every process and file that a fake makes ends with the test.
 //
 // A test binary whose tests use a Host calls Main in its TestMain.

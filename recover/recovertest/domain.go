@@ -18,14 +18,14 @@ var errOff = errors.New("domain is not running")
 // FakeDomain is a domain of a FakeHypervisor.
 type FakeDomain struct {
 	recover.Domain
-	Agent    bool // the guest has an agent
-	Frozen   bool // its file systems are
-	Thawed   int  // how often
-	Counters map[string]recover.BlockCounters
-	QEMU     *Holder // nil when it is off
-	Logd     *Holder // nil when it is off, or has no console log
-	// Secret is what only XML tells.
-	Secret string
+	agent    bool                             // the guest has an agent
+	Frozen   bool                             // its file systems are
+	Thawed   int                              // how often
+	Counters map[string]recover.BlockCounters // by target
+	QEMU     *Holder                          // nil when it is off
+	logd     *Holder                          // nil when it is off, or has no console log
+	// secret is what only XML tells.
+	secret string
 
 	booted  bool                   // this QEMU's guest has run
 	asked   int                    // writes that the guest makes when it runs next
@@ -50,8 +50,8 @@ func (d *FakeDomain) count(target string, off, size int64) {
 func (d *FakeDomain) Off() {
 	d.endExport()
 	d.QEMU.End()
-	d.Logd.End()
-	d.QEMU, d.Logd = nil, nil
+	d.logd.End()
+	d.QEMU, d.logd = nil, nil
 	d.fds, d.mirrors, d.BlockJobs, d.booted = nil, nil, nil, false
 	d.State, d.PauseReason, d.PID, d.Frozen = recover.StateShutOff, recover.PauseNone, 0, false
 }
@@ -78,12 +78,12 @@ func (d *FakeDomain) start(paused bool) error {
 		return err
 	}
 	if len(logs) > 0 {
-		if d.Logd, err = Hold(logDaemon, nil, logs, nil); err != nil {
+		if d.logd, err = Hold(logDaemon, nil, logs, nil); err != nil {
 			d.Off()
 			return err
 		}
 	}
-	d.PID = d.QEMU.PID()
+	d.PID = d.QEMU.pid()
 	if paused {
 		d.State, d.PauseReason = recover.StatePaused, recover.PauseUser
 		return nil
@@ -117,7 +117,7 @@ func (d *FakeDomain) run() error {
 	return nil
 }
 
-// Where and how much the guest writes when FakeHypervisor.Ask asks it to.
+// Where and how much the guest writes when FakeHypervisor.ask asks it to.
 const guestOffset, guestBlock = 8 << 10, 4 << 10
 
 // write is the guest writing to a disk, and to its mirror if it has one.
@@ -187,7 +187,7 @@ func (d *FakeDomain) setJob(target, kind string) {
 type definition struct {
 	XMLName  xml.Name `xml:"domain"`
 	UUID     string   `xml:"uuid"`
-	Graphics string   `xml:"graphics,omitempty"` // FakeDomain.Secret
+	Graphics string   `xml:"graphics,omitempty"` // FakeDomain.secret
 	Agent    bool     `xml:"agent,omitempty"`
 	Domain   string   `xml:"domain"` // in JSON
 }
@@ -201,7 +201,7 @@ func (d *FakeDomain) text() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	text, err := xml.Marshal(definition{UUID: d.UUID, Graphics: d.Secret, Agent: d.Agent, Domain: string(data)})
+	text, err := xml.Marshal(definition{UUID: d.UUID, Graphics: d.secret, Agent: d.agent, Domain: string(data)})
 	return string(text), err
 }
 
@@ -211,7 +211,7 @@ func parseDefinition(text string) (*FakeDomain, error) {
 	if err := xml.Unmarshal([]byte(text), &def); err != nil {
 		return nil, fmt.Errorf("the definition of a domain: %w", err)
 	}
-	d := &FakeDomain{Agent: def.Agent, Secret: def.Graphics, Counters: map[string]recover.BlockCounters{}}
+	d := &FakeDomain{agent: def.Agent, secret: def.Graphics, Counters: map[string]recover.BlockCounters{}}
 	if err := json.Unmarshal([]byte(def.Domain), &d.Domain); err != nil {
 		return nil, fmt.Errorf("the definition of domain %s: %w", def.UUID, err)
 	}

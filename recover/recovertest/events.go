@@ -1,7 +1,6 @@
 package recovertest
 
 import (
-	"context"
 	"slices"
 	"sync"
 )
@@ -38,53 +37,4 @@ func (c *changes) take() (uuid string, ok bool) {
 	uuid = c.domains[0]
 	c.domains = c.domains[1:]
 	return uuid, true
-}
-
-// tell is called with the lock held.
-func (v *FakeHypervisor) tell(uuid string) {
-	if v.Quiet {
-		return
-	}
-	for l := range v.listeners {
-		l.add(uuid)
-	}
-}
-
-// Events tells of what happens, and what is sent to v.Sent, until ctx ends.
-func (v *FakeHypervisor) Events(ctx context.Context) (<-chan string, error) {
-	if err := v.enter(ctx, "events", ""); err != nil {
-		return nil, err
-	}
-	l := &changes{more: make(chan struct{}, 1)}
-	v.Mu.Lock()
-	v.listeners[l] = true
-	sent := v.Sent
-	v.Mu.Unlock()
-	out := make(chan string)
-	go func() {
-		defer close(out)
-		defer func() {
-			v.Mu.Lock()
-			defer v.Mu.Unlock()
-			delete(v.listeners, l)
-		}()
-		for {
-			uuid, ok := l.take()
-			if !ok {
-				select {
-				case <-ctx.Done():
-					return
-				case <-l.more:
-					continue
-				case uuid = <-sent:
-				}
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case out <- uuid:
-			}
-		}
-	}()
-	return out, nil
 }

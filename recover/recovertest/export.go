@@ -2,7 +2,6 @@ package recovertest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -18,15 +17,6 @@ type fakeExport struct {
 	listener net.Listener
 	scratch  []string
 	files    map[string]*os.File // what is served, by target
-}
-
-// Export copies the disks to their scratch files and serves those.
-func (v *FakeHypervisor) Export(ctx context.Context, uuid string, disks []recover.ExportDisk) (socket string, err error) {
-	err = v.act(ctx, "export", uuid, func(d *FakeDomain) (err error) {
-		socket, err = d.beginExport(ctx, disks)
-		return err
-	})
-	return socket, err
 }
 
 func (d *FakeDomain) beginExport(ctx context.Context, disks []recover.ExportDisk) (string, error) {
@@ -83,15 +73,6 @@ func (d *FakeDomain) serve(ctx context.Context, disks []recover.ExportDisk) erro
 	}
 	go serveNBD(e.listener, e.files)
 	return nil
-}
-
-// EndExport ends the export and removes its scratch files.
-func (v *FakeHypervisor) EndExport(ctx context.Context, uuid string) error {
-	err := v.act(ctx, "end-export", uuid, func(d *FakeDomain) error { d.endExport(); return nil })
-	if errors.Is(err, recover.ErrNoDomain) {
-		return nil
-	}
-	return err
 }
 
 func (d *FakeDomain) endExport() {

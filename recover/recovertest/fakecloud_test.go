@@ -19,20 +19,20 @@ func TestTheFakeNovaThatKeepsNoReasonsDoesToo(t *testing.T) { TestCloud(t, novaB
 
 func (b novaBed) Open(t *testing.T, scene Scene) CloudScene {
 	t.Helper()
-	hv := NewHypervisor()
+	hv := newHypervisor()
 	t.Cleanup(hv.EndAll)
 	c := NewCloud(t, hv)
 	c.Own, c.NoReasons = "p0", b.noReasons
 	c.Projects = []FakeProject{
-		{ID: "p0", Name: "admin", Domain: "default", DomainName: "Default"},
-		{ID: "p1", Name: "webshop", Domain: "default", DomainName: "Default"},
-		{ID: "p2", Name: "webshop", Domain: "d1", DomainName: "partners"},
+		{ID: "p0", Name: "admin", Domain: "default", domainName: "Default"},
+		{ID: "p1", Name: "webshop", Domain: "default", domainName: "Default"},
+		{ID: "p2", Name: "webshop", Domain: "d1", domainName: "partners"},
 	}
 	const host, lost = "compute1", "compute2"
 	c.Services[host] = recover.ComputeService{Known: true, Up: true, UpdatedAt: time.Now()}
 	s := CloudScene{
 		Admin:   func(*testing.T) recover.Cloud { return c },
-		Member:  func(*testing.T) recover.Cloud { return c.Member("p1") },
+		Member:  func(*testing.T) recover.Cloud { return c.asMember("p1") },
 		Project: "p1", ProjectName: "webshop", Twin: "p2", TwinDomain: "d1", TwinDomainName: "partners",
 		AdminProject: "p0", AdminProjectName: "admin", Host: host, LostHost: lost,
 		Instances: map[string]string{},
@@ -40,12 +40,12 @@ func (b novaBed) Open(t *testing.T, scene Scene) CloudScene {
 		Fail: func(n int) {
 			c.Mu.Lock()
 			defer c.Mu.Unlock()
-			c.Failing, c.Attempts = n, 0
+			c.failing, c.attempts = n, 0
 		},
 		Actions: func() int {
 			c.Mu.Lock()
 			defer c.Mu.Unlock()
-			return c.Attempts
+			return c.attempts
 		},
 		Expire: func() {}, // the fake has no tokens
 		Revoke: func() {
@@ -64,8 +64,8 @@ func (b novaBed) Open(t *testing.T, scene Scene) CloudScene {
 	})
 	switch scene {
 	case SceneCellDown:
-		c.LostHosts[lost] = true
-		c.Change(s.Instances["web4"], func(s *FakeServer) { s.Down, s.Host = true, lost })
+		c.lostHosts[lost] = true
+		c.Change(s.Instances["web4"], func(s *FakeServer) { s.down, s.Host = true, lost })
 	case SceneTasks:
 		c.Change(s.Instances["web3"], func(s *FakeServer) {
 			s.TaskState, s.Looks, s.Task = "rescuing", 1, func(s *FakeServer) { s.To(recover.VMRescued) }
@@ -86,7 +86,7 @@ func addServer(t *testing.T, c *FakeCloud, n int, name, host string) {
 	d := recover.Domain{UUID: UUID(n), Name: fmt.Sprintf("instance-%08x", n), State: recover.StateShutOff, Persistent: true,
 		Nova:  &recover.NovaMetadata{Name: name, ProjectID: "p1"},
 		Disks: []recover.Disk{{Target: "vda", Device: "disk", Chain: []recover.Image{{Source: recover.SourceFile, Path: disk, Format: "raw"}}}}}
-	c.HV.Add(d, false)
-	Must(t, c.HV.Start(t.Context(), d.UUID, false))
-	c.AddDomain(c.HV.Get(d.UUID).Domain, host)
+	c.hv.Add(d, false)
+	Must(t, c.hv.Start(t.Context(), d.UUID, false))
+	c.addDomain(c.hv.Get(d.UUID).Domain, host)
 }

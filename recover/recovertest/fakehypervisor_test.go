@@ -23,7 +23,7 @@ type fakeBed struct {
 }
 
 func TestTheFakeHypervisorDoesWhatThePortSays(t *testing.T) {
-	hv := NewHypervisor()
+	hv := newHypervisor()
 	t.Cleanup(hv.EndAll)
 	TestHypervisor(t, &fakeBed{hv: hv})
 }
@@ -49,7 +49,7 @@ func (b *fakeBed) Guest(t *testing.T, kind GuestKind) SuiteGuest {
 			{Target: "vda", Device: "disk", Chain: []recover.Image{image("disk", 3*n, small), image("base", 3*n+1, small)}},
 			{Target: "vdb", Device: "disk", Chain: []recover.Image{image("data", 3*n+2, large)}},
 		}}, kind == KindAgent)
-	b.hv.Change(g.UUID, func(d *FakeDomain) { d.Secret, d.Persistent = g.Secret, kind != KindTransient })
+	b.hv.Change(g.UUID, func(d *FakeDomain) { d.secret, d.Persistent = g.Secret, kind != KindTransient })
 	if kind != KindOff {
 		Must(t, b.hv.Start(t.Context(), g.UUID, false))
 	}
@@ -61,7 +61,7 @@ func (b *fakeBed) Guest(t *testing.T, kind GuestKind) SuiteGuest {
 
 func (b *fakeBed) Ask(t *testing.T, g SuiteGuest) {
 	t.Helper()
-	Must(t, b.hv.Ask(g.UUID))
+	Must(t, b.hv.ask(g.UUID))
 }
 
 func (b *fakeBed) Frozen(_ *testing.T, g SuiteGuest) bool { return b.hv.Get(g.UUID).Frozen }
@@ -69,9 +69,9 @@ func (b *fakeBed) Frozen(_ *testing.T, g SuiteGuest) bool { return b.hv.Get(g.UU
 // Undefine forgets the domain for good: what Define makes of it comes from the text.
 func (b *fakeBed) Undefine(_ *testing.T, g SuiteGuest) {
 	b.hv.Forget(g.UUID)
-	b.hv.Mu.Lock()
-	defer b.hv.Mu.Unlock()
-	delete(b.hv.Gone, g.UUID)
+	b.hv.mu.Lock()
+	defer b.hv.mu.Unlock()
+	delete(b.hv.gone, g.UUID)
 }
 
 func (b *fakeBed) Within(ctx context.Context, t *testing.T, method string, do func()) context.Context {
@@ -80,18 +80,18 @@ func (b *fakeBed) Within(ctx context.Context, t *testing.T, method string, do fu
 	if !ok {
 		t.Fatalf("the fake has no method %s", method)
 	}
-	b.hv.Mu.Lock()
-	defer b.hv.Mu.Unlock()
+	b.hv.mu.Lock()
+	defer b.hv.mu.Unlock()
 	b.hv.within[name] = do
 	return ctx
 }
 
 func (b *fakeBed) Restart(*testing.T) {
-	b.hv.Away()
-	b.hv.Back()
+	b.hv.goAway()
+	b.hv.comeBack()
 }
 
 func (b *fakeBed) Away(*testing.T) (back func()) {
-	b.hv.Away()
-	return b.hv.Back
+	b.hv.goAway()
+	return b.hv.comeBack
 }

@@ -9,10 +9,6 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// diskInfoName is the file in which Nova keeps the format of each disk
-// (nova/virt/libvirt/imagebackend.py, Image.disk_info_path).
-const diskInfoName = "disk.info"
-
 // filesOf lists the files that a domain's QEMU and its log daemon open, each once,
 // a backing file before what lies on it.
 func filesOf(d recover.Domain) []recover.File {
@@ -53,7 +49,7 @@ func diskInfo(d recover.Domain, dir string) ([]byte, error) {
 	}
 	data, err := json.Marshal(formats)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", diskInfoName, err)
+		return nil, fmt.Errorf("%s: %w", recover.DiskInfoName, err)
 	}
 	return data, nil
 }

@@ -18,10 +18,10 @@ import (
 
 // Guest is one instance with the content that its files must have.
 type Guest struct {
-	H       *Host
-	UUID    string
-	Dir     string // InstancesPath/UUID
-	Disk    string
+	H       *Host             // that it is on
+	UUID    string            // of its domain
+	Dir     string            // InstancesPath/UUID
+	Disk    string            // the path of vda
 	Base    string            // empty without one
 	Console string            // empty without one
 	Content map[string][]byte // of every file, by path
@@ -29,10 +29,10 @@ type Guest struct {
 
 // GuestOptions say what an instance is like. The zero value runs from one raw disk.
 type GuestOptions struct {
-	Base    string // name in _base; made if it is not there
-	Console bool
-	Config  bool // a config drive
-	Agent   bool
+	Base    string              // name in _base; made if it is not there
+	Console bool                // a console log
+	Config  bool                // a config drive
+	Agent   bool                // a guest agent that answers
 	State   recover.DomainState // StateRunning if empty
 	NoNova  bool                // libvirt's alone
 }
@@ -106,7 +106,7 @@ func (g *Guest) makeFiles(n int, o GuestOptions) recover.Domain {
 	if d.Nova != nil {
 		info, err := diskInfo(d, g.Dir)
 		Must(t, err)
-		g.write(filepath.Join(g.Dir, diskInfoName), info)
+		g.write(filepath.Join(g.Dir, recover.DiskInfoName), info)
 	}
 	return d
 }

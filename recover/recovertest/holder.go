@@ -23,7 +23,7 @@ const firstFD, lastFD = 3, 9
 
 // Holder is a process that holds files: a shell.
 type Holder struct {
-	Cmd *exec.Cmd
+	Cmd *exec.Cmd // the shell, which has started
 	in  io.WriteCloser
 	out *bufio.Reader
 	fds map[int]bool // those in use
@@ -83,7 +83,7 @@ func Hold(name string, args []string, files []recover.File, attr *unix.SysProcAt
 }
 
 // PID is the process's.
-func (h *Holder) PID() int { return h.Cmd.Process.Pid }
+func (h *Holder) pid() int { return h.Cmd.Process.Pid }
 
 // End kills the process and waits for its end; of no process it does nothing.
 func (h *Holder) End() {
@@ -130,5 +130,5 @@ func (h *Holder) do(command string) error {
 
 // file opens what the process holds at a descriptor, whatever became of its name.
 func (h *Holder) file(fd, flags int) (*os.File, error) {
-	return os.OpenFile(fmt.Sprintf("/proc/%d/fd/%d", h.PID(), fd), flags, 0)
+	return os.OpenFile(fmt.Sprintf("/proc/%d/fd/%d", h.pid(), fd), flags, 0)
 }

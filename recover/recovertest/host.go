@@ -14,16 +14,13 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// stagePrefix begins the names of the directories and files in which a run stages.
-const stagePrefix = ".os-rescue-"
-
 // Host is a compute node of the tests: a state directory with its keeper, and a
 // fake hypervisor whose guests are real processes that hold real files.
 type Host struct {
-	T        testing.TB
-	Settings recover.Settings
-	HV       *FakeHypervisor
-	Cloud    *FakeCloud // nil offline
+	T        testing.TB       // the test that it ends with
+	Settings recover.Settings // of an engine on it
+	HV       *FakeHypervisor  // offline, the only one who knows its domains
+	Cloud    *FakeCloud       // nil offline
 }
 
 // NewHost makes a host, named "node", whose processes are ended after the test. All
@@ -42,14 +39,14 @@ func NewHost(t testing.TB) *Host {
 	settings.Host = "node"
 	settings.StateDir = state
 	settings.InstancesPath = filepath.Join(dir, "nova/instances")
-	settings.Owners = RootOwners()
+	settings.Owners = rootOwners()
 	settings.Headroom = 0
 	settings.FreezeTimeout = time.Second
 	settings.StartTimeout = 5 * time.Second
 	settings.RebootTimeout = 10 * time.Second
 	settings.Watch = 0
 	settings.KeeperCommand = []string{"/usr/bin/env", roleVariable + "=" + roleKeeper, dirVariable + "=" + state, self}
-	h := &Host{T: t, Settings: settings, HV: NewHypervisor()}
+	h := &Host{T: t, Settings: settings, HV: newHypervisor()}
 	t.Cleanup(func() {
 		h.HV.EndAll()
 		h.KillKeeper()
@@ -58,8 +55,8 @@ func NewHost(t testing.TB) *Host {
 	return h
 }
 
-// RootOwners is a table by which every file is root's.
-func RootOwners() recover.OwnerTable {
+// rootOwners is a table by which every file is root's.
+func rootOwners() recover.OwnerTable {
 	dir, file := recover.OwnerRule{User: "root", Group: "root", Mode: 0o755}, recover.OwnerRule{User: "root", Group: "root", Mode: 0o644}
 	log := recover.OwnerRule{User: "root", Group: "root", Mode: 0o660}
 	return recover.OwnerTable{
@@ -89,7 +86,7 @@ func (h *Host) Elsewhere(t testing.TB) *Host {
 	t.Helper()
 	dir, err := os.MkdirTemp(filepath.Dir(h.Settings.StateDir), "site-")
 	Must(t, err)
-	other := &Host{T: t, Settings: h.Settings, HV: NewHypervisor()}
+	other := &Host{T: t, Settings: h.Settings, HV: newHypervisor()}
 	other.Settings.InstancesPath = filepath.Join(dir, "instances")
 	Must(t, os.MkdirAll(other.Settings.InstancesPath, 0o755))
 	t.Cleanup(other.HV.EndAll)
@@ -105,7 +102,7 @@ func (h *Host) Online() *FakeCloud {
 	c := NewCloud(h.T, h.HV)
 	c.Services[h.Settings.Host] = recover.ComputeService{Known: true, Up: true, UpdatedAt: time.Now().UTC()}
 	for _, d := range h.HV.ByUUID {
-		c.AddDomain(d.Domain, h.Settings.Host)
+		c.addDomain(d.Domain, h.Settings.Host)
 	}
 	h.Cloud = c
 	return c
@@ -132,7 +129,7 @@ func (h *Host) Chown() {
 func (h *Host) Staged() []string {
 	var left []string
 	_ = filepath.WalkDir(filepath.Dir(h.Settings.InstancesPath), func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && strings.HasPrefix(d.Name(), stagePrefix) {
+		if err == nil && d.IsDir() && strings.HasPrefix(d.Name(), recover.StagePrefix) {
 			left = append(left, path)
 			entries, _ := os.ReadDir(path)
 			for _, e := range entries {

@@ -59,13 +59,10 @@ const (
 
 // SuiteGuest is a guest of a HypervisorBed. It has two disks that it writes: vda, which
 // lies on a backing file, and vdb, which is raw, a file whose content is what the guest
-// sees, and holds at least SuiteFilled bytes that are not zero. (A KindAgent and a
-// KindStuck may have others.)
+// sees, and holds at least 512 KiB that are not zero. (A KindAgent and a KindStuck may
+// have others.)
 type SuiteGuest struct {
-	UUID string
+	UUID string // of its domain
 	// Secret is a part of the definition that only XML tells.
 	Secret string
 }
-
-// SuiteFilled is what a SuiteGuest's disk vdb holds at least, in bytes.
-const SuiteFilled = 512 << 10

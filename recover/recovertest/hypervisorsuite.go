@@ -2,6 +2,8 @@ package recovertest
 
 import (
 	"context"
+	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -16,31 +18,31 @@ func TestHypervisor(t *testing.T, bed HypervisorBed) {
 		name string
 		test func(*hypervisorSuite)
 	}{
-		{"a look at domains", (*hypervisorSuite).looks},
-		{"a domain that nobody knows", (*hypervisorSuite).unknown},
-		{"a definition", (*hypervisorSuite).definitions},
-		{"suspend and resume", (*hypervisorSuite).pauses},
-		{"a pause of somebody else", (*hypervisorSuite).othersPause},
-		{"start and destroy", (*hypervisorSuite).lives},
-		{"counters", (*hypervisorSuite).counters},
-		{"freeze and thaw", (*hypervisorSuite).freezes},
-		{"no agent", (*hypervisorSuite).noAgent},
-		{"a mirror", (*hypervisorSuite).mirrors},
-		{"a mirror whose file is elsewhere", (*hypervisorSuite).renamedMirrors},
-		{"a mirror of every disk of a paused domain", (*hypervisorSuite).pausedMirrors},
-		{"a mirror that is not ready", (*hypervisorSuite).slowMirrors},
-		{"a mirror that ends", (*hypervisorSuite).endsMirrors},
-		{"a mirror that fails", (*hypervisorSuite).failedMirrors},
-		{"an export", (*hypervisorSuite).exports},
-		{"an export that can't be", (*hypervisorSuite).noExports},
-		{"events", (*hypervisorSuite).events},
-		{"a slow receiver of events", (*hypervisorSuite).slowEvents},
-		{"a context that has ended", (*hypervisorSuite).ended},
-		{"a context that ends meanwhile", (*hypervisorSuite).ends},
-		{"a domain that vanishes", (*hypervisorSuite).vanishes},
-		{"many calls at once", (*hypervisorSuite).concurrent},
-		{"a connection that breaks", (*hypervisorSuite).broken},
-		{"a hypervisor that is away", (*hypervisorSuite).away},
+		{"a look at domains", testLooks},
+		{"a domain that nobody knows", testUnknownDomain},
+		{"a definition", testDefinitions},
+		{"suspend and resume", testPauses},
+		{"a pause of somebody else", testOthersPause},
+		{"start and destroy", testLives},
+		{"counters", testCounters},
+		{"freeze and thaw", testFreezes},
+		{"no agent", testNoAgent},
+		{"a mirror", testMirrors},
+		{"a mirror whose file is elsewhere", testRenamedMirrors},
+		{"a mirror of every disk of a paused domain", testPausedMirrors},
+		{"a mirror that is not ready", testSlowMirrors},
+		{"a mirror that ends", testEndedMirrors},
+		{"a mirror that fails", testFailedMirrors},
+		{"an export", testExports},
+		{"an export that can't be", testFailedExports},
+		{"events", testEvents},
+		{"a slow receiver of events", testSlowEvents},
+		{"a context that has ended", testEndedContext},
+		{"a context that ends meanwhile", testEndingContext},
+		{"a domain that vanishes", testVanishingDomain},
+		{"many calls at once", testConcurrentCalls},
+		{"a connection that breaks", testBrokenConnection},
+		{"a hypervisor that is away", testAwayHypervisor},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			part.test(&hypervisorSuite{T: t, ctx: t.Context(), bed: bed, hv: bed.Open(t, patience)})
@@ -129,4 +131,33 @@ func (s *hypervisorSuite) written(g SuiteGuest, before map[string]recover.BlockC
 		now := s.count(g)
 		return now["vda"].WriteRequests > before["vda"].WriteRequests && now["vdb"].WriteRequests > before["vdb"].WriteRequests
 	})
+}
+
+// disk returns a disk of a domain.
+func (s *hypervisorSuite) disk(d recover.Domain, target string) recover.Disk {
+	s.Helper()
+	n := slices.IndexFunc(d.Disks, func(disk recover.Disk) bool { return disk.Target == target })
+	if n < 0 {
+		s.Fatalf("domain %s has no disk %s: %+v", d.UUID, target, d.Disks)
+	}
+	if len(d.Disks[n].Chain) == 0 {
+		s.Fatalf("the chain of %s is empty", target)
+	}
+	return d.Disks[n]
+}
+
+// holds tells whether the domain's QEMU has the file at a path open.
+func (s *hypervisorSuite) holds(d recover.Domain, path string) bool {
+	s.Helper()
+	held, err := holds(d.PID, path)
+	s.must(err)
+	return held
+}
+
+// read returns what the file of vdb holds: what the guest sees there.
+func (s *hypervisorSuite) read(g SuiteGuest) string {
+	s.Helper()
+	data, err := os.ReadFile(s.disk(s.domain(g), "vdb").Chain[0].Path)
+	s.must(err)
+	return string(data)
 }

@@ -14,9 +14,9 @@ type member struct {
 
 var _ recover.Cloud = (*member)(nil)
 
-// Member returns the same cloud for a member of a project, by the default policies: of
+// asMember returns the same cloud for a member of a project, by the default policies: of
 // instances it may lock, reboot and pause its own, and read no more than their actions.
-func (c *FakeCloud) Member(project string) recover.Cloud { return &member{c, project} }
+func (c *FakeCloud) asMember(project string) recover.Cloud { return &member{c, project} }
 
 // of runs do for an instance of the member's project.
 func (m *member) of(ctx context.Context, method, uuid string, do func(*FakeServer) error) error {

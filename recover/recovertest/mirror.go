@@ -38,8 +38,8 @@ func (m *fakeMirror) state() recover.MirrorState {
 // MirrorSupport returns v.Support.
 func (v *FakeHypervisor) MirrorSupport(ctx context.Context) (recover.MirrorSupport, error) {
 	err := v.enter(ctx, "MirrorSupport", "")
-	v.Mu.Lock()
-	defer v.Mu.Unlock()
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	return v.Support, err
 }
 
@@ -172,4 +172,22 @@ func (d *FakeDomain) endMirror(target string) error {
 	delete(d.mirrors, target)
 	d.setJob(target, "")
 	return d.QEMU.close(m.fd)
+}
+
+// Export copies the disks to their scratch files and serves those.
+func (v *FakeHypervisor) Export(ctx context.Context, uuid string, disks []recover.ExportDisk) (socket string, err error) {
+	err = v.act(ctx, "export", uuid, func(d *FakeDomain) (err error) {
+		socket, err = d.beginExport(ctx, disks)
+		return err
+	})
+	return socket, err
+}
+
+// EndExport ends the export and removes its scratch files.
+func (v *FakeHypervisor) EndExport(ctx context.Context, uuid string) error {
+	err := v.act(ctx, "end-export", uuid, func(d *FakeDomain) error { d.endExport(); return nil })
+	if errors.Is(err, recover.ErrNoDomain) {
+		return nil
+	}
+	return err
 }

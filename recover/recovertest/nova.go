@@ -21,7 +21,7 @@ func (c *FakeCloud) Project(ctx context.Context, nameOrID, domain string) (id st
 				id = p.ID
 				return nil
 			}
-			if p.Name == nameOrID && (domain == "" || p.Domain == domain || p.DomainName == domain) {
+			if p.Name == nameOrID && (domain == "" || p.Domain == domain || p.domainName == domain) {
 				ids = append(ids, p.ID)
 			}
 		}
@@ -44,7 +44,7 @@ func (c *FakeCloud) KeepsReasons() bool { return !c.NoReasons }
 func (c *FakeCloud) OwnProject() string { return c.Own }
 
 // lost is true when Nova can't say anything of an instance.
-func (c *FakeCloud) lost(s *FakeServer) bool { return c.Down || s.Down }
+func (c *FakeCloud) lost(s *FakeServer) bool { return c.Down || s.down }
 
 // shown is what Nova can say of an instance.
 func (c *FakeCloud) shown(s *FakeServer) recover.Server {
@@ -115,13 +115,13 @@ func (c *FakeCloud) Deleted(ctx context.Context, uuid string) (deleted bool, err
 	if err != nil {
 		return false, err
 	}
-	return c.Removed[uuid] && !c.Down && !c.Offline, nil
+	return c.removed[uuid] && !c.Down && !c.Offline, nil
 }
 
 // ComputeService returns what Services has of a host.
 func (c *FakeCloud) ComputeService(ctx context.Context, host string) (service recover.ComputeService, err error) {
 	err = c.call(ctx, "ComputeService", "", func(*FakeServer) error {
-		if c.LostHosts[host] {
+		if c.lostHosts[host] {
 			return recover.ErrCloudUnavailable
 		}
 		service = c.Services[host]
@@ -170,26 +170,26 @@ func rebootable(vmState string) bool {
 // and undefined before its files are looked for (nova/virt/libvirt/driver.py,
 // _hard_reboot).
 func (c *FakeCloud) Reboot(s *FakeServer) {
-	c.Requests++
+	c.requests++
 	s.Reboots++
-	s.Last = fmt.Sprint("req-", c.Requests)
+	s.Last = fmt.Sprint("req-", c.requests)
 	s.TaskState = "rebooting_hard"
-	if _, ok := c.HV.Lookup(s.UUID); ok {
-		c.HV.Forget(s.UUID)
+	if _, ok := c.hv.lookup(s.UUID); ok {
+		c.hv.Forget(s.UUID)
 	}
 	s.Looks, s.Task = c.Taking, c.finishReboot
 }
 
 // finishReboot starts the instance, if all its files are there.
 func (c *FakeCloud) finishReboot(s *FakeServer) {
-	gone := c.HV.Remember(s.UUID)
+	gone := c.hv.recall(s.UUID)
 	var disks []recover.File
 	for _, f := range filesOf(gone) {
 		if f.Role == recover.RoleConsoleLog {
 			continue
 		}
 		if _, err := os.Stat(f.Path); err != nil {
-			c.HV.Forget(s.UUID)
+			c.hv.Forget(s.UUID)
 			s.To(recover.VMError)
 			s.Fault = "No disk at " + f.Path
 			return
@@ -200,13 +200,13 @@ func (c *FakeCloud) finishReboot(s *FakeServer) {
 	}
 	// Formats are noted anew (nova/virt/libvirt/imagebackend.py, resolve_driver_format).
 	for _, f := range disks {
-		info := filepath.Join(filepath.Dir(f.Path), diskInfoName)
+		info := filepath.Join(filepath.Dir(f.Path), recover.DiskInfoName)
 		if _, err := os.Stat(info); err != nil {
 			_ = os.WriteFile(info, []byte("{}"), 0o600) // a test may have made the directory read-only
 		}
 	}
-	if err := c.HV.Start(context.Background(), s.UUID, false); err != nil {
-		c.T.Errorf("Nova could not start the domain: %v", err)
+	if err := c.hv.Start(context.Background(), s.UUID, false); err != nil {
+		c.t.Errorf("Nova could not start the domain: %v", err)
 	}
 	s.Fault = ""
 	s.To(recover.VMActive)
@@ -216,8 +216,8 @@ func (c *FakeCloud) finishReboot(s *FakeServer) {
 func (c *FakeCloud) Stop(s *FakeServer, looks int) {
 	s.TaskState = "powering-off"
 	s.Looks, s.Task = looks, func(s *FakeServer) {
-		if _, ok := c.HV.Lookup(s.UUID); ok {
-			c.HV.Change(s.UUID, (*FakeDomain).Off)
+		if _, ok := c.hv.lookup(s.UUID); ok {
+			c.hv.Change(s.UUID, (*FakeDomain).Off)
 		}
 		s.To(recover.VMStopped)
 	}
@@ -229,7 +229,7 @@ func (c *FakeCloud) Pause(ctx context.Context, uuid string) error {
 		if s.VMState != recover.VMActive || s.TaskState != "" {
 			return recover.ErrTaskUnderWay
 		}
-		if err := c.HV.Suspend(context.Background(), uuid); err != nil {
+		if err := c.hv.Suspend(context.Background(), uuid); err != nil {
 			return err
 		}
 		s.To(recover.VMPaused)

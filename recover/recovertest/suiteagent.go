@@ -10,8 +10,8 @@ import (
 // agentLimit is for an agent that answers, on a busy machine.
 const agentLimit = time.Minute
 
-// freezes: Freeze and Thaw of a guest whose agent answers.
-func (s *hypervisorSuite) freezes() {
+// testFreezes: Freeze and Thaw of a guest whose agent answers.
+func testFreezes(s *hypervisorSuite) {
 	g := s.guest(KindAgent)
 	s.works("Thaw of what is not frozen", s.hv.Thaw(s.ctx, g.UUID, agentLimit))
 	s.works("Freeze", s.hv.Freeze(s.ctx, g.UUID, agentLimit))
@@ -46,8 +46,8 @@ func (s *hypervisorSuite) freezes() {
 	}
 }
 
-// noAgent: ErrNoAgent within the limit.
-func (s *hypervisorSuite) noAgent() {
+// testNoAgent: ErrNoAgent within the limit.
+func testNoAgent(s *hypervisorSuite) {
 	g := s.guest(KindRunning)
 	for _, state := range []string{"running", "off"} {
 		if state == "off" {

@@ -10,8 +10,8 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// ended: nothing happens under a context that has ended.
-func (s *hypervisorSuite) ended() {
+// testEndedContext: nothing happens under a context that has ended.
+func testEndedContext(s *hypervisorSuite) {
 	running, paused, off := s.guest(KindRunning), s.guest(KindRunning), s.guest(KindOff)
 	s.must(s.hv.Suspend(s.ctx, paused.UUID))
 	doc, err := s.hv.XML(s.ctx, off.UUID)
@@ -23,7 +23,7 @@ func (s *hypervisorSuite) ended() {
 	cancel()
 	under := &hypervisorSuite{T: s.T, ctx: ctx, bed: s.bed, hv: s.hv}
 	for _, g := range []SuiteGuest{running, paused} {
-		for name, err := range under.about(g.UUID) {
+		for name, err := range errorsAbout(under, g.UUID) {
 			if !errors.Is(err, context.Canceled) {
 				s.Errorf("%s: error %v, want the context's", name, err)
 			}
@@ -48,8 +48,8 @@ func (s *hypervisorSuite) ended() {
 	}
 }
 
-// ends: a call whose context ends in the middle has happened when it returns, or will not.
-func (s *hypervisorSuite) ends() {
+// testEndingContext: a call whose context ends in the middle has happened when it returns, or will not.
+func testEndingContext(s *hypervisorSuite) {
 	for _, c := range []struct {
 		method string
 		kind   GuestKind
@@ -86,8 +86,8 @@ func (s *hypervisorSuite) ends() {
 	}
 }
 
-// vanishes: a domain that vanishes during the look is left out.
-func (s *hypervisorSuite) vanishes() {
+// testVanishingDomain: a domain that vanishes during the look is left out.
+func testVanishingDomain(s *hypervisorSuite) {
 	g, stays := s.guest(KindTransient), s.guest(KindRunning)
 	ctx := s.bed.Within(s.ctx, s.T, "Domains", func() {
 		if err := s.hv.Destroy(s.ctx, g.UUID); err != nil {
@@ -108,8 +108,8 @@ func (s *hypervisorSuite) vanishes() {
 	}
 }
 
-// concurrent: every method may be called at any time.
-func (s *hypervisorSuite) concurrent() {
+// testConcurrentCalls: every method may be called at any time.
+func testConcurrentCalls(s *hypervisorSuite) {
 	one, two := s.guest(KindRunning), s.guest(KindRunning)
 	var wg sync.WaitGroup
 	for _, do := range []func() error{
@@ -130,12 +130,12 @@ func (s *hypervisorSuite) concurrent() {
 	s.is(two, "afterwards", recover.StateRunning, recover.PauseNone)
 }
 
-// broken: a connection that broke is opened again, and nobody notices but who listens
+// testBrokenConnection: a connection that broke is opened again, and nobody notices but who listens
 // for events: anything may have happened.
-func (s *hypervisorSuite) broken() {
+func testBrokenConnection(s *hypervisorSuite) {
 	g := s.guest(KindRunning)
-	ch := s.listen()
-	m := s.target(s.domain(g))
+	ch := listen(s)
+	m := mirrorRequest(s, s.domain(g))
 	for _, c := range []struct {
 		method string
 		do     func() error
@@ -152,7 +152,7 @@ func (s *hypervisorSuite) broken() {
 		s.works(c.method+" after a connection broke", c.do())
 	}
 	s.is(g, "afterwards", recover.StateRunning, recover.PauseNone)
-	s.told(ch, "a connection that broke", "")
+	awaitTold(s, ch, "a connection that broke", "")
 	s.await("a change to be told by name again", func() bool {
 		s.must(s.hv.Suspend(s.ctx, g.UUID))
 		s.must(s.hv.Resume(s.ctx, g.UUID))
@@ -165,8 +165,8 @@ func (s *hypervisorSuite) broken() {
 	})
 }
 
-// away: ErrUnavailable, and no hang.
-func (s *hypervisorSuite) away() {
+// testAwayHypervisor: ErrUnavailable, and no hang.
+func testAwayHypervisor(s *hypervisorSuite) {
 	g := s.guest(KindRunning)
 	doc, err := s.hv.XML(s.ctx, g.UUID)
 	s.must(err)
@@ -185,7 +185,7 @@ func (s *hypervisorSuite) away() {
 			s.Errorf("%s: error %v, want ErrUnavailable", name, err)
 		}
 	}
-	for name, err := range impatient.about(g.UUID) {
+	for name, err := range errorsAbout(impatient, g.UUID) {
 		if !errors.Is(err, recover.ErrUnavailable) {
 			s.Errorf("%s: error %v, want ErrUnavailable", name, err)
 		}

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"strings"
 	"time"
 
@@ -16,29 +15,8 @@ import (
 // nobody is a UUID that no domain and no instance has.
 const nobody = "00000000-0000-4000-8000-000000000000"
 
-// disk returns a disk of a domain.
-func (s *hypervisorSuite) disk(d recover.Domain, target string) recover.Disk {
-	s.Helper()
-	n := slices.IndexFunc(d.Disks, func(disk recover.Disk) bool { return disk.Target == target })
-	if n < 0 {
-		s.Fatalf("domain %s has no disk %s: %+v", d.UUID, target, d.Disks)
-	}
-	if len(d.Disks[n].Chain) == 0 {
-		s.Fatalf("the chain of %s is empty", target)
-	}
-	return d.Disks[n]
-}
-
-// holds tells whether the domain's QEMU has the file at a path open.
-func (s *hypervisorSuite) holds(d recover.Domain, path string) bool {
-	s.Helper()
-	held, err := holds(d.PID, path)
-	s.must(err)
-	return held
-}
-
-// looks: Version, Domains and Domain.
-func (s *hypervisorSuite) looks() {
+// testLooks: Version, Domains and Domain.
+func testLooks(s *hypervisorSuite) {
 	version, err := s.hv.Version(s.ctx)
 	s.works("Version", err)
 	if version == "" || strings.Contains(version, "\n") {
@@ -98,10 +76,10 @@ func (s *hypervisorSuite) looks() {
 	}
 }
 
-// unknown: ErrNoDomain from every method about one domain, and success where the port
+// testUnknownDomain: ErrNoDomain from every method about one domain, and success where the port
 // says so.
-func (s *hypervisorSuite) unknown() {
-	for name, err := range s.about(nobody) {
+func testUnknownDomain(s *hypervisorSuite) {
+	for name, err := range errorsAbout(s, nobody) {
 		switch name {
 		case "EndMirror", "EndExport":
 			s.works(name+" of no domain", err)
@@ -113,17 +91,17 @@ func (s *hypervisorSuite) unknown() {
 	}
 }
 
-// about calls every method about one domain, in no order.
-func (s *hypervisorSuite) about(uuid string) map[string]error {
+// errorsAbout calls every method about one domain, in no order.
+func errorsAbout(s *hypervisorSuite, uuid string) map[string]error {
 	errs := map[string]error{}
-	for name, call := range s.calls(uuid) {
+	for name, call := range callsAbout(s, uuid) {
 		errs[name] = call(s)
 	}
 	return errs
 }
 
-// calls are the methods about one domain.
-func (s *hypervisorSuite) calls(uuid string) map[string]func(*hypervisorSuite) error {
+// callsAbout are the methods about one domain.
+func callsAbout(s *hypervisorSuite, uuid string) map[string]func(*hypervisorSuite) error {
 	type suite = *hypervisorSuite
 	scratch := filepath.Join(s.TempDir(), "scratch")
 	empty := filepath.Join(s.TempDir(), "mirror")
@@ -151,8 +129,8 @@ func (s *hypervisorSuite) calls(uuid string) map[string]func(*hypervisorSuite) e
 	}
 }
 
-// definitions: XML is fit for Define, whatever the domain is.
-func (s *hypervisorSuite) definitions() {
+// testDefinitions: XML is fit for Define, whatever the domain is.
+func testDefinitions(s *hypervisorSuite) {
 	off := s.guest(KindOff)
 	running := s.guest(KindRunning)
 	for name, g := range map[string]SuiteGuest{"off": off, "running": running} {
@@ -168,7 +146,7 @@ func (s *hypervisorSuite) definitions() {
 		}
 		s.must(s.hv.Destroy(s.ctx, g.UUID))
 		s.bed.Undefine(s.T, g)
-		s.known(name, g, doc)
+		checkKnown(s, name, g, doc)
 	}
 
 	// Without a definition it is the live one, made inactive.
@@ -179,15 +157,15 @@ func (s *hypervisorSuite) definitions() {
 		s.Errorf("transient: the definition is without its secret %q", transient.Secret)
 	}
 	s.must(s.hv.Destroy(s.ctx, transient.UUID))
-	s.known("transient", transient, doc)
+	checkKnown(s, "transient", transient, doc)
 
 	if err := s.hv.Define(s.ctx, "<domain>"); err == nil {
 		s.Error("Define of what is no definition is no error")
 	}
 }
 
-// known checks that a definition makes a domain known that is not.
-func (s *hypervisorSuite) known(name string, g SuiteGuest, doc string) {
+// checkKnown checks that a definition makes a domain known that is not.
+func checkKnown(s *hypervisorSuite, name string, g SuiteGuest, doc string) {
 	s.Helper()
 	if _, err := s.hv.Domain(s.ctx, g.UUID); !errors.Is(err, recover.ErrNoDomain) {
 		s.Errorf("%s: before Define: error %v, want ErrNoDomain", name, err)
@@ -209,8 +187,8 @@ func (s *hypervisorSuite) known(name string, g SuiteGuest, doc string) {
 	}
 }
 
-// pauses: Suspend pauses and flushes, Resume lets it run; both are idempotent.
-func (s *hypervisorSuite) pauses() {
+// testPauses: Suspend pauses and flushes, Resume lets it run; both are idempotent.
+func testPauses(s *hypervisorSuite) {
 	g := s.guest(KindRunning)
 	s.works("Resume of what runs", s.hv.Resume(s.ctx, g.UUID))
 	s.is(g, "after Resume of what runs", recover.StateRunning, recover.PauseNone)
@@ -250,24 +228,16 @@ func (s *hypervisorSuite) pauses() {
 	s.is(g, "afterwards", recover.StateShutOff, recover.PauseNone)
 }
 
-// read returns what the file of vdb holds: what the guest sees there.
-func (s *hypervisorSuite) read(g SuiteGuest) string {
-	s.Helper()
-	data, err := os.ReadFile(s.disk(s.domain(g), "vdb").Chain[0].Path)
-	s.must(err)
-	return string(data)
-}
-
-// othersPause: Suspend does nothing to a domain that is paused already.
-func (s *hypervisorSuite) othersPause() {
+// testOthersPause: Suspend does nothing to a domain that is paused already.
+func testOthersPause(s *hypervisorSuite) {
 	g := s.guest(KindStuck)
 	s.is(g, "a disk that takes no write", recover.StatePaused, recover.PauseIOError)
 	s.works("Suspend", s.hv.Suspend(s.ctx, g.UUID))
 	s.is(g, "after Suspend", recover.StatePaused, recover.PauseIOError)
 }
 
-// lives: Start and Destroy.
-func (s *hypervisorSuite) lives() {
+// testLives: Start and Destroy.
+func testLives(s *hypervisorSuite) {
 	g := s.guest(KindOff)
 	s.works("Destroy of what is off", s.hv.Destroy(s.ctx, g.UUID))
 	s.works("Start", s.hv.Start(s.ctx, g.UUID, false))
@@ -282,7 +252,7 @@ func (s *hypervisorSuite) lives() {
 	if d := s.domain(g); d.State != recover.StateShutOff || d.PID != 0 || !d.Persistent {
 		s.Errorf("after Destroy: %+v", d)
 	}
-	s.gone(pid)
+	checkGone(s, pid)
 	s.works("a second Destroy", s.hv.Destroy(s.ctx, g.UUID))
 
 	s.works("Start paused", s.hv.Start(s.ctx, g.UUID, true))
@@ -311,22 +281,22 @@ func (s *hypervisorSuite) lives() {
 	transient := s.guest(KindTransient)
 	pid = s.domain(transient).PID
 	s.works("Destroy of a transient domain", s.hv.Destroy(s.ctx, transient.UUID))
-	s.gone(pid)
+	checkGone(s, pid)
 	if _, err := s.hv.Domain(s.ctx, transient.UUID); !errors.Is(err, recover.ErrNoDomain) {
 		s.Errorf("a transient domain after its end: error %v, want ErrNoDomain", err)
 	}
 }
 
-// gone checks that a process has ended.
-func (s *hypervisorSuite) gone(pid int) {
+// checkGone checks that a process has ended.
+func checkGone(s *hypervisorSuite, pid int) {
 	s.Helper()
 	if _, err := os.Stat(fmt.Sprintf("/proc/%d/fd/0", pid)); err == nil {
 		s.Errorf("process %d is there still", pid)
 	}
 }
 
-// counters: of every disk, paused or not, from this QEMU's start.
-func (s *hypervisorSuite) counters() {
+// testCounters: of every disk, paused or not, from this QEMU's start.
+func testCounters(s *hypervisorSuite) {
 	g := s.guest(KindOff)
 	if c, err := s.hv.Counters(s.ctx, g.UUID); err == nil || errors.Is(err, recover.ErrNoDomain) {
 		s.Errorf("of a domain that is off: %+v, error %v", c, err)

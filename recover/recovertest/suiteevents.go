@@ -6,7 +6,7 @@ import (
 )
 
 // listen returns what Events tells from now on, until the part of the suite ends.
-func (s *hypervisorSuite) listen() <-chan string {
+func listen(s *hypervisorSuite) <-chan string {
 	s.Helper()
 	ctx, cancel := context.WithCancel(s.ctx)
 	ch, err := s.hv.Events(ctx)
@@ -19,8 +19,8 @@ func (s *hypervisorSuite) listen() <-chan string {
 	return ch
 }
 
-// told waits until a UUID is told. What is told before is of no account.
-func (s *hypervisorSuite) told(ch <-chan string, after, want string) {
+// awaitTold waits until a UUID is told. What is told before is of no account.
+func awaitTold(s *hypervisorSuite, ch <-chan string, after, want string) {
 	s.Helper()
 	for limit := time.After(patience); ; {
 		select {
@@ -37,8 +37,8 @@ func (s *hypervisorSuite) told(ch <-chan string, after, want string) {
 	}
 }
 
-// drain returns how often a UUID was told, until another one is, which is told last.
-func (s *hypervisorSuite) drain(ch <-chan string, uuid, last string) (n int) {
+// drainEvents returns how often a UUID was told, until another one is, which is told last.
+func drainEvents(s *hypervisorSuite, ch <-chan string, uuid, last string) (n int) {
 	s.Helper()
 	for limit := time.After(patience); ; {
 		select {
@@ -55,12 +55,12 @@ func (s *hypervisorSuite) drain(ch <-chan string, uuid, last string) (n int) {
 	}
 }
 
-// events: each change of a domain is told, and nothing when nothing changes.
-func (s *hypervisorSuite) events() {
+// testEvents: each change of a domain is told, and nothing when nothing changes.
+func testEvents(s *hypervisorSuite) {
 	g, mark := s.guest(KindRunning), s.guest(KindRunning)
 	doc, err := s.hv.XML(s.ctx, g.UUID)
 	s.must(err)
-	ch := s.listen()
+	ch := listen(s)
 	for _, c := range []struct {
 		what string
 		do   func() error
@@ -73,23 +73,23 @@ func (s *hypervisorSuite) events() {
 		{"start", func() error { return s.hv.Start(s.ctx, g.UUID, false) }},
 	} {
 		s.must(c.do())
-		s.told(ch, c.what, g.UUID)
+		awaitTold(s, ch, c.what, g.UUID)
 		// Whatever else it was about is told before the next one's.
 		s.must(s.hv.Suspend(s.ctx, mark.UUID))
-		s.told(ch, "a suspend", mark.UUID)
+		awaitTold(s, ch, "a suspend", mark.UUID)
 		s.must(s.hv.Resume(s.ctx, mark.UUID))
-		s.told(ch, "a resume", mark.UUID)
+		awaitTold(s, ch, "a resume", mark.UUID)
 	}
 	s.count(g)
 	s.domain(g)
 	s.must(s.hv.Suspend(s.ctx, mark.UUID))
-	if n := s.drain(ch, g.UUID, mark.UUID); n != 0 {
+	if n := drainEvents(s, ch, g.UUID, mark.UUID); n != 0 {
 		s.Errorf("looks at a domain were told %d times", n)
 	}
 }
 
-// slowEvents: nobody waits for a receiver, and its channel is closed.
-func (s *hypervisorSuite) slowEvents() {
+// testSlowEvents: nobody waits for a receiver, and its channel is closed.
+func testSlowEvents(s *hypervisorSuite) {
 	g, mark := s.guest(KindRunning), s.guest(KindRunning)
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
@@ -102,7 +102,7 @@ func (s *hypervisorSuite) slowEvents() {
 	}
 	s.must(s.hv.Suspend(s.ctx, mark.UUID))
 	// The first may have been on its way when the second came.
-	if n := s.drain(ch, g.UUID, mark.UUID); n < 1 || n > 2 {
+	if n := drainEvents(s, ch, g.UUID, mark.UUID); n < 1 || n > 2 {
 		s.Errorf("of %d changes that nobody received %d were told", 2*often, n)
 	}
 	cancel()

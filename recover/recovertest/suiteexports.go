@@ -12,8 +12,8 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// scratch names files for an export that are not there yet.
-func (s *hypervisorSuite) scratch(d recover.Domain, targets ...string) (disks []recover.ExportDisk) {
+// scratchFiles names files for an export that are not there yet.
+func scratchFiles(s *hypervisorSuite, d recover.Domain, targets ...string) (disks []recover.ExportDisk) {
 	s.Helper()
 	for _, target := range targets {
 		path := filepath.Join(filepath.Dir(s.disk(d, target).Chain[0].Path), "scratch-"+target)
@@ -22,8 +22,8 @@ func (s *hypervisorSuite) scratch(d recover.Domain, targets ...string) (disks []
 	return disks
 }
 
-// shown is the hash of what an export shows under a name.
-func (s *hypervisorSuite) shown(socket, name string) string {
+// shownHash is the hash of what an export shows under a name.
+func shownHash(s *hypervisorSuite, socket, name string) string {
 	s.Helper()
 	path := filepath.Join(s.TempDir(), "shown")
 	export := "nbd+unix:///" + name + "?socket=" + socket
@@ -40,33 +40,33 @@ func (s *hypervisorSuite) shown(socket, name string) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// readable tells whether anything is served under a name.
-func (s *hypervisorSuite) readable(socket, name string) bool {
+// isShown tells whether anything is served under a name.
+func isShown(s *hypervisorSuite, socket, name string) bool {
 	return exec.CommandContext(s.ctx, "qemu-img", "info", "nbd+unix:///"+name+"?socket="+socket).Run() == nil
 }
 
-// content is what the guest sees on its disks, by target.
-func (s *hypervisorSuite) content(g SuiteGuest) map[string]string {
+// contentHashes is what the guest sees on its disks, by target.
+func contentHashes(s *hypervisorSuite, g SuiteGuest) map[string]string {
 	s.Helper()
-	socket, err := s.hv.Export(s.ctx, g.UUID, s.scratch(s.domain(g), "vda", "vdb"))
+	socket, err := s.hv.Export(s.ctx, g.UUID, scratchFiles(s, s.domain(g), "vda", "vdb"))
 	s.must(err)
-	sums := map[string]string{"vda": s.shown(socket, "vda"), "vdb": s.shown(socket, "vdb")}
+	sums := map[string]string{"vda": shownHash(s, socket, "vda"), "vdb": shownHash(s, socket, "vdb")}
 	s.must(s.hv.EndExport(s.ctx, g.UUID))
 	return sums
 }
 
-// exports: what the guest writes later is not seen.
-func (s *hypervisorSuite) exports() {
+// testExports: what the guest writes later is not seen.
+func testExports(s *hypervisorSuite) {
 	g := s.guest(KindRunning)
 	s.works("EndExport of no export", s.hv.EndExport(s.ctx, g.UUID))
 	d := s.domain(g)
-	disks := s.scratch(d, "vda", "vdb")
+	disks := scratchFiles(s, d, "vda", "vdb")
 	socket, err := s.hv.Export(s.ctx, g.UUID, disks)
 	s.must(err)
 	if st, err := os.Stat(socket); !filepath.IsAbs(socket) || err != nil || st.Mode().Type() != os.ModeSocket {
 		s.Errorf("%s is no socket: %v", socket, err)
 	}
-	first := map[string]string{"vda": s.shown(socket, "vda"), "vdb": s.shown(socket, "vdb")}
+	first := map[string]string{"vda": shownHash(s, socket, "vda"), "vdb": shownHash(s, socket, "vdb")}
 	if first["vda"] == first["vdb"] {
 		s.Error("both disks are shown as one")
 	}
@@ -74,12 +74,12 @@ func (s *hypervisorSuite) exports() {
 	if during.Job == "" || during.BlockJobs["vda"] == "" || during.State != recover.StateRunning {
 		s.Errorf("during an export: %+v", during)
 	}
-	if _, err := s.hv.Export(s.ctx, g.UUID, s.scratch(d, "vda")); err == nil {
+	if _, err := s.hv.Export(s.ctx, g.UUID, scratchFiles(s, d, "vda")); err == nil {
 		s.Error("a second export is no error")
 	}
 	s.asked(g)
 	for target, want := range first {
-		if s.shown(socket, target) != want {
+		if shownHash(s, socket, target) != want {
 			s.Errorf("%s: the export shows what the guest wrote later", target)
 		}
 	}
@@ -91,7 +91,7 @@ func (s *hypervisorSuite) exports() {
 			s.Errorf("EndExport left %s", disk.Scratch)
 		}
 	}
-	if s.readable(socket, "vda") {
+	if isShown(s, socket, "vda") {
 		s.Error("after EndExport the disk is shown still")
 	}
 	if after := s.domain(g); !reflect.DeepEqual(after, d) {
@@ -99,17 +99,17 @@ func (s *hypervisorSuite) exports() {
 	}
 
 	// A later export shows it, and no disk that was not asked for.
-	socket, err = s.hv.Export(s.ctx, g.UUID, s.scratch(d, "vdb"))
+	socket, err = s.hv.Export(s.ctx, g.UUID, scratchFiles(s, d, "vdb"))
 	s.must(err)
-	if s.shown(socket, "vdb") == first["vdb"] {
+	if shownHash(s, socket, "vdb") == first["vdb"] {
 		s.Error("a later export does not show what the guest wrote")
 	}
-	if s.readable(socket, "vda") {
+	if isShown(s, socket, "vda") {
 		s.Error("an export of vdb shows vda")
 	}
 	// It ends with the domain's QEMU.
 	s.must(s.hv.Destroy(s.ctx, g.UUID))
-	if off := s.domain(g); off.Job != "" || len(off.BlockJobs) != 0 || s.readable(socket, "vdb") {
+	if off := s.domain(g); off.Job != "" || len(off.BlockJobs) != 0 || isShown(s, socket, "vdb") {
 		s.Errorf("the domain is off, and its disk is shown still: %+v", off)
 	}
 	s.works("EndExport of a domain that is off", s.hv.EndExport(s.ctx, g.UUID))
@@ -118,11 +118,11 @@ func (s *hypervisorSuite) exports() {
 	}
 }
 
-// noExports: an export that can't be leaves nothing.
-func (s *hypervisorSuite) noExports() {
+// testFailedExports: an export that can't be leaves nothing.
+func testFailedExports(s *hypervisorSuite) {
 	g := s.guest(KindRunning)
 	d := s.domain(g)
-	disks := append(s.scratch(d, "vdb"), recover.ExportDisk{Target: "vdz", Scratch: filepath.Join(s.TempDir(), "scratch")})
+	disks := append(scratchFiles(s, d, "vdb"), recover.ExportDisk{Target: "vdz", Scratch: filepath.Join(s.TempDir(), "scratch")})
 	if _, err := s.hv.Export(s.ctx, g.UUID, disks); err == nil {
 		s.Error("Export of a disk that is not there is no error")
 	}

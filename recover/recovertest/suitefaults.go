@@ -18,7 +18,7 @@ func (s *cloudSuite) passes() {
 		actions int
 	}{
 		{"Server", func() error { _, err := c.Server(s.ctx, web1); return err }, 0},
-		{"Lock", func() error { return c.Lock(s.ctx, web1, LockReason) }, n + 1},
+		{"Lock", func() error { return c.Lock(s.ctx, web1, lockReason) }, n + 1},
 		{"Unlock", func() error { return c.Unlock(s.ctx, web1) }, n + 1},
 	} {
 		s.scene.Fail(n)
@@ -106,7 +106,7 @@ func (s *cloudSuite) concurrent() {
 	var wg sync.WaitGroup
 	for _, do := range []func() error{
 		func() error { _, err := c.Server(s.ctx, web1); return err },
-		func() error { return c.Lock(s.ctx, web1, LockReason) },
+		func() error { return c.Lock(s.ctx, web1, lockReason) },
 		func() error { return c.Unlock(s.ctx, web1) },
 		func() error { _, err := c.Server(s.ctx, s.scene.Instances["big"]); return err },
 	} {

@@ -13,8 +13,8 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// target makes an empty file beside vdb's own, and the request to mirror onto it.
-func (s *hypervisorSuite) target(d recover.Domain) recover.MirrorRequest {
+// mirrorRequest makes an empty file beside vdb's own, and the request to mirror onto it.
+func mirrorRequest(s *hypervisorSuite, d recover.Domain) recover.MirrorRequest {
 	s.Helper()
 	top := s.disk(d, "vdb").Chain[0]
 	m := recover.MirrorRequest{Target: "vdb", Path: filepath.Join(filepath.Dir(top.Path), "mirror"), Format: top.Format, Synchronous: true}
@@ -22,15 +22,15 @@ func (s *hypervisorSuite) target(d recover.Domain) recover.MirrorRequest {
 	return m
 }
 
-func (s *hypervisorSuite) inode(path string) uint64 {
+func inodeOf(s *hypervisorSuite, path string) uint64 {
 	s.Helper()
 	var st unix.Stat_t
 	s.must(unix.Lstat(path, &st))
 	return st.Ino
 }
 
-// ready waits until a mirror is.
-func (s *hypervisorSuite) ready(g SuiteGuest, disk string) {
+// awaitReady waits until a mirror is.
+func awaitReady(s *hypervisorSuite, g SuiteGuest, disk string) {
 	s.Helper()
 	s.await("the mirror of "+disk, func() bool {
 		state, err := s.hv.MirrorState(s.ctx, g.UUID, disk)
@@ -42,8 +42,8 @@ func (s *hypervisorSuite) ready(g SuiteGuest, disk string) {
 	})
 }
 
-// none checks that vdb has no mirror.
-func (s *hypervisorSuite) none(g SuiteGuest, when string) {
+// checkNoMirror checks that vdb has no mirror.
+func checkNoMirror(s *hypervisorSuite, g SuiteGuest, when string) {
 	const disk = "vdb"
 	s.Helper()
 	if state, err := s.hv.MirrorState(s.ctx, g.UUID, disk); !errors.Is(err, recover.ErrNoMirror) {
@@ -58,25 +58,25 @@ func (s *hypervisorSuite) none(g SuiteGuest, when string) {
 	}
 }
 
-// mirrors: from Mirror to Pivot, with a client that ends and a guest that writes.
-func (s *hypervisorSuite) mirrors() {
+// testMirrors: from Mirror to Pivot, with a client that ends and a guest that writes.
+func testMirrors(s *hypervisorSuite) {
 	support, err := s.hv.MirrorSupport(s.ctx)
 	s.must(err)
 	if support.Missing != "" || !support.Export {
 		s.Fatalf("this hypervisor is too old for the suite: %+v", support)
 	}
 	g := s.guest(KindRunning)
-	s.none(g, "before any")
+	checkNoMirror(s, g, "before any")
 	d := s.domain(g)
 	source := s.disk(d, "vdb").Chain[0].Path
-	m := s.target(d)
-	inode := s.inode(m.Path)
+	m := mirrorRequest(s, d)
+	inode := inodeOf(s, m.Path)
 
 	// The job lives on when the one that began it ends.
 	s.Run("begun by another client", func(t *testing.T) { Must(t, s.bed.Open(t, patience).Mirror(t.Context(), g.UUID, m)) })
 	staged := m.Path + ".staged"
 	s.must(os.Rename(m.Path, staged)) // QEMU has it open
-	if err := s.hv.Mirror(s.ctx, g.UUID, s.target(d)); err == nil {
+	if err := s.hv.Mirror(s.ctx, g.UUID, mirrorRequest(s, d)); err == nil {
 		s.Error("a second mirror of the disk is no error")
 	}
 	s.must(os.Remove(m.Path)) // the second's
@@ -84,7 +84,7 @@ func (s *hypervisorSuite) mirrors() {
 	if d.BlockJobs["vdb"] != "copy" || !s.holds(d, source) || !s.holds(d, staged) || s.disk(d, "vdb").Chain[0].Path != source {
 		s.Errorf("during the mirror: %+v", d)
 	}
-	s.ready(g, "vdb")
+	awaitReady(s, g, "vdb")
 	before := s.read(g)
 	s.asked(g) // every later write follows
 	s.must(s.hv.Suspend(s.ctx, g.UUID))
@@ -96,13 +96,13 @@ func (s *hypervisorSuite) mirrors() {
 	s.must(os.Rename(staged, m.Path))
 	s.works("Pivot", s.hv.Pivot(s.ctx, g.UUID, "vdb"))
 	d = s.domain(g)
-	if s.disk(d, "vdb").Chain[0].Path != m.Path || s.inode(m.Path) != inode || !s.holds(d, m.Path) {
+	if s.disk(d, "vdb").Chain[0].Path != m.Path || inodeOf(s, m.Path) != inode || !s.holds(d, m.Path) {
 		s.Errorf("after Pivot the mirror's file is not the disk: %+v", d)
 	}
 	if s.holds(d, source) {
 		s.Error("after Pivot the source is open still")
 	}
-	s.none(g, "after Pivot")
+	checkNoMirror(s, g, "after Pivot")
 	s.is(g, "after Pivot", recover.StatePaused, recover.PauseUser)
 	if s.read(g) != before {
 		s.Error("the mirror does not have what the guest had written")
@@ -120,16 +120,16 @@ func (s *hypervisorSuite) mirrors() {
 	}
 }
 
-// renamedMirrors: a file that is not back at its path is nothing to move onto. The
+// testRenamedMirrors: a file that is not back at its path is nothing to move onto. The
 // mirror ends, and the guest goes on with its source.
-func (s *hypervisorSuite) renamedMirrors() {
+func testRenamedMirrors(s *hypervisorSuite) {
 	g := s.guest(KindRunning)
 	d := s.domain(g)
 	source := s.disk(d, "vdb").Chain[0].Path
-	m := s.target(d)
+	m := mirrorRequest(s, d)
 	s.must(s.hv.Mirror(s.ctx, g.UUID, m))
 	s.must(os.Rename(m.Path, m.Path+".staged"))
-	s.ready(g, "vdb")
+	awaitReady(s, g, "vdb")
 	if err := s.hv.Pivot(s.ctx, g.UUID, "vdb"); !errors.Is(err, recover.ErrNoMirror) {
 		s.Errorf("Pivot onto a file that is elsewhere: error %v, want ErrNoMirror", err)
 	}
@@ -137,27 +137,27 @@ func (s *hypervisorSuite) renamedMirrors() {
 	if !s.holds(now, source) || s.holds(now, m.Path+".staged") || s.disk(now, "vdb").Chain[0].Path != source {
 		s.Errorf("after a Pivot that failed the domain is not on its source: %+v", now)
 	}
-	s.none(g, "after a Pivot that failed")
+	checkNoMirror(s, g, "after a Pivot that failed")
 	s.asked(g)
 }
 
-// pausedMirrors: the backing files stay those of the source, and files that are gone
+// testPausedMirrors: the backing files stay those of the source, and files that are gone
 // are mirrored too.
-func (s *hypervisorSuite) pausedMirrors() {
+func testPausedMirrors(s *hypervisorSuite) {
 	g := s.guest(KindRunning)
 	s.must(s.hv.Suspend(s.ctx, g.UUID))
 	was := s.domain(g)
-	content := s.content(g)
+	content := contentHashes(s, g)
 	for _, target := range []string{"vda", "vdb"} {
 		top := s.disk(was, target).Chain[0].Path
 		s.must(os.Remove(top))
 		m := recover.MirrorRequest{Target: target, Path: top, Format: s.disk(was, target).Chain[0].Format}
 		s.must(os.WriteFile(top, nil, 0o600))
-		inode := s.inode(top)
+		inode := inodeOf(s, top)
 		s.works("Mirror of "+target, s.hv.Mirror(s.ctx, g.UUID, m))
-		s.ready(g, target)
+		awaitReady(s, g, target)
 		s.works("Pivot of "+target, s.hv.Pivot(s.ctx, g.UUID, target))
-		if s.inode(top) != inode || !s.holds(s.domain(g), top) {
+		if inodeOf(s, top) != inode || !s.holds(s.domain(g), top) {
 			s.Errorf("%s: the file that was made for it is not the disk", target)
 		}
 	}
@@ -168,16 +168,16 @@ func (s *hypervisorSuite) pausedMirrors() {
 	if now.PID != was.PID || now.State != recover.StatePaused {
 		s.Errorf("it is %s in process %d, and was in %d", now.State, now.PID, was.PID)
 	}
-	if after := s.content(g); !reflect.DeepEqual(after, content) {
+	if after := contentHashes(s, g); !reflect.DeepEqual(after, content) {
 		s.Errorf("the guest sees other content on the mirrors: %v, before %v", after, content)
 	}
 }
 
-// slowMirrors: a mirror with a limit is not ready, and not fit for Pivot.
-func (s *hypervisorSuite) slowMirrors() {
+// testSlowMirrors: a mirror with a limit is not ready, and not fit for Pivot.
+func testSlowMirrors(s *hypervisorSuite) {
 	g := s.guest(KindRunning)
 	d := s.domain(g)
-	m := s.target(d)
+	m := mirrorRequest(s, d)
 	m.BytesPerSecond = 4 << 10
 	s.must(s.hv.Mirror(s.ctx, g.UUID, m))
 	state, err := s.hv.MirrorState(s.ctx, g.UUID, "vdb")
@@ -200,17 +200,17 @@ func (s *hypervisorSuite) slowMirrors() {
 	if s.holds(s.domain(g), m.Path) {
 		s.Error("after EndMirror of a mirror that is not ready QEMU has the file open")
 	}
-	s.none(g, "after EndMirror")
+	checkNoMirror(s, g, "after EndMirror")
 }
 
-// endsMirrors: EndMirror leaves the domain on its source.
-func (s *hypervisorSuite) endsMirrors() {
+// testEndedMirrors: EndMirror leaves the domain on its source.
+func testEndedMirrors(s *hypervisorSuite) {
 	g := s.guest(KindRunning)
 	d := s.domain(g)
 	source := s.disk(d, "vdb").Chain[0].Path
-	m := s.target(d)
+	m := mirrorRequest(s, d)
 	s.must(s.hv.Mirror(s.ctx, g.UUID, m))
-	s.ready(g, "vdb")
+	awaitReady(s, g, "vdb")
 	s.works("EndMirror", s.hv.EndMirror(s.ctx, g.UUID, "vdb"))
 	now := s.domain(g)
 	if s.holds(now, m.Path) {
@@ -219,7 +219,7 @@ func (s *hypervisorSuite) endsMirrors() {
 	if !s.holds(now, source) || s.disk(now, "vdb").Chain[0].Path != source || now.State != recover.StateRunning {
 		s.Errorf("after EndMirror the domain is not as it was: %+v", now)
 	}
-	s.none(g, "after EndMirror")
+	checkNoMirror(s, g, "after EndMirror")
 	s.asked(g)
 
 	// What is in a file is not overwritten.
@@ -231,7 +231,7 @@ func (s *hypervisorSuite) endsMirrors() {
 	if data, err := os.ReadFile(m.Path); err != nil || string(data) != content {
 		s.Errorf("Mirror overwrote a file: %q, %v", data, err)
 	}
-	s.none(g, "after a Mirror that failed")
+	checkNoMirror(s, g, "after a Mirror that failed")
 
 	s.must(s.hv.Destroy(s.ctx, g.UUID))
 	s.works("EndMirror of a domain that is off", s.hv.EndMirror(s.ctx, g.UUID, "vdb"))
@@ -241,8 +241,8 @@ func (s *hypervisorSuite) endsMirrors() {
 	}
 }
 
-// failedMirrors: a mirror that fails leaves the guest on its source.
-func (s *hypervisorSuite) failedMirrors() {
+// testFailedMirrors: a mirror that fails leaves the guest on its source.
+func testFailedMirrors(s *hypervisorSuite) {
 	g := s.guest(KindOff)
 	d := s.domain(g)
 	source := s.disk(d, "vdb").Chain[0].Path
@@ -264,7 +264,7 @@ func (s *hypervisorSuite) failedMirrors() {
 		}
 		return err != nil
 	})
-	s.none(g, "after it failed")
+	checkNoMirror(s, g, "after it failed")
 	now := s.domain(g)
 	if !s.holds(now, source) || s.holds(now, m.Path) || now.State != recover.StateRunning {
 		s.Errorf("after a mirror that failed the domain is %+v", now)

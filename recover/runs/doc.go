@@ -3,6 +3,7 @@
 //
 // May call: recover, journal, procfs, statedir.
 //
-// Invariants: it changes nothing; a damaged journal stops nobody, and what can be read of
-// it counts; who holds the host's lock is asked before the journal is read.
+// Invariants: it changes nothing; of a damaged journal what can be read counts, and only the
+// report of its own run fails; who holds the host's lock is asked before the journal is
+// read.
 package runs

@@ -12,7 +12,7 @@
 //
 // May call: recover, inventory, pin, procfs, qcow2, runs.
 //
-// Invariants: a scan changes nothing and follows no path out of an image; what could not be
-// found out is said, and never becomes a comfortable verdict; trouble with one instance is
-// in that instance.
+// Invariants: a scan changes nothing and opens no file that an image names; what could not
+// be found out is said, and never becomes VerdictIntact; trouble with one domain is in that
+// domain's instance, and the others are scanned.
 package scan

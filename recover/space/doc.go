@@ -1,9 +1,9 @@
 // Package space knows how much room there is: whether a plan's copies fit with the
-// headroom that must stay free, where copies are clones and need none, and when a file
-// system is about to fill up under a running mirror.
+// headroom that must stay free, and where copies are clones and need none.
 //
 // May call: recover, beneath.
 //
-// Invariants: it is asked before the first pause; sparse sizes are counted; a full file
-// system, which would pause the healthy guests on it, is never an acceptable end.
+// Invariants: it is asked when a plan is made, before the first pause; what counts is the
+// allocated space of a file, without its holes; an instance that would fill a file system,
+// and so pause the healthy guests on it, is refused.
 package space

@@ -5,6 +5,6 @@
 // May call: recover.
 //
 // Invariants: only root gets in (0700, files 0600); the host's lock belongs to an open
-// file, so it ends with the processes that have it; what a function here has written is on
-// disk when it returns.
+// file, so it ends with the processes that have it; a file of WriteFile and a run of NewRun
+// are on disk when those return.
 package statedir
