@@ -18,8 +18,8 @@ const Module = "github.com/os-rescue/os-rescue"
 
 // Package is one package of the module, as its source files tell.
 type Package struct {
-	Dir     string // below the module's root, with slashes
-	Name    string
+	Dir     string      // below the module's root, with slashes
+	Name    string      // as its package clause has it
 	Doc     string      // the package's comment, from doc.go
 	Calls   []string    // the directories of the module's packages that it imports, tests left out
 	files   []*ast.File // tests left out
@@ -128,6 +128,17 @@ func (p *Package) add(path string) error {
 	return nil
 }
 
+// Lines returns the number of lines of each of the package's files, tests left out, by
+// the file's name.
+func (p Package) Lines() map[string]int {
+	lines := map[string]int{}
+	for _, file := range p.files {
+		source := p.fileSet.File(file.FileStart)
+		lines[filepath.Base(source.Name())] = source.LineCount()
+	}
+	return lines
+}
+
 // MethodFiles returns for each of the package's types the names of the files in which
 // it has methods.
 func (p Package) MethodFiles() map[string][]string {
@@ -147,11 +158,14 @@ func (p Package) MethodFiles() map[string][]string {
 	return files
 }
 
+// baseType is the name of a receiver's type, without its pointer and its parameters.
 func baseType(expr ast.Expr) string {
 	switch e := expr.(type) {
 	case *ast.StarExpr:
 		return baseType(e.X)
 	case *ast.IndexExpr:
+		return baseType(e.X)
+	case *ast.IndexListExpr:
 		return baseType(e.X)
 	case *ast.Ident:
 		return e.Name
@@ -163,79 +177,84 @@ func baseType(expr ast.Expr) string {
 type Export struct {
 	Name  string
 	Place string // dir/file:line
-	// Mentions are the names that its declaration mentions: who uses the one gets to
-	// see the others. Of a constant that is its type.
+	// Mentions are the exported names that its declaration mentions, those of its methods
+	// among them: who uses the one gets to see the others. Of a constant that is its type.
 	Mentions []string
 	Constant bool
 }
 
-// Exports returns the package's exported names, methods left out: what those mention
-// is mentioned by their receiver.
-func (p Package) Exports() []Export {
-	exports := map[string]*Export{}
-	note := func(id *ast.Ident, constant bool, nodes ...ast.Node) {
-		e := exports[id.Name]
+// Exports returns the package's exported names, methods left out.
+func (p Package) Exports() []*Export {
+	byName := map[string]*Export{}
+	// add takes in one declaration of a name. A method is one of its receiver's.
+	add := func(name *ast.Ident, mentions ...ast.Node) *Export {
+		e := byName[name.Name]
 		if e == nil {
-			e = &Export{Name: id.Name, Constant: constant}
-			exports[id.Name] = e
+			e = &Export{Name: name.Name}
+			byName[name.Name] = e
 		}
-		if id.Pos().IsValid() && e.Place == "" {
-			at := p.fileSet.Position(id.Pos())
-			e.Place = fmt.Sprintf("%s/%s:%d", p.Dir, filepath.Base(at.Filename), at.Line)
+		for _, node := range mentions {
+			e.Mentions = append(e.Mentions, exportedIn(node)...)
 		}
-		for _, node := range nodes {
-			ast.Inspect(node, func(n ast.Node) bool {
-				if id, ok := n.(*ast.Ident); ok && id.IsExported() {
-					e.Mentions = append(e.Mentions, id.Name)
-				}
-				return n != nil
-			})
-		}
+		return e
+	}
+	declare := func(name *ast.Ident, mentions ...ast.Node) *Export {
+		e := add(name, mentions...)
+		at := p.fileSet.Position(name.Pos())
+		e.Place = fmt.Sprintf("%s/%s:%d", p.Dir, filepath.Base(at.Filename), at.Line)
+		return e
 	}
 	for _, file := range p.files {
 		for _, decl := range file.Decls {
 			switch d := decl.(type) {
 			case *ast.FuncDecl:
-				switch {
-				case d.Recv == nil:
-					note(d.Name, false, d.Type)
-				case d.Name.IsExported():
-					note(ast.NewIdent(baseType(d.Recv.List[0].Type)), false, d.Type)
+				if d.Recv == nil {
+					declare(d.Name, d.Type)
+				} else if d.Name.IsExported() {
+					add(ast.NewIdent(baseType(d.Recv.List[0].Type)), d.Type)
 				}
 			case *ast.GenDecl:
-				var kind ast.Expr // of constants that repeat the one before
+				var kind []ast.Node // the type of constants, which one repeats from the one before
 				for _, spec := range d.Specs {
 					switch s := spec.(type) {
 					case *ast.TypeSpec:
-						note(s.Name, false, s.Type)
+						declare(s.Name, s.Type)
 					case *ast.ValueSpec:
 						if s.Type != nil {
-							kind = s.Type
+							kind = []ast.Node{s.Type}
 						}
 						for _, name := range s.Names {
-							note(name, d.Tok == token.CONST)
-							if kind != nil {
-								note(name, d.Tok == token.CONST, kind)
-							}
+							declare(name, kind...).Constant = d.Tok == token.CONST
 						}
 					}
 				}
 			}
 		}
 	}
-	var list []Export
-	for name, e := range exports {
+	var list []*Export
+	for name, e := range byName {
 		if ast.IsExported(name) {
-			list = append(list, *e)
+			list = append(list, e)
 		}
 	}
-	slices.SortFunc(list, func(a, b Export) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(list, func(a, b *Export) int { return strings.Compare(a.Name, b.Name) })
 	return list
 }
 
-// UsedOutside returns the names that a package's files, tests among them, use of other
-// packages of the module, as "dir.Name".
-func (p Package) UsedOutside() map[string]bool {
+// exportedIn returns the exported names below a node.
+func exportedIn(node ast.Node) (names []string) {
+	ast.Inspect(node, func(n ast.Node) bool {
+		if id, ok := n.(*ast.Ident); ok && id.IsExported() {
+			names = append(names, id.Name)
+		}
+		return true
+	})
+	return names
+}
+
+// Uses returns the names that the package's files, tests among them, use of other packages
+// of the module, as "dir.Name".
+func (p Package) Uses() map[string]bool {
 	used := map[string]bool{}
 	for _, file := range slices.Concat(p.files, p.tests) {
 		imports := map[string]string{}

@@ -1,14 +1,16 @@
 package house_test
 
 import (
-	"bytes"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/os-rescue/os-rescue/test/house"
 )
@@ -19,16 +21,24 @@ var update = flag.Bool("update", false, "write the table and the rules anew")
 
 const root = "../.."
 
-// packages are those that are built into the program.
-func packages(t *testing.T) []*house.Package {
+// program are the directories of what is built into the program.
+var program = []string{"recover", "nova", "hypervisor", "cmd"}
+
+// load returns the packages below directories, each after those that it calls.
+func load(t *testing.T, below ...string) []*house.Package {
 	t.Helper()
-	all, err := house.Load(root, "recover", "nova", "hypervisor", "cmd")
+	packages, err := house.Load(root, below...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	all = slices.DeleteFunc(all, func(p *house.Package) bool { return p.Name == "main" })
-	house.FromTheGroundUp(all)
-	return all
+	house.FromTheGroundUp(packages)
+	return packages
+}
+
+// packages are those of the program that others can import.
+func packages(t *testing.T) []*house.Package {
+	t.Helper()
+	return slices.DeleteFunc(load(t, program...), func(p *house.Package) bool { return p.Name == "main" })
 }
 
 func TestEveryPackageSaysWhatItIsForAndCallsNobodyElseThanItSays(t *testing.T) {
@@ -81,15 +91,23 @@ func TestTheLinterLetsNobodyCallWhomItMayNot(t *testing.T) {
 	var rules strings.Builder
 	for _, p := range packages(t) {
 		allowed, _ := p.MayCall()
-		fmt.Fprintf(&rules, "        %s:\n          list-mode: lax\n          files:\n            - \"**/%s/*.go\"\n            - \"!$test\"\n",
-			strings.ReplaceAll(p.Dir, "/", "-"), p.Dir)
+		line := func(indent int, format string, args ...any) {
+			fmt.Fprintf(&rules, strings.Repeat(" ", indent)+format+"\n", args...)
+		}
+		line(8, "%s:", strings.ReplaceAll(p.Dir, "/", "-"))
+		line(10, "list-mode: lax")
+		line(10, "files:")
+		line(12, `- "**/%s/*.go"`, p.Dir)
+		line(12, `- "!$test"`)
 		if len(allowed) > 0 {
-			rules.WriteString("          allow:\n")
+			line(10, "allow:")
 		}
 		for _, dir := range allowed {
-			fmt.Fprintf(&rules, "            - %s/%s$\n", house.Module, dir)
+			line(12, "- %s/%s$", house.Module, dir)
 		}
-		fmt.Fprintf(&rules, "          deny:\n            - pkg: %s\n              desc: it is not among what %s may call (its doc.go)\n", house.Module, p.Dir)
+		line(10, "deny:")
+		line(12, "- pkg: %s", house.Module)
+		line(14, "desc: it is not among what %s may call (its doc.go)", p.Dir)
 	}
 	compare(t, ".golangci.yml", "        # packages\n", "        # end of packages\n", rules.String())
 }
@@ -106,27 +124,20 @@ func TestATypeHasItsMethodsInAtMostThreeFiles(t *testing.T) {
 
 func TestNobodyExportsWhatOnlyItselfUses(t *testing.T) {
 	used := map[string]bool{}
-	everybody, err := house.Load(root, "recover", "nova", "hypervisor", "cmd", "test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range everybody {
-		for name := range p.UsedOutside() {
-			used[name] = true
-		}
+	for _, p := range load(t, append([]string{"test"}, program...)...) {
+		maps.Copy(used, p.Uses())
 	}
 	for _, p := range packages(t) {
 		exports := p.Exports()
-		seen := map[string]bool{}
+		seen := map[string]bool{} // by others
 		for changed := true; changed; {
 			changed = false
 			for _, e := range exports {
 				// A constant is seen with its type, and an error that a comment promises
 				// is there for whoever tests for it.
 				isError := strings.HasPrefix(e.Name, "Err") || strings.HasSuffix(e.Name, "Error")
-				visible := used[p.Dir+"."+e.Name] || isError ||
-					e.Constant && slices.ContainsFunc(e.Mentions, func(kind string) bool { return seen[kind] })
-				if !visible && !seen[e.Name] {
+				withType := e.Constant && slices.ContainsFunc(e.Mentions, func(kind string) bool { return seen[kind] })
+				if !seen[e.Name] && !used[p.Dir+"."+e.Name] && !isError && !withType {
 					continue
 				}
 				for _, name := range append(e.Mentions, e.Name) {
@@ -144,23 +155,11 @@ func TestNobodyExportsWhatOnlyItselfUses(t *testing.T) {
 }
 
 func TestNoFileHoldsMoreThanFiveHundredLines(t *testing.T) {
-	for _, top := range []string{"recover", "nova", "hypervisor", "cmd"} {
-		paths, err := filepath.Glob(filepath.Join(root, top))
-		if err != nil || len(paths) == 0 {
-			t.Fatal(err)
-		}
-		err = filepath.WalkDir(paths[0], func(path string, entry os.DirEntry, err error) error {
-			if err != nil || entry.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
-				return err
+	for _, p := range load(t, program...) {
+		for name, lines := range p.Lines() {
+			if lines > 500 {
+				t.Errorf("%s/%s has %d lines", p.Dir, name, lines)
 			}
-			text, err := os.ReadFile(path)
-			if n := bytes.Count(text, []byte("\n")); n > 500 {
-				t.Errorf("%s has %d lines", path, n)
-			}
-			return err
-		})
-		if err != nil {
-			t.Error(err)
 		}
 	}
 }
@@ -183,7 +182,8 @@ func compare(t *testing.T, name, begin, end, want string) {
 		return
 	}
 	if !*update {
-		t.Fatalf("%s is not true any more: go test ./test/house -update writes it anew. It has\n%s\nand should have\n%s", name, got, want)
+		diff := cmp.Diff(strings.Split(want, "\n"), strings.Split(got, "\n"))
+		t.Fatalf("%s is not true any more: go test ./test/house -update writes it anew (-want +got):\n%s", name, diff)
 	}
 	if err := os.WriteFile(path, []byte(before+begin+want+end+after), 0o644); err != nil {
 		t.Fatal(err)
