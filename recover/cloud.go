@@ -49,7 +49,7 @@ const (
 
 // Server is an instance as Nova sees it.
 type Server struct {
-	UUID      string `json:"uuid"`
+	UUID      string `json:"uuid"`       // of the instance, lower case
 	Name      string `json:"name"`       // the display name, which need not be unique
 	ProjectID string `json:"project_id"` // of the project that owns it
 	// Host is the compute service that has it (OS-EXT-SRV-ATTR:host); empty when none

@@ -73,18 +73,18 @@ type Disk struct {
 // NovaMetadata is what Nova writes into a domain's <metadata>
 // (nova/virt/libvirt/config.py, LibvirtConfigGuestMetaNovaInstance).
 type NovaMetadata struct {
-	Name        string `json:"name"`             // the display name
-	Flavor      string `json:"flavor,omitempty"` // the flavor's name
-	ProjectID   string `json:"project_id"`
-	ProjectName string `json:"project_name"` // as it was when Nova wrote the definition
-	UserID      string `json:"user_id,omitempty"`
+	Name        string `json:"name"`              // the display name
+	Flavor      string `json:"flavor,omitempty"`  // the flavor's name
+	ProjectID   string `json:"project_id"`        // of the project that owns it
+	ProjectName string `json:"project_name"`      // as it was when Nova wrote the definition
+	UserID      string `json:"user_id,omitempty"` // of the user who created it
 }
 
 // Domain is one domain of this host as the hypervisor describes it at one moment.
 type Domain struct {
-	UUID        string      `json:"uuid"` // lower case, with dashes; it is the instance's UUID
-	Name        string      `json:"name"` // instance-0000002a
-	State       DomainState `json:"state"`
+	UUID        string      `json:"uuid"`                   // lower case, with dashes; it is the instance's UUID
+	Name        string      `json:"name"`                   // instance-0000002a
+	State       DomainState `json:"state"`                  // as the hypervisor sees it
 	PauseReason PauseReason `json:"pause_reason,omitempty"` // of a paused domain only
 	Persistent  bool        `json:"persistent"`             // it has a definition that survives its end
 

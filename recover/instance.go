@@ -49,7 +49,7 @@ const (
 
 // Holder is one descriptor through which a process holds a file.
 type Holder struct {
-	PID     int    `json:"pid"`
+	PID     int    `json:"pid"`     // of the process
 	FD      int    `json:"fd"`      // the descriptor's number in that process
 	Process string `json:"process"` // the command name: qemu-system-x86, virtlogd, os-rescue (the keeper)
 	// Direct is true when the descriptor carries O_DIRECT.
@@ -60,14 +60,14 @@ type Holder struct {
 
 // File is one file of an instance, as a scan found it.
 type File struct {
-	Path      string    `json:"path"` // absolute, as QEMU sees it
-	Role      Role      `json:"role"`
+	Path      string    `json:"path"`      // absolute, as QEMU sees it
+	Role      Role      `json:"role"`      // what it is to its instance
 	Format    string    `json:"format"`    // from libvirt, never probed; empty when nobody tells
 	Size      int64     `json:"size"`      // bytes
 	Allocated int64     `json:"allocated"` // bytes on the file system, holes not counted
 	Device    uint64    `json:"device"`    // of the held inode; 0 when nobody holds it and nothing exists at the path
 	Inode     uint64    `json:"inode"`     // as Device
-	State     FileState `json:"state"`
+	State     FileState `json:"state"`     // where it stands
 	// Reason explains the state, where it needs an explanation.
 	Reason  string   `json:"reason,omitempty"`
 	Target  string   `json:"target,omitempty"`  // the disk it belongs to: vda
@@ -94,14 +94,14 @@ func (f File) Lost() bool {
 
 // Instance is one domain of the host as a scan found it.
 type Instance struct {
-	UUID        string      `json:"uuid"`
+	UUID        string      `json:"uuid"`           // of the domain, and of Nova's instance
 	Name        string      `json:"name,omitempty"` // Nova's display name
 	Domain      string      `json:"domain"`         // the name of its libvirt domain
 	PID         int         `json:"pid"`            // of its QEMU, as libvirt says; 0 when the domain is off
-	State       DomainState `json:"state"`
-	ProjectID   string      `json:"project_id"`   // empty when neither the domain nor Nova tells
-	ProjectName string      `json:"project_name"` // the same
-	Verdict     Verdict     `json:"verdict"`
+	State       DomainState `json:"state"`          // of its domain
+	ProjectID   string      `json:"project_id"`     // empty when neither the domain nor Nova tells
+	ProjectName string      `json:"project_name"`   // the same
+	Verdict     Verdict     `json:"verdict"`        // what the states of its files mean together
 	// Reasons explain the verdict, one sentence each.
 	Reasons []string `json:"reasons,omitempty"`
 	// Possible says what can still be done for an instance that os-rescue can't rescue

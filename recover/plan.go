@@ -41,8 +41,8 @@ const (
 
 // FilePlan is one file that a run will copy, or make anew.
 type FilePlan struct {
-	Path      string `json:"path"` // absolute: where it is published
-	Role      Role   `json:"role"`
+	Path      string `json:"path"`              // absolute: where it is published
+	Role      Role   `json:"role"`              // what it is to its instance
 	Format    string `json:"format,omitempty"`  // from libvirt, never probed
 	Target    string `json:"target,omitempty"`  // the disk it belongs to: vda
 	Backing   string `json:"backing,omitempty"` // the path of its backing file
@@ -75,18 +75,18 @@ func (f FilePlan) Key() string { return InodeKey(f.Device, f.Inode) }
 
 // InstancePlan is what a run will do to one instance.
 type InstancePlan struct {
-	UUID        string          `json:"uuid"`
-	Domain      string          `json:"domain"`         // the name of its libvirt domain
-	Name        string          `json:"name,omitempty"` // Nova's display name
-	ProjectID   string          `json:"project_id,omitempty"`
-	ProjectName string          `json:"project_name,omitempty"`
-	Verdict     Verdict         `json:"verdict"`               // of the scan that the plan is made from
-	Found       DomainState     `json:"found"`                 // the state to end in
-	Process     ProcessIdentity `json:"process,omitzero"`      // of the QEMU that was scanned; zero for none
-	DACLabel    string          `json:"dac_label,omitempty"`   // Domain.DACLabel
-	ImageLabel  string          `json:"image_label,omitempty"` // Domain.ImageLabel
-	Action      Action          `json:"action"`
-	Refusal     string          `json:"refusal,omitempty"` // why it is left alone; of ActionRefuse only
+	UUID        string          `json:"uuid"`                   // of the domain, and of Nova's instance
+	Domain      string          `json:"domain"`                 // the name of its libvirt domain
+	Name        string          `json:"name,omitempty"`         // Nova's display name
+	ProjectID   string          `json:"project_id,omitempty"`   // of the project that owns it
+	ProjectName string          `json:"project_name,omitempty"` // that project's name
+	Verdict     Verdict         `json:"verdict"`                // of the scan that the plan is made from
+	Found       DomainState     `json:"found"`                  // the state to end in
+	Process     ProcessIdentity `json:"process,omitzero"`       // of the QEMU that was scanned; zero for none
+	DACLabel    string          `json:"dac_label,omitempty"`    // Domain.DACLabel
+	ImageLabel  string          `json:"image_label,omitempty"`  // Domain.ImageLabel
+	Action      Action          `json:"action"`                 // what the run will do to it
+	Refusal     string          `json:"refusal,omitempty"`      // why it is left alone; of ActionRefuse only
 	// NotLive says why mode auto can't rescue it live.
 	NotLive string `json:"not_live,omitempty"`
 	// Server is the instance as Nova had it when the plan was made; nil offline.
@@ -111,14 +111,14 @@ func (p InstancePlan) Bytes() int64 {
 
 // Plan is everything that a run will do. It is fixed before the run changes anything.
 type Plan struct {
-	Run       string         `json:"run,omitempty"` // the run's name; empty in a dry run
-	Command   Command        `json:"command"`
-	Mode      Mode           `json:"mode"` // that was asked for; what an instance gets is its Action
-	Host      string         `json:"host"` // the compute host that the run is on
-	BootID    string         `json:"boot_id,omitempty"`
-	Created   time.Time      `json:"created"`
-	Options   Options        `json:"options"`
-	Instances []InstancePlan `json:"instances"` // every selected one of this host
+	Run       string         `json:"run,omitempty"`     // the run's name; empty in a dry run
+	Command   Command        `json:"command"`           // what the run does
+	Mode      Mode           `json:"mode"`              // that was asked for; what an instance gets is its Action
+	Host      string         `json:"host"`              // the compute host that the run is on
+	BootID    string         `json:"boot_id,omitempty"` // of the boot in which it is made
+	Created   time.Time      `json:"created"`           // when it was made
+	Options   Options        `json:"options"`           // what the operator asked for
+	Instances []InstancePlan `json:"instances"`         // every selected one of this host
 	// OneByOne is true when not all copies fit at once. Then the run releases the old
 	// inodes of one instance before it copies the next.
 	OneByOne bool `json:"one_by_one,omitempty"`
@@ -133,7 +133,7 @@ type Plan struct {
 // Elsewhere is a selected instance that Nova has on another host or on no host, or whose
 // cell does not answer.
 type Elsewhere struct {
-	UUID    string `json:"uuid"`
+	UUID    string `json:"uuid"`              // of the instance
 	Name    string `json:"name,omitempty"`    // Nova's display name
 	Host    string `json:"host"`              // empty when Nova has it on no host
 	Status  string `json:"status,omitempty"`  // Server.Status

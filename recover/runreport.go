@@ -15,18 +15,18 @@ const (
 
 // StepReport is one step of an instance in a run.
 type StepReport struct {
-	Name    string    `json:"name"` // a step of package journal: "suspend"
-	Started time.Time `json:"started"`
+	Name    string    `json:"name"`    // a step of package journal: "suspend"
+	Started time.Time `json:"started"` // when it began
 	Seconds float64   `json:"seconds"` // how long it took
 }
 
 // InstanceReport is the result of a run for one instance.
 type InstanceReport struct {
-	UUID    string       `json:"uuid"`
+	UUID    string       `json:"uuid"`           // of the instance
 	Domain  string       `json:"domain"`         // the name of its libvirt domain
 	Name    string       `json:"name,omitempty"` // Nova's display name
-	Outcome Outcome      `json:"outcome"`
-	Steps   []StepReport `json:"steps"` // in order
+	Outcome Outcome      `json:"outcome"`        // how it ended
+	Steps   []StepReport `json:"steps"`          // in order
 	// PauseSeconds is the time from the suspend to the resume or the destroy.
 	PauseSeconds float64 `json:"pause_seconds"`
 	// DowntimeSeconds is the time from the suspend until the guest ran again.
@@ -45,11 +45,11 @@ type InstanceReport struct {
 
 // RunReport is the result of a run.
 type RunReport struct {
-	Run         string           `json:"run"` // its name
-	Command     Command          `json:"command"`
-	Host        string           `json:"host"` // the compute host that it ran on
-	Mode        Mode             `json:"mode"` // that was asked for
-	Started     time.Time        `json:"started"`
+	Run         string           `json:"run"`                   // its name
+	Command     Command          `json:"command"`               // what the run did
+	Host        string           `json:"host"`                  // the compute host that it ran on
+	Mode        Mode             `json:"mode"`                  // that was asked for
+	Started     time.Time        `json:"started"`               // when it began
 	Finished    time.Time        `json:"finished"`              // zero when it is not
 	Interrupted bool             `json:"interrupted,omitempty"` // it stopped before it had done everything
 	Instances   []InstanceReport `json:"instances"`             // every instance of its plan

@@ -29,10 +29,10 @@ type Record struct {
 	Time     time.Time       `json:"time"`               // UTC; Write sets it
 	Instance string          `json:"instance,omitempty"` // UUID; empty for the run as a whole
 	Step     string          `json:"step"`               // StepRun, ...
-	Phase    recover.Phase   `json:"phase"`
-	Path     string          `json:"path,omitempty"`  // the file that the step is about
-	Data     json.RawMessage `json:"data,omitempty"`  // what the step carries; only this package decodes it
-	Error    string          `json:"error,omitempty"` // why the step failed; of PhaseFailed only
+	Phase    recover.Phase   `json:"phase"`              // how far the step has come
+	Path     string          `json:"path,omitempty"`     // the file that the step is about
+	Data     json.RawMessage `json:"data,omitempty"`     // what the step carries; only this package decodes it
+	Error    string          `json:"error,omitempty"`    // why the step failed; of PhaseFailed only
 }
 
 // Point returns the record's name as a failpoint: "copy.begin".

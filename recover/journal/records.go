@@ -10,13 +10,13 @@ import (
 
 // Header is the data of a journal's first record, which describes the run.
 type Header struct {
-	Run     string          `json:"run"` // its name
-	Command recover.Command `json:"command"`
+	Run     string          `json:"run"`     // its name
+	Command recover.Command `json:"command"` // what the run does
 	Mode    recover.Mode    `json:"mode"`    // that was asked for
 	Host    string          `json:"host"`    // the compute host that the run is on
 	BootID  string          `json:"boot_id"` // of the boot in which the run began
 	PID     int             `json:"pid"`     // of the process that began it
-	Options recover.Options `json:"options"`
+	Options recover.Options `json:"options"` // what the operator asked for
 }
 
 // HeaderOf returns the data of a journal's first record, which must be there. The error

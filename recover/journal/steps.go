@@ -8,7 +8,7 @@ const (
 	StepPlan      = "plan"       // done carries the Plan, or one InstancePlan that resume made anew
 	StepInstance  = "instance"   // one instance from its first step to its report; done carries the Settlement
 	StepPin       = "pin"        // the keeper holds every lost file of the instance; done carries the Pinned
-	StepAhead     = "ahead"      // one file is copied to its staging directory while the guest still writes it; begin and done carry the Staged
+	StepAhead     = "ahead"      // one file is copied while the guest still writes it; begin and done carry the Staged
 	StepCopy      = "copy"       // one file is copied to its staging directory; begin and done carry the Staged
 	StepCompare   = "compare"    // one copy is compared with its source in full
 	StepCheck     = "check"      // qemu-img check of one copied qcow2 image

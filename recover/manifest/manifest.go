@@ -25,32 +25,32 @@ var ErrNoBackup = errors.New("no backup")
 // Manifest lists what a backup's directory contains. A restore needs nothing but that
 // directory.
 type Manifest struct {
-	Version   int        `json:"version"` // Version
-	Host      string     `json:"host"`    // the compute host that the backups were made on
-	Instances []Instance `json:"instances"`
+	Version   int        `json:"version"`   // Version
+	Host      string     `json:"host"`      // the compute host that the backups were made on
+	Instances []Instance `json:"instances"` // every instance of which it has copies
 }
 
 // Instance is one instance of a backup.
 type Instance struct {
-	UUID        string              `json:"uuid"`
-	Domain      string              `json:"domain"`         // the name of its libvirt domain
-	Name        string              `json:"name,omitempty"` // Nova's display name
-	ProjectID   string              `json:"project_id,omitempty"`
-	ProjectName string              `json:"project_name,omitempty"`
-	Taken       time.Time           `json:"taken"`      // while the guest was off or suspended for it
-	Run         string              `json:"run"`        // the name of the run that made it
-	Found       recover.DomainState `json:"found"`      // before the backup
-	Left        recover.DomainState `json:"left"`       // after it
-	Snapshot    recover.Snapshot    `json:"snapshot"`   // the guest's write counters when it was copied
-	Definition  string              `json:"definition"` // the domain's XML, below the directory
-	Files       []File              `json:"files"`
+	UUID        string              `json:"uuid"`                   // of the domain, and of Nova's instance
+	Domain      string              `json:"domain"`                 // the name of its libvirt domain
+	Name        string              `json:"name,omitempty"`         // Nova's display name
+	ProjectID   string              `json:"project_id,omitempty"`   // of the project that owns it
+	ProjectName string              `json:"project_name,omitempty"` // as it was when the backup was made
+	Taken       time.Time           `json:"taken"`                  // while the guest was off or suspended for it
+	Run         string              `json:"run"`                    // the name of the run that made it
+	Found       recover.DomainState `json:"found"`                  // before the backup
+	Left        recover.DomainState `json:"left"`                   // after it
+	Snapshot    recover.Snapshot    `json:"snapshot"`               // the guest's write counters when it was copied
+	Definition  string              `json:"definition"`             // the domain's XML, below the directory
+	Files       []File              `json:"files"`                  // its copies
 }
 
 // File is one file of a backup.
 type File struct {
-	Path      string           `json:"path"`   // where it belongs
-	Stored    string           `json:"stored"` // where it is, below the directory
-	Role      recover.Role     `json:"role"`
+	Path      string           `json:"path"`              // where it belongs
+	Stored    string           `json:"stored"`            // where it is, below the directory
+	Role      recover.Role     `json:"role"`              // what it is to its instance
 	Format    string           `json:"format,omitempty"`  // from libvirt, never probed
 	Target    string           `json:"target,omitempty"`  // the disk it belongs to: vda
 	Backing   string           `json:"backing,omitempty"` // the path of its backing file
@@ -58,9 +58,9 @@ type File struct {
 	Allocated int64            `json:"allocated"`         // bytes on disk, holes not counted
 	SHA256    string           `json:"sha256"`            // of the copy, in hexadecimal
 	UID       uint32           `json:"uid"`               // of the original, as Path had it
-	GID       uint32           `json:"gid"`
-	Mode      recover.FileMode `json:"mode"`
-	Writable  bool             `json:"writable"` // the guest writes it
+	GID       uint32           `json:"gid"`               // as UID
+	Mode      recover.FileMode `json:"mode"`              // as UID
+	Writable  bool             `json:"writable"`          // the guest writes it
 }
 
 // Read reads the manifest of the backup in dir. ErrNoBackup when dir has none,

@@ -20,11 +20,11 @@ import (
 
 // CustodyOptions are what a run's custody must know of it.
 type CustodyOptions struct {
-	StateDir      string   // where the keeper's socket is
-	KeeperCommand []string // starts a keeper
-	Run           string   // the run's name
-	SameBoot      bool     // the host was not booted since the run began: a key still names the same inode
-	Log           *journal.Writer
+	StateDir      string          // where the keeper's socket is
+	KeeperCommand []string        // starts a keeper
+	Run           string          // the run's name
+	SameBoot      bool            // the host was not booted since the run began: a key still names the same inode
+	Log           *journal.Writer // the run's journal
 }
 
 // Custody keeps the inodes of one run alive: it holds them open itself, to copy

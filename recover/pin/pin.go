@@ -19,8 +19,8 @@ import (
 // Meta is what the holder of a pin keeps beside it: enough to rescue the file after
 // its QEMU and the run that pinned it have both ended.
 type Meta struct {
-	Path    string       `json:"path"` // where the file belongs
-	Role    recover.Role `json:"role"`
+	Path    string       `json:"path"`              // where the file belongs
+	Role    recover.Role `json:"role"`              // what it is to its instance
 	Format  string       `json:"format,omitempty"`  // from libvirt, never probed
 	Target  string       `json:"target,omitempty"`  // the disk it belongs to: vda
 	Backing string       `json:"backing,omitempty"` // the path of its backing file
@@ -41,7 +41,7 @@ type KeeperHold struct {
 	Key       string       `json:"key"`       // device:inode
 	Instances []string     `json:"instances"` // UUIDs of those that it is held for
 	Path      string       `json:"path"`      // where the file belongs
-	Role      recover.Role `json:"role"`
+	Role      recover.Role `json:"role"`      // what it is to its instance
 	Size      int64        `json:"size"`      // bytes
 	Allocated int64        `json:"allocated"` // bytes on disk, holes not counted
 	Since     time.Time    `json:"since"`     // when it was pinned
@@ -49,7 +49,7 @@ type KeeperHold struct {
 
 // KeeperStatus says whether a keeper runs, and what it holds.
 type KeeperStatus struct {
-	Running bool         `json:"running"`
+	Running bool         `json:"running"`       // a keeper runs
 	PID     int          `json:"pid,omitempty"` // 0 when none runs
 	Holds   []KeeperHold `json:"holds"`         // never nil
 }

@@ -16,8 +16,8 @@ import (
 
 // Request is what Make makes a plan from.
 type Request struct {
-	Settings   recover.Settings // of this host
-	Hypervisor recover.Hypervisor
+	Settings   recover.Settings   // of this host
+	Hypervisor recover.Hypervisor // asked for counters and what it can mirror
 	Cloud      recover.Cloud      // nil offline
 	Command    recover.Command    // of the run
 	Options    recover.Options    // of the run

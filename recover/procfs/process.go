@@ -25,8 +25,8 @@ var ErrNotQEMU = errors.New("the pid file is stale")
 type Process struct {
 	proc     string // /proc
 	pidfd    int
-	Identity recover.ProcessIdentity
-	Command  string // its command name, which the kernel cuts to 15 characters
+	Identity recover.ProcessIdentity // which process it is
+	Command  string                  // its command name, which the kernel cuts to 15 characters
 }
 
 // Open opens the process of that PID; the caller closes it. proc is Dir. The error wraps

@@ -42,7 +42,7 @@ type FakeCloud struct {
 
 // FakeProject is a project of Keystone's.
 type FakeProject struct {
-	ID, Name   string
+	ID, Name   string // as Project takes them
 	Domain     string // the ID of its Keystone domain
 	domainName string
 }
@@ -72,7 +72,7 @@ func NewCloud(t testing.TB, hv *FakeHypervisor) *FakeCloud {
 }
 
 // addDomain gives Nova an instance on a host that is in the state of that domain.
-func (c *FakeCloud) addDomain(d recover.Domain, host string) *FakeServer {
+func (c *FakeCloud) addDomain(d recover.Domain, host string) {
 	s := &FakeServer{Server: recover.Server{UUID: d.UUID, Name: "vm", ProjectID: "p1", Host: host, Domain: d.Name}}
 	if d.Nova != nil {
 		s.Name, s.ProjectID = d.Nova.Name, d.Nova.ProjectID
@@ -86,7 +86,6 @@ func (c *FakeCloud) addDomain(d recover.Domain, host string) *FakeServer {
 		s.To(recover.VMActive)
 	}
 	c.Instances[d.UUID] = s
-	return s
 }
 
 // The values of power_state (nova/compute/power_state.py).

@@ -174,7 +174,7 @@ func (c *FakeCloud) Reboot(s *FakeServer) {
 	s.Reboots++
 	s.Last = fmt.Sprint("req-", c.requests)
 	s.TaskState = "rebooting_hard"
-	if _, ok := c.hv.lookup(s.UUID); ok {
+	if c.hv.knows(s.UUID) {
 		c.hv.Forget(s.UUID)
 	}
 	s.Looks, s.Task = c.Taking, c.finishReboot
@@ -216,7 +216,7 @@ func (c *FakeCloud) finishReboot(s *FakeServer) {
 func (c *FakeCloud) Stop(s *FakeServer, looks int) {
 	s.TaskState = "powering-off"
 	s.Looks, s.Task = looks, func(s *FakeServer) {
-		if _, ok := c.hv.lookup(s.UUID); ok {
+		if c.hv.knows(s.UUID) {
 			c.hv.Change(s.UUID, (*FakeDomain).Off)
 		}
 		s.To(recover.VMStopped)

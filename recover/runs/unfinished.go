@@ -16,8 +16,8 @@ import (
 
 // UnfinishedRun is a run that has not come to its end.
 type UnfinishedRun struct {
-	Run     string           `json:"run"` // its name
-	Command recover.Command  `json:"command"`
+	Run     string           `json:"run"`              // its name
+	Command recover.Command  `json:"command"`          // what the run does
 	State   recover.RunState `json:"state"`            // any but RunFinished
 	Started time.Time        `json:"started,omitzero"` // zero when its journal does not tell
 	Error   string           `json:"error,omitempty"`  // what is wrong with its journal
@@ -29,7 +29,7 @@ type UnfinishedRun struct {
 
 // HalfDone is an instance in the middle of a live rescue that nobody works on.
 type HalfDone struct {
-	UUID   string `json:"uuid"`
+	UUID   string `json:"uuid"`           // of the instance
 	Domain string `json:"domain"`         // the name of its libvirt domain
 	Name   string `json:"name,omitempty"` // Nova's display name
 	Last   string `json:"last,omitempty"` // its last journal point

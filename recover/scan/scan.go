@@ -82,16 +82,6 @@ func (s *Scanner) Domain(ctx context.Context, d recover.Domain) (recover.Instanc
 	return l.instance(ctx, d)
 }
 
-// UUID scans the domain of that UUID as the hypervisor has it now. ErrNoDomain when
-// it has none; other errors are those of Host.
-func (s *Scanner) UUID(ctx context.Context, uuid string) (recover.Instance, error) {
-	d, err := s.hypervisor.Domain(ctx, uuid)
-	if err != nil {
-		return recover.Instance{}, err
-	}
-	return s.Domain(ctx, d)
-}
-
 // NovaOnly scans an instance that Nova has on this host but whose domain libvirt does
 // not know. holders and errors are those of Host.
 func (s *Scanner) NovaOnly(ctx context.Context, server recover.Server, holders []int) (recover.Instance, error) {
