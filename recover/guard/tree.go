@@ -86,7 +86,8 @@ func (w *treeWalk) walk(dir *beneath.Dir, owner string, ofRun bool, depth int) e
 			if !isToHold(owner, name) {
 				continue
 			}
-			w.visit(treeFile{path: dir.Path() + "/" + name, owner: owner, ofRun: ofRun, inode: recover.Inode{Device: st.Dev, Inode: st.Ino}}, dir, name)
+			inode := recover.Inode{Device: st.Dev, Inode: st.Ino}
+			w.visit(treeFile{path: dir.Path() + "/" + name, owner: owner, ofRun: ofRun, inode: inode}, dir, name)
 		case st.Mode&unix.S_IFMT == unix.S_IFDIR && depth < maxDepth && owner != "":
 			var sub *beneath.Dir
 			if sub, err = dir.Subdir(name); err == nil {

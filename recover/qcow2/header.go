@@ -125,7 +125,8 @@ func ParseHeader(r io.ReaderAt, size int64) (Header, error) {
 		h.BackingFile = string(cluster[offset : offset+length])
 		end = offset // QEMU looks for extensions only up to the name
 	}
-	return h, h.parseExtensions(cluster[h.Length:end])
+	err = h.parseExtensions(cluster[h.Length:end])
+	return h, err
 }
 
 // parseExtensions reads the header extensions: type, length, data padded to 8 bytes.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/journal"
 	"github.com/os-rescue/os-rescue/recover/manifest"
@@ -19,7 +21,6 @@ import (
 	"github.com/os-rescue/os-rescue/recover/run"
 	"github.com/os-rescue/os-rescue/recover/run/runtest"
 	"github.com/os-rescue/os-rescue/recover/statedir"
-	"golang.org/x/sys/unix"
 )
 
 // crashPoint returns which record of the rescue of such a guest is the first one of that
