@@ -60,7 +60,7 @@ E2E_LIMIT = $(shell awk "BEGIN { print 31 * $${LAB_PATIENCE:-1} }")m
 # A bed that was up stays up. Vet gets the modules: there is no network in the bed.
 .PHONY: e2e
 e2e: openstack-packages bin/bed
-	$(GO) vet -tags 'failpoint openstack' ./cmd/... ./test/openstack/...
+	$(GO) vet -tags 'failpoint openstack' ./cmd/... ./test/openstack/... ./test/e2e/openstack
 	bin/bed run --purge -- $(GO) test -tags openstack -count=1 -timeout $(E2E_LIMIT) ./test/e2e/openstack
 
 .PHONY: format
