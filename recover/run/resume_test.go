@@ -6,13 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/journal"
@@ -444,65 +441,5 @@ func TestAnInterruptedBackupCanBeFinished(t *testing.T) {
 				t.Errorf("the backup of the disk: %v", err)
 			}
 		})
-	}
-}
-
-// boundAt lets no file of this process grow by more than room bytes beyond what the run's
-// journal has at a point, until the returned function is called.
-func boundAt(t *testing.T, e *run.Engine, journalFile, at string, room int64) (lift func()) {
-	t.Helper()
-	var before unix.Rlimit
-	recovertest.Must(t, unix.Getrlimit(unix.RLIMIT_FSIZE, &before))
-	signal.Ignore(unix.SIGXFSZ)
-	lift = func() {
-		recovertest.Must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &before))
-		signal.Reset(unix.SIGXFSZ)
-	}
-	t.Cleanup(lift)
-	e.Failpoint = func(point string) {
-		if point != at {
-			return
-		}
-		st, err := os.Stat(journalFile)
-		recovertest.Must(t, err)
-		recovertest.Must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: uint64(st.Size() + room), Max: before.Max}))
-	}
-	return lift
-}
-
-func TestAResumeThatCannotWriteItsNewPlanCanBeResumed(t *testing.T) {
-	first := runtest.NewHost(t)
-	add := recovertest.GuestOptions{Base: "b"}
-	options := func(g *recovertest.Guest) recover.Options { return recovertest.Options(g) }
-	k := runtest.CrashPoint(t, first, recover.CommandRescue, options, add, "suspend.done", "")
-	h := first.Elsewhere(t)
-	g := h.Add(1, add)
-	h.Purge()
-	id, _ := h.CrashAt(recover.CommandRescue, recovertest.Options(g), k)
-
-	// The plan is the longest record: those that say that it failed still fit.
-	e := h.Engine()
-	lift := boundAt(t, e, filepath.Join(h.State().Run(id), journal.FileName), "pin.done", 1600)
-	s, err := e.PrepareResume(t.Context(), id, false)
-	recovertest.Must(t, err)
-	report, err := s.Execute(t.Context())
-	recovertest.Must(t, err)
-	s.Close()
-	lift()
-	if r := g.Report(report); r.Outcome != recover.OutcomeFailed || !strings.Contains(r.Error, "file too large") ||
-		!strings.Contains(r.Error, "os-rescue resume "+id) {
-		t.Errorf("%+v", r)
-	}
-	if n := len(h.Journal(id)); h.Journal(id)[n-1].Point() != "run.done" {
-		t.Fatalf("the run did not end: %v", runtest.Points(h.Journal(id)))
-	}
-
-	report, err = h.Resume(t.Context(), id)
-	recovertest.Must(t, err)
-	if r := g.Report(report); r.Outcome != recover.OutcomeRescued {
-		t.Errorf("%+v", r)
-	}
-	if err := g.Serving(recover.StateRunning); err != nil {
-		t.Error(err)
 	}
 }
