@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,6 +37,7 @@ var ErrDown = errors.New("the OpenStack bed is not up")
 // Bed is an OpenStack with a machine of its own.
 type Bed struct {
 	dir      string
+	machine  machine
 	cache    string
 	progress io.Writer
 	lasting  lasting
@@ -52,7 +52,8 @@ type Bed struct {
 
 // Open returns the bed that the options name, up or not; it starts nothing.
 func Open(options Options) *Bed {
-	b := &Bed{dir: options.dir(), cache: options.Cache, progress: options.Progress}
+	dir := options.dir()
+	b := &Bed{dir: dir, machine: machine{dir}, cache: options.Cache, progress: options.Progress}
 	if b.cache == "" {
 		b.cache = filepath.Join(b.dir, "guest")
 	}
@@ -79,10 +80,10 @@ func Up(ctx context.Context, options Options) (*Bed, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b.inside() {
+	if b.machine.inside() {
 		return b, b.up(ctx)
 	}
-	if _, err = b.call(ctx, callUp); err == nil && fresh != nil && !options.Bound {
+	if _, err = call(ctx, b, callUp); err == nil && fresh != nil && !options.Bound {
 		err = fresh.letGo()
 	}
 	if err != nil && fresh != nil {
@@ -110,13 +111,13 @@ func (b *Bed) prepare(options Options) (*leash, error) {
 	if err := b.lasting.write(b.dir); err != nil {
 		return nil, err
 	}
-	if b.inside() {
+	if b.machine.inside() {
 		return nil, nil
 	}
-	if _, err := b.initProcess(); !errors.Is(err, ErrDown) {
+	if _, err := b.machine.initProcess(); !errors.Is(err, ErrDown) {
 		return nil, err
 	}
-	if b.leash, err = b.makeGround(); err != nil {
+	if b.leash, err = b.machine.create(); err != nil {
 		return nil, fmt.Errorf("openstack: make the bed's machine: %w", err)
 	}
 	return b.leash, nil
@@ -132,11 +133,11 @@ func (b *Bed) up(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	if err := b.configure(); err != nil {
+	if err := configure(b); err != nil {
 		return fmt.Errorf("openstack: configure the bed: %w", err)
 	}
 	began := time.Now()
-	return runSteps(ctx, b.steps(), func(name string) { b.tell(began, name) })
+	return runSteps(ctx, stepsOf(b), func(name string) { b.tell(began, name) })
 }
 
 // tell says what is done.
@@ -184,8 +185,8 @@ func (b *Bed) known(name string) error {
 // Status says which services are up, by name.
 func (b *Bed) Status(ctx context.Context) (map[string]bool, error) {
 	status := map[string]bool{}
-	if !b.inside() {
-		text, err := b.call(ctx, callStatus)
+	if !b.machine.inside() {
+		text, err := call(ctx, b, callStatus)
 		switch {
 		case err == nil:
 			return status, json.Unmarshal([]byte(text), &status)
@@ -209,8 +210,8 @@ func (b *Bed) Status(ctx context.Context) (map[string]bool, error) {
 
 // IsUp is true when the bed has its machine, whichever services are up on it.
 func (b *Bed) IsUp() bool {
-	_, err := b.initProcess()
-	return b.inside() || err == nil
+	_, err := b.machine.initProcess()
+	return b.machine.inside() || err == nil
 }
 
 // Services returns the names of the services in the order in which they start.
@@ -228,23 +229,9 @@ func (b *Bed) Dir() string { return b.dir }
 // Log is the path of a service's log.
 func (b *Bed) Log(service string) string { return b.service(service).logFile() }
 
-// NovaConf is the path of the bed's nova.conf, which is /etc/nova/nova.conf inside.
-func (b *Bed) NovaConf() string { return novaConf(b.dir) }
-
-func novaConf(dir string) string { return filepath.Join(dir, "etc", "nova.conf") }
-
 // novaNames are the names of Nova's services.
 func (b *Bed) novaNames() []string {
-	return append(b.fakeNames(), NovaCompute, NovaScheduler, NovaConductor, NovaAPI)
-}
-
-// PID is the pid of a service, inside; ErrDown when it is not up.
-func (b *Bed) PID(name string) (int, error) {
-	p, alive, err := b.service(name).process()
-	if err == nil && !alive {
-		err = fmt.Errorf("openstack: %s: %w", name, ErrDown)
-	}
-	return p.PID, err
+	return append(fakeNames(b.lasting.FakeComputes), NovaCompute, NovaScheduler, NovaConductor, NovaAPI)
 }
 
 // Stop ends one service and what it started, as its service manager would. The
@@ -253,8 +240,8 @@ func (b *Bed) Stop(ctx context.Context, name string) error {
 	if err := b.known(name); err != nil {
 		return err
 	}
-	if !b.inside() {
-		_, err := b.call(ctx, callStop, name)
+	if !b.machine.inside() {
+		_, err := call(ctx, b, callStop, name)
 		return err
 	}
 	return b.service(name).stop()
@@ -266,8 +253,8 @@ func (b *Bed) Start(ctx context.Context, name string) error {
 	if err := b.known(name); err != nil {
 		return err
 	}
-	if !b.inside() {
-		_, err := b.call(ctx, callStart, name)
+	if !b.machine.inside() {
+		_, err := call(ctx, b, callStart, name)
 		return err
 	}
 	if err := b.service(name).start(ctx); err != nil {
@@ -284,6 +271,15 @@ func (b *Bed) Start(ctx context.Context, name string) error {
 	return nil
 }
 
+// Exec runs a command inside the bed and returns its exit code, 128 + N when signal
+// N ended it. The command has the caller's environment and terminal, and the working
+// directory if there is such a one inside. The caller's source tree and Go are shown
+// inside. Signals to the caller are passed on until the command ends; when the context
+// is done, it is sent SIGTERM. ErrDown when the bed is not up.
+func (b *Bed) Exec(ctx context.Context, command Command) (int, error) {
+	return b.machine.exec(ctx, command)
+}
+
 // Down ends every instance's domain, every service and every other process in the
 // bed. What the bed knows stays: the next Up finds its instances, stopped. It works
 // from outside only.
@@ -297,17 +293,17 @@ func (b *Bed) Down(ctx context.Context) error {
 }
 
 func (b *Bed) down(ctx context.Context) error {
-	if b.inside() {
+	if b.machine.inside() {
 		return errors.New("openstack: the bed can't be taken down from inside")
 	}
 	// What does not end in order ends with the namespaces.
 	inOrder, cancel := context.WithTimeout(ctx, patience.Of(downLimit))
 	defer cancel()
-	_, err := b.call(inOrder, callDown)
+	_, err := call(inOrder, b, callDown)
 	if errors.Is(err, ErrDown) {
 		err = nil
 	}
-	return errors.Join(err, b.endGround())
+	return errors.Join(err, b.machine.end())
 }
 
 // stopAll is Down inside.
@@ -352,53 +348,6 @@ func (b *Bed) Purge(ctx context.Context) error {
 		return err
 	}
 	return os.RemoveAll(b.dir)
-}
-
-// EndDomains destroys and undefines the domains of Nova's that the bed's libvirtd
-// has, if that is up.
-func (b *Bed) EndDomains(ctx context.Context) error {
-	_, alive, err := b.service(Libvirtd).process()
-	if err != nil || !alive {
-		return err
-	}
-	list, err := virsh(ctx, "list", "--all", "--name")
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, name := range strings.Fields(list) {
-		if !strings.HasPrefix(name, "instance-") {
-			continue
-		}
-		_, _ = virsh(ctx, "destroy", name) // it may be off
-		if _, err := virsh(ctx, "undefine", name, "--nvram"); err != nil {
-			// A transient one is gone with its QEMU.
-			if left, lerr := virsh(ctx, "list", "--all", "--name"); lerr != nil || slices.Contains(strings.Fields(left), name) {
-				errs = append(errs, err)
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func virsh(ctx context.Context, args ...string) (string, error) {
-	return do(ctx, "", []string{"LC_ALL=C"}, append([]string{"/usr/bin/virsh", "--quiet", "--connect", "qemu:///system"}, args...)...)
-}
-
-// DeleteTree removes everything under Nova's instances_path, as the accident does.
-func (b *Bed) DeleteTree() error { return emptyDir(b.InstancesPath()) }
-
-func emptyDir(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	for _, entry := range entries {
-		if err := os.RemoveAll(filepath.Join(dir, entry.Name())); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // installed returns an error that says what to do when the bed can't be here.

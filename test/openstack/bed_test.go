@@ -52,7 +52,7 @@ func TestAStepThatFailsEndsTheOthers(t *testing.T) {
 
 func TestEveryStepOfTheBedCanBeReached(t *testing.T) {
 	dir := t.TempDir()
-	steps := Open(Options{Dir: dir}).steps()
+	steps := stepsOf(Open(Options{Dir: dir}))
 	for i := range steps {
 		steps[i].run = func(context.Context) error { return nil }
 	}

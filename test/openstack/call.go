@@ -67,7 +67,7 @@ func Begin() {
 
 // call has something done inside, and returns what was written for the caller. What
 // is said meanwhile goes to the bed's progress.
-func (b *Bed) call(ctx context.Context, args ...string) (string, error) {
+func call(ctx context.Context, b *Bed, args ...string) (string, error) {
 	failed, theirs, err := os.Pipe()
 	if err != nil {
 		return "", err
@@ -78,11 +78,11 @@ func (b *Bed) call(ctx context.Context, args ...string) (string, error) {
 		return "", err
 	}
 	var stdout bytes.Buffer
-	err = b.run(nil, func() *exec.Cmd {
+	err = b.machine.run(nil, func() *exec.Cmd {
 		cmd := exec.CommandContext(ctx, "/proc/self/exe")
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 		cmd.WaitDelay = patience.Of(10 * time.Second)
-		cmd.Env = b.environment(stageCall, []string{callVariable + "=" + string(text)})
+		cmd.Env = b.machine.environment(stageCall, []string{callVariable + "=" + string(text)})
 		cmd.Stdout, cmd.Stderr = &stdout, b.progress
 		cmd.ExtraFiles = []*os.File{theirs}
 		return cmd
@@ -110,7 +110,7 @@ func answer() error {
 		err = os.Unsetenv(callVariable)
 	}
 	if err == nil {
-		err = Open(Options{Progress: os.Stderr}).answer(ctx, args)
+		err = perform(ctx, Open(Options{Progress: os.Stderr}), args)
 	}
 	if err != nil {
 		_, werr := io.WriteString(os.NewFile(errorFD, "error"), err.Error())
@@ -122,8 +122,9 @@ func answer() error {
 	return nil
 }
 
-func (b *Bed) answer(ctx context.Context, args []string) error {
-	if len(args) == 0 || !b.inside() {
+// perform does one call inside.
+func perform(ctx context.Context, b *Bed, args []string) error {
+	if len(args) == 0 || !b.machine.inside() {
 		return fmt.Errorf("openstack: %s=%s is for the bed's own use", stageVariable, stageCall)
 	}
 	switch name := args[0]; {

@@ -74,8 +74,8 @@ func grants() []grant {
 }
 
 // makeCatalog makes the projects, users and endpoints.
-func (b *Bed) makeCatalog(ctx context.Context) error {
-	provider, err := b.provider(ctx, adminUser, adminUser)
+func makeCatalog(ctx context.Context) error {
+	provider, err := signIn(ctx, adminUser, adminUser)
 	if err != nil {
 		return err
 	}
@@ -213,7 +213,7 @@ func idOr(err error, id func() string) (string, error) {
 }
 
 // makeFlavors makes the flavors. A name is an ID as well.
-func (b *Bed) makeFlavors(ctx context.Context) error {
+func makeFlavors(ctx context.Context, b *Bed) error {
 	admin, err := b.Admin(ctx)
 	if err != nil {
 		return err
@@ -233,7 +233,7 @@ func (b *Bed) makeFlavors(ctx context.Context) error {
 }
 
 // buildGuest builds the image of the guest, or finds it built.
-func (b *Bed) buildGuest(ctx context.Context) (err error) {
+func buildGuest(ctx context.Context, b *Bed) (err error) {
 	b.guest, err = lab.GuestImage(ctx, b.cache)
 	return err
 }
@@ -241,19 +241,19 @@ func (b *Bed) buildGuest(ctx context.Context) (err error) {
 // ImageName is the name of the guest's image in Glance.
 const ImageName = "guest"
 
-// imageID is the ID of the guest's image: another one for another image. Nova's
-// name for the backing file is its SHA-1.
-func (b *Bed) imageID() string {
-	return uuid.NewSHA1(uuid.NameSpaceURL, []byte(filepath.Base(b.guest))).String()
+// imageID is the ID in Glance of the guest's image at a path: another one for another
+// image. Nova's name for the backing file is its SHA-1.
+func imageID(path string) string {
+	return uuid.NewSHA1(uuid.NameSpaceURL, []byte(filepath.Base(path))).String()
 }
 
 // uploadGuest puts the guest's image into Glance, raw, unless it is there.
-func (b *Bed) uploadGuest(ctx context.Context) error {
+func uploadGuest(ctx context.Context, b *Bed) error {
 	admin, err := b.Admin(ctx)
 	if err != nil {
 		return err
 	}
-	found, err := images.Get(ctx, admin.Image, b.imageID()).Extract()
+	found, err := images.Get(ctx, admin.Image, imageID(b.guest)).Extract()
 	switch {
 	case err == nil && found.Status == images.ImageStatusActive:
 		return nil
@@ -281,7 +281,7 @@ func (b *Bed) uploadGuest(ctx context.Context) error {
 	}
 	public := images.ImageVisibilityPublic
 	image, err := images.Create(ctx, admin.Image, images.CreateOpts{
-		ID: b.imageID(), Name: ImageName, Visibility: &public, ContainerFormat: "bare", DiskFormat: "raw",
+		ID: imageID(b.guest), Name: ImageName, Visibility: &public, ContainerFormat: "bare", DiskFormat: "raw",
 		Properties: map[string]string{"hw_disk_bus": "virtio", "hw_qemu_guest_agent": "yes", "os_require_quiesce": "no"},
 	}).Extract()
 	if err != nil {

@@ -47,7 +47,7 @@ func (b *Bed) Env(user, project string) []string {
 
 // Client signs a user in to a project.
 func (b *Bed) Client(ctx context.Context, user, project string) (*Client, error) {
-	provider, err := b.provider(ctx, user, project)
+	provider, err := signIn(ctx, user, project)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +78,8 @@ func (b *Bed) Admin(ctx context.Context) (*Client, error) {
 	return b.admin, err
 }
 
-func (b *Bed) provider(ctx context.Context, user, project string) (*gophercloud.ProviderClient, error) {
+// signIn signs a user in to a project, for whichever API.
+func signIn(ctx context.Context, user, project string) (*gophercloud.ProviderClient, error) {
 	provider, err := openstack.NewClient(url(keystonePort, "/v3"))
 	if err != nil {
 		return nil, err
@@ -116,8 +117,8 @@ func until(ctx context.Context, every time.Duration, f func(ctx context.Context)
 
 // awaitPorts waits until Neutron can list ports. Its first such query fails
 // until its object mappers have been configured, which others do.
-func (b *Bed) awaitPorts(ctx context.Context) error {
-	provider, err := b.provider(ctx, adminUser, adminUser)
+func awaitPorts(ctx context.Context) error {
+	provider, err := signIn(ctx, adminUser, adminUser)
 	if err != nil {
 		return err
 	}
@@ -136,7 +137,7 @@ func (b *Bed) awaitPorts(ctx context.Context) error {
 
 // awaitHypervisor waits until every service of Nova's is up and an instance can
 // be scheduled to this host.
-func (b *Bed) awaitHypervisor(ctx context.Context) error {
+func awaitHypervisor(ctx context.Context, b *Bed) error {
 	admin, err := b.Admin(ctx)
 	if err != nil {
 		return err

@@ -99,9 +99,11 @@ func directories() map[string]string {
 	}
 }
 
+func novaConf(dir string) string { return filepath.Join(dir, "etc", "nova.conf") }
+
 // configure writes the configuration of every service, and Keystone's keys when
 // it has none.
-func (b *Bed) configure() error {
+func configure(b *Bed) error {
 	for path, owner := range directories() {
 		if err := makeDir(filepath.Join(b.dir, path), owner); err != nil {
 			return err
@@ -112,11 +114,11 @@ func (b *Bed) configure() error {
 			return err
 		}
 	}
-	files, err := b.files()
+	files, err := configFiles(b)
 	if err != nil {
 		return err
 	}
-	if err := b.stopForNew(files["nova.conf"]); err != nil {
+	if err := stopForNew(b, files["nova.conf"]); err != nil {
 		return err
 	}
 	for name, text := range files {
@@ -135,8 +137,8 @@ func (b *Bed) configure() error {
 	)
 }
 
-// files returns the configuration files, by name.
-func (b *Bed) files() (map[string][]byte, error) {
+// configFiles returns the configuration files of a bed, its own nova.conf among them, by name.
+func configFiles(b *Bed) (map[string][]byte, error) {
 	files, err := render(b.dir)
 	if err == nil {
 		files["nova.conf"] = append(files["nova.conf"], b.lasting.NovaConf...)
@@ -145,7 +147,7 @@ func (b *Bed) files() (map[string][]byte, error) {
 }
 
 // stopForNew stops Nova's services if their nova.conf is to be another one.
-func (b *Bed) stopForNew(novaConf []byte) error {
+func stopForNew(b *Bed, novaConf []byte) error {
 	old, err := os.ReadFile(b.NovaConf())
 	if errors.Is(err, fs.ErrNotExist) || err == nil && bytes.Equal(old, novaConf) {
 		return nil
@@ -180,26 +182,6 @@ func render(dir string) (map[string][]byte, error) {
 		files[entry.Name()] = text.Bytes()
 	}
 	return files, nil
-}
-
-// LeastPrivilege puts the policies in force that let LeastRescuer run os-rescue,
-// or takes them away again. The services notice at the next request.
-func (b *Bed) LeastPrivilege(on bool) error {
-	files, err := render(b.dir)
-	if err != nil {
-		return err
-	}
-	for _, service := range []string{"nova", "keystone"} {
-		name := service + "-policy.yaml"
-		text := files[name]
-		if on {
-			text = files[service+"-least-privilege.yaml"]
-		}
-		if err := os.WriteFile(filepath.Join(b.dir, "etc", name), text, 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // fernetKeys makes the keys of a repository of Keystone's as its own

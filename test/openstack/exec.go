@@ -29,12 +29,8 @@ type Command struct {
 	Stdout, Stderr io.Writer
 }
 
-// Exec runs a command inside the bed and returns its exit code, 128 + N when signal
-// N ended it. The command has the caller's environment and terminal, and the working
-// directory if there is such a one inside. The caller's source tree and Go are shown
-// inside. Signals to the caller are passed on until the command ends; when the context
-// is done, it is sent SIGTERM. ErrDown when the bed is not up.
-func (b *Bed) Exec(ctx context.Context, command Command) (int, error) {
+// exec is Bed.Exec.
+func (m machine) exec(ctx context.Context, command Command) (int, error) {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	defer signal.Stop(signals)
@@ -44,7 +40,7 @@ func (b *Bed) Exec(ctx context.Context, command Command) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	err = b.run(shown(here.Dirs), func() *exec.Cmd {
+	err = m.run(shown(here.Dirs), func() *exec.Cmd {
 		cmd := exec.CommandContext(ctx, "/proc/self/exe")
 		cmd.Args = command.Args
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
@@ -58,7 +54,7 @@ func (b *Bed) Exec(ctx context.Context, command Command) (int, error) {
 		if command.Stderr != nil {
 			cmd.Stderr = command.Stderr
 		}
-		cmd.Env = b.environment(stageExec, command.Env)
+		cmd.Env = m.environment(stageExec, command.Env)
 		return cmd
 	}, func(p *os.Process, ended <-chan struct{}) {
 		for {
@@ -85,8 +81,8 @@ func (b *Bed) Exec(ctx context.Context, command Command) (int, error) {
 
 // environment is the caller's, as far as it makes sense inside, for a stage of this
 // program.
-func (b *Bed) environment(stage string, more []string) []string {
-	env := append(os.Environ(), DirVariable+"="+b.dir, "TMPDIR="+ground.ScratchDir, "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
+func (m machine) environment(stage string, more []string) []string {
+	env := append(os.Environ(), DirVariable+"="+m.dir, "TMPDIR="+ground.ScratchDir, "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	return slices.Concat(env, more, []string{stageVariable + "=" + stage})
 }
 
@@ -150,16 +146,16 @@ func keepTerminal() (restore func()) {
 // run runs a stage of this program inside the bed, to its end. show are directories of
 // the machine to be seen inside. build makes the command; started is called when it
 // runs, and is to return when it has ended.
-func (b *Bed) run(show []string, build func() *exec.Cmd, started func(*os.Process, <-chan struct{})) error {
+func (m machine) run(show []string, build func() *exec.Cmd, started func(*os.Process, <-chan struct{})) error {
 	cwd, err := os.Getwd()
 	if err != nil {
 		return err
 	}
 	var p process
 	var trees []tree
-	inside := b.inside()
+	inside := m.inside()
 	if !inside {
-		if p, err = b.initProcess(); err != nil {
+		if p, err = m.initProcess(); err != nil {
 			return err
 		}
 		if trees, err = openTrees(show); err != nil {
@@ -289,7 +285,7 @@ func isDir(path string) bool {
 func Enter(options Options) {
 	Begin()
 	b := Open(options)
-	if b.inside() {
+	if b.machine.inside() {
 		return
 	}
 	code, err := enterWith(b, options)

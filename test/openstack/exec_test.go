@@ -21,7 +21,7 @@ import (
 )
 
 func TestExecPassesOnWhatACommandIsGivenAndHowItEnds(t *testing.T) {
-	b := machine(t)
+	b := bare(t)
 	t.Setenv("GIVEN", "by the caller")
 	cwd, err := os.Getwd()
 	if err != nil {
@@ -61,7 +61,7 @@ func TestExecPassesOnWhatACommandIsGivenAndHowItEnds(t *testing.T) {
 }
 
 func TestExecWhereTheDirectoryIsNotInsideStartsInTheRoot(t *testing.T) {
-	b := machine(t)
+	b := bare(t)
 	dir := fmt.Sprintf("/proc/%d", os.Getpid()) // of which there are few inside
 	t.Chdir(dir)
 	if got := output(t, b, "pwd"); got != "/" {
@@ -71,7 +71,7 @@ func TestExecWhereTheDirectoryIsNotInsideStartsInTheRoot(t *testing.T) {
 
 // A checkout that was made after the bed, and one that was made anew.
 func TestExecSeesTheDirectoryThatItIsCalledFrom(t *testing.T) {
-	b := machine(t)
+	b := bare(t)
 	dir := filepath.Join(t.TempDir(), "checkout")
 	for _, content := range []string{"first", "second"} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
@@ -98,7 +98,7 @@ func TestExecInABedThatIsDownSaysSo(t *testing.T) {
 }
 
 func TestExecPassesSignalsOn(t *testing.T) {
-	b := machine(t)
+	b := bare(t)
 	out, theirs := io.Pipe()
 	go func() {
 		_, _ = bufio.NewReader(out).ReadString('\n') // it is ready
@@ -113,7 +113,7 @@ func TestExecPassesSignalsOn(t *testing.T) {
 
 // On a terminal Ctrl-C is for the command, once, and a shell has job control.
 func TestExecOnATerminal(t *testing.T) {
-	b := machine(t)
+	b := bare(t)
 	count := "n=0; trap 'n=$((n+1)); echo got $n' INT; tty -s && echo ready; while [ $n = 0 ]; do sleep 0.02; done; sleep 0.3; exit $((40+n))"
 	const job = "sh -c 'echo rea''dy; while :; do sleep 0.1; done'\n"
 	shell := []string{"bash", "--norc", "--noediting", "-i"}
@@ -185,7 +185,7 @@ func openTerminal(t *testing.T) (ours, theirs *os.File) {
 }
 
 func TestACommandEndsWithItsCallerEvenIfThatIsKilled(t *testing.T) {
-	b := machine(t)
+	b := bare(t)
 	caller := exec.CommandContext(t.Context(), "/proc/self/exe", "sh", "-c", "echo ready; exec sleep 600")
 	caller.Env = append(os.Environ(), helperVariable+"="+b.dir)
 	caller.Stderr = t.Output()

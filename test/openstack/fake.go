@@ -32,16 +32,17 @@ func newFakeCompute(dir string, n int) *service {
 		command: []string{"/usr/bin/nova-compute", "--config-file", filepath.Join(dir, "etc", "nova.conf"), "--config-file", fakeConf(dir, n)}}
 }
 
-func (b *Bed) fakeNames() []string {
+// fakeNames are the names of the services of so many fake hosts.
+func fakeNames(count int) []string {
 	var names []string
-	for n := range b.lasting.FakeComputes {
+	for n := range count {
 		names = append(names, fakeService(n+1))
 	}
 	return names
 }
 
 // awaitFakes waits until instances can be scheduled to every fake host.
-func (b *Bed) awaitFakes(ctx context.Context) error {
+func awaitFakes(ctx context.Context, b *Bed) error {
 	admin, err := b.Admin(ctx)
 	if err != nil {
 		return err
@@ -87,12 +88,12 @@ func (c *Client) FakeInstances(ctx context.Context, host string, count int) ([]s
 	}
 	most, deadline := 0, time.Now().Add(patience.Of(fakeLimit))
 	for {
-		active, err := c.bed.active(ctx, host)
-		if err != nil || len(active) >= count {
-			return active, err
+		uuids, err := active(ctx, c.bed, host)
+		if err != nil || len(uuids) >= count {
+			return uuids, err
 		}
-		if len(active) > most {
-			most, deadline = len(active), time.Now().Add(patience.Of(fakeLimit))
+		if len(uuids) > most {
+			most, deadline = len(uuids), time.Now().Add(patience.Of(fakeLimit))
 		}
 		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("openstack: %d of %d instances of %s are ACTIVE, and no more become it: see %s",
@@ -112,7 +113,7 @@ const fakeLimit = 15 * time.Minute
 
 // active returns the UUIDs of a host's instances that are ACTIVE and have no task.
 // The database is asked: a list of hundreds costs Nova more than to make one.
-func (b *Bed) active(ctx context.Context, host string) ([]string, error) {
+func active(ctx context.Context, b *Bed, host string) ([]string, error) {
 	rows, err := b.SQL(ctx, "nova", fmt.Sprintf("select uuid from instances "+
 		"where host='%s' and vm_state='active' and task_state is null and deleted=0", host))
 	return strings.Fields(rows), err

@@ -10,7 +10,7 @@ import (
 func TestEachFakeComputeIsAHostOfItsOwnThatStartsAndStopsWithTheBed(t *testing.T) {
 	b := Open(Options{Dir: t.TempDir(), FakeComputes: 2})
 	var steps []string
-	for _, s := range b.steps() {
+	for _, s := range stepsOf(b) {
 		steps = append(steps, s.name)
 		if s.name == "fake hypervisors" && !slices.Contains(s.after, "nova-compute-fake-2") {
 			t.Errorf("the fake hypervisors are waited for after %v", s.after)
@@ -36,7 +36,7 @@ func TestEachFakeComputeIsAHostOfItsOwnThatStartsAndStopsWithTheBed(t *testing.T
 }
 
 func TestEveryStepOfABedWithFakesCanBeReached(t *testing.T) {
-	steps := Open(Options{Dir: t.TempDir(), FakeComputes: 3}).steps()
+	steps := stepsOf(Open(Options{Dir: t.TempDir(), FakeComputes: 3}))
 	for i := range steps {
 		steps[i].run = func(context.Context) error { return nil }
 	}

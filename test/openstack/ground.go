@@ -21,10 +21,6 @@ import (
 	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
-// A bed has a machine of its own: mount, PID, network, IPC and UTS namespaces on a
-// ground. Process 1 in there is the calling program, run again; it reaps, and the
-// bed lives as long as it does.
-
 const (
 	// markFile is on a bed's ground and has the bed's directory.
 	markFile = "/run/os-rescue-bed"
@@ -47,18 +43,23 @@ func diskPaths() []string {
 	}
 }
 
+// machine is a bed's own: mount, PID, network, IPC and UTS namespaces on a ground.
+// Process 1 in there is the calling program, run again; it reaps, and the machine
+// lives as long as it does.
+type machine struct{ dir string } // the bed's
+
 // inside is true when this process is in the bed's namespaces.
-func (b *Bed) inside() bool {
+func (m machine) inside() bool {
 	text, err := os.ReadFile(markFile)
-	return err == nil && string(text) == b.dir
+	return err == nil && string(text) == m.dir
 }
 
-func (b *Bed) initFile() string { return filepath.Join(b.dir, "init.pid") }
+func (m machine) initFile() string { return filepath.Join(m.dir, "init.pid") }
 
 // initProcess returns process 1 of the bed, in the caller's numbers; ErrDown when
 // the bed has no namespaces.
-func (b *Bed) initProcess() (process, error) {
-	p, err := readPID(b.initFile())
+func (m machine) initProcess() (process, error) {
+	p, err := readPID(m.initFile())
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !p.alive() {
 		return process{}, ErrDown
 	}
@@ -73,21 +74,21 @@ func (l *leash) letGo() error {
 	return errors.Join(err, l.file.Close())
 }
 
-// makeGround makes the bed's namespaces. The caller has the lock.
-func (b *Bed) makeGround() (*leash, error) {
+// create makes the bed's namespaces, on a new ground. The caller has the lock.
+func (m machine) create() (*leash, error) {
 	for _, dir := range append(diskPaths(), "/log") {
 		if dir != "/log" {
 			dir = "/disk" + dir
 		}
-		if err := os.MkdirAll(b.dir+dir, 0o755); err != nil {
+		if err := os.MkdirAll(m.dir+dir, 0o755); err != nil {
 			return nil, err
 		}
 	}
 	// What the last ones' processes were says nothing here.
-	if err := os.RemoveAll(filepath.Join(b.dir, "run")); err != nil {
+	if err := os.RemoveAll(filepath.Join(m.dir, "run")); err != nil {
 		return nil, err
 	}
-	log, err := os.OpenFile(filepath.Join(b.dir, "log", "init.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	log, err := os.OpenFile(filepath.Join(m.dir, "log", "init.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +105,7 @@ func (b *Bed) makeGround() (*leash, error) {
 	}
 	cmd := exec.Command("/proc/self/exe") //nolint:noctx // it outlives the caller
 	cmd.Args[0] = "os-rescue-bed"
-	cmd.Env = append(os.Environ(), stageVariable+"="+stageInit, DirVariable+"="+b.dir)
+	cmd.Env = append(os.Environ(), stageVariable+"="+stageInit, DirVariable+"="+m.dir)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.ExtraFiles = []*os.File{theirReady, theirLeash}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -125,7 +126,7 @@ func (b *Bed) makeGround() (*leash, error) {
 	}()
 	seen, err := lookAt(cmd.Process.Pid)
 	if err == nil {
-		err = writePID(b.initFile(), seen.process)
+		err = writePID(m.initFile(), seen.process)
 	}
 	if err == nil {
 		err = readWord(ready)
@@ -134,7 +135,7 @@ func (b *Bed) makeGround() (*leash, error) {
 		held.Close()
 		_ = cmd.Process.Kill()
 		<-ended
-		return nil, errors.Join(err, os.Remove(b.initFile()))
+		return nil, errors.Join(err, os.Remove(m.initFile()))
 	}
 	return &leash{held}, nil
 }
@@ -156,10 +157,10 @@ func readWord(ready io.Reader) error {
 	}
 }
 
-// endGround ends every process in the bed's namespaces, and with them the namespaces
-// and their mounts.
-func (b *Bed) endGround() error {
-	p, err := b.initProcess()
+// end ends every process in the bed's namespaces, and with them the namespaces and
+// their mounts.
+func (m machine) end() error {
+	p, err := m.initProcess()
 	if errors.Is(err, ErrDown) {
 		return nil
 	}
@@ -175,7 +176,7 @@ func (b *Bed) endGround() error {
 			return fmt.Errorf("openstack: process %d, process 1 of the bed, does not end, not even when killed", p.PID)
 		}
 	}
-	return os.Remove(b.initFile())
+	return os.Remove(m.initFile())
 }
 
 // runInit is process 1 of the bed's namespaces.

@@ -25,7 +25,7 @@ func output(t *testing.T, b *Bed, args ...string) string {
 }
 
 func TestTwoBedsAreUpSideBySide(t *testing.T) {
-	beds := []*Bed{machine(t), machine(t)}
+	beds := []*Bed{bare(t), bare(t)}
 	for n, b := range beds {
 		for _, name := range []string{Virtlogd, Libvirtd} {
 			if err := b.Start(t.Context(), name); err != nil {
@@ -70,7 +70,7 @@ func TestTwoBedsAreUpSideBySide(t *testing.T) {
 }
 
 func TestABedHasAMachineOfItsOwn(t *testing.T) {
-	b := machine(t)
+	b := bare(t)
 	if got := output(t, b, "hostname"); got != hostName {
 		t.Errorf("its host name is %q", got)
 	}
@@ -89,7 +89,7 @@ func TestABedHasAMachineOfItsOwn(t *testing.T) {
 }
 
 func TestWhatIsOnTheDiskOfABedIsThereAfterTheNextUp(t *testing.T) {
-	b := machine(t)
+	b := bare(t)
 	output(t, b, "sh", "-c", "echo kept > /var/lib/nova/instances; echo lost > /run/lost")
 	if err := b.Down(t.Context()); err != nil {
 		t.Fatal(err)
@@ -103,7 +103,7 @@ func TestWhatIsOnTheDiskOfABedIsThereAfterTheNextUp(t *testing.T) {
 }
 
 func TestSingleServicesAreStoppedAndStarted(t *testing.T) {
-	b := machine(t)
+	b := bare(t)
 	for _, name := range []string{Virtlogd, Libvirtd} {
 		if err := b.Start(t.Context(), name); err != nil {
 			t.Fatal(err)
@@ -229,7 +229,7 @@ func TestAnUpThatIsInterruptedLeavesNothingBehind(t *testing.T) {
 }
 
 func TestNothingInsideEndsABed(t *testing.T) {
-	b := machine(t)
+	b := bare(t)
 	kill := Command{Args: []string{"sh", "-c", "kill -9 1; kill -TERM 1; kill -9 -1"}, Stderr: t.Output()}
 	if _, err := b.Exec(t.Context(), kill); err != nil {
 		t.Error(err)

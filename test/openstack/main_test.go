@@ -50,9 +50,9 @@ func help(dir string, args []string) int {
 	return 0
 }
 
-// machine returns a bed whose machine is there, with what libvirt's daemons need and
+// bare returns a bed whose machine is there, with what libvirt's daemons need and
 // nothing else: not the whole of OpenStack.
-func machine(t *testing.T) *Bed {
+func bare(t *testing.T) *Bed {
 	t.Helper()
 	b := Open(Options{Dir: t.TempDir(), Progress: t.Output()})
 	t.Cleanup(func() {
@@ -64,7 +64,7 @@ func machine(t *testing.T) *Bed {
 	if err != nil || made == nil {
 		t.Fatalf("the bed's machine: %v, %v", made, err)
 	}
-	files, err := b.files()
+	files, err := configFiles(b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func machine(t *testing.T) *Bed {
 // /var, and what it says.
 func disk(t *testing.T, b *Bed) (path, file string) {
 	t.Helper()
-	p, err := b.initProcess()
+	p, err := b.machine.initProcess()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func disk(t *testing.T, b *Bed) (path, file string) {
 // mount (which would hold the loop device) and no loop device.
 func watchTheEnd(t *testing.T, b *Bed) (gone func()) {
 	t.Helper()
-	p, err := b.initProcess()
+	p, err := b.machine.initProcess()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package openstack
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -86,14 +85,6 @@ func (l lasting) with(o Options) lasting {
 	}
 	return l
 }
-
-// InstancesPath is Nova's instances_path inside.
-func (b *Bed) InstancesPath() string {
-	return cmp.Or(defaultSetting(b.lasting.NovaConf, "instances_path"), DefaultInstancesPath)
-}
-
-// Host is what Nova calls the host of the real nova-compute.
-func (b *Bed) Host() string { return cmp.Or(defaultSetting(b.lasting.NovaConf, "host"), hostName) }
 
 // defaultSetting returns an option's value in the section DEFAULT of a configuration
 // file's text: the last one, as oslo.config has it; empty when it is not there.

@@ -22,7 +22,7 @@ func TestWhatABedIsLikeLastsUntilItIsPurged(t *testing.T) {
 	if b.Host() != "compute-9" || b.InstancesPath() != "/srv/instances" {
 		t.Errorf("its host is %s, and its instances are in %s", b.Host(), b.InstancesPath())
 	}
-	files, err := b.files()
+	files, err := configFiles(b)
 	if err != nil || !strings.HasSuffix(string(files["nova.conf"]), "\n"+given.NovaConf) {
 		t.Errorf("its nova.conf does not end with what was given: %v\n%s", err, files["nova.conf"])
 	}
@@ -78,10 +78,10 @@ func TestNovasServicesStopForAnotherNovaConfOnly(t *testing.T) {
 	if err := writePID(s.pidFile(), p); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.stopForNew([]byte("[DEFAULT]\n")); err != nil || !p.alive() {
+	if err := stopForNew(b, []byte("[DEFAULT]\n")); err != nil || !p.alive() {
 		t.Errorf("with the same nova.conf: %v, alive %v", err, p.alive())
 	}
-	if err := b.stopForNew([]byte("[DEFAULT]\nhost = x\n")); err != nil || p.alive() {
+	if err := stopForNew(b, []byte("[DEFAULT]\nhost = x\n")); err != nil || p.alive() {
 		t.Errorf("with another nova.conf: %v, alive %v", err, p.alive())
 	}
 	if _, err := os.Stat(s.pidFile()); !errors.Is(err, fs.ErrNotExist) {

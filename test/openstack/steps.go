@@ -54,10 +54,10 @@ func runSteps(ctx context.Context, steps []step, report func(name string)) error
 	return group.Wait()
 }
 
-// once wraps what has to be done once in a bed's life. That it was done is
-// recorded below the bed's directory.
-func (b *Bed) once(name string, f func(ctx context.Context) error) func(ctx context.Context) error {
-	mark := filepath.Join(b.dir, "done", name)
+// once wraps what has to be done once in the life of the bed in dir. That it was done
+// is recorded there.
+func once(dir, name string, f func(ctx context.Context) error) func(ctx context.Context) error {
+	mark := filepath.Join(dir, "done", name)
 	return func(ctx context.Context) error {
 		if _, err := os.Stat(mark); !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -69,16 +69,19 @@ func (b *Bed) once(name string, f func(ctx context.Context) error) func(ctx cont
 	}
 }
 
-// steps is the order of things.
-func (b *Bed) steps() []step {
+// stepsOf is the order of things.
+func stepsOf(b *Bed) []step {
 	start := func(name string) func(context.Context) error {
 		return func(ctx context.Context) error { return b.service(name).start(ctx) }
+	}
+	with := func(f func(context.Context, *Bed) error) func(context.Context) error {
+		return func(ctx context.Context) error { return f(ctx, b) }
 	}
 	// A schema begins with empty databases: a migration that was interrupted is
 	// not one that can be gone on with.
 	schema := func(owner string, databases []string, commands ...string) func(context.Context) error {
-		return b.once(owner+"-schema", func(ctx context.Context) error {
-			if err := b.makeDatabases(ctx, databases...); err != nil {
+		return once(b.dir, owner+"-schema", func(ctx context.Context) error {
+			if err := makeDatabases(ctx, b, databases...); err != nil {
 				return err
 			}
 			for _, line := range commands {
@@ -95,7 +98,7 @@ func (b *Bed) steps() []step {
 	admin := url(keystonePort, "/v3/")
 
 	steps := []step{
-		{MariaDB, nil, b.startDatabase},
+		{MariaDB, nil, with(startDatabase)},
 		{Epmd, nil, start(Epmd)},
 		{RabbitMQ, []string{Epmd}, start(RabbitMQ)},
 		{Virtlogd, nil, start(Virtlogd)},
@@ -105,7 +108,7 @@ func (b *Bed) steps() []step {
 			_, err := virsh(ctx, "capabilities")
 			return err
 		}},
-		{"guest", nil, b.buildGuest},
+		{"guest", nil, with(buildGuest)},
 
 		{"nova-schema", []string{MariaDB}, schema("nova", []string{"nova", "nova_api", "nova_cell0"},
 			novaManage+"api_db sync",
@@ -125,25 +128,26 @@ func (b *Bed) steps() []step {
 			"/usr/bin/placement-manage --config-file "+etc+"placement.conf db sync")},
 
 		{Keystone, []string{"keystone-schema"}, start(Keystone)},
-		{"catalog", []string{Keystone}, b.once("catalog", b.makeCatalog)},
+		{"catalog", []string{Keystone}, once(b.dir, "catalog", makeCatalog)},
 		{Placement, []string{"placement-schema"}, start(Placement)},
 		{Glance, []string{"glance-schema"}, start(Glance)},
-		{"image", []string{Glance, "catalog", "guest"}, b.uploadGuest},
+		{"image", []string{Glance, "catalog", "guest"}, with(uploadGuest)},
 		{Neutron, []string{"neutron-schema", RabbitMQ}, start(Neutron)},
-		{"ports", []string{Neutron, "catalog"}, b.awaitPorts},
+		{"ports", []string{Neutron, "catalog"}, awaitPorts},
 
 		{NovaConductor, []string{"nova-schema", RabbitMQ}, start(NovaConductor)},
 		{NovaScheduler, []string{"nova-schema", RabbitMQ}, start(NovaScheduler)},
 		{NovaAPI, []string{"nova-schema", RabbitMQ}, start(NovaAPI)},
 		{NovaCompute, []string{NovaConductor, "capabilities", Placement, "catalog"}, start(NovaCompute)},
-		{"flavors", []string{NovaAPI, "catalog"}, b.once("flavors", b.makeFlavors)},
-		{"hypervisor", []string{NovaCompute, NovaScheduler, "flavors", "ports"}, b.awaitHypervisor},
+		{"flavors", []string{NovaAPI, "catalog"}, once(b.dir, "flavors", with(makeFlavors))},
+		{"hypervisor", []string{NovaCompute, NovaScheduler, "flavors", "ports"}, with(awaitHypervisor)},
 	}
-	for _, name := range b.fakeNames() {
+	fakes := fakeNames(b.lasting.FakeComputes)
+	for _, name := range fakes {
 		steps = append(steps, step{name, []string{NovaConductor, Placement, "catalog"}, start(name)})
 	}
-	if b.lasting.FakeComputes > 0 {
-		steps = append(steps, step{"fake hypervisors", append(b.fakeNames(), "hypervisor"), b.awaitFakes})
+	if len(fakes) > 0 {
+		steps = append(steps, step{"fake hypervisors", append(fakes, "hypervisor"), with(awaitFakes)})
 	}
 	return steps
 }
