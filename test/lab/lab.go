@@ -250,6 +250,13 @@ func (l *Lab) RestartLibvirtd(t T) {
 // VirtlogdPID returns the pid of virtlogd.
 func (l *Lab) VirtlogdPID() int { return l.virtlogd.pid() }
 
+// LoggedFiles returns what virtlogd has open under Nova's directory, by path
+// without " (deleted)".
+func (l *Lab) LoggedFiles(t T) map[string]OpenFile {
+	t.Helper()
+	return openUnder(t, l.VirtlogdPID(), NovaDir)
+}
+
 // Virsh runs virsh, fails the test when it fails, and returns its output
 // without the space around it.
 func (l *Lab) Virsh(t T, args ...string) string {

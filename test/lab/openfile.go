@@ -62,13 +62,6 @@ func (i *Instance) OpenFiles(t T) map[string]OpenFile {
 	return openUnder(t, i.QemuPID(), NovaDir)
 }
 
-// LoggedFiles returns what virtlogd has open under Nova's directory, by path
-// without " (deleted)".
-func (l *Lab) LoggedFiles(t T) map[string]OpenFile {
-	t.Helper()
-	return openUnder(t, l.VirtlogdPID(), NovaDir)
-}
-
 func openUnder(t T, pid int, dir string) map[string]OpenFile {
 	t.Helper()
 	files, err := OpenFiles(pid)
