@@ -14,7 +14,6 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/manifest"
 	"github.com/os-rescue/os-rescue/test/lab"
-	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 func TestABackupRestoresOnAnotherDay(t *testing.T) {
@@ -98,21 +97,6 @@ func TestABackupRestoresOnAnotherDay(t *testing.T) {
 		v.isBackFromABackup(t, heard+1, 3) // it ran when the backup was taken
 		v.intact(t)
 	})
-}
-
-// isBackFromABackup checks that the guest has booted since, counts that boot as
-// the backup's disk has it, and has lost nothing that the backup has.
-func (v *victim) isBackFromABackup(t *testing.T, heard, number int) {
-	t.Helper()
-	patience.Wait(t, "another boot", func() bool {
-		boots := v.Boots()
-		return len(boots) > heard && boots[len(boots)-1].Ready
-	})
-	boots := v.Boots()
-	last := boots[len(boots)-1]
-	if len(boots) != heard+1 || last.Number != number || last.Payload != "ok" || last.Gaps != 0 || last.Disks["vdb"] != "ok" {
-		t.Errorf("after %d boots came %d more, the last is number %d with %+v", heard, len(boots)-heard, last.Number, last)
-	}
 }
 
 // flip changes one byte in the middle of a file, or changes it back.

@@ -72,13 +72,6 @@ func incidents(n int) func(guard.Status) bool {
 	return func(s guard.Status) bool { return len(s.Incidents) == n }
 }
 
-// forget ends a guest's QEMU and has libvirt forget its domain.
-func (v *victim) forget(t *testing.T) {
-	t.Helper()
-	v.Destroy(t)
-	v.l.Virsh(t, "undefine", v.Name)
-}
-
 // The files, the QEMU and the domain are gone: the guard has all that is needed.
 func TestGuestsComeBackFromTheGuardAlone(t *testing.T) {
 	l := lab.New(t, withFailpoints)

@@ -24,38 +24,6 @@ import (
 
 const stateDir = "/var/lib/os-rescue"
 
-// boot makes a guest and waits until it is up.
-func boot(t *testing.T, l *lab.Lab, spec lab.Spec) *victim {
-	t.Helper()
-	return &victim{Instance: l.Boot(t, spec), l: l, boots: 1}
-}
-
-// bootAll makes guests that boot at the same time.
-func bootAll(t *testing.T, l *lab.Lab, specs ...lab.Spec) []*victim {
-	t.Helper()
-	var guests []*victim
-	for _, spec := range specs {
-		guests = append(guests, &victim{Instance: l.Define(t, spec), l: l, boots: 1})
-	}
-	for _, v := range guests {
-		v.Start(t)
-	}
-	for _, v := range guests {
-		v.WaitBoot(t, 1)
-	}
-	return guests
-}
-
-// unharmed checks that the guest runs on, is writing to its disk, and was never
-// rebooted.
-func (v *victim) unharmed(t *testing.T) {
-	t.Helper()
-	v.WaitBeat(t, v.LastBeat()+2)
-	if got := len(v.Boots()); got != v.boots {
-		t.Fatalf("the guest has booted %d times, want %d", got, v.boots)
-	}
-}
-
 // rescue rescues what the selectors say, and returns the run's report.
 func rescue(t *testing.T, l *lab.Lab, code int, selectors ...string) recover.RunReport {
 	t.Helper()
@@ -206,17 +174,6 @@ func inodeOf(t *testing.T, path string) uint64 {
 		t.Fatalf("%s: %v", path, err)
 	}
 	return st.Ino
-}
-
-// held returns the path through which QEMU's own file can be read and written,
-// deleted or not.
-func (v *victim) held(t *testing.T, path string) string {
-	t.Helper()
-	f, ok := v.OpenFiles(t)[path]
-	if !ok {
-		t.Fatalf("QEMU does not hold %s", path)
-	}
-	return fmt.Sprintf("/proc/%d/fd/%d", v.QemuPID(), f.FD)
 }
 
 func remove(t *testing.T, paths ...string) {

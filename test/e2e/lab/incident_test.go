@@ -76,44 +76,6 @@ func names(listing map[string]string) []string {
 	return all
 }
 
-// logHas checks that the console log has the beat that the guest said before
-// its rescue, and what it said after it.
-func (v *victim) logHas(t *testing.T, beat int) {
-	t.Helper()
-	f, err := os.Open(v.ConsoleLog)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	boots := lab.ParseConsole(f)
-	if len(boots) != v.boots {
-		t.Fatalf("the console log has %d boots, want %d", len(boots), v.boots)
-	}
-	if !slices.Contains(boots[0].Beats, beat) {
-		t.Errorf("beat %d, said before the suspend, is not in the console log, which has %v", beat, boots[0].Beats)
-	}
-}
-
-// holdsWhatIsPublished checks that what QEMU and virtlogd have open are the
-// files that stand at their paths.
-func (v *victim) holdsWhatIsPublished(t *testing.T) {
-	t.Helper()
-	open := v.OpenFiles(t)
-	if log, ok := v.l.LoggedFiles(t)[v.ConsoleLog]; ok {
-		open[v.ConsoleLog] = log
-	}
-	for _, path := range []string{v.Disk, v.Base, v.ConsoleLog} {
-		if _, ok := open[path]; !ok {
-			t.Errorf("nobody holds %s", path)
-		}
-	}
-	for path, f := range open {
-		if f.Nlink == 0 || f.Inode != inodeOf(t, path) {
-			t.Errorf("%s is held as %+v, which is not what stands there", path, f)
-		}
-	}
-}
-
 func canBeLookedAt(t *testing.T, l *lab.Lab, ran recover.RunReport) {
 	var status recover.RunStatus
 	decode(t, run(t, l, 0, "status", ran.Run, "--output", "json").Stdout, &status)

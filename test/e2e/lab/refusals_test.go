@@ -60,22 +60,6 @@ func TestWhatStopsARunLeavesTheGuestAsItWas(t *testing.T) {
 	t.Run("something new stands at the path", func(t *testing.T) { occupied(t, l, v) })
 }
 
-// refused runs a rescue that must skip the guest, and leave it alone.
-func (v *victim) refused(t *testing.T, selectors ...string) recover.InstanceReport {
-	t.Helper()
-	pid := v.QemuPID()
-	got := of(t, rescue(t, v.l, 1, selectors...), v)
-	if got.Outcome != recover.OutcomeSkipped || got.PauseSeconds != 0 {
-		t.Errorf("the run did not refuse it: %s", asJSON(t, got))
-	}
-	if v.QemuPID() != pid {
-		t.Error("its QEMU is another one now")
-	}
-	v.unharmed(t)
-	v.nothingStaged(t)
-	return got
-}
-
 func blockJob(t *testing.T, l *lab.Lab, v *victim) {
 	mirror := filepath.Join("/var/tmp", "mirror-"+v.Name)
 	l.Virsh(t, "blockcopy", v.Name, "vda", "--dest", mirror, "--format", "raw", "--transient-job")

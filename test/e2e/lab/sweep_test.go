@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -27,13 +26,6 @@ func journalPoints(t *testing.T, run string) []string {
 	return points
 }
 
-// victim is the guest that every point of a sweep is tried on.
-type victim struct {
-	*lab.Instance
-	l     *lab.Lab
-	boots int
-}
-
 // newVictim boots a guest, and learns from a first, undisturbed rescue which
 // points there are.
 func newVictim(t *testing.T) (*victim, []string) {
@@ -49,36 +41,6 @@ func newVictim(t *testing.T) (*victim, []string) {
 		t.Fatalf("a rescue has only the points %v", points)
 	}
 	return v, points
-}
-
-// isBack checks that the guest has booted so often more, and has lost nothing.
-func (v *victim) isBack(t *testing.T, boots int) {
-	t.Helper()
-	v.boots += boots
-	if b := v.WaitBoot(t, v.boots); b.Payload != "ok" {
-		t.Fatalf("boot %d finds the payload %s", v.boots, b.Payload)
-	}
-	if got := len(v.Boots()); got != v.boots {
-		t.Fatalf("the guest has booted %d times, want %d", got, v.boots)
-	}
-}
-
-// intact checks what scan says, and that no run left anything behind.
-func (v *victim) intact(t *testing.T) {
-	t.Helper()
-	if got := scan(t, v.l)[v.UUID]; got.Verdict != recover.VerdictIntact {
-		t.Fatalf("scan says %s: %v", got.Verdict, got.Reasons)
-	}
-	v.nothingStaged(t)
-}
-
-func (v *victim) nothingStaged(t *testing.T) {
-	t.Helper()
-	left, _ := filepath.Glob(filepath.Join(lab.InstancesDir, ".os-rescue-*"))
-	more, _ := filepath.Glob(filepath.Join(lab.InstancesDir, "*", ".os-rescue-*"))
-	if left = append(left, more...); len(left) > 0 {
-		t.Fatalf("left behind: %v", left)
-	}
 }
 
 func TestResumeFinishesARunThatWasKilledAtAnyPoint(t *testing.T) {

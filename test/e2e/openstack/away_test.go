@@ -14,19 +14,6 @@ import (
 	"github.com/os-rescue/os-rescue/test/openstack"
 )
 
-// newestRun returns what os-rescue status says of the newest run.
-func (c *cloud) newestRun(t *testing.T) recover.RunStatus {
-	t.Helper()
-	var overview struct {
-		Runs []recover.RunStatus `json:"runs"`
-	}
-	decode(t, c.run(t, 0, "status", "--output", "json").Stdout, &overview)
-	if len(overview.Runs) == 0 {
-		t.Fatal("no run is known")
-	}
-	return overview.Runs[0]
-}
-
 func TestNovaGoneAfterTheDestroyLeavesTheRebootToResume(t *testing.T) {
 	c := newCloud(t)
 	write(t, c.config, readFile(t, c.config)+"nova:\n  retry_for: 3s\n")

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -125,6 +126,72 @@ func (c *cloud) as(t *testing.T, project string) *openstack.Client {
 	return client
 }
 
+// boot boots an instance of a project's for each spec, all at the same time, and
+// waits until their guests are up.
+func (c *cloud) boot(t *testing.T, project string, specs ...openstack.Spec) []*guest {
+	t.Helper()
+	owner := c.as(t, project)
+	var guests []*guest
+	for _, spec := range specs {
+		i, err := owner.Create(t.Context(), spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		guests = append(guests, &guest{Instance: i, owner: owner, boots: 1})
+	}
+	for _, g := range guests {
+		if err := g.AwaitUp(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		first := g.last(t)
+		g.sum, g.disks = first.SHA256, len(first.Disks)
+	}
+	return guests
+}
+
+// deleteTree does what the accident does.
+func (c *cloud) deleteTree(t *testing.T) {
+	t.Helper()
+	if err := bed.DeleteTree(); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(bed.InstancesPath())
+	if err != nil || len(entries) != 0 {
+		t.Fatalf("the instances are not deleted: %v %v", entries, err)
+	}
+}
+
+// forget takes an instance's domain away from libvirt.
+func (c *cloud) forget(t *testing.T, g *guest) {
+	t.Helper()
+	for _, word := range []string{"destroy", "undefine"} {
+		if out, err := exec.Command("virsh", "-q", "-c", "qemu:///system", word, g.Domain).CombinedOutput(); err != nil {
+			t.Fatalf("virsh %s: %v: %s", word, err, out)
+		}
+	}
+}
+
+func (c *cloud) stop(t *testing.T, service string) {
+	t.Helper()
+	if err := bed.Stop(t.Context(), service); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// startAgain starts a service that was stopped.
+func (c *cloud) startAgain(t *testing.T, service string) {
+	t.Helper()
+	if err := bed.Start(t.Context(), service); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sql changes what Nova's database says of an instance.
+func (c *cloud) sql(t *testing.T, statement string, args ...any) {
+	t.Helper()
+	mustSQL(t, "nova", statement, args...)
+}
+
 // start starts os-rescue as the user who is meant to run it, and does not wait.
 func (c *cloud) start(t *testing.T, env []string, args ...string) *lab.Process {
 	t.Helper()
@@ -165,6 +232,19 @@ func (c *cloud) scan(t *testing.T) map[string]recover.Instance {
 		found[i.UUID] = i
 	}
 	return found
+}
+
+// newestRun returns what os-rescue status says of the newest run.
+func (c *cloud) newestRun(t *testing.T) recover.RunStatus {
+	t.Helper()
+	var overview struct {
+		Runs []recover.RunStatus `json:"runs"`
+	}
+	decode(t, c.run(t, 0, "status", "--output", "json").Stdout, &overview)
+	if len(overview.Runs) == 0 {
+		t.Fatal("no run is known")
+	}
+	return overview.Runs[0]
 }
 
 // at lets os-rescue come to a point of its journal, does something there, and

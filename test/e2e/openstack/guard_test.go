@@ -86,13 +86,6 @@ func (c *cloud) awaitGuard(t *testing.T, what string, ok func(guard.Status) bool
 	return s
 }
 
-func (c *cloud) awaitStatus(t *testing.T, g *guest, status string) {
-	t.Helper()
-	if _, err := c.admin.AwaitStatus(t.Context(), g.UUID, status); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

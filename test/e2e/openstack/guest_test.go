@@ -24,41 +24,6 @@ type guest struct {
 	disks int    // further disks with a payload
 }
 
-// boot boots an instance of a project's for each spec, all at the same time, and
-// waits until their guests are up.
-func (c *cloud) boot(t *testing.T, project string, specs ...openstack.Spec) []*guest {
-	t.Helper()
-	owner := c.as(t, project)
-	var guests []*guest
-	for _, spec := range specs {
-		i, err := owner.Create(t.Context(), spec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		guests = append(guests, &guest{Instance: i, owner: owner, boots: 1})
-	}
-	for _, g := range guests {
-		if err := g.AwaitUp(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		first := g.last(t)
-		g.sum, g.disks = first.SHA256, len(first.Disks)
-	}
-	return guests
-}
-
-// deleteTree does what the accident does.
-func (c *cloud) deleteTree(t *testing.T) {
-	t.Helper()
-	if err := bed.DeleteTree(); err != nil {
-		t.Fatal(err)
-	}
-	entries, err := os.ReadDir(bed.InstancesPath())
-	if err != nil || len(entries) != 0 {
-		t.Fatalf("the instances are not deleted: %v %v", entries, err)
-	}
-}
-
 // last returns what the guest said in its last boot.
 func (g *guest) last(t *testing.T) lab.Boot {
 	t.Helper()

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
-	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/test/lab"
@@ -92,59 +90,6 @@ func TestAProjectComesBackAndThenTheRestOfTheHost(t *testing.T) {
 	for _, g := range []*guest{web, db, cache, shop} {
 		c.snapshot(t, g)
 	}
-}
-
-// server returns an instance as Nova has it, with its lock.
-func (c *cloud) server(t *testing.T, g *guest) *servers.Server {
-	t.Helper()
-	server, err := c.admin.Server(t.Context(), g.UUID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return server
-}
-
-// lockReason returns why an instance is locked; empty when it is not.
-func (c *cloud) lockReason(t *testing.T, g *guest) string {
-	t.Helper()
-	var server struct {
-		Locked bool   `json:"locked"`
-		Reason string `json:"locked_reason"`
-	}
-	if err := servers.Get(t.Context(), c.admin.Compute, g.UUID).ExtractInto(&server); err != nil {
-		t.Fatal(err)
-	}
-	if server.Locked && server.Reason == "" {
-		return "none given"
-	}
-	return server.Reason
-}
-
-// inService checks that Nova has an instance as its owner should find it.
-func (c *cloud) inService(t *testing.T, g *guest) {
-	t.Helper()
-	server := c.server(t, g)
-	if server.Status != "ACTIVE" || server.TaskState != "" || *server.Locked {
-		t.Errorf("Nova has %s as %s, task %q, locked %v", g.Name, server.Status, server.TaskState, *server.Locked)
-	}
-}
-
-// snapshot makes an image of an instance, which fails while its files are deleted.
-func (c *cloud) snapshot(t *testing.T, g *guest) {
-	t.Helper()
-	image := servers.CreateImageOpts{Name: "snapshot of " + g.Name}
-	id, err := servers.CreateImage(t.Context(), g.owner.Compute, g.UUID, image).ExtractImageID()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = images.Delete(context.Background(), g.owner.Image, id).ExtractErr() })
-	waitFor(t, "the image of "+g.Name, func() error {
-		image, err := images.Get(t.Context(), g.owner.Image, id).Extract()
-		if err == nil && (image.Status != images.ImageStatusActive || image.SizeBytes == 0) {
-			err = fmt.Errorf("it is %s", image.Status)
-		}
-		return err
-	})
 }
 
 // What a person sees before agreeing, and that a dry run touches nothing.

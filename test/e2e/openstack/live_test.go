@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"fmt"
 	"net/http"
 	"os/exec"
 	"os/user"
@@ -57,18 +56,6 @@ func ownedAs(t *testing.T, path, owner, group string, mode uint32) {
 	if u.Username != owner || gr.Name != group || st.Mode&0o7777 != mode {
 		t.Errorf("%s is %s:%s %04o, want %s:%s %04o", path, u.Username, gr.Name, st.Mode&0o7777, owner, group, mode)
 	}
-}
-
-// seenRunning checks that Nova does not take the short suspend for a pause. It
-// looks some time after libvirt told it (nova/virt/libvirt/host.py).
-func (c *cloud) seenRunning(t *testing.T, g *guest) {
-	t.Helper()
-	waitFor(t, "Nova to see that "+g.Name+" runs", func() error {
-		if server := c.server(t, g); server.Status != "ACTIVE" || server.PowerState != servers.RUNNING {
-			return fmt.Errorf("it is %s, power state %s", server.Status, server.PowerState)
-		}
-		return nil
-	})
 }
 
 // The incident with nobody rebooted.

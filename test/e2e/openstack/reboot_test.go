@@ -9,32 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/instanceactions"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/test/openstack"
 )
-
-// reboots returns how often Nova was asked to reboot an instance.
-func (c *cloud) reboots(t *testing.T, g *guest) int {
-	t.Helper()
-	pages, err := instanceactions.List(c.admin.Compute, g.UUID, nil).AllPages(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	actions, err := instanceactions.ExtractInstanceActions(pages)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for _, a := range actions {
-		if a.Action == "reboot" {
-			n++
-		}
-	}
-	return n
-}
 
 // Post-incident: only what is meant, whole and here is rebooted.
 func TestRebootRebootsWhatIsWholeAndRefusesWhatIsNot(t *testing.T) {

@@ -5,7 +5,6 @@ package e2e
 import (
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -71,16 +70,6 @@ func TestInstancesOfACellThatIsDownAreUnknown(t *testing.T) {
 	}
 	g.unharmed(t)
 	g.onDeletedFiles(t)
-}
-
-// forget takes an instance's domain away from libvirt.
-func (c *cloud) forget(t *testing.T, g *guest) {
-	t.Helper()
-	for _, word := range []string{"destroy", "undefine"} {
-		if out, err := exec.Command("virsh", "-q", "-c", "qemu:///system", word, g.Domain).CombinedOutput(); err != nil {
-			t.Fatalf("virsh %s: %v: %s", word, err, out)
-		}
-	}
 }
 
 // Nova has it here and running, and libvirt does not know it: shown and refused.

@@ -26,35 +26,6 @@ func readFile(t *testing.T, path string) string {
 	return string(data)
 }
 
-func (c *cloud) stop(t *testing.T, service string) {
-	t.Helper()
-	if err := bed.Stop(t.Context(), service); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// startAgain starts a service that was stopped.
-func (c *cloud) startAgain(t *testing.T, service string) {
-	t.Helper()
-	if err := bed.Start(t.Context(), service); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (c *cloud) hasStatus(t *testing.T, g *guest, status string) error {
-	t.Helper()
-	if server := c.server(t, g); server.Status != status || server.TaskState != "" {
-		return fmt.Errorf("it is %s, task %q", server.Status, server.TaskState)
-	}
-	return nil
-}
-
-// sql changes what Nova's database says of an instance.
-func (c *cloud) sql(t *testing.T, statement string, args ...any) {
-	t.Helper()
-	mustSQL(t, "nova", statement, args...)
-}
-
 // One that was paused by its owner is paused again at the end, and one that
 // somebody had locked stays locked.
 func TestAnInstanceEndsAsItWasFound(t *testing.T) {
