@@ -48,13 +48,13 @@ func newResume(a *app) *cobra.Command {
 				ctx, e = again, with
 			}
 			if len(args) > 0 {
-				s, err := a.prepareResume(ctx, e, args[0], f)
+				s, err := prepareResume(ctx, a, e, args[0], f)
 				if err != nil {
 					return err
 				}
 				return a.carryOut(ctx, cmd, s, f.yes)
 			}
-			return a.resumeAll(ctx, cmd, e, runs, f)
+			return resumeAll(ctx, a, cmd, e, runs, f)
 		},
 	}
 	addYes(cmd, &f.yes)
@@ -101,18 +101,18 @@ func awaitUndo(ctx context.Context, e opened) error {
 	}
 }
 
-func (a *app) prepareResume(ctx context.Context, e opened, run string, f resumeFlags) (session, error) {
+func prepareResume(ctx context.Context, a *app, e opened, run string, f resumeFlags) (session, error) {
 	w := withoutNova{a: a, offline: f.offline, yes: f.yes, possible: true}
 	return attempt(ctx, w, func(offline bool) (session, error) { return e.PrepareResume(ctx, run, offline) })
 }
 
 // resumeAll finishes interrupted runs. It continues after a run that left instances
 // unrescued, and stops at any other error: the next run would meet it too.
-func (a *app) resumeAll(ctx context.Context, cmd *cobra.Command, e opened, runs []recover.RunStatus, f resumeFlags) error {
+func resumeAll(ctx context.Context, a *app, cmd *cobra.Command, e opened, runs []recover.RunStatus, f resumeFlags) error {
 	found := false
 	var unfinished error
 	for _, run := range runs {
-		s, err := a.prepareResume(ctx, e, run.Run, f)
+		s, err := prepareResume(ctx, a, e, run.Run, f)
 		if errors.Is(err, recover.ErrNoRun) { // it has ended, or had not begun
 			a.say("os-rescue: %s", err)
 			continue

@@ -37,16 +37,16 @@ func attempt[T any](ctx context.Context, w withoutNova, prepare func(offline boo
 		return ready, fmt.Errorf("%w. Nothing was changed. Next: fix that, or add --offline to go on without Nova "+
 			"(libvirt starts the domains, and nothing is locked)", err)
 	}
-	w.a.askOffline(err)
+	w.ask(err)
 	if no := agreed(ctx, w.a.stdin); no != nil {
 		return ready, no
 	}
 	return prepare(true)
 }
 
-// askOffline asks whether to go on without Nova.
-func (a *app) askOffline(err error) {
-	_, _ = fmt.Fprintf(a.stderr, `Nova does not answer: %s
+// ask asks whether to go on without Nova.
+func (w withoutNova) ask(err error) {
+	_, _ = fmt.Fprintf(w.a.stderr, `Nova does not answer: %s
 
 os-rescue can go on without Nova. Then
   - the instances are selected by the metadata that Nova wrote into libvirt when it last started them;
@@ -55,5 +55,5 @@ os-rescue can go on without Nova. Then
 Nothing has been changed so far.
 
 Type yes to go on without Nova: `, console.Clean(err.Error()))
-	a.stderr.Flush(time.Second)
+	w.a.stderr.Flush(time.Second)
 }
