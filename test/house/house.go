@@ -7,6 +7,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -90,14 +91,7 @@ func Load(root string, below ...string) ([]*Package, error) {
 			return nil, err
 		}
 	}
-	var packages []*Package
-	for _, p := range byDir {
-		if len(p.files) > 0 {
-			packages = append(packages, p)
-		}
-	}
-	slices.SortFunc(packages, func(a, b *Package) int { return strings.Compare(a.Dir, b.Dir) })
-	return packages, nil
+	return slices.SortedFunc(maps.Values(byDir), func(a, b *Package) int { return strings.Compare(a.Dir, b.Dir) }), nil
 }
 
 // add reads one more file of the package.
@@ -108,6 +102,9 @@ func (p *Package) add(path string) error {
 	}
 	if strings.HasSuffix(path, "_test.go") {
 		p.tests = append(p.tests, file)
+		if p.Name == "" { // it may have nothing but tests
+			p.Name = strings.TrimSuffix(file.Name.Name, "_test")
+		}
 		return nil
 	}
 	p.files = append(p.files, file)
@@ -128,29 +125,31 @@ func (p *Package) add(path string) error {
 	return nil
 }
 
-// Lines returns the number of lines of each of the package's files, tests left out, by
-// the file's name.
+// Lines returns the number of lines of each of the package's files, tests among them,
+// by the file's name.
 func (p Package) Lines() map[string]int {
 	lines := map[string]int{}
-	for _, file := range p.files {
+	for _, file := range slices.Concat(p.files, p.tests) {
 		source := p.fileSet.File(file.FileStart)
 		lines[filepath.Base(source.Name())] = source.LineCount()
 	}
 	return lines
 }
 
-// MethodFiles returns for each of the package's types the names of the files in which
-// it has methods.
+// MethodFiles returns for each of the package's types, by "package.Type", the names of
+// the files in which it has methods. The types of its tests are among them: their
+// package may be another one, and a type of the same name another type.
 func (p Package) MethodFiles() map[string][]string {
 	files := map[string][]string{}
-	for _, file := range p.files {
+	for _, file := range slices.Concat(p.files, p.tests) {
 		name := filepath.Base(p.fileSet.Position(file.Pos()).Filename)
 		for _, decl := range file.Decls {
 			f, ok := decl.(*ast.FuncDecl)
 			if !ok || f.Recv == nil {
 				continue
 			}
-			if receiver := baseType(f.Recv.List[0].Type); !slices.Contains(files[receiver], name) {
+			receiver := file.Name.Name + "." + baseType(f.Recv.List[0].Type)
+			if !slices.Contains(files[receiver], name) {
 				files[receiver] = append(files[receiver], name)
 			}
 		}
