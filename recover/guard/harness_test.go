@@ -18,6 +18,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/pin"
 	"github.com/os-rescue/os-rescue/recover/recovertest"
 	"github.com/os-rescue/os-rescue/recover/run/runtest"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // guarding is a guard that runs on a host of the tests.
@@ -65,14 +66,14 @@ func startGuard(h *runtest.Host, o guard.Options, shelf guard.Shelf, inherited [
 // await waits until the guard's status is so.
 func (g *guarding) await(what string, ok func(guard.Status) bool) guard.Status {
 	g.t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience.Limit()); ; time.Sleep(10 * time.Millisecond) {
 		s, err := guard.Ask(context.Background(), g.h.Settings.StateDir)
 		recovertest.Must(g.t, err)
 		if ok(s) {
 			return s
 		}
 		if time.Now().After(end) {
-			g.t.Fatalf("%s: not in 20 s; the guard says %+v\n%s", what, s, g.log)
+			g.t.Fatalf("%s: not in %s; the guard says %+v\n%s", what, patience.Limit(), s, g.log)
 		}
 	}
 }

@@ -97,7 +97,10 @@ func TestAGuardLetsGoOfNothingThatNovaHas(t *testing.T) {
 				})
 				return
 			}
-			time.Sleep(1500 * time.Millisecond)
+			if c.incident {
+				g.await("the incident", func(s guard.Status) bool { return len(s.Incidents) > 0 })
+			}
+			time.Sleep(1500 * time.Millisecond) // in which it could have been let go
 			if p := g.paths(); !p[v.Disk] {
 				t.Errorf("it holds %v", p)
 			}

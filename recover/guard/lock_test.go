@@ -3,12 +3,12 @@ package guard_test
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/guard"
 	"github.com/os-rescue/os-rescue/recover/recovertest"
 	"github.com/os-rescue/os-rescue/recover/run/runtest"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 func TestAffectedInstancesAreLockedAtOnceAndUnlockedWhenTheyAreBack(t *testing.T) {
@@ -39,11 +39,7 @@ func TestAffectedInstancesAreLockedAtOnceAndUnlockedWhenTheyAreBack(t *testing.T
 		return strings.Contains(strings.Join(s.Problems, ";"), "still locked by the guard")
 	})
 	h.Cloud.Fail("Unlock", nil)
-	for end := time.Now().Add(10 * time.Second); h.Cloud.Get(v.UUID).Locked; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("it stays locked")
-		}
-	}
+	patience.Wait(t, "it is unlocked", func() bool { return !h.Cloud.Get(v.UUID).Locked })
 	if !h.Cloud.Get(theirs.UUID).Locked {
 		t.Error("somebody else's lock was undone")
 	}

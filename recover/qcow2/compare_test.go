@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/os-rescue/os-rescue/recover/qcow2"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // nobody is an unprivileged account.
@@ -170,15 +170,15 @@ func TestCompareAndCheckReadWhatAQEMUHasOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Process.Kill(); _ = server.Wait() })
-	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	err := patience.Retry(func() error {
 		c, err := net.Dial("unix", socket)
-		if err == nil {
-			_ = c.Close()
-			break
+		if err != nil {
+			return err
 		}
-		if time.Now().After(end) {
-			t.Fatal(err)
-		}
+		return c.Close()
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	if err := os.Chmod(socket, 0o777); err != nil {
 		t.Fatal(err)
