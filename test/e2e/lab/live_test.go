@@ -437,8 +437,8 @@ func TestWhatCantBeRescuedLiveIsSaidBefore(t *testing.T) {
 	t.Run("mode auto reboots it, and says why", func(t *testing.T) {
 		var plan recover.Plan
 		decode(t, run(t, l, 0, "--all", "--offline", "--mode", "auto", "--dry-run", "--output", "json").Stdout, &plan)
-		if ip := plan.Instances[0]; ip.Action != recover.ActionReboot || !strings.Contains(ip.NotLive, "internal snapshots") {
-			t.Errorf("the plan is %s: %q", ip.Action, ip.NotLive)
+		if todo := plan.Instances[0]; todo.Action != recover.ActionReboot || !strings.Contains(todo.NotLive, "internal snapshots") {
+			t.Errorf("the plan is %s: %q", todo.Action, todo.NotLive)
 		}
 		got := of(t, rescue(t, l, 0, "--all", "--mode", "auto"), v)
 		if got.Mode != recover.ModeReboot || !strings.Contains(strings.Join(got.Notes, " "), "internal snapshots") {

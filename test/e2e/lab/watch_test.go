@@ -14,7 +14,7 @@ import (
 
 // Nova stops an instance that it believes to be off about 15 s after its domain
 // ended. A process of nova-compute's name and a destroy stand in for it here; the
-// real one is in test/openstack.
+// real one is in test/e2e/openstack.
 func TestADomainThatNovaStopsAgainIsStartedOnceMore(t *testing.T) {
 	v, p := watched(t, 40*time.Second)
 	v.isBack(t, 1)
