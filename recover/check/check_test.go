@@ -13,6 +13,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/guard"
 	"github.com/os-rescue/os-rescue/recover/recovertest"
 	"github.com/os-rescue/os-rescue/recover/run/runtest"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // checkSources are a host's own, but for the guard and the scan.
@@ -70,7 +71,7 @@ func TestACheckEndsInTimeWhateverHangs(t *testing.T) {
 	h := runtest.NewHost(t)
 	hang := make(chan struct{})
 	defer close(hang)
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), patience.Of(3*time.Second))
 	defer cancel()
 	scanned := false
 	r, err := check.Make(ctx, checkSources(h,
@@ -83,7 +84,7 @@ func TestACheckEndsInTimeWhateverHangs(t *testing.T) {
 	if !scanned || r.Level != check.Critical || ctx.Err() != nil {
 		t.Errorf("a guard that hangs: %v", r.Findings)
 	}
-	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel = context.WithTimeout(t.Context(), patience.Of(time.Second))
 	defer cancel()
 	hangs := func(context.Context) (recover.Report, error) {
 		<-hang

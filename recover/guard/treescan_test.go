@@ -12,6 +12,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/guard"
 	"github.com/os-rescue/os-rescue/recover/recovertest"
 	"github.com/os-rescue/os-rescue/recover/run/runtest"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 func TestAGuardNoticesADeletionAtOnceWhateverLibvirtDoes(t *testing.T) {
@@ -31,7 +32,7 @@ func TestAGuardNoticesADeletionAtOnceWhateverLibvirtDoes(t *testing.T) {
 	deleted := time.Now()
 	h.Purge()
 	s := g.await("the incident", func(s guard.Status) bool { return len(s.Incidents) == 1 && len(s.Incidents[0].Paths) >= 3 })
-	if took := time.Since(deleted); took > 10*time.Second {
+	if took := time.Since(deleted); took > patience.Of(10*time.Second) {
 		t.Errorf("it took %s", took)
 	}
 	if i := s.Incidents[0]; i.UUID != v.UUID || i.Found != recover.StateRunning || i.Bytes == 0 {

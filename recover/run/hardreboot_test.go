@@ -14,6 +14,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/recovertest"
 	"github.com/os-rescue/os-rescue/recover/run"
 	"github.com/os-rescue/os-rescue/recover/run/runtest"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // rebootHost is a host with guests of which nothing is lost.
@@ -256,7 +257,7 @@ func TestAStaleScanIsNotRebootedBy(t *testing.T) {
 	}
 	// And not by a fresh one that a kill made old.
 	o.Reboot = remotely(h)
-	o.Reboot.MaxAge = 200 * time.Millisecond
+	o.Reboot.MaxAge = patience.Of(2 * time.Second)
 	id, _ := h.CrashIn(recover.CommandReboot, o, func(e *run.Engine, here func(string)) {
 		e.Failpoint = func(point string) {
 			if point == "reboot.begin" {

@@ -7,10 +7,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 	"github.com/os-rescue/os-rescue/test/lyingfs"
 )
 
@@ -158,11 +158,7 @@ func TestADeletedFileThatIsOpenKeepsAHiddenName(t *testing.T) {
 		t.Errorf("its directory can be removed: %v", err)
 	}
 	must(t, f.Close())
-	for range 100 { // a release is not waited for
-		if err = os.Remove(sub); err == nil {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
+	if err := patience.Retry(func() error { return os.Remove(sub) }); err != nil { // a release is not waited for
+		t.Errorf("when it is closed, its directory can't be removed: %v", err)
 	}
-	t.Errorf("when it is closed, its directory can't be removed: %v", err)
 }

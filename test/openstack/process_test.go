@@ -6,10 +6,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 func TestAProcessIsNamedByItsPidAndItsStart(t *testing.T) {
@@ -62,24 +65,20 @@ func leader(t *testing.T, script string) (process, process) {
 	}
 	go func() { _ = cmd.Wait() }()
 	t.Cleanup(func() { _ = own.stop(0) })
-	for range 500 {
-		text, err := os.ReadFile(dir + "/child")
-		if err != nil {
-			time.Sleep(10 * time.Millisecond)
-			continue
-		}
-		pid := 0
-		for _, digit := range strings.TrimSpace(string(text)) {
-			pid = 10*pid + int(digit-'0')
-		}
-		child, err := lookAt(pid)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return own.process, child.process
+	var text []byte
+	err = patience.Retry(func() (err error) { text, err = os.ReadFile(dir + "/child"); return err })
+	if err != nil {
+		t.Fatalf("the child never came: %v", err)
 	}
-	t.Fatal("the child never came")
-	return process{}, process{}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := lookAt(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return own.process, child.process
 }
 
 func TestStoppingAServiceEndsWhatItStarted(t *testing.T) {
@@ -87,7 +86,7 @@ func TestStoppingAServiceEndsWhatItStarted(t *testing.T) {
 	if !p.alive() || !child.alive() {
 		t.Fatal("they do not run")
 	}
-	if err := p.stop(10 * time.Second); err != nil {
+	if err := p.stop(patience.Of(10 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	if p.alive() || child.alive() {
@@ -97,12 +96,7 @@ func TestStoppingAServiceEndsWhatItStarted(t *testing.T) {
 
 func TestWhatADeadServiceLeftIsEndedToo(t *testing.T) {
 	p, child := leader(t, "exit 0")
-	for range 500 {
-		if !p.alive() {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	patience.Wait(t, "the leader's end", func() bool { return !p.alive() })
 	if !child.alive() {
 		t.Fatal("the child ended with its leader")
 	}

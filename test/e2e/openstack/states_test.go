@@ -9,11 +9,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 	"github.com/os-rescue/os-rescue/test/openstack"
 )
 
@@ -203,7 +203,9 @@ func TestInstanceHAIsNamedInThePlan(t *testing.T) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}()
-	time.Sleep(200 * time.Millisecond)
+	patience.Wait(t, "the agent has its name, as the kernel cuts it", func() bool {
+		return readFile(t, fmt.Sprintf("/proc/%d/comm", cmd.Process.Pid)) == "masakari-instan\n"
+	})
 	r := c.run(t, 0, "--project", "demo", "--dry-run")
 	if !strings.Contains(r.Stdout, "masakari-instancemonitor") || !strings.Contains(r.Stdout, "on_maintenance") {
 		t.Errorf("the plan does not name it:\n%s", r.Stdout)
