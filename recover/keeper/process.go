@@ -112,8 +112,8 @@ func RaiseFiles() error {
 // unit. systemd tracks processes in the cgroup v2 hierarchy, or on older hosts in
 // the v1 hierarchy called "systemd"; the root of either takes any process
 // (cgroups(7), "no internal processes"). The arguments are the texts of
-// /proc/self/cgroup and /proc/self/mountinfo. Hierarchies in whose root we already
-// are are omitted.
+// /proc/self/cgroup and /proc/self/mountinfo. It leaves out a hierarchy in whose root
+// this process is already.
 func rootCgroups(cgroups, mounts []byte) []string {
 	var files []string
 	s := bufio.NewScanner(bytes.NewReader(cgroups))

@@ -88,10 +88,10 @@ func (s *Session) workshop() workshop {
 func (s *Session) Plan() recover.Plan { return s.plan }
 
 // Execute carries the plan out. Trouble with an instance is in the report; the error is
-// for what stops the run as a whole: a journal that can't be written, or a backup directory
-// that can't be used (recover.ErrUnusable). When the context ends, the instances whose domain is not
-// destroyed yet are put back as they were found, and the others are first brought back
-// into service: the report says Interrupted.
+// for what stops the run as a whole: a journal that can't be written, or a backup
+// directory that can't be used (recover.ErrUnusable). When the context ends, the instances
+// whose domain is not destroyed yet are put back as they were found, and the others are
+// first brought back into service: the report says Interrupted.
 func (s *Session) Execute(ctx context.Context) (recover.RunReport, error) {
 	touched := s.plan.Work()
 	var bytes int64

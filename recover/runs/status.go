@@ -19,8 +19,8 @@ type Runs struct{ state statedir.Dir }
 // Of returns the runs whose journals are below a state directory. It reads nothing yet.
 func Of(dir string) Runs { return Runs{statedir.Dir(dir)} }
 
-// All returns every run of this host, the newest first; never nil without an error. A journal that can't be read in
-// full is no error: the status of its run says so.
+// All returns every run of this host, the newest first; never nil without an error. A
+// journal that can't be read in full is no error: the status of its run says so.
 func (r Runs) All(ctx context.Context) ([]recover.RunStatus, error) {
 	ids, err := r.state.List()
 	if err != nil {

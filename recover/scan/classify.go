@@ -32,7 +32,7 @@ func candidates(held []procfs.HeldFile) []candidate {
 	return list
 }
 
-// lookup is the part of a file system tree that classify needs; root implements it.
+// lookup is the part of a file system tree that classify needs, as a procfs.Root has it.
 type lookup interface {
 	Stat(path string) (unix.Stat_t, error)
 	Ancestor(path string) (string, unix.Stat_t, error)

@@ -127,8 +127,9 @@ func (r *room) decide(plan *recover.Plan) {
 }
 
 // Clones is true when copies on the file system of dir take no room: on btrfs, and on an
-// XFS that was made with reflink. magic is its type (statfs(2)). The geometry of an XFS tells (XFS_IOC_FSGEOMETRY_V4 and
-// XFS_FSOP_GEOM_FLAGS_REFLINK in the kernel's fs/xfs/libxfs/xfs_fs.h).
+// XFS that was made with reflink. magic is its type (statfs(2)). The geometry of an XFS
+// tells (XFS_IOC_FSGEOMETRY_V4 and XFS_FSOP_GEOM_FLAGS_REFLINK in the kernel's
+// fs/xfs/libxfs/xfs_fs.h).
 func Clones(dir string, magic int64) bool {
 	const (
 		geometryV4 = 0x8070587c // _IOR('X', 124, struct xfs_fsop_geom_v4)
