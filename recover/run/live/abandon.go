@@ -87,9 +87,9 @@ func (s *mirrors) isUnused(ctx context.Context, m *mirror) error {
 	// However long it takes: an undo has little time.
 	err = s.compare(context.WithoutCancel(ctx), m, "")
 	if errors.Is(err, recover.ErrUnproven) {
-		return fmt.Errorf("%w: the new %s and the old inode, which the keeper holds, have changed apart since the run was interrupted: "+
+		return fmt.Errorf("%w: the new %s and the old inode, which the keeper holds, differ since the run was interrupted: "+
 			"somebody has started the guest on the new one, or let it go on with the old one, and only they know which is later. "+
-			"Both are kept; if the new one is it, end the run by removing %s: %w",
+			"Both are kept; to go on with the new one, end the run by removing %s: %w",
 			recover.ErrConflict, m.want.Path, s.t.Run.StateDir.Run(s.t.Run.Plan.Run), err)
 	}
 	return err

@@ -305,8 +305,9 @@ func (r *Restoration) watch(ctx context.Context) error {
 		}
 		again = true
 		end = time.Now().Add(2 * t.Run.Settings.Watch)
-		zerolog.Ctx(ctx).Info().Str("domain", t.Plan.Domain).Msg("it was stopped again, by Nova as it seems: starting it once more")
-		t.Notef("something stopped it after its start, Nova as it seems; it was started again: tell Nova with a hard reboot")
+		zerolog.Ctx(ctx).Info().Str("domain", t.Plan.Domain).Msg("it was stopped after its start, apparently by Nova: starting it once more")
+		t.Notef("it was stopped after its start, apparently by Nova, and started again: Nova may show it as stopped until a hard reboot "+
+			"(os-rescue reboot --instance %s --state SHUTOFF --state ACTIVE)", t.Plan.UUID)
 		if err := t.Run.Hypervisor.Start(ctx, t.Plan.UUID, t.Plan.Found == recover.StatePaused); err != nil {
 			return err
 		}
