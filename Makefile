@@ -33,9 +33,12 @@ build:
 packages:
 	@sh test/install.sh lab
 
+# How long all tests of a package may take: the limit of a quiet machine times LAB_PATIENCE.
+TEST_LIMIT = $(shell awk "BEGIN { print 48 * $${LAB_PATIENCE:-1} }")m
+
 .PHONY: test
 test: packages format vet
-	$(GO) test -race -p 2 -timeout 48m ./...
+	$(GO) test -race -p 2 -timeout $(TEST_LIMIT) ./...
 
 .PHONY: openstack-packages
 openstack-packages: packages
