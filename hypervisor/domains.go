@@ -127,8 +127,8 @@ func xmlOf(ctx context.Context, dom *libvirt.Domain, name string, flags libvirt.
 	return doc, err
 }
 
-// look reads all there is to know of one domain. What is known by UUID already
-// need not be asked for. XML and state are two calls: both are read again when the
+// look reads all there is to know of one domain. It asks for nothing
+// that is known by UUID already. XML and state are two calls: both are read again when the
 // domain started or ended between them.
 func (r reader) look(ctx context.Context, dom *libvirt.Domain, before map[string]known) (recover.Domain, error) {
 	name, err := dom.GetName() // these two are local, no call

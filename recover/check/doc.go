@@ -1,5 +1,5 @@
-// Package check says how a host is, for monitoring: facts, then one small function per
-// finding, then the worst level.
+// Package check reports a host's health, for monitoring: facts, then one small function
+// per finding, then the worst level.
 //
 // May call: recover, guard, pin, runs.
 //

@@ -103,7 +103,7 @@ func (t *treeScan) alarm(ctx context.Context, gone []guardHold) {
 			if !known {
 				continue
 			}
-			// What an instance in an incident loses besides is held with the rest.
+			// Further files that an instance loses in an incident are held with the rest.
 			if _, already := t.incidents.get(uuid); already || i.PID != 0 && isInUse(i, h.inode()) {
 				t.incidents.begin(ctx, i)
 			}

@@ -1,7 +1,7 @@
 package guard
 
-// trigger wakes a loop that waits on it. What is due twice before the loop comes to
-// it is done once.
+// trigger wakes a loop that waits on it. If it is fired twice before the loop comes to
+// it, the work is done once.
 type trigger chan struct{}
 
 func newTrigger() trigger { return make(trigger, 1) }

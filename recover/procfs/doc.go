@@ -1,7 +1,7 @@
 // Package procfs shows what processes hold: their open regular files, who they are and
 // what they see as "/".
 //
-// What it says of processes is read from /proc. A Process is held by a pidfd while it is
+// It reads what it says of processes from /proc. A Process is held by a pidfd while it is
 // looked at, so that its PID can't become another's in the middle.
 //
 // May call: recover.

@@ -40,8 +40,8 @@ func Open(proc string, pid int) (*Process, error) {
 	if p.Identity, err = Identify(proc, pid); err == nil {
 		p.Command, err = commandName(proc, pid)
 	}
-	// What was read belongs to this process only if it has not ended: its PID may be
-	// another process's by now.
+	// The texts belong to this process only if it has not ended: its PID may be another
+	// process's by now.
 	if err == nil {
 		err = p.alive()
 	}

@@ -11,8 +11,8 @@ import (
 // FakeHypervisor knows domains whose QEMUs are shells that hold their files. It
 // passes TestHypervisor. Host.HV is one.
 type FakeHypervisor struct {
-	// mu guards the other fields. What changes a domain of a hypervisor in use takes it:
-	// Change does.
+	// mu guards the other fields. To change a domain of a hypervisor in use, call Change,
+	// which takes it.
 	mu      sync.Mutex
 	ByUUID  map[string]*FakeDomain // the domains that it knows
 	gone    map[string]*FakeDomain // what it has forgotten, for Define

@@ -15,7 +15,7 @@ type HypervisorBed interface {
 	// the hypervisor can't be reached. It ends with the test.
 	Open(t *testing.T, patience time.Duration) recover.Hypervisor
 
-	// Guest makes a guest. What runs has booted when it returns.
+	// Guest makes a guest. One that runs has booted when Guest returns.
 	Guest(t *testing.T, kind GuestKind) SuiteGuest
 
 	// Ask has the guest write once to each of its disks, another content each time: soon

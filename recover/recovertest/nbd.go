@@ -40,7 +40,7 @@ func serveNBD(l net.Listener, files map[string]*os.File) {
 		}
 		go func() {
 			defer conn.Close()
-			// Whatever ends a connection, its client sees it end.
+			// No error is reported: the client sees the connection end.
 			if file, err := nbdHandshake(conn, files); err == nil && file != nil {
 				_ = nbdTransmit(conn, file)
 			}

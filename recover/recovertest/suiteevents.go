@@ -19,7 +19,7 @@ func listen(s *hypervisorSuite) <-chan string {
 	return ch
 }
 
-// awaitTold waits until a UUID is told. What is told before is of no account.
+// awaitTold waits until a UUID is told, and ignores those that are told before it.
 func awaitTold(s *hypervisorSuite, ch <-chan string, after, want string) {
 	s.Helper()
 	for limit := time.After(patience); ; {
@@ -74,7 +74,7 @@ func testEvents(s *hypervisorSuite) {
 	} {
 		s.must(c.do())
 		awaitTold(s, ch, c.what, g.UUID)
-		// Whatever else it was about is told before the next one's.
+		// Further events of that domain are told before the next domain's.
 		s.must(s.hv.Suspend(s.ctx, mark.UUID))
 		awaitTold(s, ch, "a suspend", mark.UUID)
 		s.must(s.hv.Resume(s.ctx, mark.UUID))

@@ -108,7 +108,7 @@ func testMirrors(s *hypervisorSuite) {
 		s.Error("the mirror does not have what the guest had written")
 	}
 
-	// What it writes from now on goes into the mirror's file alone.
+	// From now on the guest's writes go into the mirror's file alone.
 	s.must(s.hv.Resume(s.ctx, g.UUID))
 	s.asked(g)
 	s.must(s.hv.Suspend(s.ctx, g.UUID))
@@ -222,7 +222,7 @@ func testEndedMirrors(s *hypervisorSuite) {
 	checkNoMirror(s, g, "after EndMirror")
 	s.asked(g)
 
-	// What is in a file is not overwritten.
+	// A file with content is not overwritten.
 	const content = "somebody's"
 	s.must(os.WriteFile(m.Path, []byte(content), 0o600))
 	if err := s.hv.Mirror(s.ctx, g.UUID, m); err == nil {

@@ -104,9 +104,9 @@ func (i *instance) startOver(ctx context.Context) (recover.Outcome, error) {
 	return i.fresh(ctx)
 }
 
-// settle ends the rescue of an instance that is in service already. What was
-// copied and pinned is let go only if it runs on just that: somebody may have
-// started it on older files meanwhile. ErrConflict when it does not.
+// settle ends the rescue of an instance that is in service already. Its copies
+// and pins are let go only if it runs on those very copies: somebody may have started it
+// on older files meanwhile. ErrConflict when it does not.
 func (i *instance) settle(ctx context.Context, now recover.Instance) error {
 	t := i.t
 	for _, f := range t.Written() {

@@ -91,8 +91,8 @@ func (s *Session) takeCustody(run string, sameBoot bool) {
 	})
 }
 
-// choosePinPlan fills the session in from a fresh scan. What the domains' own
-// metadata says is meant is pinned before Nova is asked, however long that takes.
+// choosePinPlan fills the session in from a fresh scan. It pins the instances that the
+// domains' own metadata selects before it asks Nova, which may take long.
 func (s *Session) choosePinPlan(ctx context.Context, id string, head journal.Header) error {
 	c := selection.New(s.e.Settings, s.e.scanner(), head.Command, head.Options)
 	if err := c.Scan(ctx); err != nil {

@@ -36,7 +36,7 @@ type HalfDone struct {
 }
 
 // Unfinished returns the runs that have not come to their end, the newest first; never
-// nil without an error. What is wrong with a journal is in UnfinishedRun.Error.
+// nil without an error. UnfinishedRun.Error says what is wrong with a journal.
 func (r Runs) Unfinished(ctx context.Context) ([]UnfinishedRun, error) {
 	statuses, err := r.All(ctx)
 	if err != nil {

@@ -125,8 +125,8 @@ func measure(f *recover.File, st unix.Stat_t) {
 }
 
 // nameless returns the held descriptors of this file's inode, if its name is gone.
-// What a living process of the domain holds counts before what the keeper holds: a
-// pin may be from an earlier life of the instance.
+// Files that a living process of the domain holds count before those of the keeper: a pin
+// may be from an earlier life of the instance.
 func nameless(f *recover.File, held []candidate, exists bool, tree lookup, others map[string]bool) []candidate {
 	path := f.Path
 	var found, pins, silly, detached []candidate

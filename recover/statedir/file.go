@@ -6,7 +6,7 @@ import (
 )
 
 // WriteFile writes a file whole or not at all, with mode 0600. It is on disk when
-// WriteFile returns nil. Whoever reads meanwhile sees the old file or the new one
+// WriteFile returns nil. A reader meanwhile sees the old file or the new one
 // (rename(2)).
 func WriteFile(path string, data []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")

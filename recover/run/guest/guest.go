@@ -10,7 +10,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/run/task"
 )
 
-// ErrEnded: the guest has no QEMU any more. What it wrote last is in the held
+// ErrEnded: the guest has no QEMU any more. Its last writes are in the held
 // inodes, and may not be in the copies.
 var ErrEnded = errors.New("the guest has ended by itself")
 

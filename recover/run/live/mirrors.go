@@ -68,7 +68,7 @@ func (s *mirrors) begin(ctx context.Context, f recover.FilePlan, disk recover.Di
 			Synchronous:    support.Synchronous,
 		})
 		if err == nil {
-			// Whoever powers the instance on from here on finds no half disk.
+			// Somebody who powers the instance on from here on finds no half disk.
 			err = m.takeBack()
 		}
 		if err != nil {

@@ -127,9 +127,8 @@ func (v *verification) endExport(ctx context.Context) error {
 }
 
 // whileRunning compares the old inodes, which nobody writes any more, with the
-// export, while the guest runs. What it finds different is kept in a file of its
-// own, and is ErrUnproven: the old inode is the truth, and lives only as long as it
-// is held.
+// export, while the guest runs. An old disk that differs is kept in a file of its own, and is
+// ErrUnproven: the old inode is the truth, and lives only as long as it is held.
 func (v *verification) whileRunning(ctx context.Context) error {
 	lasting := context.WithoutCancel(ctx)
 	watched, stop := staging.Watch(ctx, v.mirrors.roomLeft)

@@ -9,7 +9,7 @@ import (
 )
 
 // CopyAhead copies the guest's disks while it still runs: what it writes meanwhile is all
-// that has to be copied under the suspend. What is made here proves nothing. Where the
+// that has to be copied under the suspend. Such a copy proves nothing. Where the
 // file system clones it is no use, and nothing is copied. recover.ErrNoSpace.
 func (s *Set) CopyAhead(ctx context.Context) error {
 	for _, f := range s.t.Written() {

@@ -40,7 +40,7 @@ func copyAndProve(ctx context.Context, t *task.Task, staged *stagedFile) error {
 			if f.Content != "" {
 				err = WriteContent(staged.file, f.Content)
 			} else {
-				// What has a digest to be held against, or needs one, is compared anyway.
+				// A file of a backup, which has a digest, is compared in any case.
 				err = CopyFile(ctx, t, f, staged.file, src, f.SHA256 == "", &rec)
 			}
 		}

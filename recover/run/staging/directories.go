@@ -137,8 +137,8 @@ func (s *Directories) Reopen(path string) (*Directory, error) {
 	return st, nil
 }
 
-// Clean removes the staging directories that are empty. What still lies in one may be some
-// instance's only proven copy, and stays.
+// Clean removes the staging directories that are empty. A file that is
+// left in one may be some instance's only proven copy, and stays.
 func (s *Directories) Clean() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -93,8 +93,8 @@ func lockBase(ctx context.Context, t *task.Task, name string) (func() error, err
 	return beneath.Lock(ctx, locks, name, t.Run.Owners.LockFile())
 }
 
-// moveAside makes room for a file. What stood there is never deleted, and stays
-// where it is while anybody uses it.
+// moveAside makes room for a file. The file that stood there is never deleted, and
+// stays where it is while anybody uses it.
 func moveAside(t *task.Task, dir *beneath.Dir, name string) error {
 	err := mayMoveAside(t, dir, name)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -60,8 +60,8 @@ func (d *Directory) RoomLeft(headroom float64, path string) error {
 }
 
 // Watch asks left once a second, and cancels the context that it returns at left's first
-// error, which is the cause then (context.Cause). What makes files grow while guests write
-// must end before it fills a file system up, or their writes fail. stop ends the watching;
+// error, which is the cause then (context.Cause). Work that makes files grow while guests
+// write must end before it fills a file system up, or their writes fail. stop ends the watching;
 // call it once.
 func Watch(ctx context.Context, left func() error) (watched context.Context, stop func()) {
 	watched, cancel := context.WithCancelCause(ctx)
