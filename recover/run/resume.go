@@ -18,7 +18,8 @@ func (s *Session) prepareResume(ctx context.Context, run string, offline bool) e
 	if err != nil {
 		return err
 	}
-	if s.lock, err = s.state.Lock(statedir.LockInfo{Run: id, Command: "resume", PID: os.Getpid(), Since: s.started}); err != nil {
+	info := statedir.LockInfo{Run: id, Command: statedir.CommandResume, PID: os.Getpid(), Since: s.started}
+	if s.lock, err = s.state.Lock(info); err != nil {
 		return err
 	}
 	records, err := s.openJournal(id, s.e.Failpoint)

@@ -15,7 +15,7 @@ import (
 // LockInfo is the content of the lock file: the run that holds the lock.
 type LockInfo struct {
 	Run     string          `json:"run"`     // the run's name
-	Command recover.Command `json:"command"` // that of the run, or CommandUndo
+	Command recover.Command `json:"command"` // that of the run, CommandResume or CommandUndo
 	PID     int             `json:"pid"`     // of the process that works on it
 	Since   time.Time       `json:"since"`   // when that process took the lock
 }
@@ -73,8 +73,11 @@ func (s Dir) Running() (info LockInfo, ok bool) {
 	return info, err == nil
 }
 
-// CommandUndo is the command of the lock's holder while a killed run is undone.
-const CommandUndo recover.Command = "undo"
+// The commands of the lock's holder that no run has of its own.
+const (
+	CommandResume recover.Command = "resume" // a run is finished
+	CommandUndo   recover.Command = "undo"   // a killed run is undone
+)
 
 // WriteLock writes into the lock file, which Lock has returned, who holds the lock.
 // ErrUnusable when it can't be written.
