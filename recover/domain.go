@@ -3,6 +3,7 @@ package recover
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -183,6 +184,7 @@ func HandsOff(d Domain) string {
 		for target, kind := range d.BlockJobs {
 			jobs = append(jobs, target+" "+kind)
 		}
+		slices.Sort(jobs)
 		return fmt.Sprintf("a block job is under way (%s): wait for it to end, or end it with virsh blockjob", strings.Join(jobs, ", "))
 	case d.State == StatePaused && d.PauseReason == PauseIOError:
 		return "QEMU paused the guest because of an I/O error, and still has in memory what it could not write: " +

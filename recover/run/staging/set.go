@@ -320,5 +320,6 @@ func (s *Set) InheritedPlaces() string {
 	for _, c := range s.t.History.Copies {
 		places = append(places, c.Dir+"/"+c.Name)
 	}
+	slices.Sort(places)
 	return strings.Join(places, ", ")
 }
