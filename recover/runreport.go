@@ -50,7 +50,7 @@ type RunReport struct {
 	Host        string           `json:"host"`                  // the compute host that it ran on
 	Mode        Mode             `json:"mode"`                  // that was asked for
 	Started     time.Time        `json:"started"`               // when it began
-	Finished    time.Time        `json:"finished"`              // zero when it is not
+	Finished    time.Time        `json:"finished,omitzero"`     // zero when it is not
 	Interrupted bool             `json:"interrupted,omitempty"` // it stopped before it had done everything
 	Instances   []InstanceReport `json:"instances"`             // every instance of its plan
 	// Elsewhere are selected instances of other hosts, where the same command rescues

@@ -65,8 +65,8 @@ func takeBack(ctx context.Context, settings recover.Settings, holds *holdings) e
 		return err
 	}
 	for _, h := range given {
-		var meta pin.Meta
-		if json.Unmarshal(h.Meta, &meta) != nil || meta.Run != pin.GuardRun {
+		meta, err := pin.MetaOf(h)
+		if err != nil || meta.Run != pin.GuardRun {
 			continue
 		}
 		for _, owner := range h.Owners {

@@ -3,7 +3,6 @@ package guard_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"os"
 	"strings"
 	"sync"
@@ -88,8 +87,8 @@ func (g *guarding) paths() map[string]bool {
 	recovertest.Must(g.t, err)
 	paths := map[string]bool{}
 	for _, h := range holds {
-		var meta pin.Meta
-		recovertest.Must(g.t, json.Unmarshal(h.Meta, &meta))
+		meta, err := pin.MetaOf(h)
+		recovertest.Must(g.t, err)
 		paths[meta.Path] = h.Links == 0
 	}
 	return paths

@@ -29,6 +29,13 @@ type Meta struct {
 	Needed bool `json:"needed,omitempty"`
 }
 
+// MetaOf returns the Meta of a pin of the keeper's or the guard's. The error is that of a
+// record that is no Meta.
+func MetaOf(h keeper.Hold) (meta Meta, err error) {
+	err = json.Unmarshal(h.Meta, &meta)
+	return meta, err
+}
+
 // Held is a file that the keeper or the guard holds, with its open descriptor.
 type Held struct {
 	procfs.HeldFile
@@ -72,8 +79,8 @@ func Keeper(ctx context.Context, stateDir string) (KeeperStatus, error) {
 	}
 	status.Running, status.PID = true, c.PID()
 	for _, h := range holds {
-		var meta Meta
-		if err := json.Unmarshal(h.Meta, &meta); err != nil {
+		meta, err := MetaOf(h)
+		if err != nil {
 			return status, fmt.Errorf("the keeper's record of %s: %w", h.Key, err)
 		}
 		status.Holds = append(status.Holds, KeeperHold{
@@ -148,8 +155,8 @@ func pinsBehind(
 	}
 	var pins []Held
 	for _, h := range holds {
-		var meta Meta
-		if err := json.Unmarshal(h.Meta, &meta); err != nil {
+		meta, err := MetaOf(h)
+		if err != nil {
 			return nil, fmt.Errorf("the %s's record of %s: %w", who, h.Key, err)
 		}
 		if file, ok := byKey[h.Key]; ok {

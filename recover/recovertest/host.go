@@ -42,8 +42,8 @@ func NewHost(t testing.TB) *Host {
 	settings.Owners = rootOwners()
 	settings.Headroom = 0
 	settings.FreezeTimeout = time.Second
-	settings.StartTimeout = 5 * time.Second
-	settings.RebootTimeout = 10 * time.Second
+	settings.StartTimeout = 30 * time.Second
+	settings.RebootTimeout = 30 * time.Second
 	settings.Watch = 0
 	settings.KeeperCommand = []string{"/usr/bin/env", roleVariable + "=" + roleKeeper, dirVariable + "=" + state, self}
 	h := &Host{T: t, Settings: settings, HV: newHypervisor()}

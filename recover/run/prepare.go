@@ -2,7 +2,6 @@ package run
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
@@ -172,8 +171,8 @@ func (s *Session) releaseIntact(ctx context.Context, report recover.Report) erro
 // inService is true when the instance runs on the proven copy of a pinned inode. That
 // it is intact says nothing about the pin: somebody may have started it on older files.
 func inService(i recover.Instance, h keeper.Hold, proven runs.Published) bool {
-	var meta pin.Meta
-	if json.Unmarshal(h.Meta, &meta) != nil {
+	meta, err := pin.MetaOf(h)
+	if err != nil {
 		return false
 	}
 	for _, f := range i.Files {

@@ -1,6 +1,7 @@
 package runs
 
 import (
+	"encoding/json"
 	"os"
 	"strings"
 	"testing"
@@ -179,6 +180,11 @@ func TestAReportSaysTheModeOfItsRunAndWhetherItWasInterrupted(t *testing.T) {
 			recovertest.Must(t, err)
 			if report.Run != r.id || report.Mode != c.mode || report.Interrupted != c.interrupted {
 				t.Errorf("run %s, mode %q, interrupted %v", report.Run, report.Mode, report.Interrupted)
+			}
+			raw, err := json.Marshal(report)
+			recovertest.Must(t, err)
+			if has := strings.Contains(string(raw), `"finished"`); has != !report.Finished.IsZero() {
+				t.Errorf("finished %v, in JSON: %s", report.Finished, raw)
 			}
 			resume := 0
 			for _, i := range report.Instances {
