@@ -145,7 +145,7 @@ func (s *mirrors) look(ctx context.Context, m *mirror) (recover.MirrorState, err
 // of its target, and the guest goes on with its source (QEMU's qapi/block-core.json,
 // blockdev-mirror: on-target-error is report by default).
 func endedError(m *mirror, err error) error {
-	err = fmt.Errorf("the mirror of %s has ended before it was complete, by an error of QEMU's or by somebody's hand: %w", m.want.Path, err)
+	err = fmt.Errorf("the mirror of %s ended before it was complete: QEMU had an error, or somebody ended it: %w", m.want.Path, err)
 	room, serr := m.dir.Statfs()
 	if serr == nil && int64(room.Free) < 16<<20 {
 		return fmt.Errorf("%w: %s are free on the file system of %s: %w", recover.ErrNoSpace, humanize.IBytes(room.Free), m.want.Path, err)

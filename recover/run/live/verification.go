@@ -165,7 +165,7 @@ func (v *verification) oldPath(f recover.FilePlan) string {
 func (v *verification) keepOld(ctx context.Context, f recover.FilePlan) error {
 	f.Path = v.oldPath(f)
 	if _, err := v.files.CopyOut(ctx, f); err != nil {
-		return fmt.Errorf("and the disk as it was before could not be kept in %s: %w", f.Path, err)
+		return fmt.Errorf("the disk as it was before could not be kept in %s: %w", f.Path, err)
 	}
 	v.t.Notef("the disk as it was before is kept in %s", f.Path)
 	return nil

@@ -104,7 +104,8 @@ func openOwn(parent *beneath.Dir, name string) (*beneath.Dir, error) {
 	}
 	st, err := dir.Info()
 	if err == nil && (st.Uid != 0 || st.Mode&0o077 != 0) {
-		err = fmt.Errorf("%w: %s belongs to user %d: somebody planted it", recover.ErrConflict, dir.Path(), st.Uid)
+		err = fmt.Errorf("%w: %s belongs to user %d and has mode %#o, so os-rescue did not make it and does not use it: "+
+			"look at it, then remove it", recover.ErrConflict, dir.Path(), st.Uid, st.Mode&0o7777)
 	}
 	if err != nil {
 		dir.Close()

@@ -270,7 +270,7 @@ func (s *Set) WhatIsSafe(ctx context.Context) string {
 		} else {
 			gone = append(gone, f.Path)
 			if rec, ok := s.t.History.AheadOf(f); ok {
-				drafts = append(drafts, "what was copied of "+f.Path+" while its guest ran, perhaps not all of it, is "+rec.Dir+"/"+rec.Name)
+				drafts = append(drafts, "a copy of "+f.Path+" that was made while its guest ran, and may be incomplete, is "+rec.Dir+"/"+rec.Name)
 			}
 		}
 	}
