@@ -1,8 +1,6 @@
 package journal
 
 import (
-	"slices"
-
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/beneath"
 	"github.com/os-rescue/os-rescue/recover/copier"
@@ -33,17 +31,20 @@ type End struct {
 	Interrupted bool `json:"interrupted,omitempty"`
 }
 
-// EndOf returns how a run ended the last time that it came to an end; the zero value
-// when it never did. The error means that a record can't be decoded.
-func EndOf(records []Record) (End, error) {
-	for _, r := range slices.Backward(records) {
-		if r.Point() == StepRun+".done" {
-			var end End
-			err := r.decode(&end)
-			return end, err
-		}
+// EndOf returns how a run ended. ok is false unless its end is its last record: it was
+// killed, or goes on. The error means that the record can't be decoded.
+func EndOf(records []Record) (end End, ok bool, err error) {
+	if !isEnded(records) {
+		return End{}, false, nil
 	}
-	return End{}, nil
+	err = records[len(records)-1].decode(&end)
+	return end, true, err
+}
+
+// isEnded is true for the records of a run that came to its end.
+func isEnded(records []Record) bool {
+	n := len(records)
+	return n > 0 && records[n-1].Point() == StepRun+".done"
 }
 
 // Pinned is the data of the record after a pin: the keys of the inodes that the keeper

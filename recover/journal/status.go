@@ -53,8 +53,8 @@ func StatusOf(id string, records []Record) (recover.RunStatus, error) {
 		settled = settled && i.Outcome != ""
 		status.Instances = append(status.Instances, *i)
 	}
-	if last := records[len(records)-1]; last.Point() == StepRun+".done" && settled {
-		status.State, status.Finished = recover.RunFinished, last.Time
+	if isEnded(records) && settled {
+		status.State, status.Finished = recover.RunFinished, records[len(records)-1].Time
 	}
 	return status, nil
 }

@@ -60,7 +60,6 @@ func (p backupPlans) file(i recover.Instance, f recover.File) (recover.FilePlan,
 		return file, err
 	}
 	defer src.File.Close()
-	file.Direct = src.Direct
 	err = p.source(i, &file, src)
 	return file, err
 }

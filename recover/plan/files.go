@@ -57,7 +57,6 @@ func (p *planner) file(i recover.Instance, f recover.File) (recover.FilePlan, er
 		return file, err
 	}
 	defer src.File.Close()
-	file.Direct = src.Direct
 	if err := p.notSharedFile(f.Path, src.File); err != nil {
 		return file, err
 	}
@@ -103,8 +102,10 @@ func (p *planner) place(f *recover.FilePlan) error {
 	return nil
 }
 
-// source checks the inode that will be copied, and takes its owner and mode.
+// source checks the inode that will be copied, and takes its owner and mode, and how QEMU
+// has it open.
 func (p *planner) source(i recover.Instance, f *recover.FilePlan, src copier.Source) error {
+	f.Direct = src.Direct
 	var st unix.Stat_t
 	if err := unix.Fstat(int(src.File.Fd()), &st); err != nil {
 		return err

@@ -99,18 +99,20 @@ func (r Runs) Report(name string) (recover.RunReport, error) {
 	if err != nil {
 		return recover.RunReport{}, err
 	}
-	ended, err := journal.EndOf(records)
+	end, ended, err := journal.EndOf(records)
 	if err != nil {
 		return recover.RunReport{}, err
 	}
 	report := recover.RunReport{
-		Run:         id,
-		Command:     status.Command,
-		Host:        status.Host,
-		Mode:        cmp.Or(plan.Mode, head.Mode),
-		Started:     status.Started,
-		Finished:    status.Finished,
-		Interrupted: interrupted(status.State, records, ended),
+		Run:      id,
+		Command:  status.Command,
+		Host:     status.Host,
+		Mode:     cmp.Or(plan.Mode, head.Mode),
+		Started:  status.Started,
+		Finished: status.Finished,
+		// Not a run that came to its end and left something for a resume, nor one that is
+		// being resumed now and may still do everything.
+		Interrupted: status.State != recover.RunRunning && (!ended || end.Interrupted),
 		Instances:   []recover.InstanceReport{},
 		Elsewhere:   plan.Elsewhere,
 		Warnings:    plan.Warnings,
@@ -123,19 +125,6 @@ func (r Runs) Report(name string) (recover.RunReport, error) {
 		report.Instances = append(report.Instances, one)
 	}
 	return report, nil
-}
-
-// interrupted is true for a run that was killed or stopped before it had done all that
-// it could. One that came to its end and left something for a resume was not; nor is one
-// that is being resumed now, which may still do everything.
-func interrupted(state recover.RunState, records []journal.Record, ended journal.End) bool {
-	if state == recover.RunRunning {
-		return false
-	}
-	if n := len(records); n > 0 && records[n-1].Step == journal.StepRun && records[n-1].Phase == recover.PhaseDone {
-		return ended.Interrupted
-	}
-	return true
 }
 
 // unfinished returns the report of an instance that its run has not settled.
