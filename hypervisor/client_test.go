@@ -315,22 +315,7 @@ func TestADiskErrorIsAPauseReasonOfItsOwn(t *testing.T) {
 	startLibvirt(t)
 	g := newGuest(t)
 	c, ctx := open(t, nil)
-	full := g.file("full")
-	if err := os.Mkdir(full, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Mount("tmpfs", full, "tmpfs", 0, "size=64k"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Unmount(full, syscall.MNT_DETACH) })
-	data := filepath.Join(full, "data")
-	if err := os.WriteFile(data, make([]byte, 64<<10), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(data, 32<<20); err != nil {
-		t.Fatal(err)
-	}
-	virsh(t, "define", writeXML(t, strings.ReplaceAll(g.xml(), g.file("data"), data)))
+	virsh(t, "define", writeXML(t, strings.ReplaceAll(g.xml(), g.file("data"), fullDisk(t, g))))
 	if err := c.Start(ctx, g.uuid, false); err != nil {
 		t.Fatal(err)
 	}

@@ -85,12 +85,7 @@ func TestWhatWasCopiedAheadOfACrashIsNeverTakenForProven(t *testing.T) {
 }
 
 func TestAResumeGoesOnWithWhatWasCopiedAhead(t *testing.T) {
-	h := runtest.NewHost(t)
-	k := crashPoint(t, h, recovertest.GuestOptions{}, "ahead.done")
-	h = h.Elsewhere(t)
-	g := h.Add(1, recovertest.GuestOptions{})
-	h.Purge()
-	run, _ := h.CrashAt(recover.CommandRescue, recovertest.Options(g), k)
+	h, g, run := crashed(t, recovertest.GuestOptions{}, "ahead.done")
 	h.HV.Change(g.UUID, (*recovertest.FakeDomain).Off)
 	_, err := h.Resume(t.Context(), run)
 	recovertest.Must(t, err)
@@ -104,12 +99,7 @@ func TestAResumeGoesOnWithWhatWasCopiedAhead(t *testing.T) {
 
 // After a power cut what was copied while the guest ran is all that is left of it.
 func TestAPowerCutLeavesWhatWasCopiedAheadAndSaysWhere(t *testing.T) {
-	h := runtest.NewHost(t)
-	k := crashPoint(t, h, recovertest.GuestOptions{}, "suspend.begin")
-	h = h.Elsewhere(t)
-	g := h.Add(1, recovertest.GuestOptions{})
-	h.Purge()
-	run, _ := h.CrashAt(recover.CommandRescue, recovertest.Options(g), k)
+	h, g, run := crashed(t, recovertest.GuestOptions{}, "suspend.begin")
 	h.HV.Change(g.UUID, (*recovertest.FakeDomain).Off)
 	h.KillKeeper()
 	report, err := h.Resume(t.Context(), run)

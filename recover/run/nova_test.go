@@ -53,19 +53,7 @@ func TestCtrlCWithNovaLeavesNothingLocked(t *testing.T) {
 		h.Online()
 		pid := h.HV.Get(g.UUID).PID
 		h.Purge()
-		ctx, cancel := context.WithCancel(t.Context())
-		e := h.Engine()
-		e.Failpoint = func(point string) {
-			if point == at {
-				cancel()
-			}
-		}
-		s, err := e.Prepare(ctx, recover.CommandRescue, recovertest.Options(g))
-		if err == nil {
-			_, err = s.Execute(ctx)
-			s.Close()
-		}
-		cancel()
+		err := cancelled(t, h, g, func(point string) bool { return point == at })
 		if err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", at, err)
 		}

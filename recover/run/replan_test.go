@@ -40,14 +40,7 @@ func boundAt(t *testing.T, e *run.Engine, journalFile, at string, room int64) (l
 }
 
 func TestAResumeThatCannotWriteItsNewPlanCanBeResumed(t *testing.T) {
-	first := runtest.NewHost(t)
-	add := recovertest.GuestOptions{Base: "b"}
-	options := func(g *recovertest.Guest) recover.Options { return recovertest.Options(g) }
-	k := runtest.CrashPoint(t, first, recover.CommandRescue, options, add, "suspend.done", "")
-	h := first.Elsewhere(t)
-	g := h.Add(1, add)
-	h.Purge()
-	id, _ := h.CrashAt(recover.CommandRescue, recovertest.Options(g), k)
+	h, g, id := crashed(t, recovertest.GuestOptions{Base: "b"}, "suspend.done")
 
 	// The plan is the longest record: those that say that it failed still fit.
 	e := h.Engine()

@@ -324,21 +324,13 @@ func TestCtrlCAtEveryJournalPointLeavesAGuestThatRuns(t *testing.T) {
 		g := h.Add(k, recovertest.GuestOptions{Base: "b", Console: true, Agent: true})
 		pid := h.HV.Get(g.UUID).PID
 		h.Purge()
-		ctx, cancel := context.WithCancel(t.Context())
-		e := h.Engine()
 		n, at := 0, ""
-		e.Failpoint = func(point string) {
+		err := cancelled(t, h, g, func(point string) bool {
 			if n++; n == k {
 				at = point
-				cancel()
 			}
-		}
-		s, err := e.Prepare(ctx, recover.CommandRescue, recovertest.Options(g))
-		if err == nil {
-			_, err = s.Execute(ctx)
-			s.Close()
-		}
-		cancel()
+			return n == k
+		})
 		if err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("%d %s: %v", k, at, err)
 		}

@@ -27,6 +27,40 @@ func crashPoint(t *testing.T, h *runtest.Host, add recovertest.GuestOptions, poi
 	return runtest.CrashPoint(t, h, recover.CommandRescue, options, add, point, "")
 }
 
+// crashed returns a host on which the rescue of such a guest was killed at that point, the
+// guest, and the run's name.
+func crashed(t *testing.T, add recovertest.GuestOptions, point string) (h *runtest.Host, g *recovertest.Guest, run string) {
+	t.Helper()
+	first := runtest.NewHost(t)
+	k := crashPoint(t, first, add, point)
+	h = first.Elsewhere(t)
+	g = h.Add(1, add)
+	h.Purge()
+	run, _ = h.CrashAt(recover.CommandRescue, recovertest.Options(g), k)
+	return h, g, run
+}
+
+// cancelled rescues a guest until stop is true of a point of the journal: there the
+// operator wants to stop.
+func cancelled(t *testing.T, h *runtest.Host, g *recovertest.Guest, stop func(point string) bool) error {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	e := h.Engine()
+	e.Failpoint = func(point string) {
+		if stop(point) {
+			cancel()
+		}
+	}
+	s, err := e.Prepare(ctx, recover.CommandRescue, recovertest.Options(g))
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	_, err = s.Execute(ctx)
+	return err
+}
+
 // crashes goes through every journal point of a rescue, from the first one of that name
 // on. after says what becomes of the host between the crash and the resume; state is how
 // the guest must end if it was not destroyed before the crash.
@@ -232,12 +266,7 @@ func TestAResumeThatFailsIsNotSettledWhileTheGuestIsStillPaused(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := runtest.NewHost(t)
-			k := crashPoint(t, h, recovertest.GuestOptions{Agent: true}, "suspend.done")
-			h = h.Elsewhere(t)
-			g := h.Add(1, recovertest.GuestOptions{Agent: true})
-			h.Purge()
-			run, _ := h.CrashAt(recover.CommandRescue, recovertest.Options(g), k)
+			h, g, run := crashed(t, recovertest.GuestOptions{Agent: true}, "suspend.done")
 			s, err := h.Engine().PrepareResume(t.Context(), run, false)
 			recovertest.Must(t, err)
 			report, _ := s.Execute(breakIt(h))
@@ -288,12 +317,7 @@ func TestAFailureToResumeTheGuestIsSaidAndLeftToResume(t *testing.T) {
 // Somebody restored an old copy and started the guest on it: what the
 // interrupted run proved is newer, and nobody else has it.
 func TestResumeKeepsTheProvenCopyOfAGuestThatRunsOnOtherFiles(t *testing.T) {
-	h := runtest.NewHost(t)
-	k := crashPoint(t, h, recovertest.GuestOptions{}, "destroy.done")
-	h = h.Elsewhere(t)
-	g := h.Add(1, recovertest.GuestOptions{})
-	h.Purge()
-	run, _ := h.CrashAt(recover.CommandRescue, recovertest.Options(g), k)
+	h, g, run := crashed(t, recovertest.GuestOptions{}, "destroy.done")
 	recovertest.Must(t, os.MkdirAll(g.Dir, 0o755))
 	recovertest.Must(t, os.WriteFile(g.Disk, recovertest.Payload(77, 96<<10), 0o600))
 	recovertest.Must(t, os.WriteFile(g.Dir+"/disk.info", []byte("{}"), 0o600))
@@ -381,12 +405,7 @@ func TestASecondRunNamesTheFirst(t *testing.T) {
 }
 
 func TestAnInstanceInTheHandsOfAnUnfinishedRunIsRefused(t *testing.T) {
-	h := runtest.NewHost(t)
-	k := crashPoint(t, h, recovertest.GuestOptions{}, "suspend.done")
-	h = h.Elsewhere(t)
-	g := h.Add(1, recovertest.GuestOptions{})
-	h.Purge()
-	run, _ := h.CrashAt(recover.CommandRescue, recovertest.Options(g), k)
+	h, g, run := crashed(t, recovertest.GuestOptions{}, "suspend.done")
 	for _, command := range []recover.Command{recover.CommandRescue, recover.CommandBackup} {
 		o := recovertest.Options(g)
 		if command == recover.CommandBackup {
