@@ -31,6 +31,24 @@ const (
 	FileReplaced FileState = "replaced"
 	// FileMissing: nothing exists at the path, and nobody holds the file.
 	FileMissing FileState = "missing"
+	// FileUnknown: it can't be established which open file is this one, or what stands at
+	// its path.
+	FileUnknown FileState = "unknown"
+)
+
+// Remedy says what brings a file back to its path; empty when it is there.
+type Remedy string
+
+// The remedies.
+const (
+	RemedyCopy     Remedy = "copy"      // a run copies the held inode
+	RemedyLinkBack Remedy = "link-back" // a run links the held inode, which has another hard link, back
+	RemedyMoveBack Remedy = "move-back" // a run, or one mv, moves it back from File.Found
+	RemedyMake     Remedy = "make"      // a run makes it anew from the definition
+	RemedyReplace  Remedy = "replace"   // a person decides about what stands at its path
+	RemedyMount    Remedy = "mount"     // a person mounts its file system, or unmounts what hides it
+	RemedyRestore  Remedy = "restore"   // from a backup: nobody has it any more
+	RemedyLook     Remedy = "look"      // a person says which open file it is (--map)
 )
 
 // Verdict sums up the state of an instance's files.
@@ -44,7 +62,7 @@ const (
 	VerdictConflict    Verdict = "conflict"
 	VerdictLost        Verdict = "lost"
 	VerdictUnaffected  Verdict = "unaffected"
-	VerdictUnknown     Verdict = "unknown" // the scan failed for this instance: the reasons say why
+	VerdictUnknown     Verdict = "unknown" // it could not be established: the reasons say why
 )
 
 // Holder is one descriptor through which a process holds a file.
@@ -69,7 +87,10 @@ type File struct {
 	Inode     uint64    `json:"inode"`     // as Device
 	State     FileState `json:"state"`     // where it stands
 	// Reason explains the state, where it needs an explanation.
-	Reason  string   `json:"reason,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	Remedy Remedy `json:"remedy,omitempty"` // what brings it back to its path
+	// Found is the path where a displaced file is now; empty when that is not known.
+	Found   string   `json:"found,omitempty"`
 	Target  string   `json:"target,omitempty"`  // the disk it belongs to: vda
 	Backing string   `json:"backing,omitempty"` // the path of its backing file, from libvirt
 	Holders []Holder `json:"holders"`           // of the inode; never nil
@@ -126,7 +147,8 @@ type Instance struct {
 	// left alone, even if its files are in order.
 	Disagreement string `json:"-"`
 	// Nameless are deleted inodes that its QEMU holds and that can't be matched to a
-	// file. They are pinned too.
+	// file: candidates of a file whose state is FileUnknown, or nobody knows what. They are
+	// pinned too.
 	Nameless []File `json:"-"`
 }
 

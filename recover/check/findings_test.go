@@ -97,10 +97,10 @@ func TestTheLevelOfACheckIsThatOfTheWorstItFound(t *testing.T) {
 			Warning, "WARNING displaced",
 			"",
 		},
-		"one that can't be looked at": {
+		"one that can't be judged": {
 			checkFacts{report: recovertest.Scanned(recover.VerdictUnknown, recover.VerdictDisplaced)}, Options{},
 			Unknown, "UNKNOWN unknown, WARNING displaced",
-			"1 of 2 instances could not be looked at: instance-0 (web-0)",
+			"1 of 2 instances could not be judged: instance-0 (web-0)",
 		},
 		"unknown comes before a warning": {
 			checkFacts{

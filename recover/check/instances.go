@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/os-rescue/os-rescue/recover"
@@ -38,14 +39,25 @@ func findLost(c checked) []Finding {
 	return findingf(level, FindingLost, next, "%s lost files (%s): %s", c.have(n), strings.Join(parts, ", "), c.names(lost...))
 }
 
-// findUnknown finds instances that could not be looked at.
+// findUnknown finds instances of which it can't be said whether they have lost files. Where
+// a process has a deleted file of such an instance open, that is as urgent as a loss.
 func findUnknown(c checked) []Finding {
 	n := c.report.Verdicts[recover.VerdictUnknown]
 	if n == 0 {
 		return nil
 	}
-	return findingf(Unknown, FindingUnknown, "os-rescue scan says why", "%d of %s could not be looked at: %s",
+	level, next := Unknown, "os-rescue scan says why"
+	if slices.ContainsFunc(c.report.Affected, hasDeletedOpen) {
+		level, next = Critical, "do not stop, reboot, migrate or delete them; os-rescue scan says why"
+	}
+	return findingf(level, FindingUnknown, next, "%d of %s could not be judged: %s",
 		n, plural(c.report.Instances(), "instance"), c.names(recover.VerdictUnknown))
+}
+
+func hasDeletedOpen(i recover.Instance) bool {
+	return i.Verdict == recover.VerdictUnknown && slices.ContainsFunc(slices.Concat(i.Files, i.Nameless), func(f recover.File) bool {
+		return f.State == recover.FileDeleted && len(f.Holders) > 0
+	})
 }
 
 // findDisplaced finds instances with files that are not at their paths, and not lost.

@@ -59,7 +59,7 @@ const (
 	FindingLost        FindingKind = "lost"        // instances that have lost files, held or not
 	FindingHalfDone    FindingKind = "half-done"   // an interrupted run left a live rescue between two states
 	FindingInterrupted FindingKind = "interrupted" // any other interrupted run
-	FindingUnknown     FindingKind = "unknown"     // instances that could not be looked at
+	FindingUnknown     FindingKind = "unknown"     // instances that could not be judged
 	FindingNotLooked   FindingKind = "not-looked"  // the check, or a part of it, could not be made
 	FindingDisplaced   FindingKind = "displaced"   // instances with files that are not at their paths, and not lost
 	FindingReplaced    FindingKind = "replaced"    // instances on other files, while their deleted ones are held

@@ -9,7 +9,7 @@
 //	lock, nova: lock what has lost files; what Nova says of an instance that is gone
 //
 // May call: recover, beneath, copier, inventory, keeper, novalock, pin, procfs, runs,
-// scan, statedir, treewatch.
+// scan, statedir, treewatch, verdict.
 //
 // Invariants: in doubt a file is held; of a deletion that came after a scan the
 // scan's report says nothing; holdings, incidents and records are locked by themselves, and

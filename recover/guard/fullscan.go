@@ -73,6 +73,7 @@ func (s *fullScan) takeIn(ctx context.Context, report recover.Report, stale take
 	for _, i := range report.Instances {
 		if i.Verdict == recover.VerdictUnknown {
 			unknown = append(unknown, i.Domain+": "+strings.Join(i.Reasons, "; "))
+			s.holdFiles(i, unheld) // which file is which can be said later
 			if stale.has(i.UUID) {
 				s.stale.add(i.UUID)
 			}
@@ -92,7 +93,7 @@ func (s *fullScan) takeIn(ctx context.Context, report recover.Report, stale take
 	}
 	var err error
 	if len(unknown) > 0 {
-		err = fmt.Errorf("%d instances can't be looked at; none of their files is let go: %s", len(unknown), unknown[0])
+		err = fmt.Errorf("%d instances can't be judged; none of their files is let go: %s", len(unknown), unknown[0])
 	}
 	s.problems.set("unknown", err)
 	s.problems.replace("open", unheld)
@@ -144,7 +145,7 @@ func (s *fullScan) holdFiles(i recover.Instance, unheld map[string]error) {
 			s.problems.set("shelf", err)
 		}
 	}
-	if i.PID != 0 {
+	if i.PID != 0 && i.Verdict != recover.VerdictUnknown {
 		s.disownBases(i)
 	}
 }

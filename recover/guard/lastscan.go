@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/os-rescue/os-rescue/recover"
-	"github.com/os-rescue/os-rescue/recover/scan"
+	"github.com/os-rescue/os-rescue/recover/verdict"
 )
 
 // lastScan is the guard's last full scan, brought up to date by the deletions that
@@ -67,17 +67,21 @@ func (l *lastScan) markDeleted(uuid string, gone map[recover.Inode]bool) {
 	for n := range fresh.Files {
 		f := &fresh.Files[n]
 		if f.State == recover.FilePresent && gone[recover.Inode{Device: f.Device, Inode: f.Inode}] {
-			f.State, f.Unlinked, changed = recover.FileDeleted, true, true
-			if _, err := os.Lstat(f.Path); !errors.Is(err, fs.ErrNotExist) {
-				f.State = recover.FileReplaced
+			facts := verdict.Facts{
+				Kind: verdict.KindOf(f.Role), Active: fresh.PID != 0, Holder: verdict.Own, At: verdict.Nothing, Named: verdict.NoName, Reachable: true,
 			}
+			if _, err := os.Lstat(f.Path); !errors.Is(err, fs.ErrNotExist) {
+				facts.At = verdict.Stranger
+			}
+			judged := verdict.File(facts)
+			f.State, f.Remedy, f.Unlinked, changed = judged.State, judged.Remedy, true, true
 		}
 	}
 	if !changed {
 		return
 	}
 	fresh.Verdict, fresh.Reasons, fresh.Possible = "", nil, nil
-	scan.Judge(&fresh)
+	verdict.Instance(&fresh)
 	l.report.Instances = slices.Clone(l.report.Instances)
 	*findInstance(l.report, uuid) = fresh
 }

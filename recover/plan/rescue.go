@@ -32,6 +32,9 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 	if refusal, ok := p.preclude(i); ok {
 		return todo.Refuse("%s", refusal), nil
 	}
+	if why := firstCure(i); why != "" {
+		return todo.Refuse("%s", why), nil
+	}
 	for _, f := range i.Files {
 		if f.Role == recover.RoleOther && !f.GuardHeld || !f.Lost() && (f.Role != recover.RoleDiskInfo || f.State != recover.FileMissing) {
 			continue
@@ -117,6 +120,17 @@ func (p rescuePlans) preclude(i recover.Instance) (refusal string, ok bool) {
 		return "it has no Nova metadata, so --all does not select it: name it with --instance " + i.UUID, true
 	}
 	return "", false
+}
+
+// firstCure says what a person must put in order before a run can bring an instance back;
+// empty for nothing.
+func firstCure(i recover.Instance) string {
+	for _, f := range i.Files {
+		if f.State == recover.FileDisplaced || f.Remedy == recover.RemedyMount {
+			return fmt.Sprintf("%s must be back at its path first, so that the next start finds it: %s", f.Path, f.Reason)
+		}
+	}
+	return ""
 }
 
 // amount describes how much of a file is to be copied.

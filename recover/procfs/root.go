@@ -44,6 +44,31 @@ func (r Root) Stat(path string) (unix.Stat_t, error) {
 	return st, nil
 }
 
+// IsSymlink is true when the last component of path is a symlink.
+func (r Root) IsSymlink(path string) bool {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
+	fd, err := unix.Openat2(int(r.file.Fd()), strings.TrimLeft(path, "/"), &how)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK
+}
+
+// IsOverlay is true for a path on an overlay file system, whose files need not have the
+// device of their directories, nor a link count of 0 when they are deleted.
+func (r Root) IsOverlay(path string) bool {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
+	fd, err := unix.Openat2(int(r.file.Fd()), strings.TrimLeft(path, "/"), &how)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	var st unix.Statfs_t
+	return unix.Fstatfs(fd, &st) == nil && st.Type == unix.OVERLAYFS_SUPER_MAGIC
+}
+
 // Open opens a regular file for reading, and follows links inside the root. It does not
 // wait on a FIFO. The error wraps fs.ErrNotExist when nothing is there.
 func (r Root) Open(path string) (*os.File, error) {

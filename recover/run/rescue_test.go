@@ -298,7 +298,7 @@ func TestFilesDeletedInAnotherMountNamespaceAreLeftAlone(t *testing.T) {
 	h.Purge()
 	h.HV.Change(g.UUID, func(d *recovertest.FakeDomain) { d.State, d.PID = recover.StateRunning, cmd.Process.Pid })
 	defer h.HV.Change(g.UUID, func(d *recovertest.FakeDomain) { d.PID = 0 })
-	if i := h.Scan(g); i.Verdict != recover.VerdictDisplaced && i.Verdict != recover.VerdictLost {
+	if i := h.Scan(g); i.Verdict != recover.VerdictConflict {
 		t.Errorf("%s %+v", i.Verdict, i.Files)
 	}
 	report, err := h.Run(t.Context(), recover.CommandRescue, recovertest.Options(g))

@@ -81,15 +81,3 @@ func DiskInfo(d recover.Domain, instancesPath string) map[string]string {
 	}
 	return info
 }
-
-// hasLocalDisk is true when any image of the domain is a file.
-func hasLocalDisk(d recover.Domain) bool {
-	for _, disk := range d.Disks {
-		for _, m := range disk.Chain {
-			if m.Source == recover.SourceFile {
-				return true
-			}
-		}
-	}
-	return false
-}

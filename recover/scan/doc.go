@@ -3,14 +3,16 @@
 //
 //	for each domain:
 //	    what its definition names  (definition), what the keeper and the guard hold (pinned)
-//	    what its QEMU holds, and virtlogd for its log       (look, virtlogd)
-//	    each file: present, deleted, replaced, displaced, missing  (classify)
-//	    the verdict, its reasons, what is still possible     (verdict)
+//	    what its QEMU has open, and virtlogd for its log    (look, virtlogd, openfile)
+//	    which open file is which of the definition's        (match)
+//	    the facts about each file, for package verdict      (classify, explain)
+//	    the verdict; what is still possible if it is lost    (package verdict, lost)
 //
 // Domains that only Nova or only the guard still knows are scanned too (novaonly,
 // inventoryonly).
 //
-// May call: recover, inventory, pin, procfs, qcow2, runs.
+// May call: recover, inventory, pin, procfs, qcow2, runs,
+// verdict.
 //
 // Invariants: a scan changes nothing and opens no file that an image names; what could not
 // be found out is said, and never becomes VerdictIntact; trouble with one domain is in that

@@ -4,22 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/inventory"
 	"github.com/os-rescue/os-rescue/recover/procfs"
 	"github.com/os-rescue/os-rescue/recover/runs"
+	"github.com/os-rescue/os-rescue/recover/verdict"
 )
 
 // look is one scan of a host. It reads once what is the same for every instance.
 type look struct {
 	settings  recover.Settings
 	root      procfs.Root
+	home      lookup // root, to look up paths in
 	logs      *virtlogds
 	pins      pinned
 	named     []candidate                    // files of the processes that the operator named with --holder
@@ -33,7 +37,7 @@ func (s *Scanner) look(ctx context.Context, holders []int) (*look, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: open the root %s: %w", recover.ErrUnusable, s.settings.Root, err)
 	}
-	l := &look{settings: s.settings, root: r, published: sync.OnceValues(s.runs.Published)}
+	l := &look{settings: s.settings, root: r, home: r, published: sync.OnceValues(s.runs.Published)}
 	l.logs, err = findVirtlogds(ctx, procfs.Dir, s.settings.Root)
 	if err == nil {
 		l.pins, err = s.pins(ctx)
@@ -100,52 +104,152 @@ func (l *look) instance(ctx context.Context, d recover.Domain) (recover.Instance
 		return i, nil
 	}
 	defer tree.Close()
-	held := append(candidates(own), l.pins.of(d.UUID)...)
 	if r := l.records[d.UUID].Incident; r != nil {
 		i.StateBefore = r.Found
 	}
 	if i.Process.PID == 0 {
-		held = append(held, l.named...)
 		i.Files = l.pins.files(d.UUID, i.Files)
 		i.Files = append(cachedBases(ctx, l, d, i.Files), i.Files...)
 	}
-
-	others := map[string]bool{}
-	for _, f := range i.Files {
-		if f.Role != recover.RoleConsoleLog && f.Role != recover.RoleDiskInfo {
-			others[f.Path] = true
+	if err := l.files(ctx, &i, candidates(own), tree); err != nil {
+		if ctx.Err() != nil || errors.Is(err, errJournals) {
+			return i, err
 		}
+		i.Verdict = recover.VerdictUnknown
+		i.Reasons = append(i.Reasons, err.Error())
+		return i, nil
 	}
+	l.addGuarded(&i, tree)
+	verdict.Instance(&i)
+	return i, nil
+}
+
+// errJournals: the journals, which tell what was put back, can't be read.
+var errJournals = errors.New("the journals can't be read")
+
+// files finds out where each file of a domain stands. own is what its QEMU has open.
+func (l *look) files(ctx context.Context, i *recover.Instance, own []candidate, tree lookup) error {
+	c := l.classifier(tree, i.Process.PID != 0)
+	places := map[string]recover.Inode{}
 	for n := range i.Files {
 		f := &i.Files[n]
 		f.Resolved = tree.Resolve(f.Path)
-		if err := l.classify(ctx, f, held, tree, others, i.Process.PID != 0); err != nil {
-			i.Verdict = recover.VerdictUnknown
-			i.Reasons = append(i.Reasons, fmt.Sprintf("%s can't be looked at: %v", f.Path, err))
-			return i, nil
+		st, err := tree.Stat(f.Path)
+		if err == nil {
+			places[f.Path] = inodeOf(st)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s can't be looked at: %w", f.Path, err)
 		}
-		if f.State == recover.FileReplaced {
+	}
+	pins := l.pins.of(i.UUID)
+	images := openFiles(slices.DeleteFunc(slices.Clone(own), func(c candidate) bool { return !isImage(c) }))
+	m := match(i.Files, images, places, knownInodes(pins), len(i.Definition.BlockJobs) > 0)
+	for n := range i.Files {
+		f := &i.Files[n]
+		here, exists := places[f.Path]
+		var err error
+		switch {
+		case f.Role == recover.RoleDiskInfo:
+			err = c.classify(f, verdict.Nobody, nil, nil)
+		case f.Role == recover.RoleConsoleLog:
+			err = l.classifyLog(ctx, c, f, own, pins, here, exists)
+		case !c.active:
+			of, unsure := heldOff(*f, slices.Concat(pins, l.named), here, exists)
+			err = c.classify(f, holderOf(verdict.Pin, of, unsure), of, unsure)
+		default:
+			of, unsure := m.of[f.Path], m.unsure[f.Path]
+			if of == nil && len(unsure) == 0 {
+				unsure = pinnedOnly(*f, pins)
+			}
+			err = c.classify(f, holderOf(verdict.Own, of, unsure), of.with(pins), unsure)
+		}
+		if err != nil && !errors.Is(err, errJournals) {
+			return fmt.Errorf("%s can't be looked at: %w", f.Path, err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	l.addUnclaimed(i, m)
+	return nil
+}
+
+// pinnedOnly returns what the keeper and the guard hold of a file that its QEMU does not
+// have open: nobody can say then that it is lost.
+func pinnedOnly(f recover.File, pins []candidate) []*openFile {
+	return openFiles(slices.DeleteFunc(slices.Clone(pins), func(c candidate) bool { return c.pinPath != f.Path || !c.gone() }))
+}
+
+// holderOf says who holds a file that may have one open file, or several candidates.
+func holderOf(who verdict.Holder, of *openFile, unsure []*openFile) verdict.Holder {
+	switch {
+	case of != nil:
+		return who
+	case len(unsure) > 0:
+		return verdict.Ambiguous
+	}
+	return verdict.Nobody
+}
+
+// addUnclaimed adds the deleted files that QEMU has open and that are none of the
+// definition's. Those that could be one of them are only named in its reason.
+func (l *look) addUnclaimed(i *recover.Instance, m *matching) {
+	for _, o := range m.unclaimed() {
+		if !o.first().gone() {
+			continue
+		}
+		f := o.file()
+		if slices.ContainsFunc(i.Files, func(other recover.File) bool { return other.Path == f.Path }) {
+			i.Nameless = append(i.Nameless, f)
+			continue
+		}
+		i.Files = append(i.Files, f)
+	}
+}
+
+func (l *look) classifier(tree lookup, active bool) *classifier {
+	return &classifier{
+		tree: tree, home: l.home, active: active,
+		isCopy: func(f recover.File, at unix.Stat_t) (bool, error) {
 			copies, err := l.published()
 			if err != nil {
-				return i, err
+				return false, fmt.Errorf("%w: %w", errJournals, err)
 			}
-			if st, err := tree.Stat(f.Path); err == nil && copies.Has(*f, st) {
-				f.Proven = true
-				f.Reason = "put back earlier with the same content; the old inode stays open until the next start"
-			}
+			return copies.Has(f, at), nil
+		},
+		trusted: func(path string) bool { return !recover.IsBelow(path, l.settings.InstancesPath) },
+	}
+}
+
+// knownInodes returns the inodes that the guard saw at their paths, by path, where it is
+// sure: a path of which it holds two is not known.
+func knownInodes(pins []candidate) map[string]recover.Inode {
+	known := map[string]recover.Inode{}
+	twice := map[string]bool{}
+	for _, p := range pins {
+		if at, ok := known[p.pinPath]; ok && at != p.Inode() {
+			twice[p.pinPath] = true
+		}
+		known[p.pinPath] = p.Inode()
+	}
+	for path := range twice {
+		delete(known, path)
+	}
+	return known
+}
+
+// with returns the open file with the pins of the same inode as more holders.
+func (o *openFile) with(pins []candidate) *openFile {
+	if o == nil {
+		return nil
+	}
+	all := &openFile{inode: o.inode, fds: slices.Clone(o.fds)}
+	for _, p := range pins {
+		if p.Inode() == o.inode {
+			all.fds = append(all.fds, p)
 		}
 	}
-	rest := unnamed(i.Files, held)
-	for _, f := range rest {
-		if others[f.Path] {
-			i.Nameless = append(i.Nameless, f) // one of several of that name
-		} else {
-			i.Files = append(i.Files, f)
-		}
-	}
-	l.addGuarded(&i, tree)
-	Judge(&i)
-	return i, nil
+	return all
 }
 
 // held returns the files that the domain's QEMU holds, and the root in which QEMU
@@ -175,52 +279,41 @@ func (l *look) held(ctx context.Context, d recover.Domain, i *recover.Instance) 
 	return held, r, err
 }
 
-// classify classifies a file of a domain. virtlogd usually holds the console logs. A
-// log that seems to have no holder, although its guest runs or the log is deleted, may
-// be held by a virtlogd that the pid file does not name.
-func (l *look) classify(
-	ctx context.Context, f *recover.File, held []candidate, tree procfs.Root, others map[string]bool, active bool,
+// classifyLog classifies a console log. virtlogd usually holds it. A log that seems to have
+// no holder, although its guest runs or the log is deleted, may be held by a virtlogd that
+// the pid file does not name.
+func (l *look) classifyLog(
+	ctx context.Context, c *classifier, f *recover.File, own, pins []candidate, here recover.Inode, exists bool,
 ) error {
-	if f.Role != recover.RoleConsoleLog {
-		return classify(f, held, tree, l.root, others)
+	of := l.logOf(*f, own, here, exists)
+	if of == nil && (c.active || !exists) {
+		more, err := l.logs.widen(ctx)
+		if err != nil {
+			return err
+		}
+		if more {
+			of = l.logOf(*f, own, here, exists)
+		}
 	}
-	err := classify(f, slices.Concat(held, candidates(l.logs.held)), tree, l.root, others)
-	if err != nil || len(f.Holders) > 0 || f.State == recover.FilePresent && !active {
-		return err
+	if of != nil {
+		return c.classify(f, verdict.Own, of.with(pins), nil)
 	}
-	if more, err := l.logs.widen(ctx); err != nil || !more {
-		return err
-	}
-	return classify(f, slices.Concat(held, candidates(l.logs.held)), tree, l.root, others)
+	of, unsure := heldOff(*f, pins, here, exists)
+	return c.classify(f, holderOf(verdict.Pin, of, unsure), of, unsure)
 }
 
-// unnamed returns the deleted files that QEMU holds and no definition names, except
-// for memory and temporary files, which never had a lasting name.
-func unnamed(named []recover.File, held []candidate) []recover.File {
-	known := map[recover.Inode]bool{}
-	for _, f := range named {
-		known[recover.Inode{Device: f.Device, Inode: f.Inode}] = true
+// logOf returns the open console log of that path; of several the one that stands there.
+func (l *look) logOf(f recover.File, own []candidate, here recover.Inode, exists bool) *openFile {
+	m := &matching{files: []recover.File{f}}
+	var named *openFile
+	for _, o := range openFiles(slices.Concat(own, candidates(l.logs.held))) {
+		if exists && o.inode == here {
+			return o
+		}
+		silly := o.first().SillyRenamed() && filepath.Dir(o.first().Link) == filepath.Dir(f.Path) && o.first().Process == Virtlogd
+		if m.isNamed(f, o) || isTail(f, o) || silly {
+			named = o
+		}
 	}
-	var files []recover.File
-	for _, h := range held {
-		if !h.Unlinked() || h.pinPath != "" || known[h.Inode()] {
-			continue
-		}
-		path := procfs.PathsOf(h.Link, true)[0]
-		if strings.HasPrefix(path, "/memfd:") || strings.HasPrefix(path, "/dev/") || strings.HasPrefix(path, "/SYSV") ||
-			strings.HasPrefix(path, "/anon_hugepage") || strings.HasPrefix(path, "/var/tmp/vl.") || strings.HasPrefix(path, "/tmp/vl.") {
-			continue
-		}
-		known[h.Inode()] = true
-		f := recover.File{
-			Path:    path,
-			Role:    recover.RoleOther,
-			State:   recover.FileDeleted,
-			Reason:  "no definition names it: it lasts as long as its QEMU runs, and os-rescue leaves it alone",
-			Holders: []recover.Holder{},
-		}
-		addHolder(&f, h)
-		files = append(files, f)
-	}
-	return files
+	return named
 }

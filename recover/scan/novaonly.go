@@ -1,6 +1,7 @@
 package scan
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -8,13 +9,14 @@ import (
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/procfs"
+	"github.com/os-rescue/os-rescue/recover/verdict"
 )
 
 // novaOnly scans an instance that Nova has on this host but whose domain libvirt does
 // not know: Nova's hard reboot undefines the domain before it finds that the disk is
 // gone (nova/virt/libvirt/driver.py, _hard_reboot). Only the files that the keeper,
 // the guard or the operator's named processes hold can still be saved.
-func (l *look) novaOnly(server recover.Server) (recover.Instance, error) {
+func (l *look) novaOnly(ctx context.Context, server recover.Server) (recover.Instance, error) {
 	i := recover.Instance{
 		UUID:       server.UUID,
 		Domain:     server.Domain,
@@ -24,20 +26,11 @@ func (l *look) novaOnly(server recover.Server) (recover.Instance, error) {
 		Files:      []recover.File{},
 		Definition: recover.Domain{UUID: server.UUID, Name: server.Domain, State: recover.StateShutOff},
 	}
-	held := slices.Concat(l.pins.of(server.UUID), l.named)
 	i.Files = l.namedFiles(server.UUID, l.pins.files(server.UUID, nil))
-	others := map[string]bool{}
-	for _, f := range i.Files {
-		others[f.Path] = true
+	if err := l.files(ctx, &i, nil, l.root); err != nil {
+		return i, err
 	}
-	for n := range i.Files {
-		f := &i.Files[n]
-		f.Resolved = l.root.Resolve(f.Path)
-		if err := classify(f, held, l.root, l.root, others); err != nil {
-			return i, fmt.Errorf("%s can't be looked at: %w", f.Path, err)
-		}
-	}
-	Judge(&i)
+	verdict.Instance(&i)
 	if !slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.Role == recover.RoleDisk && len(f.Holders) > 0 }) {
 		i.Verdict = recover.VerdictLost
 		i.Reasons = append(i.Reasons, fmt.Sprintf("Nova has it here as %s, but libvirt does not know its domain, "+

@@ -90,5 +90,5 @@ func (s *Scanner) NovaOnly(ctx context.Context, server recover.Server, holders [
 		return recover.Instance{}, err
 	}
 	defer l.close()
-	return l.novaOnly(server)
+	return l.novaOnly(ctx, server)
 }

@@ -103,20 +103,24 @@ func TestALogThatTheDaemonOfThePIDFileDoesNotHoldIsLookedForEverywhere(t *testin
 		"gone, the guest is on":           {path: "gone", active: true, state: recover.FileMissing, all: true},
 		"gone, the guest is off":          {path: "gone", state: recover.FileMissing, all: true},
 		"there, the guest is off":         {path: "off", state: recover.FilePresent},
-		"a disk, which no daemon holds":   {path: "known", role: recover.RoleDisk, active: true, state: recover.FilePresent},
+		"a disk, which no daemon holds":   {path: "known", role: recover.RoleDisk, active: true, state: recover.FileUnknown},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tree, err := procfs.OpenRoot("/")
 			recovertest.Must(t, err)
 			defer tree.Close()
-			l := &look{root: tree}
+			l := lookOf(t, tree)
 			l.logs, err = findVirtlogds(t.Context(), procfs.Dir, dir)
 			recovertest.Must(t, err)
-			f := &recover.File{Path: at(c.path), Role: recover.RoleConsoleLog}
+			i := recover.Instance{Files: []recover.File{{Path: at(c.path), Role: recover.RoleConsoleLog}}}
 			if c.role != "" {
-				f.Role = c.role
+				i.Files[0].Role = c.role
 			}
-			recovertest.Must(t, l.classify(t.Context(), f, nil, tree, nil, c.active))
+			if c.active {
+				i.Process.PID = 1
+			}
+			recovertest.Must(t, l.files(t.Context(), &i, nil, tree))
+			f := i.Files[0]
 			if f.State != c.state || (len(f.Holders) > 0) != c.held || l.logs.all != c.all {
 				t.Errorf("it is %s, held %v, all looked at %v; want %s, %v, %v", f.State, f.Holders, l.logs.all, c.state, c.held, c.all)
 			}

@@ -88,10 +88,11 @@ func scanNext(p *page, instances []recover.Instance) {
 		p.line("the dashboard: their data exists only as long as the processes that hold it run.")
 	}
 	if n[recover.VerdictUnknown] > 0 {
-		p.line("%s could not be examined: see the reason above, and scan again.", counted(n[recover.VerdictUnknown], "instance"))
+		p.line("%s could not be judged: see the reason above. Do not stop or reboot before it is known.",
+			counted(n[recover.VerdictUnknown], "instance"))
 	}
 	if n[recover.VerdictDisplaced] > 0 {
-		p.line("Displaced files are not lost. Put them, or the mount, back where they belong; os-rescue leaves them alone.")
+		p.line("Displaced files are not deleted: put them, or the mount, back where they belong.")
 	}
 	switch {
 	case n[recover.VerdictRecoverable] > 0:
@@ -238,7 +239,7 @@ func fileState(t Text, f recover.File) string {
 	switch f.State {
 	case recover.FileDeleted, recover.FileReplaced, recover.FileMissing:
 		return t.paint(red, string(f.State))
-	case recover.FileDisplaced:
+	case recover.FileDisplaced, recover.FileUnknown:
 		return t.paint(yellow, string(f.State))
 	default:
 		return string(f.State)

@@ -1,4 +1,4 @@
-package scan
+package verdict
 
 import (
 	"strings"
@@ -7,17 +7,37 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
+const diskPath = "/i/u/disk"
+
 func TestTheVerdictSumsUpWhatStandsWhere(t *testing.T) {
-	disk := recover.Disk{Target: "vda", Device: "disk", Chain: []recover.Image{{Source: recover.SourceFile, Path: classDisk, Format: "raw"}}}
+	disk := recover.Disk{Target: "vda", Device: "disk", Chain: []recover.Image{{Source: recover.SourceFile, Path: diskPath, Format: "raw"}}}
 	running := recover.Domain{State: recover.StateRunning, PID: 10, Disks: []recover.Disk{disk}}
 	with := func(change func(*recover.Domain)) recover.Domain {
 		d := running
 		change(&d)
 		return d
 	}
-	file := func(role recover.Role, state recover.FileState) recover.File {
-		return recover.File{Path: classDisk, Role: role, State: state}
+	file := func(role recover.Role, state recover.FileState, remedy ...recover.Remedy) recover.File {
+		f := recover.File{Path: diskPath, Role: role, State: state}
+		switch {
+		case len(remedy) > 0:
+			f.Remedy = remedy[0]
+		case state == recover.FileDeleted:
+			f.Remedy = recover.RemedyCopy
+		case state == recover.FileReplaced:
+			f.Remedy = recover.RemedyReplace
+		case state == recover.FileMissing && KindOf(role) == Essential:
+			f.Remedy = recover.RemedyRestore
+		case state == recover.FileMissing && KindOf(role) == Made:
+			f.Remedy = recover.RemedyMake
+		}
+		return f
 	}
+	stray := recover.File{Path: "/i/x", Role: recover.RoleOther, State: recover.FileDeleted,
+		Holders: []recover.Holder{{PID: 10, FD: 7, Process: "qemu-system-x86"}}}
+	guarded := recover.File{Path: "/i/x", Role: recover.RoleOther, State: recover.FileDeleted, GuardHeld: true,
+		Holders: []recover.Holder{{PID: 20}}}
+	moved := file(recover.RoleBacking, recover.FileDisplaced, recover.RemedyMoveBack)
 	for name, c := range map[string]struct {
 		domain   recover.Domain
 		files    []recover.File
@@ -45,16 +65,78 @@ func TestTheVerdictSumsUpWhatStandsWhere(t *testing.T) {
 			files:   []recover.File{file(recover.RoleDisk, recover.FilePresent), file(recover.RoleConsoleLog, recover.FileMissing)},
 			verdict: recover.VerdictIntact,
 		},
-		"what no definition names": {
+		"a deleted file of its QEMU that no definition names": {
+			domain:   running,
+			files:    []recover.File{file(recover.RoleDisk, recover.FilePresent), stray},
+			verdict:  recover.VerdictUnknown,
+			says:     "(qemu-system-x86 10:7)",
+			possible: true,
+		},
+		"a disk gone, while its QEMU has a deleted file that no definition names": {
+			domain:   running,
+			files:    []recover.File{file(recover.RoleDisk, recover.FileMissing), stray},
+			verdict:  recover.VerdictUnknown,
+			says:     "nobody holds it",
+			possible: true,
+		},
+		"a disk deleted beside a deleted file that no definition names": {
 			domain:  running,
-			files:   []recover.File{file(recover.RoleDisk, recover.FilePresent), file(recover.RoleOther, recover.FileDeleted)},
+			files:   []recover.File{file(recover.RoleDisk, recover.FileDeleted), stray},
+			verdict: recover.VerdictRecoverable,
+			says:    "could not be matched",
+		},
+		"what no definition names, held by the guard to be put back": {
+			domain:  running,
+			files:   []recover.File{file(recover.RoleDisk, recover.FilePresent), guarded},
 			verdict: recover.VerdictIntact,
 		},
-		"one displaced among the deleted": {
+		"a moved base beside a deleted disk": {
+			domain:  running,
+			files:   []recover.File{file(recover.RoleDisk, recover.FileDeleted), moved},
+			verdict: recover.VerdictRecoverable,
+			says:    "displaced",
+		},
+		"moved": {
 			domain:   running,
-			files:    []recover.File{file(recover.RoleDisk, recover.FileDeleted), file(recover.RoleBacking, recover.FileDisplaced)},
+			files:    []recover.File{file(recover.RoleDisk, recover.FileDisplaced, recover.RemedyMoveBack)},
 			verdict:  recover.VerdictDisplaced,
 			says:     "displaced",
+			possible: true,
+		},
+		"moved with its disk.info": {
+			domain: running,
+			files: []recover.File{
+				file(recover.RoleDisk, recover.FileDisplaced, recover.RemedyMoveBack),
+				file(recover.RoleDiskInfo, recover.FileMissing),
+			},
+			verdict:  recover.VerdictDisplaced,
+			says:     "displaced",
+			possible: true,
+		},
+		"moved, and another file stands there": {
+			domain:   running,
+			files:    []recover.File{file(recover.RoleDisk, recover.FileDisplaced, recover.RemedyReplace)},
+			verdict:  recover.VerdictConflict,
+			says:     "displaced",
+			possible: true,
+		},
+		"its name deleted, another hard link left": {
+			domain:  running,
+			files:   []recover.File{file(recover.RoleDisk, recover.FileDisplaced, recover.RemedyLinkBack)},
+			verdict: recover.VerdictRecoverable,
+		},
+		"deleted, and its file system is not mounted there": {
+			domain:   running,
+			files:    []recover.File{file(recover.RoleDisk, recover.FileDeleted, recover.RemedyMount)},
+			verdict:  recover.VerdictConflict,
+			says:     "was deleted",
+			possible: true,
+		},
+		"nobody can say which open file it is": {
+			domain:   running,
+			files:    []recover.File{file(recover.RoleDisk, recover.FileDeleted), file(recover.RoleDisk, recover.FileUnknown)},
+			verdict:  recover.VerdictUnknown,
+			says:     "can't be judged",
 			possible: true,
 		},
 		"something new at a path": {
@@ -144,36 +226,12 @@ func TestTheVerdictSumsUpWhatStandsWhere(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			i := recover.Instance{Definition: c.domain, Files: c.files}
-			Judge(&i)
+			i := recover.Instance{PID: c.domain.PID, Definition: c.domain, Files: c.files}
+			Instance(&i)
 			reasons := strings.Join(i.Reasons, "; ")
 			if i.Verdict != c.verdict || !strings.Contains(reasons, c.says) || c.says == "" && reasons != "" || c.possible != (len(i.Possible) > 0) {
 				t.Errorf("%s (%s) %v; want %s, %q", i.Verdict, reasons, i.Possible, c.verdict, c.says)
 			}
 		})
-	}
-}
-
-func TestWhatIsStillPossibleForAnInstanceThatIsLost(t *testing.T) {
-	all := []recover.Instance{
-		{UUID: "a", Domain: "alive", Files: []recover.File{
-			{Path: "/i/_base/b", Role: recover.RoleBacking, State: recover.FileDeleted, Holders: []recover.Holder{{PID: 1}}},
-		}},
-		{UUID: "b", Domain: "dead", Verdict: recover.VerdictLost, Files: []recover.File{
-			{Path: "/i/_base/b", Role: recover.RoleBacking, State: recover.FileMissing},
-			{Path: "/i/_base/c", Role: recover.RoleBacking, State: recover.FileMissing},
-			{Path: "/i/b/disk", Role: recover.RoleDisk, State: recover.FileMissing},
-			{Path: "/i/b/disk.config", Role: recover.RoleConfigDrive, State: recover.FileMissing},
-			{Path: "/i/b/disk.info", Role: recover.RoleDiskInfo, State: recover.FileMissing},
-		}},
-	}
-	explainLost(all)
-	got := all[1].Possible
-	if len(got) != 4 || !strings.Contains(got[0], "held by alive") || !strings.Contains(got[1], "Glance") ||
-		!strings.Contains(got[2], "restore --from") || !strings.Contains(got[3], "config") {
-		t.Errorf("%q", got)
-	}
-	if len(all[0].Possible) > 0 {
-		t.Errorf("the living one: %q", all[0].Possible)
 	}
 }

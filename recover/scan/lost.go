@@ -1,0 +1,48 @@
+package scan
+
+import (
+	"fmt"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// explainLost says what is still possible for each lost instance. It looks at all the
+// others too: another instance's QEMU may still hold a shared backing file.
+func explainLost(instances []recover.Instance) {
+	holder := map[string]string{} // domains, by the backing file that they hold
+	for _, i := range instances {
+		for _, f := range i.Files {
+			if f.Role == recover.RoleBacking && len(f.Holders) > 0 {
+				holder[f.Path] = i.Domain
+			}
+		}
+	}
+	for n := range instances {
+		i := &instances[n]
+		if i.Verdict != recover.VerdictLost {
+			continue
+		}
+		for _, f := range i.Files {
+			if f.State != recover.FileMissing || f.Role == recover.RoleConsoleLog || f.Role == recover.RoleDiskInfo {
+				continue
+			}
+			i.Possible = append(i.Possible, remedy(f, holder[f.Path]))
+		}
+	}
+}
+
+// remedy says what can still be done about a missing file; other is the domain that
+// holds it, if any does.
+func remedy(f recover.File, other string) string {
+	switch {
+	case f.Role == recover.RoleBacking && other != "":
+		return fmt.Sprintf("%s is held by %s: rescuing that instance brings it back", f.Path, other)
+	case f.Role == recover.RoleBacking:
+		return fmt.Sprintf("%s is a cached image: Nova can fetch it again from Glance if the image still exists", f.Path)
+	case f.Role == recover.RoleConfigDrive:
+		return fmt.Sprintf("a hard reboot can't make %s again: restore it from a backup, or rebuild the instance", f.Path)
+	default:
+		return fmt.Sprintf("%s: restore it from a backup or a snapshot (os-rescue restore --from DIR); "+
+			"without one its data went with its last holder, and only a rebuild or an undelete on the file system is left", f.Path)
+	}
+}

@@ -1,0 +1,158 @@
+package verdict
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+// Instance gives an instance whose files were looked at its verdict, the reasons for it and
+// what is possible now: it sets Verdict, and adds to Reasons and Possible. The worst file
+// decides. i.Files have their states and remedies; those of recover.RoleOther that its QEMU has
+// open, and i.Nameless, are deleted files that could not be matched to any of the others.
+func Instance(i *recover.Instance) {
+	i.Verdict = recover.VerdictIntact
+	if !hasLocalDisk(i.Definition) {
+		i.Verdict = recover.VerdictUnaffected
+	}
+	for _, f := range i.Files {
+		if f.Role == recover.RoleOther {
+			continue
+		}
+		v, text := ofFile(f)
+		if text != "" {
+			i.Reasons = append(i.Reasons, sentence(f, text))
+		}
+		// What can be made anew went the way of the files that were moved.
+		if KindOf(f.Role) == Made && i.Verdict == recover.VerdictDisplaced {
+			continue
+		}
+		if rank(v) > rank(i.Verdict) {
+			i.Verdict = v
+		}
+	}
+	judgeNameless(i)
+	if advice := possible(*i); advice != "" {
+		i.Possible = append(i.Possible, advice)
+	}
+	harmless := i.Verdict == recover.VerdictIntact || i.Verdict == recover.VerdictUnaffected
+	if reason := recover.HandsOff(i.Definition); reason != "" && !harmless {
+		i.Reasons = append(i.Reasons, reason)
+	}
+}
+
+// ofFile returns what one file makes of its instance, and for people, what happened to the
+// file; no text for a file that the list of files explains well enough.
+func ofFile(f recover.File) (v recover.Verdict, text string) {
+	if f.Proven {
+		return recover.VerdictUnaffected, ""
+	}
+	switch f.State {
+	case recover.FileUnknown:
+		return recover.VerdictUnknown, "can't be judged"
+	case recover.FileMissing:
+		switch f.Remedy {
+		case recover.RemedyRestore:
+			return recover.VerdictLost, "is gone and nobody holds it"
+		case recover.RemedyMake:
+			return recover.VerdictRecoverable, ""
+		}
+		return recover.VerdictUnaffected, ""
+	case recover.FileReplaced:
+		return recover.VerdictConflict, "was deleted"
+	case recover.FileDeleted:
+		if f.Remedy == recover.RemedyMount {
+			return recover.VerdictConflict, "was deleted"
+		}
+		return recover.VerdictRecoverable, ""
+	case recover.FileDisplaced:
+		switch f.Remedy {
+		case recover.RemedyReplace:
+			return recover.VerdictConflict, "is displaced"
+		case recover.RemedyLinkBack:
+			return recover.VerdictRecoverable, ""
+		}
+		return recover.VerdictDisplaced, "is displaced"
+	}
+	return recover.VerdictUnaffected, ""
+}
+
+func sentence(f recover.File, text string) string {
+	if f.Reason != "" {
+		text += ": " + f.Reason
+	}
+	return f.Path + " " + text
+}
+
+// rank orders verdicts by how bad they are for the instance's next start. What is unknown
+// is worse than what a person or a run can put in order.
+func rank(v recover.Verdict) int {
+	return slices.Index([]recover.Verdict{
+		recover.VerdictUnaffected,
+		recover.VerdictIntact,
+		recover.VerdictDisplaced,
+		recover.VerdictRecoverable,
+		recover.VerdictConflict,
+		recover.VerdictUnknown,
+		recover.VerdictLost,
+	}, v)
+}
+
+// judgeNameless takes deleted files into account that QEMU has open and that belong to none
+// of the instance's files. While there are such, no comfortable word is said, and none that
+// gives the data up.
+func judgeNameless(i *recover.Instance) {
+	strays := slices.Clone(i.Nameless)
+	for _, f := range i.Files {
+		if f.Role == recover.RoleOther && slices.ContainsFunc(f.Holders, func(h recover.Holder) bool { return i.PID != 0 && h.PID == i.PID }) {
+			strays = append(strays, f)
+		}
+	}
+	if len(strays) == 0 {
+		return
+	}
+	for _, f := range strays {
+		i.Reasons = append(i.Reasons, fmt.Sprintf("its QEMU has a deleted file open that could not be matched to a disk: %s%s",
+			f.Path, descriptors(f)))
+	}
+	switch i.Verdict {
+	case recover.VerdictLost, recover.VerdictIntact, recover.VerdictUnaffected, recover.VerdictDisplaced:
+		i.Verdict = recover.VerdictUnknown
+	}
+}
+
+// descriptors names the descriptors of a held file, for --map.
+func descriptors(f recover.File) string {
+	text := ""
+	for _, h := range f.Holders {
+		text += fmt.Sprintf(" (%s %d:%d)", h.Process, h.PID, h.FD)
+	}
+	return text
+}
+
+// possible says what can be done for an instance as a whole; empty where its files or its
+// verdict say it.
+func possible(i recover.Instance) string {
+	switch i.Verdict {
+	case recover.VerdictUnknown:
+		return "nothing was touched, and what is open stays open: look at the files named above; " +
+			"--map PATH=PID:FD says which open file is which"
+	case recover.VerdictDisplaced:
+		return "nothing is deleted: bring the files back to their paths (mount, or move), then scan again"
+	case recover.VerdictConflict:
+		if slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.Remedy == recover.RemedyMount }) {
+			return "mount what belongs there, or unmount what hides it, then scan again: the deleted files stay open meanwhile"
+		}
+		return "a run compares the two files and keeps an identical one; " +
+			"--replace-existing moves a different one aside and never deletes it"
+	}
+	return ""
+}
+
+// hasLocalDisk is true when any image of the domain is a file.
+func hasLocalDisk(d recover.Domain) bool {
+	return slices.ContainsFunc(d.Disks, func(disk recover.Disk) bool {
+		return slices.ContainsFunc(disk.Chain, func(m recover.Image) bool { return m.Source == recover.SourceFile })
+	})
+}
