@@ -2,8 +2,10 @@ package recover
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -200,15 +202,47 @@ type Options struct {
 	Offline bool `json:"offline,omitempty"`
 	// AcceptLoss names what a hard reboot may lose (Domain.Losses).
 	AcceptLoss []string `json:"accept_loss,omitempty"`
-	// Holders are the PIDs of processes that hold files of instances whose QEMU
-	// has ended.
-	Holders []int `json:"holders,omitempty"`
+	Hints
 	// Mode is that of a rescue; empty is ModeReboot.
 	Mode   Mode        `json:"mode,omitempty"`
 	Verify Verify      `json:"verify,omitempty"` // how to prove a copy
 	Live   LiveOptions `json:"live,omitzero"`    // for ModeLive and ModeAuto
 	// Reboot is for CommandReboot alone.
 	Reboot RebootOptions `json:"reboot,omitzero"`
+}
+
+// Hints are what the operator tells a scan that it can't find out.
+type Hints struct {
+	// Holders are the PIDs of processes that hold files of instances whose QEMU
+	// has ended.
+	Holders []int `json:"holders,omitempty"`
+	// Map says which open file of a QEMU is the file of a path, where several could be.
+	Map []Mapping `json:"map,omitempty"`
+}
+
+// Mapping says that a descriptor of a process is the file of a path.
+type Mapping struct {
+	Path string `json:"path"` // as the domain's definition names it
+	PID  int    `json:"pid"`  // of the domain's QEMU
+	FD   int    `json:"fd"`   // the descriptor's number in that process
+}
+
+// ParseMapping parses PATH=PID:FD. The error wraps ErrUsage.
+func ParseMapping(text string) (Mapping, error) {
+	at := strings.LastIndexByte(text, '=')
+	bad := fmt.Errorf("%w: --map is %q: it must be PATH=PID:FD, as a scan names it", ErrUsage, text)
+	if at < 0 || !strings.HasPrefix(text, "/") {
+		return Mapping{}, bad
+	}
+	pid, fd, ok := strings.Cut(text[at+1:], ":")
+	m := Mapping{Path: text[:at]}
+	var errs [2]error
+	m.PID, errs[0] = strconv.Atoi(pid)
+	m.FD, errs[1] = strconv.Atoi(fd)
+	if !ok || errors.Join(errs[:]...) != nil || m.PID < 1 || m.FD < 0 {
+		return Mapping{}, bad
+	}
+	return m, nil
 }
 
 // RebootOptions are an operator's wishes for hard reboots after an incident.

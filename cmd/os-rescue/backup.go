@@ -19,6 +19,7 @@ func newBackup(a *app) *cobra.Command {
 	}
 	f.addSelectors(cmd, "every instance of this host")
 	f.addRun(cmd)
+	f.maps.add(cmd)
 	cmd.Flags().StringVar(&f.options.BackupDir, "to", "", "the `directory` to write to; created if missing")
 	cmd.Flags().BoolVar(&f.options.KeepPaused, "keep-paused", false, "leave the guests paused")
 	f.needs(cmd, "to")

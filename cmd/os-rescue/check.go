@@ -124,7 +124,7 @@ func (c *checkCall) look(cmd *cobra.Command) (check.Report, error) {
 			return recover.Report{}, err
 		}
 		defer e.close()
-		return e.Scan(ctx)
+		return e.Scan(ctx, recover.Hints{})
 	})
 }
 

@@ -23,7 +23,7 @@ type engine struct {
 
 // scanner scans this host.
 type scanner interface {
-	Scan(ctx context.Context) (recover.Report, error)
+	Scan(ctx context.Context, hints recover.Hints) (recover.Report, error)
 }
 
 // runner plans runs, carries them out and finishes them.

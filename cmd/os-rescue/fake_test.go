@@ -46,7 +46,7 @@ func (f *fake) called(format string, args ...any) {
 	f.calls = append(f.calls, fmt.Sprintf(format, args...))
 }
 
-func (f *fake) Scan(context.Context) (recover.Report, error) {
+func (f *fake) Scan(context.Context, recover.Hints) (recover.Report, error) {
 	f.called("scan")
 	return f.report, f.err
 }

@@ -229,9 +229,10 @@ func TestFlagsBecomeOptions(t *testing.T) {
 		{"--project shop --offline --host this-host", recover.CommandRescue,
 			recover.Options{Selection: recover.Selection{Project: "shop", Host: "this-host"}, Parallel: 2, Offline: true}},
 		{"--project shop --project-domain acme --host cmp-8 --accept-loss nvram,vtpm --accept-loss vpmem --accept-loss saved-memory " +
-			"--holder 7 --holder 9", recover.CommandRescue,
+			"--holder 7 --holder 9 --map /i/u/disk=10:13", recover.CommandRescue,
 			recover.Options{Selection: recover.Selection{Project: "shop", ProjectDomain: "acme", Host: "cmp-8"}, Parallel: 2,
-				AcceptLoss: []string{"nvram", "vtpm", "vpmem", "saved-memory"}, Holders: []int{7, 9}}},
+				AcceptLoss: []string{"nvram", "vtpm", "vpmem", "saved-memory"},
+				Hints:      recover.Hints{Holders: []int{7, 9}, Map: []recover.Mapping{{Path: "/i/u/disk", PID: 10, FD: 13}}}}},
 		{"--all --mode live --verify running --max-pause 10s --bandwidth 100MiB --timeout 2h", recover.CommandRescue,
 			recover.Options{Selection: recover.Selection{All: true}, Parallel: 2, Mode: recover.ModeLive, Verify: recover.VerifyRunning,
 				Live: recover.LiveOptions{MaxPause: 10 * time.Second, BytesPerSecond: 100 << 20, Timeout: 2 * time.Hour}}},

@@ -18,6 +18,7 @@ type runFlags struct {
 	options recover.Options
 	dryRun  bool
 	yes     bool
+	maps    mapFlag
 
 	allIfNone bool // no selector selects everything
 }
@@ -125,6 +126,11 @@ func (f *runFlags) check() (recover.Options, error) {
 			return o, fmt.Errorf("%w: --accept-loss is %q: it must be one of %s", recover.ErrUsage, loss, strings.Join(losses(), ", "))
 		}
 	}
+	mappings, err := f.maps.parse()
+	if err != nil {
+		return o, err
+	}
+	o.Map = mappings
 	for _, pid := range o.Holders {
 		if pid < 1 {
 			return o, fmt.Errorf("%w: --holder is %d: it must be the PID of a process", recover.ErrUsage, pid)
@@ -155,4 +161,25 @@ func setOffline(o *recover.Options, offline bool, host string) error {
 // losses are the kinds of state that --accept-loss may name.
 func losses() []string {
 	return []string{recover.LossNVRAM, recover.LossVTPM, recover.LossVPMEM, recover.LossSavedMemory}
+}
+
+// mapFlag is the flag --map, as given.
+type mapFlag []string
+
+func (m *mapFlag) add(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar((*[]string)(m), "map", nil,
+		"`PATH=PID:FD`: this descriptor of a QEMU is the file of that path, where a scan can't tell; may be repeated")
+}
+
+// parse returns the mappings. ErrUsage for one that is none.
+func (m *mapFlag) parse() ([]recover.Mapping, error) {
+	var mappings []recover.Mapping
+	for _, text := range *m {
+		mapping, err := recover.ParseMapping(text)
+		if err != nil {
+			return nil, err
+		}
+		mappings = append(mappings, mapping)
+	}
+	return mappings, nil
 }

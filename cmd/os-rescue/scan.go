@@ -11,7 +11,8 @@ import (
 )
 
 func newScan(a *app) *cobra.Command {
-	return &cobra.Command{
+	var maps mapFlag
+	cmd := &cobra.Command{
 		Use:   "scan",
 		Short: "Show which files are lost on this host, and what can be done; changes nothing",
 		Long:  help("scan"),
@@ -19,12 +20,16 @@ func newScan(a *app) *cobra.Command {
   os-rescue scan --output json | jq '.instances[] | select(.verdict == "recoverable") | .uuid'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			mappings, err := maps.parse()
+			if err != nil {
+				return err
+			}
 			ctx, e, err := a.open(cmd, true)
 			if err != nil {
 				return err
 			}
 			defer e.close()
-			report, err := e.Scan(ctx)
+			report, err := e.Scan(ctx, recover.Hints{Map: mappings})
 			if err != nil {
 				return err
 			}
@@ -49,4 +54,6 @@ func newScan(a *app) *cobra.Command {
 			return nil
 		},
 	}
+	maps.add(cmd)
+	return cmd
 }

@@ -79,8 +79,8 @@ type wired struct{ engine *run.Engine }
 func (w wired) stateDir() string { return w.engine.Settings.StateDir }
 
 // Scan is part of scanner.
-func (w wired) Scan(ctx context.Context) (recover.Report, error) {
-	return scan.New(w.engine.Settings, w.engine.Hypervisor, pin.Lister(w.stateDir(), nil)).Host(ctx, nil)
+func (w wired) Scan(ctx context.Context, hints recover.Hints) (recover.Report, error) {
+	return scan.New(w.engine.Settings, w.engine.Hypervisor, pin.Lister(w.stateDir(), nil)).Host(ctx, hints)
 }
 
 // DryRun is part of runner.

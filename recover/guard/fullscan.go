@@ -42,7 +42,7 @@ func (s *fullScan) run(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, fullScanTime)
 	defer cancel()
 	stale := s.stale.take()
-	report, err := s.scanner.Host(ctx, nil)
+	report, err := s.scanner.Host(ctx, recover.Hints{})
 	if err != nil {
 		s.stale.giveBack(stale)
 		if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {

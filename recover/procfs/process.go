@@ -129,6 +129,21 @@ func (p *Process) CheckQEMU(uuid string) error {
 	return nil
 }
 
+// IsRoot is true when the process acts as root of this host: its effective user ID is 0
+// (the second of "Uid:" in /proc/PID/status).
+func (p *Process) IsRoot() bool {
+	status, err := readProc(p.path("status"))
+	if err != nil {
+		return false
+	}
+	for line := range bytes.Lines(status) {
+		if fields := bytes.Fields(line); len(fields) > 2 && string(fields[0]) == "Uid:" {
+			return string(fields[2]) == "0"
+		}
+	}
+	return false
+}
+
 // Named returns the PIDs of all processes of that command name, which the kernel cuts to
 // 15 characters. proc is Dir.
 func Named(proc, name string) ([]int, error) {

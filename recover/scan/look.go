@@ -27,17 +27,18 @@ type look struct {
 	logs      *virtlogds
 	pins      pinned
 	named     []candidate                    // files of the processes that the operator named with --holder
+	mapped    []recover.Mapping              // which open file is which, as the operator says
 	published func() (runs.Published, error) // reads the journals at its first call
 	records   map[string]inventory.Record    // the guard's records of instances, by UUID
 }
 
 // look begins a scan of the host; the caller closes it. Errors are those of Host.
-func (s *Scanner) look(ctx context.Context, holders []int) (*look, error) {
+func (s *Scanner) look(ctx context.Context, hints recover.Hints) (*look, error) {
 	r, err := procfs.OpenRoot(s.settings.Root)
 	if err != nil {
 		return nil, fmt.Errorf("%w: open the root %s: %w", recover.ErrUnusable, s.settings.Root, err)
 	}
-	l := &look{settings: s.settings, root: r, home: r, published: sync.OnceValues(s.runs.Published)}
+	l := &look{settings: s.settings, root: r, home: r, mapped: hints.Map, published: sync.OnceValues(s.runs.Published)}
 	l.logs, err = findVirtlogds(ctx, procfs.Dir, s.settings.Root)
 	if err == nil {
 		l.pins, err = s.pins(ctx)
@@ -47,7 +48,7 @@ func (s *Scanner) look(ctx context.Context, holders []int) (*look, error) {
 		if l.records, unreadable = inventory.In(s.settings.StateDir).Records(); unreadable != nil {
 			zerolog.Ctx(ctx).Warn().Err(unreadable).Msg("a record of the guard can't be used")
 		}
-		err = l.addHolders(ctx, holders)
+		err = l.addHolders(ctx, hints.Holders)
 	}
 	if err != nil {
 		l.close()
@@ -143,7 +144,11 @@ func (l *look) files(ctx context.Context, i *recover.Instance, own []candidate, 
 	}
 	pins := l.pins.of(i.UUID)
 	images := openFiles(slices.DeleteFunc(slices.Clone(own), func(c candidate) bool { return !isImage(c) }))
-	m := match(i.Files, images, places, knownInodes(pins), len(i.Definition.BlockJobs) > 0)
+	told, err := l.told(*i, images)
+	if err != nil {
+		return err
+	}
+	m := match(i.Files, images, told, places, knownInodes(pins), len(i.Definition.BlockJobs) > 0)
 	for n := range i.Files {
 		f := &i.Files[n]
 		here, exists := places[f.Path]
@@ -172,6 +177,30 @@ func (l *look) files(ctx context.Context, i *recover.Instance, own []candidate, 
 	}
 	l.addUnclaimed(i, m)
 	return nil
+}
+
+// told returns which open files the operator named, by path.
+func (l *look) told(i recover.Instance, open []*openFile) (map[string]*openFile, error) {
+	told := map[string]*openFile{}
+	for _, m := range l.mapped {
+		if m.PID != i.Process.PID {
+			continue
+		}
+		n := slices.IndexFunc(i.Files, func(f recover.File) bool { return f.Path == m.Path })
+		at := slices.IndexFunc(open, func(o *openFile) bool {
+			return slices.ContainsFunc(o.fds, func(c candidate) bool { return c.FD == m.FD })
+		})
+		switch {
+		case n < 0:
+			return nil, fmt.Errorf("--map names %s, which is no file of its definition", m.Path)
+		case at < 0:
+			return nil, fmt.Errorf("--map names descriptor %d of its QEMU, which is no image", m.FD)
+		case i.Files[n].Writable && !open[at].writable():
+			return nil, fmt.Errorf("--map says that %s is descriptor %d, but its QEMU can't write that one", m.Path, m.FD)
+		}
+		told[m.Path] = open[at]
+	}
+	return told, nil
 }
 
 // pinnedOnly returns what the keeper and the guard hold of a file that its QEMU does not

@@ -32,8 +32,9 @@ type header struct {
 	unreadable bool // it says nothing about what the file is
 }
 
-// match matches the files of a definition with the files that its QEMU has open.
-func match(files []recover.File, open []*openFile, places, known map[string]recover.Inode, jobs bool) *matching {
+// match matches the files of a definition with the files that its QEMU has open. told are
+// those that the operator named, by path.
+func match(files []recover.File, open []*openFile, told map[string]*openFile, places, known map[string]recover.Inode, jobs bool) *matching {
 	m := &matching{
 		places: places, known: known, jobs: jobs, open: open,
 		claimed: map[*openFile]bool{}, of: map[string]*openFile{}, unsure: map[string][]*openFile{}, headers: map[*openFile]header{},
@@ -41,6 +42,11 @@ func match(files []recover.File, open []*openFile, places, known map[string]reco
 	for _, f := range files {
 		if f.Role != recover.RoleConsoleLog && f.Role != recover.RoleDiskInfo {
 			m.files = append(m.files, f)
+		}
+	}
+	for _, f := range m.files {
+		if o := told[f.Path]; o != nil {
+			m.claim(f, o)
 		}
 	}
 	m.byKnownIdentity()
@@ -86,7 +92,7 @@ func (m *matching) byInode(inode recover.Inode) *openFile {
 // that was exchanged with another disk's since does not deceive it.
 func (m *matching) byKnownIdentity() {
 	for _, f := range m.files {
-		if inode, ok := m.known[f.Path]; ok {
+		if inode, ok := m.known[f.Path]; ok && m.of[f.Path] == nil {
 			if o := m.byInode(inode); o != nil && m.fits(f, o) {
 				m.claim(f, o)
 			}

@@ -1,6 +1,8 @@
 package scan
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/os-rescue/os-rescue/recover"
@@ -33,5 +35,38 @@ func TestWhatNoDefinitionNamesIsReportedOnceAndMemoryIsNot(t *testing.T) {
 	}
 	if f := i.Files[1]; f.Path != "/srv/extra.qcow2" || f.Role != recover.RoleOther || f.State != recover.FileDeleted || len(f.Holders) == 0 {
 		t.Errorf("%+v", f)
+	}
+}
+
+func TestAMappingDecidesBetweenOpenFilesAndNothingElse(t *testing.T) {
+	files := []recover.File{
+		{Path: classDisk, Role: recover.RoleDisk, Writable: true}, {Path: "/i/u/disk.eph0", Role: recover.RoleDisk, Writable: true},
+	}
+	a, b := held("/srv/x (deleted)", 7, 0), held("/srv/y (deleted)", 8, 0)
+	a.FD, b.FD = 3, 4
+	unwritable := readOnly(held("/srv/z (deleted)", 9, 0))
+	unwritable.FD = 5
+	for name, c := range map[string]struct {
+		mapping recover.Mapping
+		inode   uint64 // of the first disk; 0 if the scan says why not
+	}{
+		"one, which leaves the other for the second disk": {recover.Mapping{Path: classDisk, PID: 10, FD: 4}, 8},
+		"of another process":                              {recover.Mapping{Path: classDisk, PID: 11, FD: 4}, 0},
+		"a descriptor that is no file":                    {recover.Mapping{Path: classDisk, PID: 10, FD: 99}, 0},
+		"a file that is none of its":                      {recover.Mapping{Path: "/i/u/other", PID: 10, FD: 4}, 0},
+		"a file that it can't write":                      {recover.Mapping{Path: classDisk, PID: 10, FD: 5}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := lookOf(t, fakeTree{})
+			l.mapped = []recover.Mapping{c.mapping}
+			i := recover.Instance{Process: recover.ProcessIdentity{PID: 10}, Files: slices.Clone(files)}
+			err := l.files(t.Context(), &i, []candidate{a, b, unwritable}, fakeTree{})
+			if got := i.Files[0].Inode; err == nil && got != c.inode || err != nil && (c.inode != 0 || !strings.Contains(err.Error(), "--map")) {
+				t.Errorf("inode %d, %v", got, err)
+			}
+			if c.inode != 0 && i.Files[1].Inode != 7 {
+				t.Errorf("the second disk is inode %d", i.Files[1].Inode)
+			}
+		})
 	}
 }

@@ -33,16 +33,16 @@ func New(settings recover.Settings, hypervisor recover.Hypervisor, pins pinListe
 }
 
 // Host scans every domain of the host, and what the guard holds of instances that
-// libvirt no longer knows. holders are the PIDs of processes that the operator named:
-// the files that they hold count for domains that are off. The instances are sorted by
-// domain name.
+// libvirt no longer knows. hints are the operator's: the files that the named processes
+// hold count for domains that are off, and a mapping decides which open file of a QEMU is
+// which. The instances are sorted by domain name.
 //
 // The error wraps ErrUnavailable when the hypervisor does not answer, ErrUnusable when
 // the root can't be opened, fs.ErrPermission when /proc may not be read, and ErrUsage
 // when a holder can't be examined. An instance that could not be examined is in the
 // report with VerdictUnknown and its reasons.
-func (s *Scanner) Host(ctx context.Context, holders []int) (recover.Report, error) {
-	l, err := s.look(ctx, holders)
+func (s *Scanner) Host(ctx context.Context, hints recover.Hints) (recover.Report, error) {
+	l, err := s.look(ctx, hints)
 	if err != nil {
 		return recover.Report{}, err
 	}
@@ -74,7 +74,7 @@ func (s *Scanner) Host(ctx context.Context, holders []int) (recover.Report, erro
 // Domain scans one domain, which the hypervisor has just described. Errors are those of
 // Host.
 func (s *Scanner) Domain(ctx context.Context, d recover.Domain) (recover.Instance, error) {
-	l, err := s.look(ctx, nil)
+	l, err := s.look(ctx, recover.Hints{})
 	if err != nil {
 		return recover.Instance{}, err
 	}
@@ -83,9 +83,9 @@ func (s *Scanner) Domain(ctx context.Context, d recover.Domain) (recover.Instanc
 }
 
 // NovaOnly scans an instance that Nova has on this host but whose domain libvirt does
-// not know. holders and errors are those of Host.
-func (s *Scanner) NovaOnly(ctx context.Context, server recover.Server, holders []int) (recover.Instance, error) {
-	l, err := s.look(ctx, holders)
+// not know. hints and errors are those of Host.
+func (s *Scanner) NovaOnly(ctx context.Context, server recover.Server, hints recover.Hints) (recover.Instance, error) {
+	l, err := s.look(ctx, hints)
 	if err != nil {
 		return recover.Instance{}, err
 	}

@@ -62,7 +62,7 @@ func (l *virtlogds) widen(ctx context.Context) (more bool, err error) {
 	return true, nil
 }
 
-// add adds what a process holds, and returns true, if it is a virtlogd that can be
+// add adds what a process holds, and returns true, if it is root's virtlogd and can be
 // examined.
 func (l *virtlogds) add(ctx context.Context, pid int) bool {
 	p, err := procfs.Open(l.proc, pid)
@@ -70,7 +70,7 @@ func (l *virtlogds) add(ctx context.Context, pid int) bool {
 		return false
 	}
 	defer p.Close()
-	if p.Command != Virtlogd { // a stale pid file
+	if p.Command != Virtlogd || !p.IsRoot() { // a stale pid file, or a process that only calls itself so
 		return false
 	}
 	held, err := p.HeldBy(ctx)

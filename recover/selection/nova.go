@@ -311,7 +311,7 @@ func (m *mapper) absent(ctx context.Context, server recover.Server) error {
 			server.Host, server.Status))
 		return nil
 	}
-	i, err := m.scanner.NovaOnly(ctx, server, m.options.Holders)
+	i, err := m.scanner.NovaOnly(ctx, server, m.options.Hints)
 	if err != nil {
 		return err
 	}

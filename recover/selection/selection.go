@@ -31,7 +31,7 @@ func New(settings recover.Settings, scanner *scan.Scanner, command recover.Comma
 // are those of scan.Scanner.Host.
 func (c *Choice) Scan(ctx context.Context) (err error) {
 	if !c.options.Reboot.Remote {
-		c.Report, err = c.scanner.Host(ctx, c.options.Holders)
+		c.Report, err = c.scanner.Host(ctx, c.options.Hints)
 	}
 	return err
 }

@@ -76,7 +76,7 @@ func (h *Host) Scan(g *recovertest.Guest) recover.Instance {
 
 // ScanAll scans the host.
 func (h *Host) ScanAll(ctx context.Context) (recover.Report, error) {
-	return h.Scanner().Host(ctx, nil)
+	return h.Scanner().Host(ctx, recover.Hints{})
 }
 
 // Runs are the host's runs.
