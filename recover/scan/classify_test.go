@@ -66,6 +66,12 @@ func readOnly(h candidate) candidate {
 	return h
 }
 
+// writeOnly is a descriptor that was opened for writing only, as no image is.
+func writeOnly(h candidate) candidate {
+	h.Flags = unix.O_WRONLY
+	return h
+}
+
 // needed is a pin of the guard's of a file that its instance lost.
 func needed(h candidate) candidate {
 	h.needed = true

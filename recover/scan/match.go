@@ -51,9 +51,9 @@ func match(files []recover.File, open []*openFile, told map[string]*openFile, pl
 	}
 	m.byKnownIdentity()
 	m.byPlace()
-	for _, evidence := range []func(recover.File, *openFile) bool{m.isNamed, isTail, isNamesake, isBaseName, nil} {
+	for _, evidence := range []func(recover.File, *openFile) bool{m.isNamed, isTail, isNamesake, isBaseName, isAnyImage} {
 		for _, fits := range []func(recover.File, *openFile) bool{m.isLikely, m.fits} {
-			m.eliminate(func(f recover.File, o *openFile) bool { return (evidence == nil || evidence(f, o)) && fits(f, o) })
+			m.eliminate(func(f recover.File, o *openFile) bool { return evidence(f, o) && fits(f, o) })
 		}
 	}
 	// An image that is not what libvirt says of it.
@@ -64,14 +64,14 @@ func match(files []recover.File, open []*openFile, told map[string]*openFile, pl
 		if m.of[f.Path] != nil {
 			continue
 		}
-		m.unsure[f.Path] = slices.DeleteFunc(slices.Clone(m.open), func(o *openFile) bool { return m.claimed[o] || !m.fits(f, o) })
+		m.unsure[f.Path] = slices.DeleteFunc(m.unclaimed(), func(o *openFile) bool { return !m.fits(f, o) })
 	}
 	return m
 }
 
 // unclaimed returns the open files that are none of the definition's.
 func (m *matching) unclaimed() []*openFile {
-	return slices.DeleteFunc(slices.Clone(m.open), func(o *openFile) bool { return m.claimed[o] })
+	return slices.DeleteFunc(slices.Clone(m.open), func(o *openFile) bool { return m.claimed[o] || o.isPackaged() })
 }
 
 func (m *matching) claim(f recover.File, o *openFile) {
@@ -199,6 +199,9 @@ func isNamesake(f recover.File, o *openFile) bool {
 func isBaseName(f recover.File, o *openFile) bool {
 	return slices.ContainsFunc(o.names(), func(name string) bool { return filepath.Base(name) == filepath.Base(f.Path) })
 }
+
+// isAnyImage is no evidence: only what is left over counts.
+func isAnyImage(_ recover.File, o *openFile) bool { return !o.isPackaged() }
 
 // fits is true for an open file that may be the definition's file: it is open for writing if
 // the guest writes it, and it is a qcow2 image if libvirt says so. A file that an NFS client

@@ -107,16 +107,20 @@ func (o *openFile) String() string {
 	return fmt.Sprintf("%s (%d:%d)", c.Link, c.PID, c.FD)
 }
 
-// isImage is false for what a QEMU has open besides images: memory, temporary files that
-// never had a lasting name, its own log, firmware and other files of packages.
+// isImage is false for what a QEMU has open that no image is opened like: memory, temporary
+// files that never had a lasting name, and output, which it only writes (chardev/char-file.c).
 func isImage(c candidate) bool {
 	name := procfs.PathsOf(c.Link, c.Unlinked())[0]
-	for _, prefix := range []string{"/memfd:", "/dev/hugepages", "/SYSV", "/anon_hugepage", "/var/tmp/vl.", "/tmp/vl.", "/usr/"} {
+	for _, prefix := range []string{"/memfd:", "/dev/hugepages", "/SYSV", "/anon_hugepage", "/var/tmp/vl.", "/tmp/vl."} {
 		if strings.HasPrefix(name, prefix) {
 			return false
 		}
 	}
-	// QEMU's memory backends in a directory (util/mmap-alloc.c and softmmu/physmem.c,
-	// file_ram_open) and its redirected output, which no image is opened like.
-	return !strings.HasPrefix(filepath.Base(name), "qemu_back_mem.") && c.Flags&unix.O_APPEND == 0
+	// QEMU's memory backends in a directory (softmmu/physmem.c, file_ram_open).
+	return !strings.HasPrefix(filepath.Base(name), "qemu_back_mem.") && c.Flags&unix.O_APPEND == 0 && c.Flags&unix.O_ACCMODE != unix.O_WRONLY
 }
+
+// isPackaged is true for a file that a package of this host brought, such as the firmware,
+// which QEMU has open too, and which an upgrade deletes. Such a file is an image only if its
+// path or its identity says so.
+func (o *openFile) isPackaged() bool { return strings.HasPrefix(o.names()[0], "/usr/") }

@@ -28,6 +28,7 @@ func TestWhatNoDefinitionNamesIsReportedOnceAndMemoryIsNot(t *testing.T) {
 		held(classDisk+" (deleted)", 7, 0), held("/srv/extra.qcow2 (deleted)", 8, 0), held("/srv/extra.qcow2 (deleted)", 8, 0),
 		held("/memfd:pc.ram (deleted)", 9, 0), held("/dev/hugepages/x (deleted)", 10, 0), held("/var/tmp/vl.Ab12 (deleted)", 11, 0),
 		held("/mnt/huge/libvirt/qemu/qemu_back_mem.pc.ram.x1 (deleted)", 14, 0),
+		readOnly(held("/usr/share/OVMF/OVMF_CODE_4M.fd (deleted)", 15, 0)), writeOnly(held("/var/log/serial.log (deleted)", 16, 0)),
 		held("/srv/there", 12, 1), pinOf("/i/old", "/i/old (deleted)", 13, 0),
 	}, fakeTree{}, nil)
 	if len(i.Files) != 2 {
@@ -68,5 +69,15 @@ func TestAMappingDecidesBetweenOpenFilesAndNothingElse(t *testing.T) {
 				t.Errorf("the second disk is inode %d", i.Files[1].Inode)
 			}
 		})
+	}
+}
+
+func TestAnImageOfAPackageIsKnownByItsPlace(t *testing.T) {
+	const iso = "/usr/share/virtio-win/virtio-win.iso"
+	i := judged(t, false, []recover.File{{Path: classDisk, Role: recover.RoleDisk, Writable: true}, {Path: iso, Role: recover.RoleDisk}},
+		[]candidate{held(classDisk, 7, 1), readOnly(held(iso, 8, 1)), readOnly(held("/usr/share/OVMF/OVMF_CODE_4M.fd", 9, 1))},
+		fakeTree{classDisk: {Device: 1, Inode: 7}, iso: {Device: 1, Inode: 8}}, nil)
+	if i.Verdict != recover.VerdictIntact {
+		t.Errorf("%s %q", i.Verdict, i.Reasons)
 	}
 }
