@@ -11,6 +11,9 @@ const (
 	OutcomeIntact  Outcome = "intact"
 	OutcomeSkipped Outcome = "skipped" // not rescued, and left exactly as it was found: the error says why
 	OutcomeFailed  Outcome = "failed"
+	// Of a run that is under way, in a report that is made meanwhile: no verdict yet.
+	OutcomeUnderWay Outcome = "under-way"
+	OutcomeNotBegun Outcome = "not-begun"
 )
 
 // StepReport is one step of an instance in a run.

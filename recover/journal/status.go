@@ -9,7 +9,8 @@ import (
 // StatusOf returns the state of the run of that name, from the records of its journal.
 // A run is finished if its last record is its end and all its instances are settled;
 // otherwise it counts as interrupted: a journal can't tell whether its run still goes
-// on. After an error the status is incomplete.
+// on. An instance that the run pinned before it had a plan, and that is not in the plan, is
+// none of the run's. After an error the status is incomplete.
 func StatusOf(id string, records []Record) (recover.RunStatus, error) {
 	status := recover.RunStatus{Run: id, State: recover.RunInterrupted, Instances: []recover.InstanceStatus{}}
 	if len(records) == 0 {
@@ -29,7 +30,8 @@ func StatusOf(id string, records []Record) (recover.RunStatus, error) {
 		}
 		return byUUID[uuid]
 	}
-	settled := true
+	planned := false
+	in := map[string]bool{} // the plan, or worked on
 	for _, r := range records {
 		if r.Instance == "" {
 			if r.Point() == StepPlan+".done" {
@@ -37,18 +39,25 @@ func StatusOf(id string, records []Record) (recover.RunStatus, error) {
 				if err := r.decode(&plan); err != nil {
 					return status, err
 				}
+				planned = true
 				for _, todo := range plan.Instances {
 					i := of(todo.UUID)
 					i.Domain, i.Name = todo.Domain, todo.Name
+					in[todo.UUID] = true
 				}
 			}
 			continue
 		}
+		in[r.Instance] = in[r.Instance] || r.Step == StepInstance
 		if err := addRecord(of(r.Instance), r); err != nil {
 			return status, err
 		}
 	}
+	settled := true
 	for _, uuid := range order {
+		if planned && !in[uuid] {
+			continue
+		}
 		i := byUUID[uuid]
 		settled = settled && i.Outcome != ""
 		status.Instances = append(status.Instances, *i)

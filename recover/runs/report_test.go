@@ -202,7 +202,7 @@ func TestAReportSaysTheModeOfItsRunAndWhetherItWasInterrupted(t *testing.T) {
 func TestAReportSaysOfEachInstanceHowFarItCame(t *testing.T) {
 	r := beginRun(t, recover.ModeLive)
 	r.plans(recover.ModeLive)
-	says := func(n int, want string) {
+	says := func(n int, outcome recover.Outcome, want string) {
 		t.Helper()
 		report, err := Of(string(r.state)).Report(r.id)
 		recovertest.Must(t, err)
@@ -210,15 +210,18 @@ func TestAReportSaysOfEachInstanceHowFarItCame(t *testing.T) {
 			t.Fatalf("%+v", report.Instances)
 		}
 		i := report.Instances[n-1]
-		if i.UUID != recovertest.UUID(n) || i.Outcome != recover.OutcomeFailed || !strings.Contains(i.Error, want) {
+		if i.UUID != recovertest.UUID(n) || i.Outcome != outcome || !strings.Contains(i.Error+strings.Join(i.Notes, ""), want) {
 			t.Errorf("%+v; want %q", i, want)
 		}
 	}
 	r.begins(1)
-	says(1, "its last journal record is ready.begin: os-rescue resume "+r.id)
-	says(2, "not begun: os-rescue resume "+r.id)
+	says(1, recover.OutcomeFailed, "its last journal record is ready.begin: os-rescue resume "+r.id)
+	says(2, recover.OutcomeFailed, "not begun: os-rescue resume "+r.id)
 	r.locks(recover.CommandRescue)
-	says(1, "its last journal record is ready.begin: its run is under way; follow it with: os-rescue status "+r.id)
+	says(1, recover.OutcomeUnderWay, "its last journal record is ready.begin; follow it with: os-rescue status "+r.id)
+	says(2, recover.OutcomeNotBegun, "")
+	r.leaves(1) // by an earlier try: this one has not said a word of it
+	says(1, recover.OutcomeUnderWay, "follow it with: os-rescue status "+r.id)
 	r.settles(1, recover.OutcomeRescued)
 	report, err := Of(string(r.state)).Report(r.id)
 	recovertest.Must(t, err)

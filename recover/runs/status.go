@@ -73,9 +73,9 @@ func (r Runs) read(id string) ([]journal.Record, recover.RunStatus, error) {
 }
 
 // Report returns the report of a run, made anew from its journal. For a finished run it
-// is what the command printed when it ended. An instance that is not settled yet counts
-// as failed, and its error says what to do. name is that of Find. ErrNoRun, or what is
-// wrong with the journal.
+// is what the command printed when it ended. An instance that is not settled yet is under
+// way or not begun while its run is; else it counts as failed, and its error says what to
+// do. name is that of Find. ErrNoRun, or what is wrong with the journal.
 func (r Runs) Report(name string) (recover.RunReport, error) {
 	id, err := r.state.Find(name)
 	if err != nil {
@@ -118,8 +118,10 @@ func (r Runs) Report(name string) (recover.RunReport, error) {
 		Warnings:    plan.Warnings,
 	}
 	for _, i := range status.Instances {
-		one := unfinished(i, status)
-		if h := histories[i.UUID]; h != nil && h.Settlement != nil {
+		h := histories[i.UUID]
+		one := unfinished(i, status, h != nil && h.Begun)
+		// What an earlier try left for a resume that is under way says nothing of that.
+		if h != nil && h.Settlement != nil && (h.Settlement.Settled || status.State != recover.RunRunning) {
 			one = h.Settlement.Report
 		}
 		report.Instances = append(report.Instances, one)
@@ -127,21 +129,22 @@ func (r Runs) Report(name string) (recover.RunReport, error) {
 	return report, nil
 }
 
-// unfinished returns the report of an instance that its run has not settled.
-func unfinished(i recover.InstanceStatus, status recover.RunStatus) recover.InstanceReport {
-	what, next := "not begun", "os-rescue resume "+status.Run
-	if i.Last != "" {
+// unfinished returns the report of an instance that its run has not settled; begun is true
+// when the work on it has begun.
+func unfinished(i recover.InstanceStatus, status recover.RunStatus, begun bool) recover.InstanceReport {
+	report := recover.InstanceReport{UUID: i.UUID, Domain: i.Domain, Name: i.Name, Steps: []recover.StepReport{}}
+	if status.State == recover.RunRunning {
+		report.Outcome = recover.OutcomeNotBegun
+		if begun {
+			report.Outcome = recover.OutcomeUnderWay
+			report.Notes = []string{"its last journal record is " + i.Last + "; follow it with: os-rescue status " + status.Run}
+		}
+		return report
+	}
+	what := "not begun"
+	if begun {
 		what = "not finished; its last journal record is " + i.Last
 	}
-	if status.State == recover.RunRunning {
-		next = "its run is under way; follow it with: os-rescue status " + status.Run
-	}
-	return recover.InstanceReport{
-		UUID:    i.UUID,
-		Domain:  i.Domain,
-		Name:    i.Name,
-		Outcome: recover.OutcomeFailed,
-		Steps:   []recover.StepReport{},
-		Error:   what + ": " + next,
-	}
+	report.Outcome, report.Error = recover.OutcomeFailed, what+": os-rescue resume "+status.Run
+	return report
 }

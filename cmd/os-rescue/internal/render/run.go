@@ -104,7 +104,8 @@ func runSum(r recover.RunReport) string {
 		n[i.Outcome]++
 	}
 	var parts []string
-	for _, o := range []recover.Outcome{recover.OutcomeRescued, recover.OutcomeIntact, recover.OutcomeSkipped, recover.OutcomeFailed} {
+	for _, o := range []recover.Outcome{recover.OutcomeRescued, recover.OutcomeIntact, recover.OutcomeSkipped, recover.OutcomeFailed,
+		recover.OutcomeUnderWay, recover.OutcomeNotBegun} {
 		if n[o] > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n[o], outcomeText(r.Command, o)))
 		}
@@ -140,8 +141,13 @@ func outcomeText(command recover.Command, o recover.Outcome) string {
 			return "rebooted"
 		}
 	}
-	if o == "" {
+	switch o {
+	case "":
 		return "not finished"
+	case recover.OutcomeUnderWay:
+		return "under way"
+	case recover.OutcomeNotBegun:
+		return "not begun"
 	}
 	return string(o)
 }
@@ -150,7 +156,7 @@ func outcomeColor(o recover.Outcome) string {
 	switch o {
 	case recover.OutcomeRescued, recover.OutcomeIntact:
 		return green
-	case recover.OutcomeSkipped:
+	case recover.OutcomeSkipped, recover.OutcomeUnderWay, recover.OutcomeNotBegun:
 		return yellow
 	default:
 		return red
