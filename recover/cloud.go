@@ -45,6 +45,9 @@ const (
 	// VMShelvedOffloaded still has a host for a moment, without a task
 	// (nova/compute/manager.py, _shelve_offload_instance).
 	VMShelvedOffloaded = "shelved_offloaded"
+	// VMSoftDeleted is status SOFT_DELETED: its owner has deleted it, and Nova keeps it, off,
+	// until reclaim_instance_interval is over (nova/compute/api.py, soft_delete).
+	VMSoftDeleted = "soft-delete"
 )
 
 // Server is an instance as Nova sees it.
@@ -155,4 +158,18 @@ const NovaParallel = 8
 // (nova/compute/task_states.py: every such state begins with "reboot").
 func IsRebooting(s Server) bool {
 	return strings.HasPrefix(s.TaskState, "reboot")
+}
+
+// Deletion says that Nova has deleted an instance that it still shows, or is deleting it,
+// and what takes that back; empty when it does neither. The states and tasks are those of
+// nova/compute/vm_states.py and task_states.py.
+func Deletion(s Server) string {
+	switch {
+	case s.VMState == VMSoftDeleted:
+		return "it is SOFT_DELETED: its owner has deleted it, so what becomes of its files is no incident; " +
+			"if that was a mistake: openstack server restore " + s.UUID
+	case s.VMState == VMDeleted, s.TaskState == "deleting", s.TaskState == "soft-deleting":
+		return "Nova is deleting it"
+	}
+	return ""
 }

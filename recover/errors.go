@@ -29,6 +29,9 @@ var (
 	ErrUnproven = errors.New("the copy is not proven")
 	// ErrCorrupt: the image itself is damaged. Its guest is not destroyed.
 	ErrCorrupt = errors.New("the image is corrupt")
+	// ErrDeleted: Nova has deleted the instance, or is deleting it. Its files are not put
+	// back.
+	ErrDeleted = errors.New("it is deleted in Nova")
 	// ErrNoRun: there is no run of that name, or none to resume.
 	ErrNoRun = errors.New("no such run")
 )

@@ -10,7 +10,8 @@ import (
 // A run is finished if its last record is its end and all its instances are settled;
 // otherwise it counts as interrupted: a journal can't tell whether its run still goes
 // on. An instance that the run pinned before it had a plan, and that is not in the plan, is
-// none of the run's. After an error the status is incomplete.
+// none of the run's; nor has a run that ended without a plan any. After an error the status
+// is incomplete.
 func StatusOf(id string, records []Record) (recover.RunStatus, error) {
 	status := recover.RunStatus{Run: id, State: recover.RunInterrupted, Instances: []recover.InstanceStatus{}}
 	if len(records) == 0 {
@@ -30,7 +31,7 @@ func StatusOf(id string, records []Record) (recover.RunStatus, error) {
 		}
 		return byUUID[uuid]
 	}
-	planned := false
+	planned := isEnded(records)
 	in := map[string]bool{} // the plan, or worked on
 	for _, r := range records {
 		if r.Instance == "" {

@@ -8,7 +8,9 @@ import (
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/journal"
+	"github.com/os-rescue/os-rescue/recover/run/hardreboot"
 	"github.com/os-rescue/os-rescue/recover/run/staging"
+	"github.com/os-rescue/os-rescue/recover/run/task"
 )
 
 // resume goes on with an instance from where an interrupted run left it, by what
@@ -18,7 +20,14 @@ func (i *instance) resume(ctx context.Context) (recover.Outcome, error) {
 	if t.Plan.Action == recover.ActionHardReboot {
 		return recover.OutcomeRescued, i.reboot.Only(ctx)
 	}
-	if err := i.reboot.AwaitStill(ctx); err != nil {
+	err := task.NotDeleted(ctx, t)
+	if err == nil {
+		err = i.reboot.AwaitStill(ctx)
+	}
+	if errors.Is(err, recover.ErrDeleted) || errors.Is(err, hardreboot.ErrMoved) {
+		return recover.OutcomeFailed, i.giveUp(ctx, err)
+	}
+	if err != nil {
 		return recover.OutcomeFailed, err
 	}
 	d, err := i.guest.Domain(ctx)
@@ -40,11 +49,36 @@ func (i *instance) resume(ctx context.Context) (recover.Outcome, error) {
 	return i.startOver(ctx)
 }
 
+// giveUp leaves an instance as the interrupted run found it, as far as that goes, because
+// nobody may bring it back here. It returns why, as the last word of the run; not so when
+// the guest is in the middle of something that can't be undone.
+func (i *instance) giveUp(ctx context.Context, why error) error {
+	over := &task.Final{Err: why, Next: "When nobody needs what the run holds and has staged of it: " + task.LetGo(i.t.Run.Plan.Run)}
+	d, err := i.guest.Domain(ctx)
+	switch {
+	case errors.Is(err, recover.ErrNoDomain) || err == nil && d.State == recover.StateShutOff || !i.guest.SameProcess():
+		return over
+	case err != nil:
+		return errors.Join(why, err)
+	case len(i.t.History.Pivoting) > 0:
+		return fmt.Errorf("%w; its guest runs, or is suspended, on new disks", why)
+	}
+	if err := i.undoEarlier(ctx, d); err != nil {
+		return errors.Join(why, err)
+	}
+	return over
+}
+
 // restoreEnded restores the files of a guest that has no QEMU any more.
 func (i *instance) restoreEnded(ctx context.Context) (recover.Outcome, error) {
 	switch i.t.Plan.Action {
 	case recover.ActionBackup:
-		return recover.OutcomeFailed, fmt.Errorf("%w: the guest ended before its backup was complete", recover.ErrRefused)
+		err := fmt.Errorf("%w: the guest ended before its backup was complete; the keeper holds what was lost: a rescue restores it",
+			recover.ErrRefused)
+		if derr := i.backup.RemoveBegun(); derr != nil {
+			return recover.OutcomeFailed, errors.Join(err, derr)
+		}
+		return recover.OutcomeFailed, &task.Final{Err: err}
 	case recover.ActionLive:
 		if err := i.switchover.AbandonEnded(ctx); err != nil {
 			return recover.OutcomeFailed, err
@@ -114,8 +148,8 @@ func (i *instance) settle(ctx context.Context, now recover.Instance) error {
 		if n < 0 || !t.PublishedBefore(f, recover.Inode{Device: now.Files[n].Device, Inode: now.Files[n].Inode}) {
 			return fmt.Errorf("%w: it runs, but on another %s than the one that this run was restoring: "+
 				"the newest data is in the staged copies (%s) and with the keeper, and both are kept; "+
-				"if you do not need them, end the run by removing %s",
-				recover.ErrConflict, f.Path, i.files.InheritedPlaces(), t.Run.StateDir.Run(t.Run.Plan.Run))
+				"to leave it so, end the run: os-rescue resume --abandon %s",
+				recover.ErrConflict, f.Path, i.files.InheritedPlaces(), t.Run.Plan.Run)
 		}
 	}
 	if t.Plan.Action == recover.ActionLive {

@@ -1,7 +1,13 @@
 package run_test
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/os-rescue/os-rescue/recover"
@@ -47,5 +53,200 @@ func TestARestoreOfSomeInstancesOfAHostIsFinished(t *testing.T) {
 	isFinished(t, h, report.Run)
 	if n := out.Pinned(); n != 0 {
 		t.Errorf("%d files of an instance that is not in the backup are still pinned", n)
+	}
+}
+
+// deletions are what Nova can say of an instance that somebody has deleted.
+func deletions() map[string]func(h *runtest.Host, g *recovertest.Guest) {
+	return map[string]func(h *runtest.Host, g *recovertest.Guest){
+		"is gone": func(h *runtest.Host, g *recovertest.Guest) { h.Cloud.Deletes(g.UUID) },
+		"is SOFT_DELETED": func(h *runtest.Host, g *recovertest.Guest) {
+			h.Cloud.Change(g.UUID, func(s *recovertest.FakeServer) { s.To(recover.VMSoftDeleted) })
+		},
+		"is being deleted": func(h *runtest.Host, g *recovertest.Guest) {
+			h.Cloud.Change(g.UUID, func(s *recovertest.FakeServer) { s.TaskState = "deleting" })
+		},
+	}
+}
+
+// endsDeleted fails the test unless a run has ended for an instance that was deleted.
+func endsDeleted(t *testing.T, h *runtest.Host, g *recovertest.Guest, report recover.RunReport) {
+	t.Helper()
+	r := g.Report(report)
+	if r.Outcome != recover.OutcomeSkipped || !strings.Contains(r.Error, recover.ErrDeleted.Error()) ||
+		!strings.Contains(r.Error, "resume --abandon "+report.Run+" --release") {
+		t.Errorf("%s: %s", r.Outcome, r.Error)
+	}
+	if _, err := os.Stat(g.Disk); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the disk of an instance that was deleted was published: %v", err)
+	}
+	if g.Pinned() == 0 {
+		t.Error("its files were let go, and nobody has said so")
+	}
+	isFinished(t, h, report.Run)
+}
+
+func TestAnInstanceThatIsDeletedDuringItsRescueIsNotPutBack(t *testing.T) {
+	for name, deletes := range deletions() {
+		for _, at := range []string{"plan.done", "lock.done", "suspend.done", "copy.done"} {
+			for _, off := range []bool{false, true} {
+				t.Run(fmt.Sprint(name, " at ", at, ", and its domain: ", off), func(t *testing.T) {
+					h, g := onlineHost(t, recovertest.GuestOptions{})
+					pid := h.HV.Get(g.UUID).PID
+					once := sync.Once{}
+					e := h.Engine()
+					e.Failpoint = func(point string) {
+						if point == at {
+							once.Do(func() {
+								deletes(h, g)
+								if off {
+									g.Forgotten()
+								}
+							})
+						}
+					}
+					s, err := e.Prepare(t.Context(), recover.CommandRescue, recovertest.Options(g))
+					recovertest.Must(t, err)
+					defer s.Close()
+					report, err := s.Execute(t.Context())
+					recovertest.Must(t, err)
+					endsDeleted(t, h, g, report)
+					if left := h.Staged(); len(left) > 0 {
+						t.Errorf("left behind: %v", left)
+					}
+					if !off {
+						recovertest.Must(t, g.AsFound(recover.StateRunning, pid))
+					}
+				})
+			}
+		}
+	}
+}
+
+func TestAResumeEndsForAnInstanceThatWasDeletedMeanwhile(t *testing.T) {
+	for name, deletes := range deletions() {
+		for _, at := range []string{"lock.done", "suspend.done", "copy.done", "destroy.done"} {
+			t.Run(name+" at "+at, func(t *testing.T) {
+				h, g, run := crashOnline(t, recovertest.GuestOptions{}, at)
+				pid := h.HV.Get(g.UUID).PID
+				deletes(h, g)
+				report, err := h.Resume(t.Context(), run)
+				recovertest.Must(t, err)
+				endsDeleted(t, h, g, report)
+				if at != "destroy.done" {
+					recovertest.Must(t, g.AsFound(recover.StateRunning, pid))
+				}
+				if n := h.Cloud.Called("HardReboot", ""); n > 0 {
+					t.Errorf("%d hard reboots", n)
+				}
+			})
+		}
+	}
+}
+
+// The keeper is gone with all that it held, and so is every QEMU: what no copy was proven
+// of is lost, and a resume can't change that.
+func TestAResumeAfterABootEndsAndSaysWhatIsGone(t *testing.T) {
+	for _, at := range []string{"suspend.done", "copy.begin", "destroy.done"} {
+		t.Run(at, func(t *testing.T) {
+			h, g, run := crashed(t, recovertest.GuestOptions{Base: "b"}, at)
+			recovertest.Must(t, os.RemoveAll(g.Base)) // put back before the suspend
+			h.HV.Change(g.UUID, (*recovertest.FakeDomain).Off)
+			h.KillKeeper()
+			report, err := h.Resume(t.Context(), run)
+			recovertest.Must(t, err)
+			r := g.Report(report)
+			if r.Outcome != recover.OutcomeFailed || !strings.Contains(r.Error, "Nobody holds "+g.Base) {
+				t.Errorf("%s: %s", r.Outcome, r.Error)
+			}
+			if at == "destroy.done" {
+				if !strings.Contains(r.Error, "proven and on disk: ") || len(h.Staged()) == 0 {
+					t.Errorf("its proven copy is not named: %s", r.Error)
+				}
+			}
+			isFinished(t, h, run)
+		})
+	}
+}
+
+func TestAResumeOfABackupWhoseGuestHasEndedEndsAndLeavesNothingInItsWay(t *testing.T) {
+	first := runtest.NewHost(t)
+	dir := filepath.Join(t.TempDir(), "b")
+	options := func(g *recovertest.Guest) recover.Options {
+		o := recovertest.Options(g)
+		o.BackupDir = filepath.Join(t.TempDir(), "b")
+		return o
+	}
+	k := runtest.CrashPoint(t, first, recover.CommandBackup, options, recovertest.GuestOptions{}, "store.done", "disk")
+	h := first.Elsewhere(t)
+	g := h.Add(1, recovertest.GuestOptions{})
+	h.Purge()
+	o := recovertest.Options(g)
+	o.BackupDir = dir
+	run, _ := h.CrashAt(recover.CommandBackup, o, k)
+	h.HV.Change(g.UUID, (*recovertest.FakeDomain).Off)
+	report, err := h.Resume(t.Context(), run)
+	recovertest.Must(t, err)
+	if r := g.Report(report); r.Outcome != recover.OutcomeSkipped || !strings.Contains(r.Error, "ended before its backup") {
+		t.Errorf("%+v", r)
+	}
+	isFinished(t, h, run)
+	if left, err := filepath.Glob(filepath.Join(dir, "*", "disk")); err != nil || len(left) > 0 {
+		t.Errorf("left in the backup directory: %v, %v", left, err)
+	}
+}
+
+func TestARunWhoseBackupDirectoryCanNotBeUsedIsFinished(t *testing.T) {
+	h := runtest.NewHost(t)
+	g := h.Add(1, recovertest.GuestOptions{})
+	pid := h.HV.Get(g.UUID).PID
+	h.Purge()
+	o := recovertest.Options(g)
+	o.BackupDir = filepath.Join(t.TempDir(), "a file")
+	s, err := h.Engine().Prepare(t.Context(), recover.CommandRescue, o)
+	recovertest.Must(t, err)
+	defer s.Close()
+	recovertest.Must(t, os.WriteFile(o.BackupDir, nil, 0o600))
+	report, err := s.Execute(t.Context())
+	if err == nil || g.Report(report).Outcome != recover.OutcomeSkipped {
+		t.Errorf("%v: %+v", err, report.Instances)
+	}
+	recovertest.Must(t, g.AsFound(recover.StateRunning, pid))
+	isFinished(t, h, report.Run)
+}
+
+func TestAResumeOfARunThatHadNoPlanEndsWhenItsInstanceIsGone(t *testing.T) {
+	h := runtest.NewHost(t)
+	g := h.Add(1, recovertest.GuestOptions{})
+	h.Purge()
+	run, point := h.CrashAt(recover.CommandRescue, recovertest.OfflineOptions(g), 3)
+	if point != "pin.done" {
+		t.Fatalf("it crashed at %s", point)
+	}
+	g.Forgotten()
+	if _, err := h.Resume(t.Context(), run); !errors.Is(err, recover.ErrNoRun) || !errors.Is(err, recover.ErrNothingSelected) {
+		t.Errorf("%v", err)
+	}
+	isFinished(t, h, run)
+	if g.Pinned() == 0 {
+		t.Error("its files were let go")
+	}
+}
+
+// Its files are back. That libvirt has forgotten the domain, and nobody its definition, is
+// for Nova to mend.
+func TestAnInstanceThatNobodyCanDefineEndsWithItsFilesBack(t *testing.T) {
+	h, g, run := crashed(t, recovertest.GuestOptions{}, "destroy.done")
+	h.HV.Forget(g.UUID)
+	recovertest.Must(t, os.Remove(h.State().Definition(run, g.UUID)))
+	report, err := h.Resume(t.Context(), run)
+	recovertest.Must(t, err)
+	if r := g.Report(report); r.Outcome != recover.OutcomeFailed || !strings.Contains(r.Error, "os-rescue reboot --instance "+g.UUID+" --state ERROR") {
+		t.Errorf("%+v", r)
+	}
+	recovertest.Must(t, g.Back())
+	isFinished(t, h, run)
+	if n := g.Pinned(); n != 0 {
+		t.Errorf("%d files that are back are still pinned", n)
 	}
 }

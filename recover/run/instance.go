@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/rs/zerolog"
 
@@ -78,6 +82,8 @@ func (i *instance) do(ctx context.Context, refused error) (report recover.Instan
 	case ctx.Err() != nil && t.History == nil:
 		return t.End(recover.OutcomeSkipped, t.Fail(fmt.Errorf("interrupted before it began: %w", ctx.Err()),
 			"Nothing of it was touched; its lost files stay held by the keeper", "Run the command again")), true
+	case errors.Is(refused, recover.ErrDeleted) && t.History == nil:
+		return i.deleted(refused), true
 	case refused != nil && t.History == nil:
 		return t.End(recover.OutcomeSkipped, t.Fail(refused, "Nothing of it was touched; its lost files stay held until this run ends", "")), true
 	}
@@ -99,22 +105,40 @@ func (i *instance) do(ctx context.Context, refused error) (report recover.Instan
 // says what is safe.
 func (i *instance) failed(ctx context.Context, err error) (report recover.InstanceReport, settled bool) {
 	t, resume := i.t, "os-rescue resume "+i.t.Run.Plan.Run
-	switch {
+	final := &task.Final{}
+	switch isFinal := errors.As(err, &final); {
 	case t.Plan.Action == recover.ActionHardReboot:
 		return i.reboot.Failed(err)
+	case isFinal && errors.Is(err, recover.ErrDeleted):
+		return i.deleted(err), true
+	case isFinal && errors.Is(err, recover.ErrRefused):
+		outcome := recover.OutcomeSkipped
+		if t.DestroyedBefore() {
+			outcome = recover.OutcomeFailed // it is not as it was found
+		}
+		return t.End(outcome, t.Fail(err, i.files.WhatIsSafe(ctx), final.Next)), true
+	case isFinal:
+		return t.End(recover.OutcomeFailed, t.Fail(err, "No data is lost", final.Next)), true
+	case i.isGone(ctx, err):
+		return t.End(recover.OutcomeFailed, t.Fail(err, i.files.WhatIsSafe(ctx), "Nothing can bring that back: restore it from a backup "+
+			"(os-rescue restore --from DIR) or a snapshot, or have a cached image fetched again")), true
 	case t.State() == task.StateOldKept:
 		return t.End(recover.OutcomeFailed, t.Fail(errors.Join(err, staging.Unpin(context.WithoutCancel(ctx), t)),
 			"It runs on its new disk, and the disk as it was before is in a file beside it",
 			"Compare the two, and tell os-rescue's developers")), true
 	case t.State().IsCommitted():
 		return t.End(recover.OutcomeFailed, t.Fail(err, i.files.WhatIsSafe(ctx), "When the cause is gone: "+resume)), false
-	case i.guest.EndedMeanwhile():
+	case i.guest.EndedMeanwhile() && !errors.Is(err, recover.ErrDeleted):
 		return t.End(recover.OutcomeFailed, t.Fail(err, i.files.WhatIsSafe(ctx)+"; the guest ended in the middle", "Go on with: "+resume)), false
 	}
 	if rerr := t.Rollback(ctx); rerr != nil {
 		return t.End(recover.OutcomeFailed, t.Fail(errors.Join(err, fmt.Errorf("and putting it back as it was found failed: %w", rerr)),
 			"Nothing was destroyed: its QEMU still has every byte, and the keeper holds the lost files",
 			"See how it is with `virsh domstate "+t.Plan.Domain+"`, then: "+resume)), false
+	}
+	if errors.Is(err, recover.ErrDeleted) {
+		// The undo of the copies may have been given up when the guest ended.
+		return i.deleted(errors.Join(err, i.files.Remove(ctx))), true
 	}
 	if t.History != nil {
 		// Not yet as it was found: only a plan made anew begins after all is undone.
@@ -125,6 +149,24 @@ func (i *instance) failed(ctx context.Context, err error) (report recover.Instan
 		outcome, next = recover.OutcomeSkipped, ""
 	}
 	return t.End(outcome, t.Fail(err, "Nothing was destroyed: it is as it was found, and the keeper holds its lost files", next)), true
+}
+
+// deleted reports an instance that Nova has deleted. Nothing of it is published by now.
+func (i *instance) deleted(err error) recover.InstanceReport {
+	t := i.t
+	safe := "Nothing of it was put back; the keeper goes on holding its lost files"
+	if t.History != nil && len(t.History.Published) > 0 {
+		paths := slices.Sorted(maps.Keys(t.History.Published))
+		safe = "The run had put back " + strings.Join(paths, ", ") + " before; the keeper goes on holding its lost files"
+	}
+	return t.End(recover.OutcomeSkipped, t.Fail(err, safe, "When nobody needs them: "+task.LetGo(t.Run.Plan.Run)))
+}
+
+// isGone is true when an interrupted run can't be finished because of files that nobody
+// holds any more, and of which no copy was proven: the host was booted, or QEMU and the
+// keeper have both ended.
+func (i *instance) isGone(ctx context.Context, err error) bool {
+	return i.t.History != nil && errors.Is(err, fs.ErrNotExist) && !i.guest.SameProcess() && len(i.files.Gone(ctx)) > 0
 }
 
 // run chooses the way: afresh, or on from where an interrupted run ended.

@@ -64,6 +64,9 @@ func (l *novaLocks) refusal(uuid string) error {
 
 func (l *novaLocks) lockOne(ctx context.Context, plan recover.InstancePlan) error {
 	before, err := novalock.Read(ctx, l.run.Cloud, plan.UUID)
+	if gone := task.Deleted(before, err); gone != nil {
+		return gone
+	}
 	if err != nil {
 		return fmt.Errorf("it can't be locked: %w", err)
 	}
@@ -71,7 +74,9 @@ func (l *novaLocks) lockOne(ctx context.Context, plan recover.InstancePlan) erro
 		return err
 	}
 	now, err := l.run.Cloud.Server(ctx, plan.UUID)
-	switch {
+	switch gone := task.Deleted(now, err); {
+	case gone != nil:
+		return gone
 	case err != nil:
 		return fmt.Errorf("it can't be read after its lock: %w", err)
 	case l.run.History[plan.UUID] != nil:

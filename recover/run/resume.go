@@ -115,7 +115,25 @@ func (s *Session) planAgain(ctx context.Context, id string, records []journal.Re
 	}
 	s.history = map[string]*journal.History{}
 	head.Options.Offline = head.Options.Offline || offline
-	return s.choosePinPlan(ctx, id, head)
+	err = s.choosePinPlan(ctx, id, head)
+	if !isForGood(err) {
+		return err
+	}
+	// A run without a plan has touched nothing, so nothing is left for another resume.
+	err = fmt.Errorf("%w: %s was interrupted before it had touched anything, and can't be planned any more: it is ended now; "+
+		"what it had the keeper hold stays held: %w", recover.ErrNoRun, id, err)
+	return errors.Join(err, s.log.Write(journal.Record{Step: journal.StepRun, Phase: recover.PhaseDone}, journal.End{}))
+}
+
+// isForGood is true for the errors of a choice of instances that another try will meet
+// again: what the run was to be about is not there any more.
+func isForGood(err error) bool {
+	for _, gone := range []error{recover.ErrNothingSelected, recover.ErrUsage, recover.ErrNoProject, recover.ErrAmbiguous} {
+		if errors.Is(err, gone) {
+			return true
+		}
+	}
+	return false
 }
 
 // replan makes a new plan for one instance from what it is now.

@@ -103,7 +103,7 @@ func (s *Session) Execute(ctx context.Context) (recover.RunReport, error) {
 		defer s.e.Progress.End()
 	}
 	if err := s.openBackup(); err != nil {
-		return s.report(ctx), err
+		return s.endUntouched(ctx, err)
 	}
 	watching := startWitness(ctx, s.e.Settings.UndoCommand, s.plan, s.lock)
 	defer watching.end()
@@ -123,6 +123,30 @@ func (s *Session) Execute(ctx context.Context) (recover.RunReport, error) {
 	}
 	zerolog.Ctx(ctx).Debug().Str("run", s.plan.Run).Msg("run ended")
 	return report, err
+}
+
+// endUntouched ends a run that can't begin, because of err: nothing of its instances was
+// touched, and nothing is left for a resume. Where an interrupted run had begun, it stays so.
+func (s *Session) endUntouched(ctx context.Context, err error) (recover.RunReport, error) {
+	for _, h := range s.history {
+		if h.Unsettled() {
+			return s.report(ctx), err
+		}
+	}
+	for _, plan := range s.plan.Instances {
+		if done, ok := s.settled(plan.UUID); ok {
+			s.note(done)
+			continue
+		}
+		t := task.New(s.run(), plan)
+		report := t.End(recover.OutcomeSkipped, t.Fail(err, "Nothing of it was touched; its lost files stay held by the keeper", "Run the command again"))
+		s.note(report)
+		done := journal.Record{Instance: plan.UUID, Step: journal.StepInstance, Phase: recover.PhaseDone}
+		if jerr := s.log.Write(done, journal.Settlement{Report: report, Settled: true}); jerr != nil {
+			return s.report(ctx), errors.Join(err, jerr)
+		}
+	}
+	return s.report(ctx), errors.Join(err, s.log.Write(journal.Record{Step: journal.StepRun, Phase: recover.PhaseDone}, journal.End{}))
 }
 
 // openBackup opens the backup directory of a run that keeps one.

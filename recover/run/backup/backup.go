@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/os-rescue/os-rescue/recover"
@@ -129,6 +130,19 @@ func (b *Backup) keepAs(ctx context.Context, left recover.DomainState, ended fun
 		err = errors.Join(err, b.dir.remove(plan.UUID, b.made))
 	}
 	return err
+}
+
+// RemoveBegun removes what the interrupted run had stored of a backup that will not be
+// complete: it would be in the way of the next one.
+func (b *Backup) RemoveBegun() error {
+	if b.dir == nil || b.t.History == nil {
+		return nil
+	}
+	unnamed := slices.DeleteFunc(slices.Clone(b.t.History.Stores), b.dir.names)
+	if len(unnamed) == 0 {
+		return nil
+	}
+	return b.dir.remove(b.t.Plan.UUID, append(unnamed, filepath.Join(b.dir.path, b.t.Plan.UUID, manifest.DefinitionName)))
 }
 
 // wasQuiet makes sure that the guest was quiet all the time it was copied.

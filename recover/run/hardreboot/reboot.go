@@ -150,10 +150,13 @@ func (r *Reboot) Failed(err error) (report recover.InstanceReport, settled bool)
 	}
 }
 
+// ErrMoved: Nova has the instance on another host since the run was planned. It is an
+// ErrRefused.
+var ErrMoved = fmt.Errorf("%w: Nova has it on another host by now", recover.ErrRefused)
+
 // AwaitStill waits until no reboot is under way any more: in the middle of one the domain
 // is off at one moment and runs at the next. It may end with errors of Cloud's, and with
-// recover.ErrRefused for an instance that Nova has moved to another host since the run
-// was interrupted.
+// ErrMoved.
 func (r *Reboot) AwaitStill(ctx context.Context) error {
 	if r.t.Run.Cloud == nil {
 		return nil
@@ -182,6 +185,5 @@ func movedAway(plan recover.InstancePlan, server recover.Server) bool {
 }
 
 func errMoved(server recover.Server) error {
-	return fmt.Errorf("%w: Nova has it on host %q by now: it was evacuated or migrated since the run began, and its files may be that host's",
-		recover.ErrRefused, server.Host)
+	return fmt.Errorf("%w: host %q: it was evacuated or migrated since the run began, and its files may be that host's", ErrMoved, server.Host)
 }

@@ -89,8 +89,8 @@ func (s *mirrors) isUnused(ctx context.Context, m *mirror) error {
 	if errors.Is(err, recover.ErrUnproven) {
 		return fmt.Errorf("%w: the new %s and the old inode, which the keeper holds, differ since the run was interrupted: "+
 			"somebody has started the guest on the new one, or let it go on with the old one, and only they know which is later. "+
-			"Both are kept; to go on with the new one, end the run by removing %s: %w",
-			recover.ErrConflict, m.want.Path, s.t.Run.StateDir.Run(s.t.Run.Plan.Run), err)
+			"Both are kept; to go on with the new one, end the run: os-rescue resume --abandon %s: %w",
+			recover.ErrConflict, m.want.Path, s.t.Run.Plan.Run, err)
 	}
 	return err
 }

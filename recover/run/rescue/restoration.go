@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -26,6 +27,8 @@ type Restoration struct {
 	files  *staging.Set
 	backup *backup.Backup
 	reboot *hardreboot.Reboot
+
+	undefined error // why libvirt can't start it any more, though its files are back
 }
 
 // New returns the restoration of a task's instance. files are its copies. b is kept, if the
@@ -76,6 +79,9 @@ func (r *Restoration) CarryOut(ctx context.Context) error {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := task.NotDeleted(ctx, r.t); err != nil {
 		return err
 	}
 	return r.commit(ctx)
@@ -171,7 +177,14 @@ func (r *Restoration) commit(ctx context.Context) error {
 	if err := r.files.RemoveBegun(ctx); err != nil {
 		return err
 	}
-	return staging.Unpin(ctx, r.t)
+	if err := staging.Unpin(ctx, r.t); err != nil {
+		return err
+	}
+	if r.undefined != nil {
+		return &task.Final{Err: fmt.Errorf("its files are back and proven, but %w", r.undefined),
+			Next: "Have Nova define and start it: os-rescue reboot --instance " + r.t.Plan.UUID + " --state ERROR --state SHUTOFF"}
+	}
+	return nil
 }
 
 // destroy ends the domain's QEMU. When that fails and QEMU lives on, the guest is
@@ -220,6 +233,9 @@ func (r *Restoration) startAgain(ctx context.Context) error {
 		}
 		// Somebody undefined it meanwhile; its definition was saved before.
 		xml, err := r.guest.SavedDefinition()
+		if errors.Is(err, fs.ErrNotExist) {
+			r.undefined = err
+		}
 		if err == nil {
 			err = hv.Define(ctx, xml)
 		}
@@ -228,6 +244,9 @@ func (r *Restoration) startAgain(ctx context.Context) error {
 		}
 		return err
 	})
+	if r.undefined != nil {
+		return nil // to no avail, which commit says when all else is done
+	}
 	if err != nil {
 		return fmt.Errorf("its files are back and proven, but it does not start: %w", err)
 	}

@@ -290,6 +290,21 @@ func (s *Set) WhatIsSafe(ctx context.Context) string {
 	return strings.Join(parts, "; ")
 }
 
+// Gone returns the paths of the files that nobody holds any more and of which no copy was
+// proven. Files of a backup are never gone: its directory may come back.
+func (s *Set) Gone(ctx context.Context) []string {
+	var gone []string
+	for _, f := range s.t.Plan.Files {
+		if f.Content != "" || f.Stored != "" || s.placeOf(f) != "" {
+			continue
+		}
+		if _, err := s.t.Run.Source(context.WithoutCancel(ctx), f); errors.Is(err, fs.ErrNotExist) {
+			gone = append(gone, f.Path)
+		}
+	}
+	return gone
+}
+
 // placeOf returns where a proven copy of a file is; "" when there is none.
 func (s *Set) placeOf(f recover.FilePlan) string {
 	if s.moved[f.Path] {
@@ -309,7 +324,9 @@ func (s *Set) placeOf(f recover.FilePlan) string {
 		return f.Path
 	}
 	if c, ok := s.t.History.Proven(f); ok {
-		return c.Dir + "/" + c.Name
+		if st, err := s.t.Run.Root.Lstat(c.Dir + "/" + c.Name); err == nil && st.Ino == c.Inode {
+			return c.Dir + "/" + c.Name
+		}
 	}
 	return ""
 }
