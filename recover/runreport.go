@@ -55,6 +55,7 @@ type RunReport struct {
 	Started     time.Time        `json:"started"`               // when it began
 	Finished    time.Time        `json:"finished,omitzero"`     // zero when it is not
 	Interrupted bool             `json:"interrupted,omitempty"` // it stopped before it had done everything
+	Abandoned   bool             `json:"abandoned,omitempty"`   // a person has ended it before it was done
 	Instances   []InstanceReport `json:"instances"`             // every instance of its plan
 	// Elsewhere are selected instances of other hosts, where the same command rescues
 	// them. They do not count as unrescued.

@@ -36,16 +36,17 @@ type InstanceStatus struct {
 
 // RunStatus is the state of one run, from its journal.
 type RunStatus struct {
-	Run       string           `json:"run"`               // its name
-	Command   Command          `json:"command"`           // what the run does
-	Host      string           `json:"host"`              // the compute host that it is on
-	Started   time.Time        `json:"started"`           // when it began
-	Finished  time.Time        `json:"finished,omitzero"` // zero when it is not
-	State     RunState         `json:"state"`             // where it stands
-	PID       int              `json:"pid,omitempty"`     // of the process that works on it now; 0 when none does
-	Options   Options          `json:"options"`           // what the operator asked for
-	Error     string           `json:"error,omitempty"`   // why its journal can't be read in full
-	Instances []InstanceStatus `json:"instances"`         // every instance of its plan; never nil
+	Run       string           `json:"run"`                 // its name
+	Command   Command          `json:"command"`             // what the run does
+	Host      string           `json:"host"`                // the compute host that it is on
+	Started   time.Time        `json:"started"`             // when it began
+	Finished  time.Time        `json:"finished,omitzero"`   // zero when it is not
+	State     RunState         `json:"state"`               // where it stands
+	Abandoned bool             `json:"abandoned,omitempty"` // it is finished because a person has ended it
+	PID       int              `json:"pid,omitempty"`       // of the process that works on it now; 0 when none does
+	Options   Options          `json:"options"`             // what the operator asked for
+	Error     string           `json:"error,omitempty"`     // why its journal can't be read in full
+	Instances []InstanceStatus `json:"instances"`           // every instance of its plan; never nil
 }
 
 // Phase is how far a journaled step has come.

@@ -34,20 +34,11 @@ func nobodyToAsk(does string) error {
 // agreed waits for an answer. It returns nil for yes, errDeclined for any other
 // answer, and the context's cause if it ends first.
 func agreed(ctx context.Context, in *bufio.Reader) error {
-	answer := make(chan string, 1)
-	go func() { // a read can't be interrupted; the process ends soon in any case
-		line, _ := in.ReadString('\n')
-		answer <- strings.TrimSpace(line)
-	}()
-	select {
-	case a := <-answer:
-		if a != "yes" {
-			return errDeclined
-		}
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("nothing was changed: %w", context.Cause(ctx))
+	said, err := answer(ctx, in)
+	if err == nil && said != "yes" {
+		err = errDeclined
 	}
+	return err
 }
 
 // disturbance says what a plan does to which guests, the worst first.

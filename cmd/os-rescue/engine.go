@@ -31,6 +31,7 @@ type runner interface {
 	DryRun(ctx context.Context, command recover.Command, o recover.Options) (recover.Plan, error)
 	Prepare(ctx context.Context, command recover.Command, o recover.Options) (session, error)
 	PrepareResume(ctx context.Context, run string, offline bool) (session, error)
+	PrepareAbandon(ctx context.Context, run string, offline bool) (abandonment, error)
 	Undo(ctx context.Context, run string, lock *os.File) error
 }
 
@@ -62,6 +63,13 @@ type session interface {
 	Plan() recover.Plan
 	Execute(ctx context.Context) (recover.RunReport, error)
 	Abandon(ctx context.Context) error
+	Close()
+}
+
+// abandonment has the methods of run.Abandonment that the commands use.
+type abandonment interface {
+	Plan() recover.Abandonment
+	Execute(ctx context.Context, choice recover.AbandonChoice) (recover.Abandonment, error)
 	Close()
 }
 

@@ -30,7 +30,9 @@ type fake struct {
 	executed func()
 	guarded  guard.Status
 	released []string
-	started  chan *fakeGuard // receives the guard that is made; nil: no test waits for it
+
+	abandoned recover.Abandonment
+	started   chan *fakeGuard // receives the guard that is made; nil: no test waits for it
 
 	check func(context.Context, check.Options, scanFunc) (check.Report, error)
 
@@ -79,6 +81,12 @@ func (f *fake) PrepareResume(_ context.Context, run string, offline bool) (sessi
 	f.called("resume %s", run)
 	f.options.Offline = offline
 	return &fakeSession{f}, f.unlessOffline(offline)
+}
+
+func (f *fake) PrepareAbandon(_ context.Context, run string, offline bool) (abandonment, error) {
+	f.called("abandon %s", run)
+	f.options.Offline = offline
+	return &fakeAbandonment{f}, f.err
 }
 
 func (f *fake) Runs(context.Context) ([]recover.RunStatus, error) { return f.runs, f.runsErr }
@@ -130,6 +138,17 @@ func (g *fakeGuard) Configure(o guard.Options) { g.options <- o }
 func (g *fakeGuard) Status() guard.Status { return g.guarded }
 
 type fakeSession struct{ *fake }
+
+type fakeAbandonment struct{ *fake }
+
+func (a *fakeAbandonment) Plan() recover.Abandonment { return a.abandoned }
+
+func (a *fakeAbandonment) Execute(_ context.Context, choice recover.AbandonChoice) (recover.Abandonment, error) {
+	a.called("end %+v", choice)
+	return a.abandoned, a.execErr
+}
+
+func (a *fakeAbandonment) Close() { a.called("close") }
 
 func (s *fakeSession) Plan() recover.Plan { return s.plan }
 

@@ -16,19 +16,24 @@ import (
 type resumeFlags struct {
 	yes     bool
 	offline bool
+	abandonFlags
 }
 
 func newResume(a *app) *cobra.Command {
 	var f resumeFlags
 	cmd := &cobra.Command{
 		Use:   "resume [RUN]",
-		Short: "Finish an interrupted run",
+		Short: "Finish an interrupted run, or end it as it is",
 		Long:  help("resume"),
 		Example: `  os-rescue resume
   os-rescue resume 20261122-1804 --yes
-  os-rescue resume --offline`,
+  os-rescue resume --offline
+  os-rescue resume --abandon 20261122-1804`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, _, err := f.choice(args); err != nil {
+				return err
+			}
 			ctx, e, err := a.open(cmd, false)
 			if err != nil {
 				return err
@@ -47,6 +52,9 @@ func newResume(a *app) *cobra.Command {
 				}
 				ctx, e = again, with
 			}
+			if f.abandon {
+				return abandonRun(ctx, a, cmd, e, args[0], f)
+			}
 			if len(args) > 0 {
 				s, err := prepareResume(ctx, a, e, args[0], f)
 				if err != nil {
@@ -58,6 +66,7 @@ func newResume(a *app) *cobra.Command {
 		},
 	}
 	addYes(cmd, &f.yes)
+	f.add(cmd)
 	cmd.Flags().BoolVar(&f.offline, "offline", false, "finish the run through libvirt alone: never ask Nova, leave locks as they are")
 	return cmd
 }

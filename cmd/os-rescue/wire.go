@@ -106,6 +106,15 @@ func (w wired) PrepareResume(ctx context.Context, name string, offline bool) (se
 	return s, nil
 }
 
+// PrepareAbandon is part of runner.
+func (w wired) PrepareAbandon(ctx context.Context, name string, offline bool) (abandonment, error) {
+	a, err := w.engine.PrepareAbandon(ctx, name, offline)
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
 // Undo is part of runner.
 func (w wired) Undo(ctx context.Context, name string, lock *os.File) error {
 	return w.engine.Undo(ctx, name, lock)

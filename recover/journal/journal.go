@@ -144,6 +144,32 @@ func Read(dir string) ([]Record, error) {
 	return records, err
 }
 
+// DamagedName is the name under which Salvage keeps a damaged journal.
+const DamagedName = FileName + ".damaged"
+
+// Salvage puts the damaged journal of the run in dir aside, under DamagedName, and makes
+// one of the records that can be read in its place. A journal that is not damaged it leaves
+// as it is. A kill in the middle leaves the damaged one, or both.
+func Salvage(dir string) error {
+	records, err := Read(dir)
+	if err == nil {
+		return nil
+	}
+	var lines []byte
+	for _, r := range records {
+		line, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		lines = append(append(lines, line...), '\n')
+	}
+	name := filepath.Join(dir, FileName)
+	if lerr := os.Link(name, filepath.Join(dir, DamagedName)); lerr != nil && !errors.Is(lerr, fs.ErrExist) {
+		return fmt.Errorf("put the damaged journal aside: %w", errors.Join(lerr, err))
+	}
+	return statedir.WriteFile(name, lines)
+}
+
 // readRecords returns the records of a journal and the length of their lines in bytes.
 // A line that is not a record is an error unless it is the last one; the records before
 // it are returned in either case.

@@ -29,6 +29,8 @@ func HeaderOf(records []Record) (Header, error) {
 type End struct {
 	// Interrupted is true when the run was asked to stop, and left instances undone.
 	Interrupted bool `json:"interrupted,omitempty"`
+	// Abandoned is true when a person has ended the run before it was done.
+	Abandoned bool `json:"abandoned,omitempty"`
 }
 
 // EndOf returns how a run ended. ok is false unless its end is its last record: it was

@@ -63,10 +63,12 @@ func StatusOf(id string, records []Record) (recover.RunStatus, error) {
 		settled = settled && i.Outcome != ""
 		status.Instances = append(status.Instances, *i)
 	}
-	if isEnded(records) && settled {
+	end, ended, err := EndOf(records)
+	if ended && settled {
 		status.State, status.Finished = recover.RunFinished, records[len(records)-1].Time
+		status.Abandoned = end.Abandoned
 	}
-	return status, nil
+	return status, err
 }
 
 // addRecord adds one more record of an instance to its status.

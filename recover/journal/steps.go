@@ -34,5 +34,6 @@ const (
 	StepPlace     = "place"      // one mirror gets its disk's name
 	StepPivot     = "pivot"      // the guest is moved onto one mirror
 	StepExport    = "export"     // its disks can be read, as they are now, while it runs; begin carries the Export
+	StepAbandon   = "abandon"    // a person ends the run as it is; begin carries the recover.AbandonChoice
 	StepEndExport = "end-export" // undo of export
 )

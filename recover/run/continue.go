@@ -97,6 +97,11 @@ func (i *instance) restoreEnded(ctx context.Context) (recover.Outcome, error) {
 // it; d is its domain as it is now.
 func (i *instance) undoEarlier(ctx context.Context, d recover.Domain) error {
 	i.t.OnFailure(journal.StepCleanup, i.files.RemoveInherited)
+	return i.undoGuest(ctx, d)
+}
+
+// undoGuest is undoEarlier for all but the copies.
+func (i *instance) undoGuest(ctx context.Context, d recover.Domain) error {
 	if i.t.Plan.Action == recover.ActionLive {
 		if err := i.switchover.UndoEarlier(); err != nil {
 			return err

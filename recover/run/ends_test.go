@@ -241,7 +241,8 @@ func TestAnInstanceThatNobodyCanDefineEndsWithItsFilesBack(t *testing.T) {
 	recovertest.Must(t, os.Remove(h.State().Definition(run, g.UUID)))
 	report, err := h.Resume(t.Context(), run)
 	recovertest.Must(t, err)
-	if r := g.Report(report); r.Outcome != recover.OutcomeFailed || !strings.Contains(r.Error, "os-rescue reboot --instance "+g.UUID+" --state ERROR") {
+	next := "os-rescue reboot --instance " + g.UUID + " --state ERROR"
+	if r := g.Report(report); r.Outcome != recover.OutcomeFailed || !strings.Contains(r.Error, next) {
 		t.Errorf("%+v", r)
 	}
 	recovertest.Must(t, g.Back())

@@ -75,6 +75,20 @@ func (e *Engine) PrepareResume(ctx context.Context, run string, offline bool) (*
 	return s, nil
 }
 
+// PrepareAbandon gets a run ready to be ended by hand, as it is: one that resume can't
+// finish, or that nobody wants to be finished; of a finished one, what it still holds and
+// has staged is let go. With offline, its locks in Nova stay. Nothing is changed yet.
+//
+// Errors: ErrNoRun, ErrBusy, ErrUnusable.
+func (e *Engine) PrepareAbandon(ctx context.Context, run string, offline bool) (*Abandonment, error) {
+	a := &Abandonment{s: newSession(e)}
+	if err := a.prepare(ctx, run, offline); err != nil {
+		a.Close()
+		return nil, err
+	}
+	return a, nil
+}
+
 // DryRun returns the plan that Prepare would make, and touches nothing at all. Its
 // errors are Prepare's without ErrBusy.
 func (e *Engine) DryRun(ctx context.Context, command recover.Command, o recover.Options) (recover.Plan, error) {

@@ -139,7 +139,8 @@ func (s *Session) endUntouched(ctx context.Context, err error) (recover.RunRepor
 			continue
 		}
 		t := task.New(s.run(), plan)
-		report := t.End(recover.OutcomeSkipped, t.Fail(err, "Nothing of it was touched; its lost files stay held by the keeper", "Run the command again"))
+		report := t.End(recover.OutcomeSkipped, t.Fail(err,
+			"Nothing of it was touched; its lost files stay held by the keeper", "Run the command again"))
 		s.note(report)
 		done := journal.Record{Instance: plan.UUID, Step: journal.StepInstance, Phase: recover.PhaseDone}
 		if jerr := s.log.Write(done, journal.Settlement{Report: report, Settled: true}); jerr != nil {

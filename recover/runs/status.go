@@ -113,6 +113,7 @@ func (r Runs) Report(name string) (recover.RunReport, error) {
 		// Not a run that came to its end and left something for a resume, nor one that is
 		// being resumed now and may still do everything.
 		Interrupted: status.State != recover.RunRunning && (!ended || end.Interrupted),
+		Abandoned:   status.Abandoned,
 		Instances:   []recover.InstanceReport{},
 		Elsewhere:   plan.Elsewhere,
 		Warnings:    plan.Warnings,

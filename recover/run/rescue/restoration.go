@@ -244,11 +244,11 @@ func (r *Restoration) startAgain(ctx context.Context) error {
 		}
 		return err
 	})
-	if r.undefined != nil {
-		return nil // to no avail, which commit says when all else is done
-	}
-	if err != nil {
+	if err != nil && r.undefined == nil {
 		return fmt.Errorf("its files are back and proven, but it does not start: %w", err)
+	}
+	if r.undefined != nil {
+		return nil // nobody can start it, which commit says when all else is done
 	}
 	r.guest.EndDowntime()
 	return r.confirm(ctx)

@@ -122,6 +122,17 @@ func (h *Host) Resume(ctx context.Context, name string) (recover.RunReport, erro
 	return s.Execute(ctx)
 }
 
+// Abandon ends a run by hand.
+func (h *Host) Abandon(ctx context.Context, name string, choice recover.AbandonChoice) (recover.Abandonment, error) {
+	h.T.Helper()
+	a, err := h.Engine().PrepareAbandon(ctx, name, false)
+	if err != nil {
+		return recover.Abandonment{}, err
+	}
+	defer a.Close()
+	return a.Execute(ctx, choice)
+}
+
 // Planned returns the plan that a run of these options would make for a guest.
 func (h *Host) Planned(g *recovertest.Guest, command recover.Command, o recover.Options) recover.InstancePlan {
 	h.T.Helper()

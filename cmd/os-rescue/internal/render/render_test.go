@@ -282,6 +282,7 @@ instance-00000002  u2  not finished
   copy  %[1]s     -  begun  /i/2/disk
 
 Next, finish it: os-rescue resume r1
+If it can't be finished, end it as it is: os-rescue resume --abandon r1
 `, at))
 }
 

@@ -42,6 +42,9 @@ func WriteRun(w io.Writer, t Text, r recover.RunReport, o recover.Options) error
 	if r.Interrupted {
 		p.line("The run was interrupted. Where each instance stands: %s", p.paint(bold, p.Again+" status "+console.Clean(r.Run)))
 	}
+	if r.Abandoned {
+		p.line("The run was ended by hand before it was done.")
+	}
 	p.line("%s", runSum(r))
 	return p.sendTo(w)
 }

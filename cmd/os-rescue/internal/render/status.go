@@ -123,6 +123,7 @@ func WriteStatus(w io.Writer, t Text, r recover.RunStatus) error {
 	if r.State == recover.RunInterrupted {
 		p.line("")
 		p.line("Next, finish it: %s", p.paint(bold, p.Again+" resume "+console.Clean(r.Run)))
+		p.line("If it can't be finished, end it as it is: %s", p.Again+" resume --abandon "+console.Clean(r.Run))
 	}
 	return p.sendTo(w)
 }
@@ -134,6 +135,9 @@ func runState(t Text, r recover.RunStatus) string {
 	case recover.RunInterrupted:
 		return t.paint(red, string(r.State))
 	case recover.RunFinished:
+		if r.Abandoned {
+			return t.paint(yellow, "finished (ended by hand)")
+		}
 		return t.paint(green, string(r.State))
 	default:
 		return console.Clean(string(r.State))
