@@ -42,6 +42,9 @@ type record struct {
 	Locked       optional[bool]    `json:"locked"`
 	LockedReason optional[string]  `json:"locked_reason"`
 	Fault        optional[message] `json:"fault"`
+	// Image is "" for an instance that was booted from a volume, else an object (views/servers.py,
+	// _get_image).
+	Image json.RawMessage `json:"image"`
 }
 
 type message struct {
@@ -74,6 +77,7 @@ func parseServer(text json.RawMessage) (recover.Server, error) {
 		Locked:       r.Locked.value,
 		LockedReason: r.LockedReason.value,
 		Fault:        r.Fault.value.Message,
+		FromVolume:   string(r.Image) == `""`,
 	}
 	// Nova's _show_from_down_cell. A complete record may have the status UNKNOWN too,
 	// for a vm_state without a status.

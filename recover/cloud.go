@@ -74,6 +74,8 @@ type Server struct {
 	LockedReason string `json:"locked_reason,omitempty"`
 	// Fault is the message of the last fault of an instance in ERROR.
 	Fault string `json:"fault,omitempty"`
+	// FromVolume is true when it was booted from a volume: it has no disk of its own.
+	FromVolume bool `json:"from_volume,omitempty"`
 	// Unknown is true when the instance's cell does not answer. Then only its UUID, and
 	// perhaps its ProjectID, is known. It is not deleted.
 	Unknown bool `json:"unknown,omitempty"`

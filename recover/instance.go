@@ -138,6 +138,8 @@ type Instance struct {
 	// GuardOnly is true when libvirt no longer knows the domain, and the guard's record
 	// of the domain was scanned instead.
 	GuardOnly bool `json:"-"`
+	// NoDomain is true when Nova has it here, and libvirt does not know its domain.
+	NoDomain bool `json:"-"`
 	// StateBefore is the state in which the guard saw it when its files were deleted; empty
 	// when the guard did not see that.
 	StateBefore DomainState `json:"-"`

@@ -51,7 +51,9 @@ func (f checkFacts) sum(o Options) Report {
 		r.Keeper.Holds = []pin.KeeperHold{}
 	}
 	if f.source != "" {
-		instances := f.withIncidents()
+		instances := slices.DeleteFunc(f.withIncidents(), func(i recover.Instance) bool {
+			return i.PID == 0 && slices.Contains(f.guard.SoftDeleted, i.UUID)
+		})
 		r.Verdicts = map[recover.Verdict]int{}
 		for _, v := range recover.Verdicts() {
 			r.Verdicts[v] = 0

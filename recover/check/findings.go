@@ -23,7 +23,8 @@ type finder func(checked) []Finding
 
 // finders returns all of them. Findings of one level come in this order.
 func finders() []finder {
-	return []finder{findNotLooked, findLost, findUnfinished, findUnknown, findDisplaced, findReplaced, findHeld, findGuard, findGuardProblems}
+	return []finder{findNotLooked, findLost, findUnfinished, findUnknown, findDisplaced, findReplaced, findHeld, findGuard, findGuardProblems,
+		findSoftDeleted}
 }
 
 // findingf makes the result of a finder that found something.

@@ -70,6 +70,20 @@ func findDisplaced(c checked) []Finding {
 		c.have(n), c.names(recover.VerdictDisplaced))
 }
 
+// findSoftDeleted tells of instances that miss files and whose owners have deleted them: no
+// incident.
+func findSoftDeleted(c checked) []Finding {
+	n := len(c.report.Guard.SoftDeleted)
+	if n == 0 {
+		return nil
+	}
+	verb := "miss"
+	if n == 1 {
+		verb = "misses"
+	}
+	return findingf(OK, FindingSoftDeleted, "", "%s that Nova has as SOFT_DELETED %s files: no incident", plural(n, "instance"), verb)
+}
+
 // findReplaced finds instances that run on other files than the deleted ones.
 func findReplaced(c checked) []Finding {
 	var names []string

@@ -56,15 +56,16 @@ type FindingKind string
 
 // The kinds of findings.
 const (
-	FindingLost        FindingKind = "lost"        // instances that have lost files, held or not
-	FindingHalfDone    FindingKind = "half-done"   // an interrupted run left a live rescue between two states
-	FindingInterrupted FindingKind = "interrupted" // any other interrupted run
-	FindingUnknown     FindingKind = "unknown"     // instances that could not be judged
-	FindingNotLooked   FindingKind = "not-looked"  // the check, or a part of it, could not be made
-	FindingDisplaced   FindingKind = "displaced"   // instances with files that are not at their paths, and not lost
-	FindingReplaced    FindingKind = "replaced"    // instances on other files, while their deleted ones are held
-	FindingHeld        FindingKind = "held"        // deleted files take more room than they may
-	FindingGuard       FindingKind = "guard"       // the guard does not run, does not answer, or can't do its work
+	FindingLost        FindingKind = "lost"         // instances that have lost files, held or not
+	FindingHalfDone    FindingKind = "half-done"    // an interrupted run left a live rescue between two states
+	FindingInterrupted FindingKind = "interrupted"  // any other interrupted run
+	FindingUnknown     FindingKind = "unknown"      // instances that could not be judged
+	FindingNotLooked   FindingKind = "not-looked"   // the check, or a part of it, could not be made
+	FindingDisplaced   FindingKind = "displaced"    // instances with files that are not at their paths, and not lost
+	FindingReplaced    FindingKind = "replaced"     // instances on other files, while their deleted ones are held
+	FindingHeld        FindingKind = "held"         // deleted files take more room than they may
+	FindingSoftDeleted FindingKind = "soft-deleted" // instances that miss files, and that their owners have deleted: no incident
+	FindingGuard       FindingKind = "guard"        // the guard does not run, does not answer, or can't do its work
 )
 
 // Finding is one thing that a check found.
@@ -89,7 +90,7 @@ type Report struct {
 	Host  string    `json:"host"`  // this host's name
 	Taken time.Time `json:"taken"` // when the check was made
 	Level Level     `json:"level"` // the worst of the findings
-	// Findings are everything that is not as it should be, the worst first.
+	// Findings are everything that is not as it should be, or worth a word, the worst first.
 	Findings []Finding `json:"findings"`
 	// Source is who looked at the instances; empty when nobody could.
 	Source Source `json:"source,omitempty"`

@@ -47,6 +47,8 @@ type incidents struct {
 	mu      sync.Mutex
 	current map[string]*Incident // by UUID
 	seen    int
+	// softDeleted miss files, and their owners have deleted them.
+	softDeleted []string
 }
 
 func newIncidents(holds *holdings, records *records, last *lastScan, problems *problems, onBegin func()) *incidents {
@@ -136,6 +138,20 @@ func (b *incidents) end(ctx context.Context, uuid string) {
 			r.Incident = nil
 		}
 	}))
+}
+
+// noteSoftDeleted notes the instances that miss files and are SOFT_DELETED in Nova.
+func (b *incidents) noteSoftDeleted(uuids []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.softDeleted = uuids
+}
+
+// softDeletedOnes returns what noteSoftDeleted has noted last.
+func (b *incidents) softDeletedOnes() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.softDeleted)
 }
 
 // drop forgets an incident without a word.

@@ -31,6 +31,7 @@ type arbiter struct {
 // decide judges by a scan's report.
 func (a *arbiter) decide(ctx context.Context, report recover.Report) {
 	j := &judgement{arbiter: a, report: report, answers: map[string]novaAnswer{}}
+	a.incidents.noteSoftDeleted(j.softDeleted(ctx))
 	if !a.isAnythingOpen() && !slices.ContainsFunc(report.Instances, missesFiles) && len(j.gone()) == 0 {
 		return // as on nearly every day: the journals need not be read
 	}
@@ -84,6 +85,18 @@ func (j *judgement) answer(ctx context.Context, uuid string) novaAnswer {
 	a := j.nova.ask(ctx, uuid)
 	j.answers[uuid] = a
 	return a
+}
+
+// softDeleted returns the instances that miss files and that Nova has as SOFT_DELETED, which
+// are off: no incident.
+func (j *judgement) softDeleted(ctx context.Context) []string {
+	var gone []string
+	for _, i := range j.report.Instances {
+		if i.PID == 0 && (missesFiles(i) || i.Verdict == recover.VerdictLost) && j.answer(ctx, i.UUID) == novaSoftDeleted {
+			gone = append(gone, i.UUID)
+		}
+	}
+	return gone
 }
 
 // known returns an instance that libvirt knows; nil for others.
@@ -175,13 +188,14 @@ func (j *judgement) judgeHold(ctx context.Context, h guardHold) {
 		if i == nil || i.Verdict == recover.VerdictUnknown {
 			continue
 		}
+		_, inIncident := j.incidents.get(uuid)
 		if hasLost(*i, h) {
-			if i.PID == 0 && !h.Needed && missesFiles(*i) && j.isIncident(ctx, *i, settled) {
+			// One that was SOFT_DELETED in its incident may be back.
+			if i.PID == 0 && (!h.Needed || !inIncident) && missesFiles(*i) && j.isIncident(ctx, *i, settled) {
 				j.incidents.begin(ctx, *i)
 			}
 			continue
 		}
-		_, inIncident := j.incidents.get(uuid)
 		// A console log is made anew at every start, in the middle of an incident too.
 		oldLog := h.Role == recover.RoleConsoleLog && i.PID != 0 && intact(*i)
 		if !settled || !oldLog && !wasOfRun(h.Path) && (h.Needed || inIncident) {
@@ -269,7 +283,7 @@ func (j *judgement) endIncidents(ctx context.Context) {
 		i := j.known(incident.UUID)
 		j.incidents.describe(incident.UUID)
 		j.incidents.update(incident.UUID, func(now *Incident) { now.Replaced = i != nil && intact(*i) })
-		if !needed[incident.UUID] && (i == nil || !missesFiles(*i)) {
+		if j.answers[incident.UUID] == novaSoftDeleted || !needed[incident.UUID] && (i == nil || !missesFiles(*i)) {
 			j.incidents.end(ctx, incident.UUID)
 		}
 	}

@@ -15,12 +15,13 @@ import (
 type novaAnswer int
 
 const (
-	novaOffline novaAnswer = iota // the guard works without Nova
-	novaUnknown                   // Nova, or the instance's cell, does not answer: never "deleted"
-	novaHere                      // it exists on this host, and nothing is under way
-	novaBusy                      // a task is under way: perhaps the one that deletes it
-	novaMoved                     // it exists on another host, or on none (shelved)
-	novaDeleted                   // Nova itself has it among the deleted ones
+	novaOffline     novaAnswer = iota // the guard works without Nova
+	novaUnknown                       // Nova, or the instance's cell, does not answer: never "deleted"
+	novaHere                          // it exists on this host, and nothing is under way
+	novaBusy                          // a task is under way: perhaps the one that deletes it
+	novaMoved                         // it exists on another host, or on none (shelved)
+	novaDeleted                       // Nova itself has it among the deleted ones
+	novaSoftDeleted                   // its owner has deleted it, and Nova keeps it for a while
 )
 
 // novaTime bounds one question to Nova, so that one that hangs does not keep the
@@ -114,6 +115,9 @@ func (n *novaSide) ask(ctx context.Context, uuid string) novaAnswer {
 		return novaBusy
 	case server.Host == n.host:
 		n.confirmHost()
+		if server.VMState == recover.VMSoftDeleted {
+			return novaSoftDeleted
+		}
 		return novaHere
 	case server.Host != "" && !n.isHostKnown():
 		n.problems.set("host", fmt.Errorf("in Nova, instance %s is on host %q, and none has ever been seen on %s: is that this host's "+

@@ -22,6 +22,9 @@ type Status struct {
 	Held   Held           `json:"held,omitzero"` // sums up what it holds
 	// Incidents are the instances that still exist and have lost files, by domain name.
 	Incidents []Incident `json:"incidents,omitempty"`
+	// SoftDeleted are the UUIDs of instances that miss files and that Nova has as SOFT_DELETED:
+	// their owners have deleted them, so that is no incident. What is held stays held.
+	SoftDeleted []string `json:"soft_deleted,omitempty"`
 	// IncidentsSeen counts those that were noticed since the guard started.
 	IncidentsSeen int `json:"incidents_seen,omitempty"`
 	// Released counts the deleted files that were let go since it started, by the reason.
@@ -45,6 +48,7 @@ func (g *Guard) Status() Status {
 	s.Held, s.Released = g.holds.sum()
 	s.Report, s.Scanned = g.last.get()
 	s.Incidents, s.IncidentsSeen = g.incidents.list()
+	s.SoftDeleted = g.incidents.softDeletedOnes()
 	return s
 }
 

@@ -27,6 +27,9 @@ func (r *novaRules) refuse(ctx context.Context, i recover.Instance, todo recover
 	if r.cloud == nil || server == nil {
 		return "", nil
 	}
+	if why := recover.Deletion(*server); why != "" {
+		return why, nil
+	}
 	if own := r.cloud.OwnProject(); own != "" && own == server.ProjectID && todo.Action != recover.ActionHardReboot {
 		return "the credentials belong to the instance's own project: every member of it could undo their lock in the middle of the run; " +
 			"sign in to another project (an admin's), or use --offline", nil

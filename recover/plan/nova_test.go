@@ -28,6 +28,7 @@ func TestWhatNovasStateForbidsIsRefusedBeforeTheFirstPause(t *testing.T) {
 		"rescued":            {change: state(recover.VMRescued), says: "rescue mode"},
 		"resized":            {change: state(recover.VMResized), says: "resize confirm"},
 		"shelved":            {change: state(recover.VMShelved), says: "shelved"},
+		"soft-deleted":       {change: state(recover.VMSoftDeleted), says: "no incident"},
 		"a state of its own": {change: state("building"), says: "building"},
 		"a task": {
 			change: func(h *runtest.Host, g *recovertest.Guest, _ *recover.Options) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/os-rescue/os-rescue/recover"
@@ -114,6 +115,14 @@ func (p *planner) warn(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	if !slices.Contains(p.warnings, text) {
 		p.warnings = append(p.warnings, text)
+	}
+}
+
+// warnNoDomain says what is to be done about an instance whose files are whole and whose
+// domain is gone: nothing of a rescue's, and no backup is needed.
+func (p *planner) warnNoDomain(i recover.Instance) {
+	if i.NoDomain && i.Server != nil {
+		p.warn("%s (%s) has all its files and no domain: nothing of it is lost; %s", i.Domain, i.UUID, strings.Join(i.Possible, "; "))
 	}
 }
 

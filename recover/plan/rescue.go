@@ -26,6 +26,7 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 		if i.Disagreement != "" {
 			p.warn("%s is %s and will be left alone, but: %s", i.Domain, i.Verdict, i.Disagreement)
 		}
+		p.warnNoDomain(i)
 		todo.Action = recover.ActionNone
 		return todo, nil
 	}
@@ -114,6 +115,8 @@ func (p rescuePlans) preclude(i recover.Instance) (refusal string, ok bool) {
 	switch {
 	case i.Disagreement != "":
 		return i.Disagreement, true
+	case i.Server != nil && i.Server.VMState == recover.VMSoftDeleted:
+		return recover.Deletion(*i.Server), true
 	case i.Verdict == recover.VerdictUnknown, i.Verdict == recover.VerdictDisplaced, i.Verdict == recover.VerdictLost:
 		return why, true
 	case i.Server == nil && i.Definition.Nova == nil && p.Options.Selection.All:

@@ -29,11 +29,14 @@ func (p restorePlans) plan(ctx context.Context, i recover.Instance) (recover.Ins
 		return todo.Refuse("%s", why), nil
 	case i.Verdict == recover.VerdictIntact, i.Verdict == recover.VerdictUnaffected:
 		todo.Action = recover.ActionNone
+		p.warnNoDomain(i)
 		return todo, nil
 	case i.Verdict == recover.VerdictUnknown, i.Verdict == recover.VerdictDisplaced:
 		return todo.Refuse("%s", strings.Join(append(i.Reasons, i.Possible...), "; ")), nil
 	case i.Disagreement != "":
 		return todo.Refuse("%s", i.Disagreement), nil
+	case i.Server != nil && i.Server.VMState == recover.VMSoftDeleted:
+		return todo.Refuse("%s", recover.Deletion(*i.Server)), nil
 	}
 	if reason := recover.HandsOff(i.Definition); reason != "" {
 		return todo.Refuse("%s", reason), nil

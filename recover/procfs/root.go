@@ -3,6 +3,7 @@ package procfs
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -67,6 +68,40 @@ func (r Root) IsOverlay(path string) bool {
 	defer unix.Close(fd)
 	var st unix.Statfs_t
 	return unix.Fstatfs(fd, &st) == nil && st.Type == unix.OVERLAYFS_SUPER_MAGIC
+}
+
+// Lstat is Stat for the very file that has the path's last name: a link there is not
+// followed.
+func (r Root) Lstat(path string) (unix.Stat_t, error) {
+	var st unix.Stat_t
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
+	fd, err := unix.Openat2(int(r.file.Fd()), strings.TrimLeft(path, "/"), &how)
+	if errors.Is(err, unix.ENOTDIR) {
+		err = unix.ENOENT
+	}
+	if err != nil {
+		return st, &fs.PathError{Op: "look up", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	err = unix.Fstat(fd, &st)
+	return st, err
+}
+
+// Names returns the names in a directory, at most most of them. The error wraps
+// fs.ErrNotExist when there is no such directory.
+func (r Root) Names(dir string, most int) ([]string, error) {
+	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
+	fd, err := unix.Openat2(int(r.file.Fd()), strings.TrimLeft(dir, "/"), &how)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: dir, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), dir)
+	defer f.Close()
+	names, err := f.Readdirnames(most)
+	if errors.Is(err, io.EOF) {
+		err = nil // it is empty
+	}
+	return names, err
 }
 
 // Open opens a regular file for reading, and follows links inside the root. It does not

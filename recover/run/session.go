@@ -63,19 +63,22 @@ func newSession(e *Engine) *Session {
 // run is what the session's tasks share.
 func (s *Session) run() *task.Run {
 	return &task.Run{
-		Settings:     s.e.Settings,
-		Hypervisor:   s.e.Hypervisor,
-		Cloud:        s.cloud,
-		Progress:     s.e.Progress,
-		Plan:         s.plan,
-		Resuming:     s.resuming,
-		History:      s.history,
-		Log:          s.log,
-		StateDir:     s.state,
-		Root:         s.root,
-		Owners:       s.owners,
-		Pins:         s.pins,
-		Scan:         s.e.scanner().Domain,
+		Settings:   s.e.Settings,
+		Hypervisor: s.e.Hypervisor,
+		Cloud:      s.cloud,
+		Progress:   s.e.Progress,
+		Plan:       s.plan,
+		Resuming:   s.resuming,
+		History:    s.history,
+		Log:        s.log,
+		StateDir:   s.state,
+		Root:       s.root,
+		Owners:     s.owners,
+		Pins:       s.pins,
+		Scan:       s.e.scanner().Domain,
+		Absent: func(ctx context.Context, server recover.Server) (recover.Instance, error) {
+			return s.e.scanner().NovaOnly(ctx, server, recover.Hints{})
+		},
 		PollInterval: s.e.novaInterval(),
 	}
 }

@@ -14,31 +14,69 @@ import (
 
 // novaOnly scans an instance that Nova has on this host but whose domain libvirt does
 // not know: Nova's hard reboot undefines the domain before it finds that the disk is
-// gone (nova/virt/libvirt/driver.py, _hard_reboot). Only the files that the keeper,
-// the guard or the operator's named processes hold can still be saved.
+// gone (nova/virt/libvirt/driver.py, _hard_reboot), and leaves it so when it fails for any
+// other reason too. What the next start will open is judged by the guard's record of the
+// domain, or by what Nova will define: what stands in the instance's directory.
 func (l *look) novaOnly(ctx context.Context, server recover.Server) (recover.Instance, error) {
+	if r, ok := l.records[server.UUID]; ok {
+		i, err := l.instance(ctx, r.AsOff())
+		if err != nil {
+			return i, err
+		}
+		i.GuardOnly = true
+		return withoutDomain(i, server), nil
+	}
 	i := recover.Instance{
 		UUID:       server.UUID,
 		Domain:     server.Domain,
 		Name:       server.Name,
 		ProjectID:  server.ProjectID,
 		State:      recover.StateShutOff,
-		Files:      []recover.File{},
 		Definition: recover.Domain{UUID: server.UUID, Name: server.Domain, State: recover.StateShutOff},
 	}
-	i.Files = l.namedFiles(server.UUID, l.pins.files(server.UUID, nil))
+	stands := standingOf(l.root, l.settings.InstancesPath, server)
+	i.Files = stands.addTo(l.namedFiles(server.UUID, l.pins.files(server.UUID, nil)))
 	if err := l.files(ctx, &i, nil, l.root); err != nil {
 		return i, err
 	}
 	verdict.Instance(&i)
-	if !slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.Role == recover.RoleDisk && len(f.Holders) > 0 }) {
-		i.Verdict = recover.VerdictLost
-		i.Reasons = append(i.Reasons, fmt.Sprintf("Nova has it here as %s, but libvirt does not know its domain, "+
-			"and no process that os-rescue knows of holds its disk", server.Status))
-		i.Possible = append(i.Possible, "if a process still has its files open (see `lsof +L1 | grep "+server.UUID+"`), "+
-			"name it with --holder PID; else restore it from a backup or a snapshot")
+	isDisk := func(f recover.File) bool { return f.Role == recover.RoleDisk }
+	if i.Verdict == recover.VerdictUnaffected && slices.ContainsFunc(i.Files, isDisk) {
+		i.Verdict = recover.VerdictIntact // it is no domain that names them
 	}
-	return i, nil
+	if settled := i.Verdict == recover.VerdictIntact || i.Verdict == recover.VerdictUnaffected; settled && len(stands.doubts) > 0 {
+		i.Verdict = recover.VerdictUnknown
+		i.Reasons = append(i.Reasons, stands.doubts...)
+		i.Possible = append(i.Possible, "look at what is named, then let Nova try: openstack server reboot --hard "+server.UUID)
+	}
+	return withoutDomain(i, server), nil
+}
+
+// withoutDomain says what it means for an instance that was looked at that libvirt does not
+// know its domain.
+func withoutDomain(i recover.Instance, server recover.Server) recover.Instance {
+	i.NoDomain = true
+	if i.Name == "" {
+		i.Name = server.Name
+	}
+	if i.ProjectID == "" {
+		i.ProjectID = server.ProjectID
+	}
+	switch i.Verdict {
+	case recover.VerdictIntact, recover.VerdictUnaffected:
+		i.Reasons = append(i.Reasons, "libvirt does not know its domain, which a hard reboot that failed undefines; its files are whole")
+		i.Possible = append(i.Possible,
+			fmt.Sprintf("a hard reboot defines it anew: os-rescue reboot --instance %s --state %s", i.UUID, server.Status))
+	case recover.VerdictLost:
+		i.Reasons = append(i.Reasons, fmt.Sprintf("Nova has it here as %s, but libvirt does not know its domain, "+
+			"and no process that os-rescue knows of holds what is gone", server.Status))
+		one := []recover.Instance{i}
+		explainLost(one)
+		i = one[0]
+		i.Possible = append(i.Possible, "if a process still has its files open (see `lsof +L1 | grep "+i.UUID+"`), "+
+			"name it with --holder PID")
+	}
+	return i
 }
 
 // namedFiles adds the deleted files of an instance that the operator's named processes

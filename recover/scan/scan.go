@@ -83,7 +83,8 @@ func (s *Scanner) Domain(ctx context.Context, d recover.Domain) (recover.Instanc
 }
 
 // NovaOnly scans an instance that Nova has on this host but whose domain libvirt does
-// not know. hints and errors are those of Host.
+// not know: a hard reboot that failed has undefined it. Its files may be whole, and then it
+// is intact, without a domain. hints and errors are those of Host.
 func (s *Scanner) NovaOnly(ctx context.Context, server recover.Server, hints recover.Hints) (recover.Instance, error) {
 	l, err := s.look(ctx, hints)
 	if err != nil {

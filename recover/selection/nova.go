@@ -158,6 +158,14 @@ func (m *mapper) leftovers(ctx context.Context, meant func(recover.Instance) boo
 			continue
 		}
 		server, err := m.cloud.Server(ctx, i.UUID)
+		if err == nil && i.NoDomain && Disagreement(i, m.reports[0].Host, server) == "" {
+			// That libvirt does not know it says nothing about its files.
+			if now, err := m.scanner.NovaOnly(ctx, server, m.options.Hints); err != nil {
+				return err
+			} else if here, _ := m.scanned(i.UUID); now.Verdict == recover.VerdictIntact {
+				*here = now
+			}
+		}
 		if err := m.askedAlone(i.UUID, server, err); err != nil {
 			return err
 		}
@@ -261,6 +269,9 @@ func (m *mapper) merge(i recover.Instance, host string, server recover.Server) {
 		m.disagree(i, why)
 		return
 	}
+	if note := otherName(i, server); note != "" {
+		m.out.Warnings = append(m.out.Warnings, note)
+	}
 	if i.Name == "" {
 		i.Name = server.Name
 	}
@@ -284,10 +295,20 @@ func Disagreement(i recover.Instance, host string, server recover.Server) string
 		return fmt.Sprintf("Nova has it on %s, but its domain was found on %s: it was evacuated or migrated, "+
 			"and another host may use the files of this leftover domain by now "+
 			"(if the name of this host is wrong, set host in the configuration)", where, host)
-	case server.Domain != "" && server.Domain != i.Domain:
-		return fmt.Sprintf("Nova calls its domain %s, but libvirt has its UUID under %s", server.Domain, i.Domain)
 	}
 	return ""
+}
+
+// otherName says that Nova calls an instance's domain by another name than libvirt; empty
+// when it does not. It is the same instance all the same: Nova finds a domain by its UUID
+// (nova/virt/libvirt/host.py, get_domain), and names it anew from instance_name_template
+// when it defines it.
+func otherName(i recover.Instance, server recover.Server) string {
+	if server.Domain == "" || server.Domain == i.Domain {
+		return ""
+	}
+	return fmt.Sprintf("Nova calls the domain of %s %s, and libvirt has that UUID under %s: it is the same instance, "+
+		"and gets Nova's name at its next hard reboot", i.UUID, server.Domain, i.Domain)
 }
 
 // disagree takes in an instance that is shown and left alone.

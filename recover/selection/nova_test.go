@@ -16,6 +16,7 @@ func TestWhereNovaAndLibvirtDisagreeAnInstanceIsLeftAlone(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*runtest.Host, *recovertest.Guest)
 		says   string // in the refusal; empty when there is none
+		notes  string // in the warnings; empty when there is none
 	}{
 		"they agree": {change: func(*runtest.Host, *recovertest.Guest) {}},
 		"it was evacuated": {
@@ -23,9 +24,15 @@ func TestWhereNovaAndLibvirtDisagreeAnInstanceIsLeftAlone(t *testing.T) {
 			says:   "evacuated or migrated",
 		},
 		"no host has it": {change: func(h *runtest.Host, g *recovertest.Guest) { h.Cloud.Instances[g.UUID].Host = "" }, says: "on no host"},
-		"its domain has another name": {
+		"its domain has another name": { // instance_name_template is another one by now
 			change: func(h *runtest.Host, g *recovertest.Guest) { h.Cloud.Instances[g.UUID].Domain = "instance-0000ffff" },
-			says:   "calls its domain instance-0000ffff",
+			notes:  "Nova calls the domain of " + recovertest.UUID(1) + " instance-0000ffff",
+		},
+		"its domain has another name, and it was evacuated": {
+			change: func(h *runtest.Host, g *recovertest.Guest) {
+				h.Cloud.Instances[g.UUID].Domain, h.Cloud.Instances[g.UUID].Host = "instance-0000ffff", "other"
+			},
+			says: "evacuated or migrated",
 		},
 		"its cell is down": {
 			change: func(h *runtest.Host, _ *recovertest.Guest) { h.Cloud.Down = true },
@@ -70,6 +77,9 @@ func TestWhereNovaAndLibvirtDisagreeAnInstanceIsLeftAlone(t *testing.T) {
 				}
 				if todo.Action != want || !strings.Contains(todo.Refusal, says) {
 					t.Errorf("%s: %q, not %q", todo.Action, todo.Refusal, says)
+				}
+				if noted := strings.Join(whole.Warnings, "\n"); !strings.Contains(noted, c.notes) || c.notes == "" && noted != "" {
+					t.Errorf("warnings: %q, not %q", noted, c.notes)
 				}
 			})
 		}

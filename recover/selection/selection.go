@@ -121,6 +121,7 @@ func chooseFromBackup(o recover.Options, report recover.Report) ([]recover.Insta
 			Verdict:     recover.VerdictLost,
 			Files:       []recover.File{},
 			Reasons:     []string{"libvirt no longer knows its domain"},
+			NoDomain:    true,
 		})
 	}
 	return FromScan(o.Selection, known)

@@ -42,6 +42,9 @@ func (r *Reboot) Only(ctx context.Context) error {
 		return r.carryOut(ctx, done)
 	}
 	i, err := r.guest.Look(ctx)
+	if errors.Is(err, recover.ErrNoDomain) {
+		i, err = r.lookWithout(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -49,6 +52,16 @@ func (r *Reboot) Only(ctx context.Context) error {
 		return fmt.Errorf("%w: its files are %s by now: %s", recover.ErrRefused, i.Verdict, strings.Join(i.Reasons, "; "))
 	}
 	return r.carryOut(ctx, done)
+}
+
+// lookWithout scans an instance whose domain libvirt does not know: a hard reboot that
+// failed has undefined it, and the next one defines it anew.
+func (r *Reboot) lookWithout(ctx context.Context) (recover.Instance, error) {
+	server, err := r.t.Run.Cloud.Server(ctx, r.t.Plan.UUID)
+	if err != nil {
+		return recover.Instance{}, fmt.Errorf("ask Nova how it is: %w", err)
+	}
+	return r.t.Run.Absent(ctx, server)
 }
 
 // IntoService brings an instance whose files are published back into service, in the

@@ -248,7 +248,7 @@ func (r *Restoration) startAgain(ctx context.Context) error {
 		return fmt.Errorf("its files are back and proven, but it does not start: %w", err)
 	}
 	if r.undefined != nil {
-		return nil // nobody can start it, which commit says when all else is done
+		return nil //nolint:nilerr // commit says so when all else is done
 	}
 	r.guest.EndDowntime()
 	return r.confirm(ctx)

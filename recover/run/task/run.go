@@ -32,6 +32,8 @@ type Run struct {
 	Pins     *pin.Custody    // the held inodes
 	// Scan scans one domain, as it is now.
 	Scan func(ctx context.Context, d recover.Domain) (recover.Instance, error)
+	// Absent scans an instance whose domain libvirt does not know, as it is now.
+	Absent func(ctx context.Context, server recover.Server) (recover.Instance, error)
 	// PollInterval is how soon Nova is asked again how a reboot is.
 	PollInterval time.Duration
 }

@@ -56,6 +56,9 @@ func overviewGuard(p *page, g guard.Status) {
 	for _, text := range g.Problems {
 		p.line("  Problem: %s", console.Clean(text))
 	}
+	for _, uuid := range g.SoftDeleted {
+		p.line("  No incident: %s misses files, and is SOFT_DELETED in Nova: its owner has deleted it.", console.Clean(uuid))
+	}
 	if len(g.Incidents) == 0 {
 		return
 	}
