@@ -1,6 +1,9 @@
 package recover
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Role says what a file is to its instance.
 type Role string
@@ -78,14 +81,16 @@ type Holder struct {
 
 // File is one file of an instance, as a scan found it.
 type File struct {
-	Path      string    `json:"path"`      // absolute, as QEMU sees it
-	Role      Role      `json:"role"`      // what it is to its instance
-	Format    string    `json:"format"`    // from libvirt, never probed; empty when nobody tells
-	Size      int64     `json:"size"`      // bytes
-	Allocated int64     `json:"allocated"` // bytes on the file system, holes not counted
-	Device    uint64    `json:"device"`    // of the held inode; 0 when nobody holds it and nothing exists at the path
-	Inode     uint64    `json:"inode"`     // as Device
-	State     FileState `json:"state"`     // where it stands
+	Path      string `json:"path"`      // absolute, as QEMU sees it
+	Role      Role   `json:"role"`      // what it is to its instance
+	Format    string `json:"format"`    // from libvirt, never probed; empty when nobody tells
+	Size      int64  `json:"size"`      // bytes
+	Allocated int64  `json:"allocated"` // bytes on the file system, holes not counted
+	Device    uint64 `json:"device"`    // of the held inode; 0 when nobody holds it and nothing exists at the path
+	Inode     uint64 `json:"inode"`     // as Device
+	// Birth tells the inode from others of its number (Inode.Birth); as Device.
+	Birth string    `json:"birth,omitempty"`
+	State FileState `json:"state"` // where it stands
 	// Reason explains the state, where it needs an explanation.
 	Reason string `json:"reason,omitempty"`
 	Remedy Remedy `json:"remedy,omitempty"` // what brings it back to its path
@@ -106,6 +111,10 @@ type File struct {
 	GuardHeld   bool   `json:"-"` // named by no definition, but held by the guard to be put back
 	Resolved    string `json:"-"` // Path with the links above it followed, as the kernel shows it
 }
+
+// Identity identifies the held inode, or what exists at the path if nobody holds it; zero for
+// neither.
+func (f File) Identity() Inode { return Inode{Device: f.Device, Inode: f.Inode, Birth: f.Birth} }
 
 // Lost is true when the file's held inode has no name any more and no proven copy has
 // taken its place.
@@ -152,6 +161,15 @@ type Instance struct {
 	// file: candidates of a file whose state is FileUnknown, or nobody knows what. They are
 	// pinned too.
 	Nameless []File `json:"-"`
+}
+
+// Writes is true while the instance's QEMU has the inode, which somebody holds, open for
+// writing: then it is no old one, whatever stands at its path.
+func (i Instance) Writes(held Inode) bool {
+	writes := func(f File) bool {
+		return f.Identity().Is(held, true) && slices.ContainsFunc(f.Holders, func(h Holder) bool { return h.PID == i.PID && h.Writable })
+	}
+	return i.PID != 0 && (slices.ContainsFunc(i.Files, writes) || slices.ContainsFunc(i.Nameless, writes))
 }
 
 // Report is the result of a scan.

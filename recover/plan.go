@@ -50,6 +50,7 @@ type FilePlan struct {
 	Allocated int64  `json:"allocated"`         // bytes on disk, holes not counted
 	Device    uint64 `json:"device"`            // of the lost inode; 0 for a file that is made anew
 	Inode     uint64 `json:"inode"`             // as Device
+	Birth     string `json:"birth,omitempty"`   // as Device: Inode.Birth
 	Writable  bool   `json:"writable"`          // the guest writes it
 	Direct    bool   `json:"direct"`            // it must be read with O_DIRECT, as QEMU does
 	// UID, GID and Mode are those of the lost inode, or of the file in the backup. A file
@@ -71,7 +72,16 @@ type FilePlan struct {
 
 // Key returns the key of the file's lost inode, which is unique on the host; empty for a
 // file that is made anew.
-func (f FilePlan) Key() string { return InodeKey(f.Device, f.Inode) }
+func (f FilePlan) Key() string { return f.Identity().Key() }
+
+// HasKey is true for the key of the file's lost inode, which releases that knew no births
+// wrote without one: as long as a plan counts its inode is held, and the number tells.
+func (f FilePlan) HasKey(key string) bool {
+	return key == f.Key() || key == f.Identity().Unborn().Key()
+}
+
+// Identity identifies the file's lost inode; zero for a file that is made anew.
+func (f FilePlan) Identity() Inode { return Inode{Device: f.Device, Inode: f.Inode, Birth: f.Birth} }
 
 // InstancePlan is what a run will do to one instance.
 type InstancePlan struct {

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover/identity"
 )
 
 // ErrNotRegular: a name is not that of a regular file but of a device, a FIFO, a
@@ -34,17 +36,17 @@ func (d *Dir) Close() error {
 	return unix.Close(fd)
 }
 
-// Info is fstat of the directory itself; Dev and Ino identify it.
-func (d *Dir) Info() (unix.Stat_t, error) { return fstat(d.fd, d.path) }
+// Info is the status of the directory itself.
+func (d *Dir) Info() (identity.Status, error) { return fstat(d.fd, d.path) }
 
 // SetOwner gives the directory itself an owner and a mode, with SetOwner's errors.
 func (d *Dir) SetOwner(o Owner) error { return setOwner(d.fd, d.path, o) }
 
-// Stat returns fstatat's answer for a name, which is not followed.
+// Stat returns the status of what a name leads to, which is not followed.
 // fs.ErrNotExist when the name does not exist.
-func (d *Dir) Stat(name string) (unix.Stat_t, error) {
+func (d *Dir) Stat(name string) (identity.Status, error) {
 	if err := d.check("stat", name); err != nil {
-		return unix.Stat_t{}, err
+		return identity.Status{}, err
 	}
 	return fstatat(d.fd, name, d.join(name))
 }

@@ -149,6 +149,8 @@ func descriptorsOn(want fileID, pid int) ([]int, error) {
 	return fds, nil
 }
 
+// fileID is enough of an identity here: this process has the file open, and nobody else's
+// descriptor can be on another one of its number.
 type fileID struct {
 	major, minor uint32
 	inode        uint64

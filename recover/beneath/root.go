@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover/identity"
 )
 
 // ErrSymlink: a component of a path is a symlink that is not followed. The error
@@ -114,10 +116,10 @@ func (r *Root) MkdirAll(path string, owner func(path string) Owner) (dir *Dir, c
 }
 
 // Lstat walks to the parent directory of path, as OpenDir does and with its
-// errors, and returns fstatat's answer for the last component, which is never
+// errors, and returns the status of the last component, which is never
 // followed.
-func (r *Root) Lstat(path string) (unix.Stat_t, error) {
-	var st unix.Stat_t
+func (r *Root) Lstat(path string) (identity.Status, error) {
+	var st identity.Status
 	steps, err := split(path)
 	if err != nil {
 		return st, err

@@ -5,6 +5,8 @@ import (
 	"io/fs"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover/identity"
 )
 
 // retry repeats a call that a signal interrupted: the Go runtime sends itself
@@ -25,15 +27,15 @@ func openat(dir int, name string, flags int, mode uint32) (fd int, err error) {
 	return fd, err
 }
 
-func fstat(fd int, path string) (st unix.Stat_t, err error) {
-	if err := retry(func() error { return unix.Fstat(fd, &st) }); err != nil {
+func fstat(fd int, path string) (st identity.Status, err error) {
+	if st, err = identity.Of(fd); err != nil {
 		return st, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
 	return st, nil
 }
 
-func fstatat(dir int, name, path string) (st unix.Stat_t, err error) {
-	if err := retry(func() error { return unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) }); err != nil {
+func fstatat(dir int, name, path string) (st identity.Status, err error) {
+	if st, err = identity.At(dir, name, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return st, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
 	return st, nil

@@ -134,7 +134,7 @@ func (f checkFacts) held(instances []recover.Instance) *HeldDeleted {
 	sizes := map[string]int64{}
 	for _, i := range instances {
 		for _, file := range i.Files {
-			key := recover.InodeKey(file.Device, file.Inode)
+			key := file.Identity().Key()
 			if key != "" && len(file.Holders) > 0 && (file.State == recover.FileDeleted || file.State == recover.FileReplaced) {
 				sizes[key] = file.Allocated
 			}

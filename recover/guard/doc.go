@@ -8,7 +8,7 @@
 //	            may it go, or can that not be said yet?
 //	lock, nova: lock what has lost files; what Nova says of an instance that is gone
 //
-// May call: recover, beneath, copier, inventory, keeper, novalock, pin, procfs, runs,
+// May call: recover, beneath, copier, identity, inventory, keeper, novalock, pin, procfs, runs,
 // scan, statedir, treewatch, verdict.
 //
 // Invariants: in doubt a file is held; of a deletion that came after a scan the

@@ -107,7 +107,7 @@ func (s *fullScan) holdFiles(i recover.Instance, unheld map[string]error) {
 		if f.Inode == 0 || f.Role == recover.RoleDiskInfo || f.Proven {
 			continue
 		}
-		key := recover.Inode{Device: f.Device, Inode: f.Inode}
+		key := f.Identity()
 		direct := false
 		known := s.holds.update(key, func(h *guardHold) {
 			h.addOwner(i.UUID)
@@ -155,7 +155,7 @@ func (s *fullScan) holdFiles(i recover.Instance, unheld map[string]error) {
 func (s *fullScan) disownBases(i recover.Instance) {
 	has := map[recover.Inode]bool{}
 	for _, f := range i.Files {
-		has[recover.Inode{Device: f.Device, Inode: f.Inode}] = true
+		has[f.Identity()] = true
 	}
 	s.holds.updateEach(func(h *guardHold) {
 		if h.Role == recover.RoleBacking && h.Deleted.IsZero() && !has[h.inode()] {

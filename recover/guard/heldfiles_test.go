@@ -2,9 +2,13 @@ package guard
 
 import (
 	"encoding/json"
+	"fmt"
+	"maps"
 	"os"
 	"testing"
+	"time"
 
+	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/recovertest"
 )
 
@@ -41,6 +45,46 @@ func TestTheListOfHeldFilesIsForThisBootAlone(t *testing.T) {
 	recovertest.Must(t, os.WriteFile(m.file, []byte("{"), 0o600))
 	if _, _, err := m.load(); err == nil {
 		t.Error("a broken list is taken for an empty one")
+	}
+}
+
+// A guard that is brought up to date takes its files over from the one before, which knew
+// them by their numbers.
+func TestAListWithoutBirthsIsOfTheFilesThatAreStillHeld(t *testing.T) {
+	b := newIncidentBed(t)
+	old := b.holds.deleted()[0]
+	since := time.Unix(1700000000, 0).UTC()
+	list := fmt.Sprintf(`{"boot_id":"x","holds":[{"device":%d,"inode":%d,"path":%q,"owners":["u"],"role":"disk","since":%q,"needed":true},
+		{"device":%[1]d,"inode":%[2]d1,"path":"/other","role":"disk","since":%[4]q}]}`,
+		old.Device, old.Inode, old.Path, since.Format(time.RFC3339))
+	held, err := parseHeldFiles([]byte(list))
+	recovertest.Must(t, err)
+	remembered := map[recover.Inode]holdMemory{}
+	for _, m := range held.Holds {
+		remembered[m.inode()] = m
+	}
+	again := func() *os.File {
+		f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", old.file.Fd()))
+		recovertest.Must(t, err)
+		return f
+	}
+	for how, take := range map[string]func(h *holdings) error{
+		"from the shelf": func(h *holdings) error { return h.adopt("x", again()) },
+		"by a scan":      func(h *holdings) error { return h.add(again(), holdMemory{Path: old.Path, Role: recover.RoleDisk}) },
+	} {
+		h := newHoldings(nil, func() {})
+		defer h.close()
+		h.remember(maps.Clone(remembered))
+		recovertest.Must(t, take(h))
+		if got := h.files[old.inode()]; got == nil || !got.Needed || !got.Since.Equal(since) || got.Birth == "" || !got.isOf("u") {
+			t.Errorf("%s: %+v", how, got)
+		}
+		if len(h.remembered) != 1 {
+			t.Errorf("%s: %v is still remembered", how, h.remembered)
+		}
+		if _, err := h.Open(old.inode().Unborn().Key()); err != nil {
+			t.Errorf("%s: by its number: %v", how, err)
+		}
 	}
 }
 

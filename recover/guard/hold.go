@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/identity"
 	"github.com/os-rescue/os-rescue/recover/pin"
 )
 
@@ -24,6 +25,7 @@ type guardHold struct {
 type holdMemory struct {
 	Device  uint64       `json:"device"`
 	Inode   uint64       `json:"inode"`
+	Birth   string       `json:"birth,omitempty"`
 	Path    string       `json:"path"` // the last name that was seen
 	Owners  []string     `json:"owners,omitempty"`
 	Role    recover.Role `json:"role"`
@@ -40,22 +42,24 @@ type holdMemory struct {
 
 // newHold makes the hold of an open file. The file stays the caller's on error.
 func newHold(f *os.File, m holdMemory) (*guardHold, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	st, err := identity.OfFile(f)
+	if err != nil {
 		return nil, err
 	}
 	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
 	if err != nil {
 		return nil, err
 	}
-	m.Device, m.Inode = st.Dev, st.Ino
+	m.Device, m.Inode, m.Birth = st.Dev, st.Ino, st.Birth
 	if m.Since.IsZero() {
 		m.Since = time.Now().UTC()
 	}
 	return &guardHold{holdMemory: m, file: f, bytes: st.Blocks * 512, direct: flags&unix.O_DIRECT != 0}, nil
 }
 
-func (m holdMemory) inode() recover.Inode { return recover.Inode{Device: m.Device, Inode: m.Inode} }
+func (m holdMemory) inode() recover.Inode {
+	return recover.Inode{Device: m.Device, Inode: m.Inode, Birth: m.Birth}
+}
 
 // isOf is true when the file is held for the instance.
 func (m holdMemory) isOf(uuid string) bool { return slices.Contains(m.Owners, uuid) }

@@ -67,16 +67,26 @@ func (h *holdings) add(f *os.File, m holdMemory) error {
 		f.Close()
 		return nil
 	}
-	if old, ok := h.remembered[hold.inode()]; ok && old.Path == hold.Path {
+	if old, ok := h.recall(hold.inode()); ok && old.Path == hold.Path {
 		hold.Since, hold.Deleted, hold.Needed = old.Since, old.Deleted, old.Needed
 		for _, o := range old.Owners {
 			hold.addOwner(o)
 		}
-		delete(h.remembered, hold.inode())
+		delete(h.remembered, old.inode())
 	}
 	h.files[hold.inode()] = hold
 	h.changed = true
 	return h.put(hold)
+}
+
+// recall returns what an earlier life knew of a file that is held now. One of a release
+// that knew no births knew it by its number.
+func (h *holdings) recall(key recover.Inode) (holdMemory, bool) {
+	m, ok := h.remembered[key]
+	if !ok {
+		m, ok = h.remembered[key.Unborn()]
+	}
+	return m, ok
 }
 
 // put puts a hold's descriptor on the shelf.
@@ -118,9 +128,10 @@ func (h *holdings) adopt(name string, f *os.File) error {
 		}
 		return h.shelf.RemoveFD(name)
 	}
-	if m, ok := h.remembered[key]; ok {
+	if m, ok := h.recall(key); ok {
+		delete(h.remembered, m.inode())
+		m.Birth = key.Birth
 		hold.holdMemory = m
-		delete(h.remembered, key)
 	} else {
 		hold.Path, hold.Role = procfs.PathsOf(link, unlinked)[0], recover.RoleOther
 	}

@@ -80,7 +80,7 @@ func (b *incidents) restore(lookAgain bool) {
 func (b *incidents) begin(ctx context.Context, i recover.Instance) {
 	for _, f := range i.Files {
 		if f.Lost() {
-			b.holds.need(recover.Inode{Device: f.Device, Inode: f.Inode})
+			b.holds.need(f.Identity())
 		}
 	}
 	gone := map[recover.Inode]bool{}

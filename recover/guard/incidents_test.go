@@ -38,7 +38,8 @@ func newIncidentBed(t *testing.T) *incidentBed {
 	h := b.holds.deleted()[0]
 	b.lost = recover.Instance{UUID: uuid, Domain: "instance-1", Name: "web", PID: 1, State: recover.StateRunning,
 		Definition: recover.Domain{UUID: uuid, Name: "instance-1"},
-		Files:      []recover.File{{Path: path, Role: recover.RoleDisk, State: recover.FilePresent, Device: h.Device, Inode: h.Inode}}}
+		Files: []recover.File{{Path: path, Role: recover.RoleDisk, State: recover.FilePresent,
+			Device: h.Device, Inode: h.Inode, Birth: h.Birth}}}
 	b.all.last.set(recover.Report{Instances: []recover.Instance{b.lost}})
 	return b
 }

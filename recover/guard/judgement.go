@@ -171,7 +171,7 @@ func (j *judgement) noteGone(uuid string) {
 func (j *judgement) judgeHold(ctx context.Context, h guardHold) {
 	settled := j.isSettled(h)
 	if len(h.Owners) == 0 {
-		if settled && !j.isAnyMissingFiles() {
+		if settled && !j.isAnyMissingFiles() && !j.isWritten(h) {
 			j.letGo(ctx, h, keeper.ReleasedUnneeded)
 		}
 		return
@@ -180,12 +180,15 @@ func (j *judgement) judgeHold(ctx context.Context, h guardHold) {
 		if j.inHand[uuid] != "" {
 			continue
 		}
+		i := j.known(uuid)
+		if i != nil && i.Verdict == recover.VerdictUnknown {
+			continue // its QEMU may write it
+		}
 		if j.isProven(h) {
 			j.letGo(ctx, h, keeper.ReleasedProven, uuid)
 			continue
 		}
-		i := j.known(uuid)
-		if i == nil || i.Verdict == recover.VerdictUnknown {
+		if i == nil {
 			continue
 		}
 		_, inIncident := j.incidents.get(uuid)
@@ -198,7 +201,7 @@ func (j *judgement) judgeHold(ctx context.Context, h guardHold) {
 		}
 		// A console log is made anew at every start, in the middle of an incident too.
 		oldLog := h.Role == recover.RoleConsoleLog && i.PID != 0 && intact(*i)
-		if !settled || !oldLog && !wasOfRun(h.Path) && (h.Needed || inIncident) {
+		if !settled || !oldLog && !wasOfRun(h.Path) && (h.Needed || inIncident || j.isWritten(h)) {
 			continue
 		}
 		if reason := j.unneeded(ctx, *i, h); reason != "" {
@@ -223,7 +226,7 @@ func (j *judgement) isAnyMissingFiles() bool {
 // hasLost is true when a scan found that the file is the one that an instance has lost.
 func hasLost(i recover.Instance, h guardHold) bool {
 	return slices.ContainsFunc(i.Files, func(f recover.File) bool {
-		return f.Lost() && h.inode() == recover.Inode{Device: f.Device, Inode: f.Inode}
+		return f.Lost() && h.inode() == f.Identity()
 	})
 }
 
@@ -256,14 +259,23 @@ func (j *judgement) unneeded(ctx context.Context, i recover.Instance, h guardHol
 	return ""
 }
 
-// isProven is true when a run has put the file's content back, and that stands.
+// isProven is true when a run has put the file's content back, and that stands. Where a
+// file has no birth that is never sure: the run itself has told the guard then.
 func (j *judgement) isProven(h guardHold) bool {
-	p, ok := j.proven.Copy(h.Path, h.inode().Key())
-	if !ok {
+	p, ok := j.proven.Copy(h.Path, h.inode())
+	if !ok || j.isWritten(h) {
 		return false
 	}
 	at, err := j.root.Lstat(h.Path)
-	return err == nil && at.Dev == p.Device && at.Ino == p.Inode
+	return err == nil && p.Identity().Is(at.Inode(), false)
+}
+
+// isWritten is true while the QEMU of an instance has the file open for writing: whatever
+// was copied of it, and whatever stands at its path, it is the instance's disk. A console
+// log is none.
+func (j *judgement) isWritten(h guardHold) bool {
+	return h.Role != recover.RoleConsoleLog &&
+		slices.ContainsFunc(j.report.Instances, func(i recover.Instance) bool { return i.Writes(h.inode()) })
 }
 
 // endIncidents ends those of which nothing is needed any more, and brings the

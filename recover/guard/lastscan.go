@@ -66,7 +66,7 @@ func (l *lastScan) markDeleted(uuid string, gone map[recover.Inode]bool) {
 	changed := false
 	for n := range fresh.Files {
 		f := &fresh.Files[n]
-		if f.State == recover.FilePresent && gone[recover.Inode{Device: f.Device, Inode: f.Inode}] {
+		if f.State == recover.FilePresent && gone[f.Identity()] {
 			facts := verdict.Facts{
 				Kind: verdict.KindOf(f.Role), Active: fresh.PID != 0, Holder: verdict.Own, At: verdict.Nothing, Named: verdict.NoName, Reachable: true,
 			}

@@ -53,8 +53,8 @@ func (j *judgement) keepFree(ctx context.Context) {
 			full[h.Device] = true
 			continue
 		}
-		if !j.isSettled(h) {
-			continue // an instance may be found to need it
+		if !j.isSettled(h) || j.isWritten(h) {
+			continue // an instance may be found to need it, or has it open
 		}
 		zerolog.Ctx(ctx).Warn().Str("path", h.Path).Msg("free space is under the floor")
 		j.letGo(ctx, h, keeper.ReleasedSpace)

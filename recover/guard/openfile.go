@@ -4,11 +4,10 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/beneath"
 	"github.com/os-rescue/os-rescue/recover/copier"
+	"github.com/os-rescue/os-rescue/recover/identity"
 	"github.com/os-rescue/os-rescue/recover/pin"
 )
 
@@ -39,8 +38,7 @@ func openByPath(root *beneath.Root, f recover.File) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(file.Fd()), &st); err != nil || st.Dev != f.Device || st.Ino != f.Inode {
+	if st, err := identity.OfFile(file); err != nil || st.Inode() != f.Identity() {
 		file.Close()
 		return nil, os.ErrNotExist // another file by now: the next scan sees it
 	}

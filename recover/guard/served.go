@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/os-rescue/os-rescue/recover/identity"
 	"github.com/os-rescue/os-rescue/recover/keeper"
 	"github.com/os-rescue/os-rescue/recover/pin"
 	"github.com/os-rescue/os-rescue/recover/procfs"
@@ -45,7 +46,7 @@ func (h *holdings) Open(key string) (*os.File, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for i, hold := range h.files {
-		if i.Key() == key {
+		if keeper.Names([]string{key}, i) {
 			return hold.file, nil
 		}
 	}
@@ -58,7 +59,7 @@ func (h *holdings) Release(owner string, keys []string, reason keeper.ReleaseRea
 	why := cmp.Or(reason, keeper.ReleasedByHand)
 	var err error
 	for _, hold := range h.deletedOf(owner) {
-		if len(keys) == 0 || slices.Contains(keys, hold.inode().Key()) {
+		if len(keys) == 0 || keeper.Names(keys, hold.inode()) {
 			_, lerr := h.letGo(hold.inode(), why, owner)
 			err = errors.Join(err, lerr)
 		}
@@ -75,7 +76,8 @@ func (h *holdings) pins() ([]pin.Held, error) {
 	var pins []pin.Held
 	for _, hold := range h.files {
 		d := procfs.Descriptor{FD: int(hold.file.Fd())}
-		if err := unix.Fstat(d.FD, &d.Stat); err != nil {
+		var err error
+		if d.Stat, err = identity.Of(d.FD); err != nil {
 			return nil, err
 		}
 		flags, err := unix.FcntlInt(uintptr(d.FD), unix.F_GETFL, 0)

@@ -86,8 +86,7 @@ func (w *treeWalk) walk(dir *beneath.Dir, owner string, ofRun bool, depth int) e
 			if !isToHold(owner, name) {
 				continue
 			}
-			inode := recover.Inode{Device: st.Dev, Inode: st.Ino}
-			w.visit(treeFile{path: dir.Path() + "/" + name, owner: owner, ofRun: ofRun, inode: inode}, dir, name)
+			w.visit(treeFile{path: dir.Path() + "/" + name, owner: owner, ofRun: ofRun, inode: st.Inode()}, dir, name)
 		case st.Mode&unix.S_IFMT == unix.S_IFDIR && depth < maxDepth && owner != "":
 			var sub *beneath.Dir
 			if sub, err = dir.Subdir(name); err == nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/identity"
 	"github.com/os-rescue/os-rescue/recover/procfs"
 	"github.com/os-rescue/os-rescue/recover/scan"
 	"github.com/os-rescue/os-rescue/recover/treewatch"
@@ -115,15 +116,15 @@ func (t *treeScan) alarm(ctx context.Context, gone []guardHold) {
 // file open at the last full scan has it open still.
 func isInUse(i recover.Instance, key recover.Inode) bool {
 	for _, f := range i.Files {
-		if (recover.Inode{Device: f.Device, Inode: f.Inode}) != key || !isEssential(f.Role) {
+		if f.Identity() != key || !isEssential(f.Role) {
 			continue
 		}
 		for _, h := range f.Holders {
-			var st unix.Stat_t
-			if h.PID != i.PID && h.Process != scan.Virtlogd || unix.Stat(fmt.Sprintf("%s/%d/fd/%d", procfs.Dir, h.PID, h.FD), &st) != nil {
+			if h.PID != i.PID && h.Process != scan.Virtlogd {
 				continue
 			}
-			if st.Dev == key.Device && st.Ino == key.Inode {
+			st, err := identity.At(unix.AT_FDCWD, fmt.Sprintf("%s/%d/fd/%d", procfs.Dir, h.PID, h.FD), 0)
+			if err == nil && st.Inode() == key {
 				return true
 			}
 		}

@@ -55,7 +55,7 @@ func (h *History) Proven(f recover.FilePlan) (Staged, bool) {
 		return Staged{}, false
 	}
 	c, ok := h.Copies[f.Path]
-	return c.Staged, ok && c.Inode != 0 && (c.Proven || c.compared || f.Content != "") && c.Source == f.Key()
+	return c.Staged, ok && c.Inode != 0 && (c.Proven || c.compared || f.Content != "") && f.HasKey(c.Source)
 }
 
 // AheadOf returns the copy of the file's lost inode that was made while its guest still
@@ -65,7 +65,7 @@ func (h *History) AheadOf(f recover.FilePlan) (Staged, bool) {
 		return Staged{}, false
 	}
 	rec, ok := h.ahead[f.Path]
-	return rec, ok && rec.Source == f.Key()
+	return rec, ok && f.HasKey(rec.Source)
 }
 
 // StageDirs returns every staging directory that a journal names. Some may be gone or

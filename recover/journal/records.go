@@ -92,8 +92,15 @@ type Mirror struct {
 	Dir    string       `json:"dir"`    // the staging directory
 	Name   string       `json:"name"`   // in that directory
 	Inode  uint64       `json:"inode"`  // of the new file
+	Birth  string       `json:"birth,omitempty"`
 	Source string       `json:"source"` // key of the lost inode
 	Disk   recover.Disk `json:"disk"`   // as it was before the mirror
+}
+
+// Is is true when the file is the mirror's: it has its name in a directory that only root
+// can enter, or a process has held it from the mirror's begin on.
+func (m Mirror) Is(file recover.Inode) bool {
+	return recover.Inode{Inode: m.Inode, Birth: m.Birth}.IsNumbered(file, true)
 }
 
 // Export is the data of the record before an export: its scratch files.
@@ -122,9 +129,15 @@ type Published struct {
 	Source string `json:"source,omitempty"` // key of the copied inode; empty for a file made anew
 	Device uint64 `json:"device"`           // of the published file
 	Inode  uint64 `json:"inode"`            // the same
+	Birth  string `json:"birth,omitempty"`  // the same: recover.Inode.Birth
 	Size   int64  `json:"size"`             // bytes
 	Staged string `json:"staged,omitempty"` // the path at which it was staged
 	Kept   bool   `json:"kept,omitempty"`   // an identical file was there already and stays
+}
+
+// Identity identifies the published file.
+func (p Published) Identity() recover.Inode {
+	return recover.Inode{Device: p.Device, Inode: p.Inode, Birth: p.Birth}
 }
 
 // Seal is the data of the record before a directory is sealed: only root can enter it
@@ -145,4 +158,11 @@ type Staged struct {
 	// Proven is true, after a copy, when the copy needs no comparison.
 	Proven bool   `json:"proven,omitempty"`
 	Inode  uint64 `json:"inode,omitempty"` // of the copy
+	Birth  string `json:"birth,omitempty"` // of the copy: recover.Inode.Birth
+}
+
+// Is is true when the file is the staged copy: it has its name in a directory that only
+// root can enter.
+func (s Staged) Is(file recover.Inode) bool {
+	return recover.Inode{Inode: s.Inode, Birth: s.Birth}.IsNumbered(file, true)
 }

@@ -17,6 +17,8 @@ import (
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover/identity"
 )
 
 const (
@@ -32,7 +34,8 @@ const (
 // connected. If it was ended, or a context ended in the middle of a request, all
 // further methods of the client return ErrNoKeeper.
 type Client struct {
-	pid int
+	pid    int
+	births bool // the server knows keys with births
 
 	mu   sync.Mutex
 	conn *net.UnixConn // nil once it is broken or closed
@@ -69,7 +72,7 @@ func connect(ctx context.Context, path, socket string) (*Client, error) {
 	var hello reply
 	if err == nil {
 		c.pid = int(cred.Pid)
-		hello, err = c.ask(ctx, request{Op: opHello, Protocol: protocolVersion})
+		hello, err = c.ask(ctx, request{Op: opHello, Protocol: protocolVersion, Births: true})
 	}
 	if err == nil && hello.Protocol != protocolVersion {
 		err = fmt.Errorf("%w: it speaks version %d of the protocol, and this os-rescue version %d; "+
@@ -80,7 +83,20 @@ func connect(ctx context.Context, path, socket string) (*Client, error) {
 		c.Close()
 		return nil, err
 	}
+	c.births = hello.Births
 	return c, nil
+}
+
+// keys returns keys as the server knows them.
+func (c *Client) keys(keys ...string) []string {
+	if c.births {
+		return keys
+	}
+	known := make([]string, len(keys))
+	for n, key := range keys {
+		known[n] = unborn(key)
+	}
+	return known
 }
 
 // orNoKeeper adds ErrNoKeeper to an error that means that nobody answers.
@@ -196,11 +212,11 @@ func (c *Client) shut() error {
 // f must have been opened for this, not duplicated from QEMU: a duplicate would
 // keep QEMU's locks on the file as well.
 func (c *Client) Hold(ctx context.Context, owner, key string, meta json.RawMessage, f *os.File) error {
-	err := usable(f, key)
+	_, err := usable(f, key)
 	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrRefused, err) // the keeper checks the same again
 	} else {
-		_, _, err = c.roundTrip(ctx, request{Op: opHold, Owner: owner, Key: key, Meta: meta}, f)
+		_, _, err = c.roundTrip(ctx, request{Op: opHold, Owner: owner, Key: c.keys(key)[0], Meta: meta}, f)
 	}
 	if err != nil {
 		return fmt.Errorf("give the keeper %s (%s) to hold: %w", f.Name(), key, err)
@@ -256,14 +272,14 @@ func (c *Client) stream(ctx context.Context, op string, take func(reply)) error 
 // does not hold the key. The descriptor shares offset and status flags with the
 // keeper's: read with ReadAt, and open /proc/self/fd/N again for O_DIRECT.
 func (c *Client) Open(ctx context.Context, key string) (*os.File, error) {
-	_, f, err := c.roundTrip(ctx, request{Op: opOpen, Key: key}, nil)
+	_, f, err := c.roundTrip(ctx, request{Op: opOpen, Key: c.keys(key)[0]}, nil)
 	if err == nil && f == nil {
 		err = fmt.Errorf("%w: no descriptor came", ErrRefused)
 	}
 	if err == nil {
-		var got string
-		if got, err = Key(f); err == nil && got != key {
-			err = fmt.Errorf("%w: the file %s came", ErrRefused, got)
+		var got identity.Status
+		if got, err = stat(f); err == nil && !names(key, got.Inode()) {
+			err = fmt.Errorf("%w: the file %s came", ErrRefused, got.Inode().Key())
 		}
 		if err != nil {
 			f.Close()
@@ -287,7 +303,7 @@ func (c *Client) ReleaseFor(ctx context.Context, reason ReleaseReason, owner str
 	for first := true; first || len(keys) > 0; first = false {
 		part := keys[:min(len(keys), keysPerMessage)]
 		keys = keys[len(part):]
-		if _, err := c.ask(ctx, request{Op: opRelease, Owner: owner, Keys: part, Reason: reason}); err != nil {
+		if _, err := c.ask(ctx, request{Op: opRelease, Owner: owner, Keys: c.keys(part...), Reason: reason}); err != nil {
 			return fmt.Errorf("release the keeper's files of %s: %w", owner, err)
 		}
 	}

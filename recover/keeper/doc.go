@@ -17,7 +17,7 @@
 // sends SIGTERM to every remaining process when the host shuts down, and waits for
 // them; a keeper that ignored it would only delay the shutdown.
 //
-// May call: nothing of ours.
+// May call: recover, identity.
 //
 // Invariants:
 //

@@ -15,6 +15,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/identity"
 )
 
 // Errors of requests, for errors.Is. A key that is not held is fs.ErrNotExist.
@@ -32,13 +35,13 @@ const (
 	maxMessage = 128 << 10
 	maxMeta    = 64 << 10
 	maxOwner   = 256
-	// keysPerMessage bounds a release: a key has at most 41 bytes.
-	keysPerMessage = 1000
+	// keysPerMessage bounds a release: a key has at most 299 bytes.
+	keysPerMessage = 400
 )
 
 // Hold describes one file that the keeper holds.
 type Hold struct {
-	Key       string          `json:"key"`            // "device:inode" in decimal, as Key returns it
+	Key       string          `json:"key"`            // as Key returns it
 	Owners    []string        `json:"owners"`         // the instances that it is held for, sorted
 	Meta      json.RawMessage `json:"meta,omitempty"` // from the latest Hold call; the keeper never reads it
 	Since     time.Time       `json:"since"`          // the time of the first Hold call
@@ -47,24 +50,43 @@ type Hold struct {
 	Links     uint64          `json:"links"`          // names that the file has; 0: deleted
 }
 
-// Key returns the key of an open file: "device:inode" in decimal, from fstat.
+// Key returns the key of an open file (recover.Inode.Key). Where a key is asked for, one
+// without a birth is good too: of the file of its number that is held. So did releases
+// write keys that knew no births.
 func Key(f *os.File) (string, error) {
 	st, err := stat(f)
 	if err != nil {
 		return "", err
 	}
-	return keyOf(st), nil
+	return st.Inode().Key(), nil
 }
 
-func keyOf(st unix.Stat_t) string { return fmt.Sprintf("%d:%d", st.Dev, st.Ino) }
-
-func stat(f *os.File) (unix.Stat_t, error) {
-	var st unix.Stat_t
-	err := Control(f, func(fd int) error { return unix.Fstat(fd, &st) })
+func stat(f *os.File) (identity.Status, error) {
+	st, err := identity.OfFile(f)
 	if err != nil {
 		return st, &fs.PathError{Op: "stat", Path: f.Name(), Err: err}
 	}
 	return st, nil
+}
+
+// names is true when the key is that of the held file.
+func names(key string, file recover.Inode) bool {
+	i, ok := recover.ParseKey(key)
+	return ok && i.Is(file, true)
+}
+
+// Names is true when one of the keys is that of the file, which is held.
+func Names(keys []string, file recover.Inode) bool {
+	return slices.ContainsFunc(keys, func(key string) bool { return names(key, file) })
+}
+
+// unborn is a key without its birth, for the other side of a release that knew none.
+func unborn(key string) string {
+	i, ok := recover.ParseKey(key)
+	if !ok {
+		return key
+	}
+	return i.Unborn().Key()
 }
 
 // Control calls do with the descriptor, which stays open meanwhile, and again when a
@@ -100,6 +122,7 @@ const (
 type request struct {
 	Op       string          `json:"op"`
 	Protocol int             `json:"protocol,omitempty"`
+	Births   bool            `json:"births,omitempty"` // of a hello: the client knows keys with births
 	Owner    string          `json:"owner,omitempty"`
 	Key      string          `json:"key,omitempty"`
 	Keys     []string        `json:"keys,omitempty"`
@@ -111,6 +134,7 @@ type reply struct {
 	Error    string `json:"error,omitempty"`
 	Missing  bool   `json:"missing,omitempty"` // the error is that the key is not held
 	Protocol int    `json:"protocol,omitempty"`
+	Births   bool   `json:"births,omitempty"` // to a hello: the server knows keys with births
 	Hold     *Hold  `json:"hold,omitempty"`
 	End      bool   `json:"end,omitempty"`
 
@@ -179,13 +203,8 @@ func decode(data []byte, to any) error {
 }
 
 func validKey(key string) bool {
-	dev, ino, ok := strings.Cut(key, ":")
-	return ok && decimal(dev) && decimal(ino)
-}
-
-func decimal(text string) bool {
-	n, err := strconv.ParseUint(text, 10, 64)
-	return err == nil && strconv.FormatUint(n, 10) == text
+	_, ok := recover.ParseKey(key)
+	return ok
 }
 
 // encode makes one message of a value, of at most maxMessage bytes.

@@ -59,8 +59,9 @@ func FuzzParseReply(f *testing.F) {
 
 func TestAKeyHasOneSpelling(t *testing.T) {
 	for key, want := range map[string]bool{
-		"64769:12": true, "0:0": true, "18446744073709551615:1": true,
-		"": false, ":": false, "1": false, "1:": false, ":1": false, "01:1": false, "1:01": false, "+1:1": false, "-1:1": false,
+		"64769:12": true, "18446744073709551615:1": true, "1:2:b1700000000123456789": true, "1:2:b-1": true, "1:2:g0a1f": true,
+		"": false, "0:0": false, ":": false, "1": false, "1:": false, ":1": false, "01:1": false, "1:01": false, "+1:1": false, "-1:1": false,
+		"1:2:": false, "1:2:b": false, "1:2:g": false, "1:2:b-": false, "1:2:b1a": false, "1:2:gG": false, "1:2:b1:b1": false,
 		"1:2:3": false, " 1:2": false, "1:2\n": false, "0x1:2": false, "18446744073709551616:1": false,
 	} {
 		if validKey(key) != want {

@@ -76,6 +76,7 @@ func (k *server) talk(ctx context.Context, conn *net.UnixConn) {
 		return
 	}
 	buf := make([]byte, maxMessage)
+	births := false // the client knows keys with births
 	for {
 		data, f, err := receive(conn, buf)
 		var bad *messageError
@@ -89,7 +90,8 @@ func (k *server) talk(ctx context.Context, conn *net.UnixConn) {
 				}
 				err = respond(conn, reply{Error: err.Error()}, nil)
 			} else {
-				err = k.answer(conn, r, f)
+				births = births || r.Births
+				err = k.answer(conn, r, f, births)
 			}
 		}
 		if err != nil {
@@ -102,7 +104,7 @@ func (k *server) talk(ctx context.Context, conn *net.UnixConn) {
 }
 
 // answer carries out a request. Only a broken connection is an error.
-func (k *server) answer(conn *net.UnixConn, r request, f *os.File) error {
+func (k *server) answer(conn *net.UnixConn, r request, f *os.File, births bool) error {
 	if f != nil && r.Op != opHold {
 		f.Close()
 		return respond(conn, reply{Error: "a descriptor came with a request that takes none"}, nil)
@@ -110,7 +112,7 @@ func (k *server) answer(conn *net.UnixConn, r request, f *os.File) error {
 	var err error
 	switch r.Op {
 	case opHello:
-		return respond(conn, reply{Protocol: protocolVersion}, nil)
+		return respond(conn, reply{Protocol: protocolVersion, Births: true}, nil)
 	case opHold:
 		if f == nil {
 			err = errors.New("no descriptor came with the request")
@@ -119,6 +121,9 @@ func (k *server) answer(conn *net.UnixConn, r request, f *os.File) error {
 		err = k.holdings.Hold(r.Owner, r.Key, r.Meta, f)
 	case opList:
 		for _, hold := range k.holdings.List() {
+			if !births {
+				hold.Key = unborn(hold.Key)
+			}
 			if err := respond(conn, reply{Hold: &hold}, nil); err != nil {
 				return err
 			}

@@ -13,13 +13,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover"
 )
 
 // holds are the keeper's held files, and the number of its clients. fstat and close
 // of a file happen outside the lock, because both can hang on a dead NFS server.
 type holds struct {
 	mu      sync.Mutex
-	files   map[string]*held
+	files   map[recover.Inode]*held
 	clients int
 	used    bool // something has been held
 	ending  bool
@@ -34,7 +36,7 @@ type held struct {
 }
 
 func newHolds() *holds {
-	return &holds{files: map[string]*held{}, changed: make(chan struct{}, 1)}
+	return &holds{files: map[recover.Inode]*held{}, changed: make(chan struct{}, 1)}
 }
 
 // onChange wakes waitIdle.
@@ -113,16 +115,17 @@ func (h *holds) count() int {
 
 // Hold implements Holdings.
 func (h *holds) Hold(owner, key string, meta json.RawMessage, f *os.File) error {
-	if err := usable(f, key); err != nil {
+	inode, err := usable(f, key)
+	if err != nil {
 		f.Close()
 		return err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	hold := h.files[key]
+	hold := h.files[inode]
 	if hold == nil {
 		hold = &held{file: f, owners: map[string]bool{}, since: time.Now()}
-		h.files[key] = hold
+		h.files[inode] = hold
 		h.used = true
 	} else {
 		defer f.Close() // the file stays open by another descriptor, so this can't hang
@@ -134,28 +137,30 @@ func (h *holds) Hold(owner, key string, meta json.RawMessage, f *os.File) error 
 	return nil
 }
 
-// usable refuses a descriptor that would not keep the file, or that can do more.
-func usable(f *os.File, key string) error {
+// usable refuses a descriptor that would not keep the file, or that can do more. It returns
+// the file's identity.
+func usable(f *os.File, key string) (recover.Inode, error) {
 	st, err := stat(f)
 	if err != nil {
-		return err
+		return recover.Inode{}, err
 	}
+	inode := st.Inode()
 	var flags int
 	if err := Control(f, func(fd int) (err error) {
 		flags, err = unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 		return err
 	}); err != nil {
-		return err
+		return inode, err
 	}
 	switch {
-	case keyOf(st) != key:
-		return fmt.Errorf("the descriptor is of the file %s, not %s", keyOf(st), key)
+	case !names(key, inode):
+		return inode, fmt.Errorf("the descriptor is of the file %s, not %s", inode.Key(), key)
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return errors.New("the descriptor is not of a regular file")
+		return inode, errors.New("the descriptor is not of a regular file")
 	case flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_PATH != 0:
-		return errors.New("the descriptor is not open for reading only")
+		return inode, errors.New("the descriptor is not open for reading only")
 	}
-	return nil
+	return inode, nil
 }
 
 // List implements Holdings.
@@ -163,8 +168,8 @@ func (h *holds) List() []Hold {
 	h.mu.Lock()
 	var list []Hold
 	var files []*os.File
-	for key, hold := range h.files {
-		list = append(list, Hold{Key: key, Owners: owners(hold), Meta: hold.meta, Since: hold.since})
+	for inode, hold := range h.files {
+		list = append(list, Hold{Key: inode.Key(), Owners: owners(hold), Meta: hold.meta, Since: hold.since})
 		files = append(files, hold.file)
 	}
 	h.mu.Unlock()
@@ -194,24 +199,25 @@ func owners(hold *held) []string {
 func (h *holds) Open(key string) (*os.File, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	hold := h.files[key]
-	if hold == nil {
-		return nil, fmt.Errorf("the file %s is not held: %w", key, fs.ErrNotExist)
+	for inode, hold := range h.files {
+		if names(key, inode) {
+			return hold.file, nil
+		}
 	}
-	return hold.file, nil
+	return nil, fmt.Errorf("the file %s is not held: %w", key, fs.ErrNotExist)
 }
 
 // Release implements Holdings. It returns when the files without an owner are closed.
 func (h *holds) Release(owner string, keys []string, _ ReleaseReason) error {
 	h.mu.Lock()
 	var closing []*os.File
-	for key, hold := range h.files {
-		if !hold.owners[owner] || len(keys) > 0 && !slices.Contains(keys, key) {
+	for inode, hold := range h.files {
+		if !hold.owners[owner] || len(keys) > 0 && !Names(keys, inode) {
 			continue
 		}
 		delete(hold.owners, owner)
 		if len(hold.owners) == 0 {
-			delete(h.files, key)
+			delete(h.files, inode)
 			closing = append(closing, hold.file)
 		}
 	}

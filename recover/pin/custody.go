@@ -74,7 +74,7 @@ func (c *Custody) Pin(ctx context.Context, i recover.Instance) error {
 		if len(f.Holders) == 0 {
 			continue
 		}
-		key := recover.InodeKey(f.Device, f.Inode)
+		key := f.Identity().Key()
 		src, err := Open(f)
 		if errors.Is(err, copier.ErrDirectRefused) {
 			// Good enough to keep the inode alive; nothing is read through it.
@@ -180,7 +180,7 @@ func (c *Custody) Earlier(ctx context.Context) ([]keeper.Hold, error) {
 	return c.list(ctx)
 }
 
-// Release has the keeper release inodes of an instance, by key (recover.InodeKey): all of
+// Release has the keeper release inodes of an instance, by key (recover.Inode.Key): all of
 // them when none is given. A keeper that is gone holds nothing.
 func (c *Custody) Release(ctx context.Context, uuid string, keys ...string) error {
 	c.mu.Lock()

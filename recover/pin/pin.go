@@ -8,10 +8,9 @@ import (
 	"io/fs"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/copier"
+	"github.com/os-rescue/os-rescue/recover/identity"
 	"github.com/os-rescue/os-rescue/recover/keeper"
 	"github.com/os-rescue/os-rescue/recover/procfs"
 )
@@ -45,7 +44,7 @@ type Held struct {
 
 // KeeperHold is one file that the keeper holds.
 type KeeperHold struct {
-	Key       string       `json:"key"`       // device:inode
+	Key       string       `json:"key"`       // recover.Inode.Key
 	Instances []string     `json:"instances"` // UUIDs of those that it is held for
 	Path      string       `json:"path"`      // where the file belongs
 	Role      recover.Role `json:"role"`      // what it is to its instance
@@ -151,6 +150,7 @@ func pinsBehind(
 	}
 	byKey := map[string]procfs.HeldFile{}
 	for _, h := range held {
+		byKey[h.Inode().Unborn().Key()] = h // of a keeper of a release that knew no births
 		byKey[h.Inode().Key()] = h
 	}
 	var pins []Held
@@ -185,8 +185,8 @@ func Open(f recover.File) (copier.Source, error) {
 			}
 			continue
 		}
-		var st unix.Stat_t
-		if err = unix.Fstat(int(src.File.Fd()), &st); err == nil && st.Dev == f.Device && st.Ino == f.Inode {
+		var st identity.Status
+		if st, err = identity.OfFile(src.File); err == nil && st.Inode().Is(f.Identity(), true) {
 			return src, nil
 		}
 		src.File.Close()

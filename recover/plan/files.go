@@ -30,6 +30,7 @@ func (p *planner) draft(i recover.Instance, f recover.File) (recover.FilePlan, e
 		Allocated: f.Allocated,
 		Device:    f.Device,
 		Inode:     f.Inode,
+		Birth:     f.Birth,
 		Writable:  f.Writable,
 	}
 	if f.Role != recover.RoleDiskInfo {
@@ -39,7 +40,8 @@ func (p *planner) draft(i recover.Instance, f recover.File) (recover.FilePlan, e
 	if content == "" {
 		content, err = scan.DiskInfoContent(scan.DiskInfo(i.Definition, p.Settings.InstancesPath))
 	}
-	file.Content, file.Size, file.Device, file.Inode = content, int64(len(content)), 0, 0
+	file.Content, file.Size = content, int64(len(content))
+	file.Device, file.Inode, file.Birth = 0, 0, ""
 	return file, err
 }
 

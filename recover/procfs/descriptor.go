@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/identity"
 )
 
 // DeletedSuffix is what the kernel appends to the link of a descriptor whose name was
@@ -19,16 +20,14 @@ const DeletedSuffix = " (deleted)"
 
 // Descriptor is one open regular file of a process.
 type Descriptor struct {
-	FD    int         // its number in the process
-	Link  string      // as readlink shows it, the suffix included
-	Stat  unix.Stat_t // of the open inode
-	Flags int         // as given to open(2), and what fcntl(2) has changed since
+	FD    int             // its number in the process
+	Link  string          // as readlink shows it, the suffix included
+	Stat  identity.Status // of the open inode
+	Flags int             // as given to open(2), and what fcntl(2) has changed since
 }
 
 // Inode identifies the open file.
-func (d Descriptor) Inode() recover.Inode {
-	return recover.Inode{Device: d.Stat.Dev, Inode: d.Stat.Ino}
-}
+func (d Descriptor) Inode() recover.Inode { return d.Stat.Inode() }
 
 // Unlinked is true when no name leads to the file any more.
 func (d Descriptor) Unlinked() bool { return d.Stat.Nlink == 0 }

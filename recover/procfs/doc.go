@@ -4,7 +4,7 @@
 // It reads what it says of processes from /proc. A Process is held by a pidfd while it is
 // looked at, so that its PID can't become another's in the middle.
 //
-// May call: recover.
+// May call: recover, identity.
 //
 // Invariants: nothing is opened through a descriptor of another process; paths are looked
 // up below a root that the caller names, links inside it followed, and nothing is written.

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover/identity"
 )
 
 // Root is a directory that serves as "/" for looking up paths.
@@ -28,18 +30,18 @@ func (r Root) Close() { r.file.Close() }
 // Stat looks up a path as a process with this root would: links are followed inside the
 // root (RESOLVE_IN_ROOT, openat2(2)). The error wraps fs.ErrNotExist when nothing is
 // there. To write, use package beneath, which follows no links.
-func (r Root) Stat(path string) (unix.Stat_t, error) {
-	var st unix.Stat_t
+func (r Root) Stat(path string) (identity.Status, error) {
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
 	fd, err := unix.Openat2(int(r.file.Fd()), strings.TrimLeft(path, "/"), &how)
 	if errors.Is(err, unix.ENOTDIR) {
 		err = unix.ENOENT
 	}
 	if err != nil {
-		return st, &fs.PathError{Op: "look up", Path: path, Err: err}
+		return identity.Status{}, &fs.PathError{Op: "look up", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	if err := unix.Fstat(fd, &st); err != nil {
+	st, err := identity.Of(fd)
+	if err != nil {
 		return st, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
 	return st, nil
@@ -148,7 +150,7 @@ func (r Root) Resolve(path string) string {
 }
 
 // Ancestor returns the nearest existing directory above path, and its status.
-func (r Root) Ancestor(path string) (string, unix.Stat_t, error) {
+func (r Root) Ancestor(path string) (string, identity.Status, error) {
 	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
 		if dir == "/" {
 			st, err := r.Stat(".")

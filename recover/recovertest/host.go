@@ -69,13 +69,26 @@ func rootOwners() recover.OwnerTable {
 // tmpfs takes it ("2m").
 func SmallHost(t testing.TB, size string) *Host {
 	t.Helper()
+	return hostOn(t, func(dir string) {
+		Must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size+",mode=755"))
+		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	})
+}
+
+// Ext4Host is a host whose instances directory is on an ext4, which gives freed inode
+// numbers to the next files. args are further ones of mkfs.ext4.
+func Ext4Host(t testing.TB, args ...string) *Host {
+	t.Helper()
+	return hostOn(t, func(dir string) { MountExt4(t, dir, args...) })
+}
+
+func hostOn(t testing.TB, mount func(dir string)) *Host {
+	t.Helper()
 	h := NewHost(t)
-	dir := filepath.Dir(h.Settings.InstancesPath)
-	Must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size+",mode=755"))
+	mount(filepath.Dir(h.Settings.InstancesPath))
 	t.Cleanup(func() {
 		h.HV.EndAll()
 		h.KillKeeper()
-		_ = unix.Unmount(dir, unix.MNT_DETACH)
 	})
 	Must(t, os.Mkdir(h.Settings.InstancesPath, 0o755))
 	return h

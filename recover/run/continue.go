@@ -150,7 +150,7 @@ func (i *instance) settle(ctx context.Context, now recover.Instance) error {
 	t := i.t
 	for _, f := range t.Written() {
 		n := slices.IndexFunc(now.Files, func(file recover.File) bool { return file.Path == f.Path })
-		if n < 0 || !t.PublishedBefore(f, recover.Inode{Device: now.Files[n].Device, Inode: now.Files[n].Inode}) {
+		if n < 0 || !t.PublishedBefore(f, now.Files[n].Identity(), len(now.Files[n].Holders) > 0) {
 			return fmt.Errorf("%w: it runs, but on another %s than the one that this run was restoring: "+
 				"the newest data is in the staged copies (%s) and with the keeper, and both are kept; "+
 				"to leave it so, end the run: os-rescue resume --abandon %s",

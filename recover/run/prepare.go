@@ -172,15 +172,16 @@ func (s *Session) releaseIntact(ctx context.Context, report recover.Report) erro
 // it is intact says nothing about the pin: somebody may have started it on older files.
 func inService(i recover.Instance, h keeper.Hold, proven runs.Published) bool {
 	meta, err := pin.MetaOf(h)
-	if err != nil {
+	pinned, ok := recover.ParseKey(h.Key)
+	if err != nil || !ok || i.Writes(pinned) {
 		return false
 	}
 	for _, f := range i.Files {
 		if f.Path != meta.Path {
 			continue
 		}
-		p, ok := proven.Copy(f.Path, h.Key)
-		return f.Proven || ok && p.Device == f.Device && p.Inode == f.Inode
+		p, ok := proven.Copy(f.Path, pinned)
+		return f.Proven || ok && p.Identity().Is(f.Identity(), len(f.Holders) > 0)
 	}
 	return false
 }

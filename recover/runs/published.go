@@ -1,9 +1,10 @@
 package runs
 
 import (
-	"golang.org/x/sys/unix"
+	"slices"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/identity"
 	"github.com/os-rescue/os-rescue/recover/journal"
 	"github.com/os-rescue/os-rescue/recover/procfs"
 )
@@ -14,21 +15,33 @@ import (
 type Published map[publishedKey]journal.Published
 
 type publishedKey struct {
-	path, source string
+	path   string
+	source recover.Inode // without a birth where the run's release knew none
 }
 
-// Copy returns the last published copy of a held inode, by its path and by the inode's
-// key (recover.InodeKey), and whether there is one.
-func (p Published) Copy(path, source string) (journal.Published, bool) {
+// Copy returns the last published copy of an inode that a process holds, by its path and
+// by the inode, and whether there is one.
+func (p Published) Copy(path string, source recover.Inode) (journal.Published, bool) {
 	got, ok := p[publishedKey{path, source}]
+	if !ok {
+		// As held it is trusted by its number: no other file has had it since.
+		got, ok = p[publishedKey{path, source.Unborn()}]
+	}
 	return got, ok
 }
 
-// Has is true when the file at f's path, whose status is at, is a proven copy of f's
-// held inode.
-func (p Published) Has(f recover.File, at unix.Stat_t) bool {
-	got, ok := p.Copy(f.Path, recover.InodeKey(f.Device, f.Inode))
-	return ok && got.Device == at.Dev && got.Inode == at.Ino && (f.Writable || got.Size == at.Size)
+// Has is true when the file at f's path, whose status is at, is a proven copy of f's held
+// inode. held says that a process has the file at the path open: without that a number
+// proves nothing where the file's birth is not known.
+//
+// A disk that a process still has open for writing has no proven copy: what was copied is
+// an earlier state of it.
+func (p Published) Has(f recover.File, at identity.Status, held bool) bool {
+	if f.Writable && slices.ContainsFunc(f.Holders, func(h recover.Holder) bool { return h.Writable }) {
+		return false
+	}
+	got, ok := p.Copy(f.Path, f.Identity())
+	return ok && got.Identity().Is(at.Inode(), held) && (f.Writable || got.Size == at.Size)
 }
 
 // Published reads the journals of all runs. It skips runs from before the last boot: the
@@ -53,7 +66,9 @@ func (r Runs) Published() (Published, error) {
 		}
 		for path, copies := range journal.PublishedIn(records) {
 			for _, p := range copies {
-				files[publishedKey{path, p.Source}] = p
+				if source, ok := recover.ParseKey(p.Source); ok {
+					files[publishedKey{path, source}] = p
+				}
 			}
 		}
 	}

@@ -9,15 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/identity"
 	"github.com/os-rescue/os-rescue/recover/procfs"
 	"github.com/os-rescue/os-rescue/recover/verdict"
 )
 
 // lookup is the part of a file system tree that classifying needs, as a procfs.Root has it.
 type lookup interface {
-	Stat(path string) (unix.Stat_t, error)
+	Stat(path string) (identity.Status, error)
 	IsSymlink(path string) bool
-	Ancestor(path string) (string, unix.Stat_t, error)
+	Ancestor(path string) (string, identity.Status, error)
 	IsOverlay(path string) bool
 	Resolve(path string) string
 }
@@ -28,7 +29,7 @@ type classifier struct {
 	home   lookup // where files are published: the same, unless QEMU is in another mount namespace
 	active bool   // the domain has a QEMU
 	// isCopy is true when what stands at a file's path is a proven copy of its held inode.
-	isCopy func(f recover.File, at unix.Stat_t) (bool, error)
+	isCopy func(f recover.File, at identity.Status) (bool, error)
 	// trusted is true for a path at which a symlink may stand: nobody but root makes any there.
 	trusted func(path string) bool
 }
@@ -36,17 +37,14 @@ type classifier struct {
 // finding is what was found out about one file, before it is judged.
 type finding struct {
 	holder  verdict.Holder
-	of      *openFile   // the held inode; nil when nobody holds it
-	unsure  []*openFile // the candidates, if holder is verdict.Ambiguous
-	status  unix.Stat_t // of what stands at the path
+	of      *openFile       // the held inode; nil when nobody holds it
+	unsure  []*openFile     // the candidates, if holder is verdict.Ambiguous
+	status  identity.Status // of what stands at the path
 	at      verdict.Place
 	named   verdict.Name
 	why     string // why the place can't be reached, or what hides the file
 	blocked bool   // the place can't be reached
 }
-
-// inodeOf identifies the file of a status.
-func inodeOf(st unix.Stat_t) recover.Inode { return recover.Inode{Device: st.Dev, Inode: st.Ino} }
 
 // classify judges one file, which these descriptors hold: it fills in every field of f that
 // depends on what stands where.
@@ -97,7 +95,7 @@ func (c *classifier) lookAtPlace(f *recover.File, found *finding) error {
 	}
 	found.status = at
 	switch {
-	case found.of != nil && inodeOf(at) == found.of.inode:
+	case found.of != nil && at.Inode() == found.of.inode:
 		found.at = verdict.Itself
 	case at.Mode&unix.S_IFMT != unix.S_IFREG, !c.trusted(f.Path) && c.tree.IsSymlink(f.Path):
 		found.at = verdict.NoFile
@@ -127,7 +125,7 @@ func (c *classifier) lookForName(f *recover.File, found *finding) {
 	for _, h := range found.of.fds {
 		st, err := c.tree.Stat(h.Link)
 		switch stripped, cut := strings.CutSuffix(h.Link, procfs.DeletedSuffix); {
-		case err == nil && inodeOf(st) == found.of.inode:
+		case err == nil && st.Inode() == found.of.inode:
 			found.named, f.Found = verdict.Elsewhere, h.Link
 			return
 		case cut && c.isOnOverlay(stripped):
@@ -162,7 +160,7 @@ func (c *classifier) lookAround(f *recover.File, found *finding) error {
 	if err != nil {
 		return err
 	}
-	if inodeOf(here) != inodeOf(st) {
+	if here.Inode() != st.Inode() {
 		found.blocked, found.why = true, otherNamespace(dir, at)
 	}
 	return nil
@@ -180,8 +178,8 @@ func addHolder(f *recover.File, h candidate) {
 
 // measure takes a file's identity and its sizes from its inode. The kernel counts
 // allocated space in units of 512 bytes (stat(2)).
-func measure(f *recover.File, st unix.Stat_t) {
-	f.Device, f.Inode = st.Dev, st.Ino
+func measure(f *recover.File, st identity.Status) {
+	f.Device, f.Inode, f.Birth = st.Dev, st.Ino, st.Birth
 	f.Size, f.Allocated = st.Size, st.Blocks*512
 }
 

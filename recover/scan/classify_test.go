@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/identity"
 	"github.com/os-rescue/os-rescue/recover/pin"
 	"github.com/os-rescue/os-rescue/recover/procfs"
 	"github.com/os-rescue/os-rescue/recover/recovertest"
@@ -20,12 +21,13 @@ import (
 // inode 1 of device 1 unless they are named.
 type fakeTree map[string]recover.Inode
 
-func (t fakeTree) Stat(path string) (unix.Stat_t, error) {
+func (t fakeTree) Stat(path string) (identity.Status, error) {
 	at, ok := t[path]
 	if !ok {
-		return unix.Stat_t{}, fs.ErrNotExist
+		return identity.Status{}, fs.ErrNotExist
 	}
-	return unix.Stat_t{Dev: at.Device, Ino: at.Inode, Mode: unix.S_IFREG, Nlink: 1, Size: 100}, nil
+	st := unix.Stat_t{Dev: at.Device, Ino: at.Inode, Mode: unix.S_IFREG, Nlink: 1, Size: 100}
+	return identity.Status{Stat_t: st, Birth: at.Birth}, nil
 }
 
 func (t fakeTree) IsSymlink(string) bool { return false }
@@ -34,13 +36,13 @@ func (t fakeTree) IsOverlay(path string) bool { return t[path+" is an overlay"] 
 
 func (t fakeTree) Resolve(path string) string { return path }
 
-func (t fakeTree) Ancestor(path string) (string, unix.Stat_t, error) {
+func (t fakeTree) Ancestor(path string) (string, identity.Status, error) {
 	for dir := filepath.Dir(path); dir != "/"; dir = filepath.Dir(dir) {
 		if at, ok := t[dir]; ok {
-			return dir, unix.Stat_t{Dev: at.Device, Ino: at.Inode, Mode: unix.S_IFDIR}, nil
+			return dir, identity.Status{Stat_t: unix.Stat_t{Dev: at.Device, Ino: at.Inode, Mode: unix.S_IFDIR}}, nil
 		}
 	}
-	return "/", unix.Stat_t{Dev: 1, Ino: 1, Mode: unix.S_IFDIR}, nil
+	return "/", identity.Status{Stat_t: unix.Stat_t{Dev: 1, Ino: 1, Mode: unix.S_IFDIR}}, nil
 }
 
 const (
@@ -51,7 +53,7 @@ const (
 // held is a descriptor of the domain's QEMU.
 func held(link string, number, links uint64) candidate {
 	return candidate{HeldFile: procfs.HeldFile{PID: 10, Process: "qemu", Descriptor: procfs.Descriptor{FD: 3, Link: link, Flags: unix.O_RDWR,
-		Stat: unix.Stat_t{Dev: 1, Ino: number, Nlink: links, Size: 100, Blocks: 8, Mode: unix.S_IFREG}}}}
+		Stat: identity.Status{Stat_t: unix.Stat_t{Dev: 1, Ino: number, Nlink: links, Size: 100, Blocks: 8, Mode: unix.S_IFREG}}}}}
 }
 
 func pinOf(path, link string, number, links uint64) candidate {

@@ -11,7 +11,7 @@
 // Domains that only Nova or only the guard still knows are scanned too (novaonly,
 // inventoryonly).
 //
-// May call: recover, inventory, pin, procfs, qcow2, runs,
+// May call: recover, identity, inventory, pin, procfs, qcow2, runs,
 // verdict.
 //
 // Invariants: a scan changes nothing and opens no file that an image names; what could not

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/identity"
 	"github.com/os-rescue/os-rescue/recover/verdict"
 )
 
@@ -67,7 +68,7 @@ func atPlace(found finding) string {
 	return ""
 }
 
-func kindOf(st unix.Stat_t) string {
+func kindOf(st identity.Status) string {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 		return "a directory"
@@ -95,7 +96,7 @@ func hidden(found finding) string {
 		fmt.Sprintf("(`find -xdev -inum %d`)", found.of.inode.Inode)
 }
 
-func otherFileSystem(f recover.File, dir string, st unix.Stat_t) string {
+func otherFileSystem(f recover.File, dir string, st identity.Status) string {
 	if f.Resolved != "" && f.Resolved != f.Path {
 		return "a symlink in its path leads to " + f.Resolved + ", on another file system: find out who made it, and remove it"
 	}

@@ -68,7 +68,7 @@ func (l *look) addGuarded(i *recover.Instance, tree procfs.Root) {
 			continue
 		}
 		known := slices.ContainsFunc(i.Files, func(f recover.File) bool {
-			return f.Path == p.Meta.Path || (recover.Inode{Device: f.Device, Inode: f.Inode}) == p.Inode()
+			return f.Path == p.Meta.Path || f.Identity() == p.Inode()
 		})
 		if known || !recover.IsBelow(p.Meta.Path, l.settings.InstancesPath) || !missing(p.Meta.Path) {
 			continue

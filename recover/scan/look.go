@@ -10,9 +10,9 @@ import (
 	"sync"
 
 	"github.com/rs/zerolog"
-	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/identity"
 	"github.com/os-rescue/os-rescue/recover/inventory"
 	"github.com/os-rescue/os-rescue/recover/procfs"
 	"github.com/os-rescue/os-rescue/recover/runs"
@@ -130,19 +130,19 @@ var errJournals = errors.New("the journals can't be read")
 
 // files finds out where each file of a domain stands. own is what its QEMU has open.
 func (l *look) files(ctx context.Context, i *recover.Instance, own []candidate, tree lookup) error {
-	c := l.classifier(tree, i.Process.PID != 0)
+	pins := l.pins.of(i.UUID)
+	c := l.classifier(tree, i.Process.PID != 0, slices.Concat(own, pins))
 	places := map[string]recover.Inode{}
 	for n := range i.Files {
 		f := &i.Files[n]
 		f.Resolved = tree.Resolve(f.Path)
 		st, err := tree.Stat(f.Path)
 		if err == nil {
-			places[f.Path] = inodeOf(st)
+			places[f.Path] = st.Inode()
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%s can't be looked at: %w", f.Path, err)
 		}
 	}
-	pins := l.pins.of(i.UUID)
 	images := openFiles(slices.DeleteFunc(slices.Clone(own), func(c candidate) bool { return !isImage(c) }))
 	told, err := l.told(*i, images)
 	if err != nil {
@@ -236,15 +236,18 @@ func (l *look) addUnclaimed(i *recover.Instance, m *matching) {
 	}
 }
 
-func (l *look) classifier(tree lookup, active bool) *classifier {
+// classifier returns what classifies the files of a domain. held are those that processes
+// are known to have open for it.
+func (l *look) classifier(tree lookup, active bool, held []candidate) *classifier {
 	return &classifier{
 		tree: tree, home: l.home, active: active,
-		isCopy: func(f recover.File, at unix.Stat_t) (bool, error) {
+		isCopy: func(f recover.File, at identity.Status) (bool, error) {
 			copies, err := l.published()
 			if err != nil {
 				return false, fmt.Errorf("%w: %w", errJournals, err)
 			}
-			return copies.Has(f, at), nil
+			isHeld := slices.ContainsFunc(held, func(h candidate) bool { return h.Inode() == at.Inode() })
+			return copies.Has(f, at, isHeld), nil
 		},
 		trusted: func(path string) bool { return !recover.IsBelow(path, l.settings.InstancesPath) },
 	}

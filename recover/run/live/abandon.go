@@ -51,7 +51,7 @@ func (s *mirrors) abandonEnded(ctx context.Context, m *mirror) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	placed := err == nil && st.Ino == m.inode.Inode
+	placed := err == nil && st.Inode() == m.inode
 	_, err = s.t.Run.Source(ctx, m.want)
 	held := err == nil
 	switch {

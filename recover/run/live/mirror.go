@@ -70,7 +70,7 @@ func reopenMirror(root *beneath.Root, dirs *staging.Directories, f recover.FileP
 	if err == nil {
 		err = m.measure()
 	}
-	if err == nil && m.inode.Inode != rec.Inode {
+	if err == nil && !rec.Is(m.inode) {
 		m.close()
 		m.file = nil
 	}
@@ -89,6 +89,7 @@ func (m *mirror) record() journal.Mirror {
 		Dir:    m.dir.Path(),
 		Name:   m.name,
 		Inode:  m.inode.Inode,
+		Birth:  m.inode.Birth,
 		Source: m.want.Key(),
 		Disk:   m.disk,
 	}
@@ -137,7 +138,7 @@ func (m *mirror) remove() error {
 	}
 	lent := m.atItsPath(func(dir *beneath.Dir, name string) error {
 		st, err := dir.Stat(name)
-		if err != nil || st.Ino != m.inode.Inode {
+		if err != nil || st.Inode() != m.inode {
 			return err
 		}
 		return dir.Remove(name)

@@ -234,7 +234,7 @@ func (s *mirrors) isOn(ctx context.Context, file recover.Inode) bool {
 		return false
 	}
 	for _, h := range open {
-		if h.Inode() == file && h.Writable() {
+		if h.Inode().Is(file, true) && h.Writable() {
 			return true
 		}
 	}
@@ -243,7 +243,7 @@ func (s *mirrors) isOn(ctx context.Context, file recover.Inode) bool {
 
 // isOnOld is true when QEMU still has the lost inode open.
 func (s *mirrors) isOnOld(ctx context.Context, m *mirror) bool {
-	return s.isOn(ctx, recover.Inode{Device: m.want.Device, Inode: m.want.Inode})
+	return s.isOn(ctx, m.want.Identity())
 }
 
 // own gives a disk that the guest is on the owner, mode and label that it should
@@ -252,13 +252,13 @@ func (s *mirrors) isOnOld(ctx context.Context, m *mirror) bool {
 // src/qemu/qemu_blockjob.c), and that is the new file.
 func (s *mirrors) own(ctx context.Context, m *mirror) error {
 	t, f := s.t, m.want
-	rec := journal.Published{Source: f.Key(), Device: m.inode.Device, Inode: m.inode.Inode}
+	rec := journal.Published{Source: f.Key(), Device: m.inode.Device, Inode: m.inode.Inode, Birth: m.inode.Birth}
 	return t.StepData(ctx, journal.StepPublish, f.Path, rec, func() (any, error) {
 		st, err := t.Run.Root.Lstat(f.Path)
 		if err != nil {
 			return nil, err
 		}
-		if st.Ino != m.inode.Inode {
+		if st.Inode() != m.inode {
 			return nil, fmt.Errorf("%w: %s is not the file that its guest was moved onto", recover.ErrConflict, f.Path)
 		}
 		if err := beneath.SetOwner(m.file, t.Run.Owners.File(f, t.Plan.DACLabel)); err != nil {

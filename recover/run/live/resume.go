@@ -115,7 +115,7 @@ func (s *Switchover) renewLog(ctx context.Context, f recover.FilePlan) error {
 	if err != nil {
 		return err
 	}
-	if !s.files.IsPutBackLog(at) && !s.t.PublishedBefore(f, at) {
+	if !s.files.IsPutBackLog(at) && !s.t.PublishedBefore(f, at, false) {
 		return nil
 	}
 	src, err := s.t.Run.Source(ctx, f)

@@ -188,7 +188,7 @@ func (s *Switchover) settleOn(ctx context.Context) error {
 func (s *Switchover) isMoved(m *mirror, open []procfs.HeldFile) error {
 	on := false
 	for _, h := range open {
-		if h.Stat.Ino == m.want.Inode && h.Stat.Dev == m.want.Device {
+		if h.Inode().Is(m.want.Identity(), true) {
 			return fmt.Errorf("%w: QEMU still has the old inode of %s open", recover.ErrUnproven, m.want.Path)
 		}
 		if h.Inode() == m.inode && h.Writable() {

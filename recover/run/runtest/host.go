@@ -34,6 +34,12 @@ func SmallHost(t testing.TB, size string) *Host {
 	return &Host{recovertest.SmallHost(t, size)}
 }
 
+// Ext4Host is a host whose instances directory is on an ext4 (recovertest.Ext4Host).
+func Ext4Host(t testing.TB, args ...string) *Host {
+	t.Helper()
+	return &Host{recovertest.Ext4Host(t, args...)}
+}
+
 // Elsewhere is the same host with another, empty instances directory and hypervisor.
 func (h *Host) Elsewhere(t testing.TB) *Host {
 	t.Helper()

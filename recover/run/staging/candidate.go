@@ -133,7 +133,7 @@ func (s *Set) atItsPath(f recover.FilePlan) (*candidate, error) {
 		at.Close()
 		return nil, err
 	}
-	ours := s.t.PublishedBefore(f, staged.inode)
+	ours := s.t.PublishedBefore(f, staged.inode, false)
 	c := &candidate{stagedFile: staged, unheld: ours,
 		// By now its guest may have written to it.
 		accepted: ours && s.t.History != nil && s.t.History.DestroyDone,
@@ -168,7 +168,7 @@ func (s *Set) ofInterruptedRun(f recover.FilePlan) (*candidate, error) {
 		return nil, err
 	}
 	staged := &stagedFile{want: f, dir: dir, name: rec.Name, file: file, inherited: true, proven: true}
-	if err = staged.measure(); err == nil && staged.inode.Inode != rec.Inode {
+	if err = staged.measure(); err == nil && !rec.Is(staged.inode) {
 		err = fmt.Errorf("%w: %s/%s is not the file that the interrupted run made", recover.ErrConflict, rec.Dir, rec.Name)
 	}
 	if err != nil {

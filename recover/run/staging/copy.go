@@ -46,7 +46,7 @@ func copyAndProve(ctx context.Context, t *task.Task, staged *stagedFile) error {
 		}
 		if err == nil {
 			err = staged.measure()
-			rec.Inode = staged.inode.Inode
+			rec.Inode, rec.Birth = staged.inode.Inode, staged.inode.Birth
 		}
 		if err != nil {
 			return nil, CopyError(f, err)

@@ -14,10 +14,10 @@ import (
 	"strings"
 
 	"github.com/rs/zerolog"
-	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/copier"
+	"github.com/os-rescue/os-rescue/recover/identity"
 )
 
 // stagedFile is a copy that waits for its name, or an identical file that stands at
@@ -59,9 +59,8 @@ func (f *stagedFile) measure() (err error) {
 
 // Measured returns the inode of an open file, and its size in bytes.
 func Measured(file *os.File) (recover.Inode, int64, error) {
-	var st unix.Stat_t
-	err := unix.Fstat(int(file.Fd()), &st)
-	return recover.Inode{Device: st.Dev, Inode: st.Ino}, st.Size, err
+	st, err := identity.OfFile(file)
+	return st.Inode(), st.Size, err
 }
 
 // discard removes a staged copy that this try made and did not publish. The source

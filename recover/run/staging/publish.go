@@ -27,6 +27,7 @@ func publish(ctx context.Context, t *task.Task, staged *stagedFile) error {
 		Source: f.Key(),
 		Device: staged.inode.Device,
 		Inode:  staged.inode.Inode,
+		Birth:  staged.inode.Birth,
 		Size:   staged.size,
 		Kept:   staged.kept,
 	}

@@ -43,7 +43,7 @@ func sealOne(ctx context.Context, t *task.Task, path string) error {
 	case err != nil:
 		return err
 	default:
-		rec.Was = ownerOf(st)
+		rec.Was = ownerOf(st.Stat_t)
 	}
 	t.OnFailure(journal.StepUnseal, func(context.Context) error { return Unseal(t, rec) })
 	return t.StepData(ctx, journal.StepSeal, path, rec, func() (any, error) {

@@ -186,8 +186,7 @@ func (s *Set) IsPutBackLog(at recover.Inode) bool { return s.consoleLog == at }
 func (s *Set) IsOnPublished(i recover.Instance) bool {
 	for _, staged := range s.staged {
 		for _, f := range i.Files {
-			at := recover.Inode{Device: f.Device, Inode: f.Inode}
-			if f.Path == staged.want.Path && f.Role != recover.RoleConsoleLog && at != staged.inode {
+			if f.Path == staged.want.Path && f.Role != recover.RoleConsoleLog && f.Identity() != staged.inode {
 				return false
 			}
 		}
@@ -320,7 +319,7 @@ func (s *Set) placeOf(f recover.FilePlan) string {
 		}
 	}
 	st, err := s.t.Run.Root.Lstat(f.Path)
-	if err == nil && s.t.PublishedBefore(f, recover.Inode{Device: st.Dev, Inode: st.Ino}) {
+	if err == nil && s.t.PublishedBefore(f, st.Inode(), false) {
 		return f.Path
 	}
 	if c, ok := s.t.History.Proven(f); ok {

@@ -48,14 +48,20 @@ func (r *Run) Source(ctx context.Context, f recover.FilePlan) (copier.Source, er
 }
 
 // publishedBefore is true when the interrupted run gave the file's path that very
-// inode, for whichever of its instances. Devices may be numbered anew by a boot.
-func (r *Run) publishedBefore(f recover.FilePlan, at recover.Inode) bool {
+// inode, for whichever of its instances.
+func (r *Run) publishedBefore(f recover.FilePlan, at recover.Inode, held bool) bool {
 	for _, h := range r.History {
-		if pub, ok := h.Published[f.Path]; ok && pub.Inode == at.Inode && pub.Source == f.Key() {
+		if pub, ok := h.Published[f.Path]; ok && isPublished(pub, f, at, held) {
 			return true
 		}
 	}
 	return false
+}
+
+// isPublished is true when the file is the one that was published, and that is a copy of
+// what the plan wants at its path. Devices may be numbered anew by a boot.
+func isPublished(pub journal.Published, f recover.FilePlan, at recover.Inode, held bool) bool {
+	return pub.Identity().IsNumbered(at, held) && f.HasKey(pub.Source)
 }
 
 // StoredBefore is true when the interrupted run had begun to store that file of a backup.

@@ -91,12 +91,13 @@ func (t *Task) NotePlaced(path string, rec journal.Published) {
 }
 
 // PublishedBefore is true when the interrupted run, or the undo of it, gave the file's
-// path the inode that is at it now.
-func (t *Task) PublishedBefore(f recover.FilePlan, at recover.Inode) bool {
-	if pub, ok := t.placed[f.Path]; ok && pub.Inode == at.Inode && pub.Source == f.Key() {
+// path the inode that is at it now. held says that the guest has that open: without that a
+// number proves nothing where the birth is not known.
+func (t *Task) PublishedBefore(f recover.FilePlan, at recover.Inode, held bool) bool {
+	if pub, ok := t.placed[f.Path]; ok && isPublished(pub, f, at, held) {
 		return true
 	}
-	return t.Run.publishedBefore(f, at)
+	return t.Run.publishedBefore(f, at, held)
 }
 
 // Fail makes the error that an operator reads out of err: safe says what is safe, next
