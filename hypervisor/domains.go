@@ -127,6 +127,21 @@ func xmlOf(ctx context.Context, dom *libvirt.Domain, name string, flags libvirt.
 	return doc, err
 }
 
+// nextOf reads what the persistent definition of an active domain names. Like the live
+// XML it comes from the daemon's memory; no QEMU is asked, and no job is waited for
+// (qemuDomainGetXMLDesc in libvirt's src/qemu/qemu_driver.c).
+func nextOf(ctx context.Context, dom *libvirt.Domain, name string) (*recover.Definition, error) {
+	doc, err := xmlOf(ctx, dom, name, libvirt.DOMAIN_XML_INACTIVE)
+	if err != nil {
+		return nil, err
+	}
+	d, _, err := parseDomain(doc)
+	if err != nil {
+		return nil, err
+	}
+	return &recover.Definition{Disks: d.Disks, NVRAM: d.NVRAM}, nil
+}
+
 // look reads all there is to know of one domain. It asks for nothing
 // that is known by UUID already. XML and state are two calls: both are read again when the
 // domain started or ended between them.
@@ -166,6 +181,11 @@ func (r reader) look(ctx context.Context, dom *libvirt.Domain, before map[string
 			return d, nil
 		}
 		d.PID = r.pid(d.Name)
+		if d.Persistent {
+			if d.Next, err = nextOf(ctx, dom, name); err != nil {
+				return fail(err)
+			}
+		}
 		err = jobs(ctx, dom, &d)
 		if errors.Is(err, libvirt.ERR_OPERATION_INVALID) {
 			continue // it ended meanwhile

@@ -98,6 +98,10 @@ type Domain struct {
 	NVRAM       string   `json:"nvram,omitempty"`        // absolute path of the UEFI variable store; empty for none
 	NVRAMFormat string   `json:"nvram_format,omitempty"` // raw when libvirt does not say
 
+	// Next is what the next start through libvirt opens instead of Disks and NVRAM; nil for
+	// a domain that is off, of which those are just that, and for a transient one.
+	Next *Definition `json:"next,omitempty"`
+
 	Nova *NovaMetadata `json:"nova,omitempty"` // nil when the domain is not Nova's
 
 	// Job names the domain job that is under way ("migration out", "save", "dump"); empty
@@ -116,6 +120,14 @@ type Domain struct {
 	// DACLabel is the domain's DAC base label in the live XML ("+64055:+107"); empty when
 	// there is none.
 	DACLabel string `json:"dac_label,omitempty"`
+}
+
+// Definition is what the persistent definition of an active domain names. It may name
+// other files than QEMU has open: an external snapshot, a disk that was attached to the
+// running guest only, or a redefinition changes one of the two.
+type Definition struct {
+	Disks []Disk `json:"disks"`           // as Domain.Disks; libvirt seldom knows their chains
+	NVRAM string `json:"nvram,omitempty"` // as Domain.NVRAM
 }
 
 // What a hard reboot through Nova loses, for Domain.Losses and Options.AcceptLoss: Nova

@@ -68,7 +68,8 @@ type Hypervisor interface {
 	// active, that is success. A persistent domain keeps its definition.
 	Destroy(ctx context.Context, uuid string) error
 
-	// Define makes the domain known again. xml is a result of XML.
+	// Define makes the domain known again. xml is a result of XML. Of a domain that is
+	// known it becomes the persistent definition; an active one goes on as it is.
 	Define(ctx context.Context, xml string) error
 
 	// Start boots a domain that is defined and not active; if paused is true, it stops

@@ -24,6 +24,9 @@ type FakeDomain struct {
 	Counters map[string]recover.BlockCounters // by target
 	QEMU     *Holder                          // nil when it is off
 	logd     *Holder                          // nil when it is off, or has no console log
+	// Defined is the persistent definition where it differs from what the QEMU has; nil
+	// where it does not.
+	Defined *recover.Definition
 	// secret is what only XML tells.
 	secret string
 
@@ -54,6 +57,29 @@ func (d *FakeDomain) Off() {
 	d.QEMU, d.logd = nil, nil
 	d.fds, d.mirrors, d.BlockJobs, d.booted = nil, nil, nil, false
 	d.State, d.PauseReason, d.PID, d.Frozen = recover.StateShutOff, recover.PauseNone, 0, false
+	if d.Defined != nil {
+		d.Disks, d.NVRAM, d.Defined = d.Defined.Disks, d.Defined.NVRAM, nil
+	}
+}
+
+// next is what the next start opens; nil where the domain shows it as its own.
+func (d *FakeDomain) next() *recover.Definition {
+	switch {
+	case d.QEMU == nil || !d.Persistent:
+		return nil
+	case d.Defined != nil:
+		return &recover.Definition{Disks: cloneDisks(d.Defined.Disks), NVRAM: d.Defined.NVRAM}
+	default:
+		return &recover.Definition{Disks: cloneDisks(d.Disks), NVRAM: d.NVRAM}
+	}
+}
+
+func cloneDisks(disks []recover.Disk) []recover.Disk {
+	cloned := slices.Clone(disks)
+	for n := range cloned {
+		cloned[n].Chain = slices.Clone(cloned[n].Chain)
+	}
+	return cloned
 }
 
 // start makes the domain's QEMU and log daemon. They fail when a file is missing.
@@ -159,9 +185,8 @@ func (d *FakeDomain) disk(target string) (*recover.Disk, error) {
 func (d *FakeDomain) look() recover.Domain {
 	shown := d.Domain
 	shown.BlockJobs = maps.Clone(d.BlockJobs)
-	shown.Disks = slices.Clone(d.Disks)
+	shown.Disks, shown.Next = cloneDisks(d.Disks), d.next()
 	for n := range shown.Disks {
-		shown.Disks[n].Chain = slices.Clone(d.Disks[n].Chain)
 		shown.Disks[n].ChainKnown = d.Disks[n].ChainKnown || d.QEMU != nil
 	}
 	return shown
@@ -197,6 +222,9 @@ func (d *FakeDomain) text() (string, error) {
 	inactive := d.Domain
 	inactive.State, inactive.PauseReason, inactive.PID = recover.StateShutOff, recover.PauseNone, 0
 	inactive.Job, inactive.BlockJobs, inactive.Persistent = "", nil, true
+	if next := d.next(); next != nil {
+		inactive.Disks, inactive.NVRAM = next.Disks, next.NVRAM
+	}
 	data, err := json.Marshal(inactive)
 	if err != nil {
 		return "", err

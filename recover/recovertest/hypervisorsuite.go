@@ -21,6 +21,7 @@ func TestHypervisor(t *testing.T, bed HypervisorBed) {
 		{"a look at domains", testLooks},
 		{"a domain that nobody knows", testUnknownDomain},
 		{"a definition", testDefinitions},
+		{"what the next start opens", testNextStart},
 		{"suspend and resume", testPauses},
 		{"a pause of somebody else", testOthersPause},
 		{"start and destroy", testLives},

@@ -40,7 +40,7 @@ func (v *FakeHypervisor) XML(ctx context.Context, uuid string) (text string, err
 }
 
 // Define makes known what XML gave: what it had forgotten as it was, else a domain
-// that is off. An active domain stays as it is, and is persistent from now on.
+// that is off. An active domain stays as it is, and its next start is of this definition.
 func (v *FakeHypervisor) Define(ctx context.Context, text string) error {
 	defined, err := parseDefinition(text)
 	if err != nil {
@@ -55,7 +55,7 @@ func (v *FakeHypervisor) Define(ctx context.Context, text string) error {
 		return nil
 	}
 	if d := v.ByUUID[defined.UUID]; d != nil && d.QEMU != nil {
-		d.Persistent = true
+		d.Persistent, d.Defined = true, &recover.Definition{Disks: defined.Disks, NVRAM: defined.NVRAM}
 	} else {
 		v.ByUUID[defined.UUID] = defined
 	}
