@@ -139,6 +139,8 @@ type Instance struct {
 	Possible []string `json:"possible,omitempty"`
 	// Losses names what a hard reboot through Nova would lose (Domain.Losses).
 	Losses []string `json:"losses,omitempty"`
+	// NextStart names the disks that its next start would not give it as it has them now.
+	NextStart []Divergence `json:"next_start,omitempty"`
 	// Files are those that its definition names, and deleted ones that are held for it.
 	Files []File `json:"files"`
 

@@ -200,7 +200,7 @@ func (j *judgement) judgeHold(ctx context.Context, h guardHold) {
 			continue
 		}
 		// A console log is made anew at every start, in the middle of an incident too.
-		oldLog := h.Role == recover.RoleConsoleLog && i.PID != 0 && intact(*i)
+		oldLog := h.Role == recover.RoleConsoleLog && i.PID != 0 && i.IsWhole()
 		if !settled || !oldLog && !wasOfRun(h.Path) && (h.Needed || inIncident || j.isWritten(h)) {
 			continue
 		}
@@ -294,7 +294,7 @@ func (j *judgement) endIncidents(ctx context.Context) {
 	for _, incident := range list {
 		i := j.known(incident.UUID)
 		j.incidents.describe(incident.UUID)
-		j.incidents.update(incident.UUID, func(now *Incident) { now.Replaced = i != nil && intact(*i) })
+		j.incidents.update(incident.UUID, func(now *Incident) { now.Replaced = i != nil && i.IsWhole() })
 		if j.answers[incident.UUID] == novaSoftDeleted || !needed[incident.UUID] && (i == nil || !missesFiles(*i)) {
 			j.incidents.end(ctx, incident.UUID)
 		}
@@ -305,7 +305,7 @@ func (j *judgement) endIncidents(ctx context.Context) {
 // when Nova did not answer: not while a run works on the instance.
 func (j *judgement) unlockAll(ctx context.Context) {
 	for _, uuid := range j.records.locked() {
-		if i := j.known(uuid); i != nil && intact(*i) && j.inHand[uuid] == "" {
+		if i := j.known(uuid); i != nil && i.IsWhole() && j.inHand[uuid] == "" {
 			j.locks.unlock(ctx, uuid)
 		}
 	}
@@ -341,8 +341,4 @@ func isEssential(role recover.Role) bool {
 // missesFiles is true for an instance that a scan found without files that it needs.
 func missesFiles(i recover.Instance) bool {
 	return slices.ContainsFunc(i.Files, func(f recover.File) bool { return isEssential(f.Role) && f.Lost() })
-}
-
-func intact(i recover.Instance) bool {
-	return i.Verdict == recover.VerdictIntact || i.Verdict == recover.VerdictUnaffected
 }

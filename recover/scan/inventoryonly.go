@@ -25,7 +25,7 @@ func (l *look) inventoryOnly(ctx context.Context, known map[string]bool) ([]reco
 			return nil, err
 		}
 		i.GuardOnly = true
-		if i.Verdict == recover.VerdictIntact || i.Verdict == recover.VerdictUnaffected {
+		if i.IsWhole() {
 			continue // it does not need its deleted files
 		}
 		i.Reasons = append(i.Reasons, "libvirt no longer knows its domain: the guard's record of the domain is used")

@@ -121,6 +121,7 @@ func (l *look) instance(ctx context.Context, d recover.Domain) (recover.Instance
 		return i, nil
 	}
 	l.addGuarded(&i, tree)
+	i.NextStart = nextStart(i, l.settings.InstancesPath, tree)
 	verdict.Instance(&i)
 	return i, nil
 }

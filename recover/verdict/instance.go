@@ -9,8 +9,9 @@ import (
 
 // Instance gives an instance whose files were looked at its verdict, the reasons for it and
 // what is possible now: it sets Verdict, and adds to Reasons and Possible. The worst file
-// decides. i.Files have their states and remedies; those of recover.RoleOther that its QEMU has
-// open, and i.Nameless, are deleted files that could not be matched to any of the others.
+// decides, and then what its next start opens (i.NextStart). i.Files have their states and
+// remedies; those of recover.RoleOther that its QEMU has open, and i.Nameless, are deleted
+// files that could not be matched to any of the others.
 func Instance(i *recover.Instance) {
 	i.Verdict = recover.VerdictIntact
 	if !hasLocalDisk(i.Definition) {
@@ -36,6 +37,7 @@ func Instance(i *recover.Instance) {
 	if advice := possible(*i); advice != "" {
 		i.Possible = append(i.Possible, advice)
 	}
+	judgeNextStart(i)
 	harmless := i.Verdict == recover.VerdictIntact || i.Verdict == recover.VerdictUnaffected
 	if reason := recover.HandsOff(i.Definition); reason != "" && !harmless {
 		i.Reasons = append(i.Reasons, reason)

@@ -1,0 +1,55 @@
+package verdict
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/os-rescue/os-rescue/recover"
+)
+
+func TestAnInstanceThatWouldStartOnAnotherFileIsNotIntact(t *testing.T) {
+	disk := recover.Disk{Target: "vda", Device: "disk", Chain: []recover.Image{{Source: recover.SourceFile, Path: diskPath, Format: "raw"}}}
+	overlay := recover.Divergence{Target: "vda", By: []recover.Starter{recover.StarterLibvirt}, Open: "/i/u/snap", Next: diskPath, Below: true, Writable: true}
+	drive := recover.Divergence{Target: "hda", By: []recover.Starter{recover.StarterLibvirt}, Open: "/iso/one"}
+	gone := recover.Divergence{Target: "vdb", By: []recover.Starter{recover.StarterLibvirt}, Next: "/srv/data"}
+	for name, c := range map[string]struct {
+		state   recover.FileState
+		next    recover.Divergence
+		verdict recover.Verdict
+		whole   bool
+		cure    string
+	}{
+		"all in place":               {state: recover.FilePresent, next: overlay, verdict: recover.VerdictConflict, whole: true, cure: "blockcommit"},
+		"deleted":                    {state: recover.FileDeleted, next: overlay, verdict: recover.VerdictConflict, cure: "--base " + diskPath},
+		"displaced":                  {state: recover.FileDisplaced, next: overlay, verdict: recover.VerdictDisplaced, cure: "blockcommit"},
+		"lost":                       {state: recover.FileMissing, next: overlay, verdict: recover.VerdictLost, cure: "blockcommit"},
+		"only a drive that is read":  {state: recover.FilePresent, next: drive, verdict: recover.VerdictIntact, whole: true},
+		"a start that would fail":    {state: recover.FilePresent, next: gone, verdict: recover.VerdictConflict, whole: true, cure: "detach-disk"},
+		"deleted, and a read drive":  {state: recover.FileDeleted, next: drive, verdict: recover.VerdictRecoverable},
+		"replaced, and another file": {state: recover.FileReplaced, next: overlay, verdict: recover.VerdictConflict, cure: "blockcommit"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			remedy := map[recover.FileState]recover.Remedy{
+				recover.FileDeleted: recover.RemedyCopy, recover.FileDisplaced: recover.RemedyMoveBack,
+				recover.FileMissing: recover.RemedyRestore, recover.FileReplaced: recover.RemedyReplace,
+			}[c.state]
+			i := recover.Instance{
+				Domain: "instance-1", Definition: recover.Domain{State: recover.StateRunning, PID: 10, Disks: []recover.Disk{disk}},
+				Files:     []recover.File{{Path: diskPath, Role: recover.RoleDisk, State: c.state, Remedy: remedy}},
+				NextStart: []recover.Divergence{c.next},
+			}
+			Instance(&i)
+			if i.Verdict != c.verdict || i.IsWhole() != c.whole {
+				t.Errorf("%s, whole: %v; want %s, %v", i.Verdict, i.IsWhole(), c.verdict, c.whole)
+			}
+			for _, path := range []string{c.next.Open, c.next.Next} {
+				if !strings.Contains(strings.Join(i.Reasons, "; "), path) {
+					t.Errorf("no reason names %s: %q", path, i.Reasons)
+				}
+			}
+			if !strings.Contains(strings.Join(i.Possible, "; "), c.cure) {
+				t.Errorf("%q is not among what is possible: %q", c.cure, i.Possible)
+			}
+		})
+	}
+}
