@@ -81,8 +81,8 @@ func (d Divergence) Cure(domain string) string {
 	case !libvirt && d.Next == "":
 		return fmt.Sprintf("give %s to Nova as a volume, or keep the instance from being started through Nova", d.Open)
 	case !libvirt:
-		return fmt.Sprintf("move the guest onto the file that Nova opens, while it runs: virsh blockcopy %s %s --dest %s --transient-job --pivot --wait",
-			domain, d.Target, d.Next)
+		return fmt.Sprintf("move the guest onto %s, the file that Nova opens, while it runs (virsh blockcopy %s %s, "+
+			"which overwrites what stands there: look at that first)", d.Next, domain, d.Target)
 	default:
 		return fmt.Sprintf("name %s as %s in the persistent definition (virsh edit %s)", d.Open, d.Target, domain)
 	}
@@ -111,6 +111,17 @@ func (i Instance) AboutNextStart() string {
 		}
 	}
 	return strings.Join(text, "; ")
+}
+
+// CureOfNextStart says what makes its next start give the instance what it has now.
+func (i Instance) CureOfNextStart() string {
+	var cures []string
+	for _, d := range i.NextStart {
+		if d.IsSerious() {
+			cures = append(cures, d.Cure(i.Domain))
+		}
+	}
+	return strings.Join(cures, "; ")
 }
 
 // IsWhole is true when every file of the instance is in its place. What its next start

@@ -99,6 +99,9 @@ type InstancePlan struct {
 	Refusal     string          `json:"refusal,omitempty"`      // why it is left alone; of ActionRefuse only
 	// NotLive says why mode auto can't rescue it live.
 	NotLive string `json:"not_live,omitempty"`
+	// NextStart says what any later start would change, and how to cure it; empty when it
+	// would change nothing. The run itself starts no such instance.
+	NextStart string `json:"next_start,omitempty"`
 	// Server is the instance as Nova had it when the plan was made; nil offline.
 	Server *Server `json:"server,omitempty"`
 	// LastReboot is the request ID of the last reboot before this run.

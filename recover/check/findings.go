@@ -23,8 +23,10 @@ type finder func(checked) []Finding
 
 // finders returns all of them. Findings of one level come in this order.
 func finders() []finder {
-	return []finder{findNotLooked, findLost, findUnfinished, findUnknown, findDisplaced, findReplaced, findHeld, findGuard, findGuardProblems,
-		findSoftDeleted}
+	return []finder{
+		findNotLooked, findLost, findNextStart, findUnfinished, findUnknown, findDisplaced, findReplaced, findHeld, findGuard,
+		findGuardProblems, findSoftDeleted,
+	}
 }
 
 // findingf makes the result of a finder that found something.

@@ -37,6 +37,8 @@ func TestTheLevelOfACheckIsThatOfTheWorstItFound(t *testing.T) {
 	holding := recovertest.Scanned(recover.VerdictIntact, recover.VerdictIntact)
 	holding.Instances[0].Files = []recover.File{heldFile(1, gibibyte), heldFile(2, gibibyte)}
 	holding.Instances[1].Files = []recover.File{heldFile(1, gibibyte)} // a shared one counts once
+	diverging := recovertest.Scanned(recover.VerdictConflict)
+	diverging.Instances[0].NextStart = []recover.Divergence{{Target: "vda", Open: "/i/disk.snap", Next: "/i/disk", Writable: true}}
 
 	for name, c := range map[string]struct {
 		facts checkFacts
@@ -65,6 +67,11 @@ func TestTheLevelOfACheckIsThatOfTheWorstItFound(t *testing.T) {
 			checkFacts{report: recovertest.Scanned(recover.VerdictConflict)}, Options{},
 			Critical, "CRITICAL lost",
 			"(1 conflict)",
+		},
+		"one that would start on another file": {
+			checkFacts{report: diverging}, Options{},
+			Critical, "CRITICAL next-start",
+			"1 of 1 instance has other files open than a start would give them: instance-0 (web-0)",
 		},
 		"the three, and who they are": {
 			checkFacts{

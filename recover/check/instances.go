@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -11,16 +12,11 @@ import (
 // findLost finds instances that have lost files, held or not.
 func findLost(c checked) []Finding {
 	n := c.report.Lost()
-	level := OK
-	switch {
-	case n == 0:
+	if n == 0 {
 		return nil
-	case n >= c.options.Critical:
-		level = Critical
-	case n >= c.options.Warning:
-		level = Warning
 	}
-	count := c.report.Verdicts
+	count := maps.Clone(c.report.Verdicts)
+	count[recover.VerdictConflict] -= len(c.report.diverging())
 	next := "do not stop, reboot, migrate or delete them; os-rescue --all --dry-run"
 	switch {
 	case count[recover.VerdictRecoverable] > 0:
@@ -30,13 +26,44 @@ func findLost(c checked) []Finding {
 		next = "os-rescue scan says what is still possible"
 	}
 	lost := []recover.Verdict{recover.VerdictLost, recover.VerdictConflict, recover.VerdictRecoverable}
-	var parts []string
+	var parts, names []string
 	for _, v := range lost {
 		if count[v] > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", count[v], v))
 		}
 	}
-	return findingf(level, FindingLost, next, "%s lost files (%s): %s", c.have(n), strings.Join(parts, ", "), c.names(lost...))
+	for _, i := range c.report.Affected {
+		if slices.Contains(lost, i.Verdict) && !i.IsWhole() {
+			names = append(names, called(i.Domain, i.Name))
+		}
+	}
+	return findingf(c.level(n), FindingLost, next, "%s lost files (%s): %s", c.have(n), strings.Join(parts, ", "), few(names))
+}
+
+// findNextStart finds instances that miss no file, and that a start would give other
+// files than their guests write.
+func findNextStart(c checked) []Finding {
+	diverging := c.report.diverging()
+	if len(diverging) == 0 {
+		return nil
+	}
+	names := make([]string, len(diverging))
+	for n, i := range diverging {
+		names[n] = called(i.Domain, i.Name)
+	}
+	return findingf(c.level(len(diverging)), FindingNextStart, "do not stop or reboot them; os-rescue scan says what cures it",
+		"%s other files open than a start would give them: %s", c.have(len(diverging)), few(names))
+}
+
+// level is how bad trouble with so many instances is, by the thresholds.
+func (c checked) level(n int) Level {
+	switch {
+	case n >= c.options.Critical:
+		return Critical
+	case n >= c.options.Warning:
+		return Warning
+	}
+	return OK
 }
 
 // findUnknown finds instances of which it can't be said whether they have lost files. Where

@@ -63,6 +63,7 @@ const (
 	FindingNotLooked   FindingKind = "not-looked"   // the check, or a part of it, could not be made
 	FindingDisplaced   FindingKind = "displaced"    // instances with files that are not at their paths, and not lost
 	FindingReplaced    FindingKind = "replaced"     // instances on other files, while their deleted ones are held
+	FindingNextStart   FindingKind = "next-start"   // instances that a start would give other files
 	FindingHeld        FindingKind = "held"         // deleted files take more room than they may
 	FindingSoftDeleted FindingKind = "soft-deleted" // instances that miss files, and that their owners have deleted: no incident
 	FindingGuard       FindingKind = "guard"        // the guard does not run, does not answer, or can't do its work
@@ -138,8 +139,21 @@ func (r Report) Count(verdicts ...recover.Verdict) int {
 func (r Report) Instances() int { return r.Count(recover.Verdicts()...) }
 
 // Lost returns how many instances have lost files, whether somebody holds them or not.
+// A conflict about the next start alone is no loss.
 func (r Report) Lost() int {
-	return r.Count(recover.VerdictLost, recover.VerdictConflict, recover.VerdictRecoverable)
+	return r.Count(recover.VerdictLost, recover.VerdictConflict, recover.VerdictRecoverable) - len(r.diverging())
+}
+
+// diverging returns the instances that miss no file, and that a start would give other
+// files than they have.
+func (r Report) diverging() []recover.Instance {
+	var list []recover.Instance
+	for _, i := range r.Affected {
+		if i.Verdict == recover.VerdictConflict && i.IsWhole() {
+			list = append(list, i)
+		}
+	}
+	return list
 }
 
 // Interrupted returns how many runs were interrupted, and are not under way again.

@@ -44,7 +44,7 @@ func (p backupPlans) plan(_ context.Context, i recover.Instance) (recover.Instan
 		}
 		todo.Files = append(todo.Files, file)
 	}
-	todo.Action = recover.ActionBackup
+	todo.Action, todo.NextStart = recover.ActionBackup, i.AboutNextStart()
 	todo.Steps = p.steps(todo)
 	return todo, nil
 }

@@ -27,6 +27,8 @@ func (p rebootPlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 	case !selection.Meant(*i.Server, states):
 		return todo.Refuse("it is %s, and this run reboots only %s instances (--state names other statuses)",
 			i.Server.Status, strings.Join(states, " and ")), nil
+	case i.Verdict == recover.VerdictConflict && i.IsWhole():
+		return todo.Refuse("%s", wholeButDiverging(i)), nil
 	case i.Verdict != recover.VerdictIntact && i.Verdict != recover.VerdictUnaffected:
 		return todo.Refuse("its files are not all in place (%s), and Nova destroys a domain before it looks for its files: "+
 			"rescue it first (os-rescue --instance %s on host %s): %s",

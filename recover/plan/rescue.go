@@ -36,6 +36,10 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 	if why := firstCure(i); why != "" {
 		return todo.Refuse("%s", why), nil
 	}
+	if i.IsWhole() {
+		return todo.Refuse("%s", wholeButDiverging(i)), nil
+	}
+	todo.NextStart = i.AboutNextStart()
 	for _, f := range i.Files {
 		if f.Role == recover.RoleOther && !f.GuardHeld || !f.Lost() && (f.Role != recover.RoleDiskInfo || f.State != recover.FileMissing) {
 			continue
@@ -76,6 +80,9 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 		return todo.Refuse("its domain is transient: destroying it would undefine it, and nothing could start it again"), nil
 	}
 	todo.Found = foundByNova(i)
+	if why := p.startsElsewhere(i, todo); why != "" {
+		return todo.Refuse("%s", why), nil
+	}
 	if why, err := p.nova.refuse(ctx, i, todo); why != "" || err != nil {
 		return todo.Refuse("%s", why), err
 	}

@@ -37,7 +37,10 @@ func (p restorePlans) plan(ctx context.Context, i recover.Instance) (recover.Ins
 		return todo.Refuse("%s", i.Disagreement), nil
 	case i.Server != nil && i.Server.VMState == recover.VMSoftDeleted:
 		return todo.Refuse("%s", recover.Deletion(*i.Server)), nil
+	case i.IsWhole():
+		return todo.Refuse("%s", wholeButDiverging(i)), nil
 	}
+	todo.NextStart = i.AboutNextStart()
 	if reason := recover.HandsOff(i.Definition); reason != "" {
 		return todo.Refuse("%s", reason), nil
 	}
@@ -73,6 +76,9 @@ func (p restorePlans) plan(ctx context.Context, i recover.Instance) (recover.Ins
 		todo.Action = recover.ActionReboot
 	} else if i.PID != 0 {
 		todo.Action = recover.ActionPutBack
+	}
+	if why := p.startsElsewhere(i, todo); why != "" {
+		return todo.Refuse("%s", why), nil
 	}
 	if err := p.notOutrun(ctx, entry, i, &todo); err != nil {
 		return todo.Refuse("%v", err), nil

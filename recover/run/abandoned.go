@@ -141,7 +141,7 @@ func (o *abandoned) elsewhere(ctx context.Context) (func(path, key string) bool,
 		if now.Process.PID != 0 && slices.ContainsFunc(f.Holders, func(h recover.Holder) bool {
 			return h.PID == now.Process.PID || h.Process == scan.Virtlogd
 		}) {
-			open[recover.InodeKey(f.Device, f.Inode)] = true
+			open[f.Identity().Key()] = true
 		}
 	}
 	return func(path, key string) bool {
@@ -153,7 +153,7 @@ func (o *abandoned) elsewhere(ctx context.Context) (func(path, key string) bool,
 			return false
 		}
 		st, err := o.a.s.root.Lstat(path)
-		return err == nil && o.i.t.PublishedBefore(o.i.t.Plan.Files[n], recover.Inode{Device: st.Dev, Inode: st.Ino})
+		return err == nil && o.i.t.PublishedBefore(o.i.t.Plan.Files[n], st.Inode(), false)
 	}, nil
 }
 

@@ -351,8 +351,8 @@ func TestFilesOfOneNameAreRestoredEachToItsOwnPlace(t *testing.T) {
 	recovertest.Must(t, os.WriteFile(filepath.Join(dir, g.UUID, "more/disk"), content, 0o600))
 	sum := sha256.Sum256(content)
 	f := m.Instances[0].Files[0]
-	f.Path, f.Stored, f.Size, f.SHA256, f.Writable = second, g.UUID+"/more/disk", int64(len(content)), hex.EncodeToString(sum[:]), true
-	f.Role, f.Target = recover.RoleDisk, "vdb"
+	f.Path, f.Stored, f.Size, f.SHA256, f.Writable = second, g.UUID+"/more/disk", int64(len(content)), hex.EncodeToString(sum[:]), false
+	f.Role, f.Target = recover.RoleBacking, ""
 	m.Instances[0].Files = append(m.Instances[0].Files, f)
 	data, err := json.Marshal(m)
 	recovertest.Must(t, err)

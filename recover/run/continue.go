@@ -121,7 +121,7 @@ func (i *instance) startOver(ctx context.Context) (recover.Outcome, error) {
 	if err != nil {
 		return recover.OutcomeFailed, err
 	}
-	if now.Verdict == recover.VerdictIntact && t.Run.Plan.Command != recover.CommandBackup {
+	if now.IsWhole() && now.Verdict != recover.VerdictUnaffected && t.Run.Plan.Command != recover.CommandBackup {
 		return recover.OutcomeRescued, i.settle(ctx, now)
 	}
 	if err := t.Run.Pins.Pin(ctx, now); err != nil {
@@ -150,7 +150,8 @@ func (i *instance) settle(ctx context.Context, now recover.Instance) error {
 	t := i.t
 	for _, f := range t.Written() {
 		n := slices.IndexFunc(now.Files, func(file recover.File) bool { return file.Path == f.Path })
-		if n < 0 || !t.PublishedBefore(f, now.Files[n].Identity(), len(now.Files[n].Holders) > 0) {
+		if n < 0 || !t.PublishedBefore(f, now.Files[n].Identity(), len(now.Files[n].Holders) > 0) ||
+			f.Role == recover.RoleDisk && !isWrittenBy(now.PID, now.Files[n]) {
 			return fmt.Errorf("%w: it runs, but on another %s than the one that this run was restoring: "+
 				"the newest data is in the staged copies (%s) and with the keeper, and both are kept; "+
 				"to leave it so, end the run: os-rescue resume --abandon %s",
@@ -171,6 +172,11 @@ func (i *instance) settle(ctx context.Context, now recover.Instance) error {
 		return err
 	}
 	return staging.Unpin(ctx, t)
+}
+
+// isWrittenBy is true when a process has a file open for writing.
+func isWrittenBy(pid int, f recover.File) bool {
+	return slices.ContainsFunc(f.Holders, func(h recover.Holder) bool { return h.PID == pid && h.Writable })
 }
 
 // undoKilled is undoEarlier for a run that was killed just now. A guest that has

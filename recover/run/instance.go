@@ -88,6 +88,9 @@ func (i *instance) do(ctx context.Context, refused error) (report recover.Instan
 		return t.End(recover.OutcomeSkipped, t.Fail(refused, "Nothing of it was touched; its lost files stay held until this run ends", "")), true
 	}
 	outcome, err := i.run(ctx)
+	if err == nil && t.Plan.NextStart != "" {
+		t.Notef("do not stop or reboot it yet: %s", t.Plan.NextStart)
+	}
 	if err != nil {
 		log.Debug().Err(err).Str("state", string(t.State())).Msg("the instance failed")
 		return i.failed(ctx, err)

@@ -6,14 +6,13 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/identity"
 )
 
 // places is the part of a file system tree that nextStart needs, as a procfs.Root has it.
 type places interface {
-	Stat(path string) (unix.Stat_t, error)
+	Stat(path string) (identity.Status, error)
 	Resolve(path string) string
 }
 
@@ -220,7 +219,7 @@ func (c *comparison) samePath(a, b string) bool {
 		return false
 	}
 	y, err := c.at.Stat(b)
-	return err == nil && x.Dev == y.Dev && x.Ino == y.Ino
+	return err == nil && x.Inode() == y.Inode()
 }
 
 // isCompared is false for an empty drive, and for a transient disk: libvirt lays an overlay

@@ -94,7 +94,7 @@ func (r *Reboot) carryOut(ctx context.Context, done rebootDone) error {
 }
 
 // isBackHere is true when the domain runs in a new QEMU that has exactly the
-// published files open.
+// published files open. staging.ErrElsewhere when it never will.
 func (r *Reboot) isBackHere(ctx context.Context, ended rebootEnded) (bool, string, error) {
 	i, err := r.guest.Look(ctx)
 	switch {
@@ -106,8 +106,15 @@ func (r *Reboot) isBackHere(ctx context.Context, ended rebootEnded) (bool, strin
 		return false, "its domain is off", nil
 	case i.Process == r.t.Plan.Process && (ended != theirReboot || r.t.Plan.Action != recover.ActionHardReboot):
 		return false, "its QEMU is still the old one", nil
-	case i.Verdict != recover.VerdictIntact && i.Verdict != recover.VerdictUnaffected || !r.files.IsOnPublished(i):
-		return false, fmt.Sprintf("its QEMU does not run on the published files (%s: %v)", i.Verdict, i.Reasons), nil
+	}
+	notYet := staging.IsOpen(ctx, r.files, i)
+	switch {
+	case errors.Is(notYet, staging.ErrElsewhere):
+		return false, "", notYet
+	case notYet != nil:
+		return false, notYet.Error(), nil
+	case !i.IsWhole():
+		return false, fmt.Sprintf("its files are not in their place (%s: %v)", i.Verdict, i.Reasons), nil
 	}
 	return true, "", nil
 }

@@ -164,6 +164,10 @@ func (w *rebootWait) mayEnd(ctx context.Context) error {
 		return nil
 	case err != nil:
 		return err
+	case i.PID != 0 && i.Verdict == recover.VerdictConflict && i.IsWhole():
+		if why := i.StartsElsewhere(recover.StarterNova); why != "" {
+			return fmt.Errorf("%w: %s; first: %s", recover.ErrRefused, why, i.CureOfNextStart())
+		}
 	case i.PID != 0 && i.Verdict != recover.VerdictIntact && i.Verdict != recover.VerdictUnaffected && i.Verdict != recover.VerdictUnknown:
 		return fmt.Errorf("%w: its files are %s by now, and Nova would end its QEMU, which holds them: rescue it first (%s)",
 			recover.ErrRefused, i.Verdict, strings.Join(i.Reasons, "; "))

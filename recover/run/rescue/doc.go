@@ -9,6 +9,7 @@
 //	quiet:     freeze, suspend; a guest that has ended is quiet
 //	stage:     bring the copies up to what the suspended guest has, prove them
 //	backup:    keep copies of them, if that was asked for
+//	start:     would it come back on those files?
 //	still:     has nobody let it go on?      it ended: prove every copy once more
 //	names:     can every copy be given its name?
 //	commit:    destroy; own, publish; start and confirm, or hard reboot; unpin

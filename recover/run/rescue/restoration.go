@@ -72,6 +72,9 @@ func (r *Restoration) CarryOut(ctx context.Context) error {
 	if err := r.backup.Keep(ctx, r.files.StageAgain); err != nil {
 		return err
 	}
+	if err := r.comesBack(ctx); err != nil {
+		return err
+	}
 	if err := r.stillQuiet(ctx); err != nil {
 		return err
 	}
@@ -97,7 +100,7 @@ func (r *Restoration) finishRunning(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if i.Verdict != recover.VerdictIntact {
+		if !i.IsWhole() {
 			return fmt.Errorf("%w: after its files were put back it is %s: %v", recover.ErrUnproven, i.Verdict, i.Reasons)
 		}
 		return nil
@@ -148,6 +151,30 @@ func (r *Restoration) stillQuiet(ctx context.Context) error {
 		return r.files.StageAgain(ctx)
 	}
 	return err
+}
+
+// comesBack makes sure, before the destroy, that the guest would be started on the files
+// that are restored: somebody may have redefined it since the plan was made.
+// recover.ErrRefused when it would not. A guest that has ended is stillQuiet's.
+func (r *Restoration) comesBack(ctx context.Context) error {
+	if r.t.State().HasEnded() {
+		return nil
+	}
+	i, err := r.guest.Look(ctx)
+	if errors.Is(err, recover.ErrNoDomain) || err == nil && i.PID == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	by := recover.StarterLibvirt
+	if r.t.Run.Cloud != nil {
+		by = recover.StarterNova
+	}
+	if why := i.StartsElsewhere(by); why != "" {
+		return fmt.Errorf("%w: %s; first: %s", recover.ErrRefused, why, i.CureOfNextStart())
+	}
+	return nil
 }
 
 // commit is what can't be undone, and is therefore not interrupted: from the
@@ -214,7 +241,7 @@ func (r *Restoration) destroy(ctx context.Context) error {
 func (r *Restoration) startAgain(ctx context.Context) error {
 	t, hv := r.t, r.t.Run.Hypervisor
 	switch {
-	case t.State() == task.StateStaysOff && !r.endedByNova(ctx):
+	case t.State() == task.StateStaysOff && (t.Plan.NextStart != "" || !r.endedByNova(ctx)):
 		t.Notef("the guest powered itself off during the run; its files are back, and it stays off")
 		return nil
 	case t.Plan.Found != recover.StateRunning && t.Plan.Found != recover.StatePaused:
@@ -284,12 +311,20 @@ func (r *Restoration) confirm(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if i.PID != 0 && i.Process != r.t.Plan.Process && i.Verdict == recover.VerdictIntact && r.files.IsOnPublished(i) {
-				break
+			var open error
+			if i.PID != 0 && i.Process != r.t.Plan.Process {
+				open = staging.IsOpen(ctx, r.files, i)
+				if errors.Is(open, staging.ErrElsewhere) {
+					return open
+				}
+				if open == nil && i.IsWhole() {
+					break
+				}
 			}
 			if time.Now().After(deadline) {
-				return fmt.Errorf("%w: %s after its start the domain is %s and its files %s: %v",
+				err := fmt.Errorf("%w: %s after its start the domain is %s and its files %s: %v",
 					recover.ErrUnproven, limit, i.State, i.Verdict, i.Reasons)
+				return errors.Join(err, open)
 			}
 			recover.Pause(ctx, 50*time.Millisecond)
 		}

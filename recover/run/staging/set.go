@@ -181,19 +181,6 @@ func (s *Set) NoteMoved(f recover.FilePlan) { s.moved[f.Path] = true }
 // IsPutBackLog is true for the console log that was put back while the guest ran.
 func (s *Set) IsPutBackLog(at recover.Inode) bool { return s.consoleLog == at }
 
-// IsOnPublished is true when the inodes that a scan found at the paths of the copies are
-// those of the copies. The console log does not count: a start makes it anew.
-func (s *Set) IsOnPublished(i recover.Instance) bool {
-	for _, staged := range s.staged {
-		for _, f := range i.Files {
-			if f.Path == staged.want.Path && f.Role != recover.RoleConsoleLog && f.Identity() != staged.inode {
-				return false
-			}
-		}
-	}
-	return true
-}
-
 // AreAllBack is true when every file that the guest writes, and what is published
 // with it, is at its path.
 func (s *Set) AreAllBack() bool {

@@ -76,6 +76,9 @@ func planInstance(p *page, plan recover.Plan, i recover.InstancePlan) {
 	if i.NotLive != "" {
 		p.line("  not live: %s", console.Clean(i.NotLive))
 	}
+	if i.NextStart != "" {
+		p.line("  afterwards, do not stop or reboot it yet: %s", console.Clean(i.NextStart))
+	}
 	for n, step := range i.Steps {
 		p.line("  %3d. %s", n+1, console.Clean(step))
 	}

@@ -120,6 +120,19 @@ func TestTheLastLineOfAScanSaysWhatToDo(t *testing.T) {
 			t.Errorf("%s: the last line is %q, want %q", c.verdict, got, c.want)
 		}
 	}
+	next := []recover.Divergence{{Target: "vda", Open: "/i/snap", Next: "/i/disk", Writable: true}}
+	for state, want := range map[recover.FileState]string{
+		recover.FilePresent:  "Do not stop or reboot 1 instance: it would come back on another file. See above what cures it.",
+		recover.FileDeleted:  "Next, see what a rescue would do: os-rescue --all --dry-run",
+		recover.FileReplaced: "os-rescue --all --replace-existing --dry-run",
+	} {
+		report := recover.Report{Host: "h", Instances: []recover.Instance{{Domain: "d", UUID: "u", Verdict: recover.VerdictConflict,
+			NextStart: next, Files: []recover.File{{Path: "/i/snap", Role: recover.RoleDisk, State: state}}}}}
+		text := written(t, func(b *bytes.Buffer) error { return WriteScan(b, plain(), report) })
+		if !strings.HasSuffix(text, want+"\n") {
+			t.Errorf("it would start on another file, and its disk is %s: %q does not end with %q", state, text, want)
+		}
+	}
 	got := written(t, func(b *bytes.Buffer) error { return WriteScan(b, plain(), recover.Report{Host: "h"}) })
 	if got != "h  0 instances\n\nNothing is lost: there is nothing to do.\n" {
 		t.Errorf("a host without instances: %q", got)

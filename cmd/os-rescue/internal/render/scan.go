@@ -3,6 +3,7 @@ package render
 import (
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"strings"
 
@@ -78,9 +79,16 @@ func scanInstance(p *page, i recover.Instance) {
 
 // scanNext says what to do. The last line is the command to run, if there is one.
 func scanNext(p *page, instances []recover.Instance) {
-	n := make(map[recover.Verdict]int)
+	n, diverging := make(map[recover.Verdict]int), 0
 	for _, i := range instances {
-		n[i.Verdict]++
+		switch {
+		case i.Verdict == recover.VerdictConflict && i.IsWhole():
+			diverging++
+		case i.Verdict == recover.VerdictConflict && len(i.NextStart) > 0 && !anyReplaced(i):
+			n[recover.VerdictRecoverable]++ // the conflict is about the next start alone
+		default:
+			n[i.Verdict]++
+		}
 	}
 	rescuable := n[recover.VerdictRecoverable] + n[recover.VerdictConflict]
 	if rescuable > 0 {
@@ -90,6 +98,9 @@ func scanNext(p *page, instances []recover.Instance) {
 	if n[recover.VerdictUnknown] > 0 {
 		p.line("%s could not be judged: see the reason above. Do not stop or reboot before it is known.",
 			counted(n[recover.VerdictUnknown], "instance"))
+	}
+	if diverging > 0 {
+		p.line("Do not stop or reboot %s: it would come back on another file. See above what cures it.", counted(diverging, "instance"))
 	}
 	if n[recover.VerdictDisplaced] > 0 {
 		p.line("Displaced files are not deleted: put them, or the mount, back where they belong.")
@@ -104,9 +115,14 @@ func scanNext(p *page, instances []recover.Instance) {
 		p.line("No process holds the lost files any more: see above what is still possible.")
 	case n[recover.VerdictUnknown] > 0:
 		p.line("Next, scan again: %s", p.paint(bold, p.Again+" scan"))
-	case n[recover.VerdictDisplaced] == 0:
+	case n[recover.VerdictDisplaced] == 0 && diverging == 0:
 		p.line("Nothing is lost: there is nothing to do.")
 	}
+}
+
+// anyReplaced is true when another file stands at the path of a deleted one.
+func anyReplaced(i recover.Instance) bool {
+	return slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.State == recover.FileReplaced && !f.Proven })
 }
 
 func scanSum(t Text, instances []recover.Instance) string {
