@@ -108,8 +108,7 @@ func TestTheLastLineOfAScanSaysWhatToDo(t *testing.T) {
 			"os-rescue --config /x --all --replace-existing --dry-run"},
 		{recover.VerdictLost, "No process holds the lost files any more: see above what is still possible."},
 		{recover.VerdictUnknown, "Next, scan again: os-rescue --config /x scan"},
-		{recover.VerdictDisplaced, "Displaced files are not lost. " +
-			"Put them, or the mount, back where they belong; os-rescue leaves them alone."},
+		{recover.VerdictDisplaced, "Displaced files are not deleted: put them, or the mount, back where they belong."},
 		{recover.VerdictIntact, "Nothing is lost: there is nothing to do."},
 		{recover.VerdictUnaffected, "Nothing is lost: there is nothing to do."},
 	} {
