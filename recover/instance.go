@@ -109,6 +109,7 @@ type File struct {
 	Unlinked    bool   `json:"-"` // the held inode has no name any more, in any state
 	KeptContent string `json:"-"` // the content of a small file, kept by the guard
 	GuardHeld   bool   `json:"-"` // named by no definition, but held by the guard to be put back
+	OtherRoot   bool   `json:"-"` // its QEMU means another directory by Path than the root in which files are published has
 	Resolved    string `json:"-"` // Path with the links above it followed, as the kernel shows it
 }
 
@@ -154,6 +155,9 @@ type Instance struct {
 	// StateBefore is the state in which the guard saw it when its files were deleted; empty
 	// when the guard did not see that.
 	StateBefore DomainState `json:"-"`
+	// Misplaced says why nothing may be published for it: its QEMU, or Nova, means other
+	// directories by its paths than Settings say. Empty where that is not so.
+	Misplaced string `json:"-"`
 	// Server is the instance as Nova has it; nil offline.
 	Server *Server `json:"-"`
 	// Disagreement says what Nova and the hypervisor disagree about. Such an instance is

@@ -42,6 +42,11 @@ func DebianOwners() OwnerTable { return ownersOf("nova", "nova", "libvirt-qemu",
 // qemu:qemu (the default of /etc/libvirt/qemu.conf there).
 func RedHatOwners() OwnerTable { return ownersOf("nova", "nova", "qemu", "qemu", "qemu") }
 
+// KollaOwners returns the table of Kolla's containers, whose qemu.conf has QEMU run as
+// nova:nova and keep the console logs itself (kolla-ansible's
+// ansible/roles/nova-cell/templates/qemu.conf.j2: user, group, stdio_handler).
+func KollaOwners() OwnerTable { return ownersOf("nova", "nova", "nova", "nova", "nova") }
+
 func ownersOf(nova, novaGroup, qemu, qemuGroup, baseGroup string) OwnerTable {
 	dir := OwnerRule{nova, novaGroup, 0o755}
 	return OwnerTable{
@@ -60,11 +65,17 @@ func ownersOf(nova, novaGroup, qemu, qemuGroup, baseGroup string) OwnerTable {
 // Settings describes the host. The defaults are those of DefaultSettings, not the zero
 // values of the fields.
 type Settings struct {
-	Host          string     // this compute service's name
-	InstancesPath string     // absolute
-	StateDir      string     // absolute; created 0700
-	Root          string     // the "/" below which paths are published: "/", or /proc/PID/root of another mount namespace
-	Owners        OwnerTable // what published files and new directories get
+	Host          string // this compute service's name
+	InstancesPath string // absolute
+	// InstancesPathFrom says where InstancesPath was set, in words.
+	InstancesPathFrom string
+	StateDir          string // absolute; created 0700
+	// Root is the "/" in which the instances' paths are looked up and published: this
+	// process's own, or one that leads into another mount namespace (package hostroot).
+	Root string
+	// RootName says whose Root is, in words; empty for this process's own.
+	RootName string
+	Owners   OwnerTable // what published files and new directories get
 
 	Headroom      float64       // share of a file system that stays free, 0 to 1
 	FreezeTimeout time.Duration // for the guest agent's freeze and thaw, each; 0 never freezes
@@ -87,17 +98,18 @@ type Settings struct {
 // DefaultSettings returns the settings of a Debian compute node.
 func DefaultSettings() Settings {
 	return Settings{
-		InstancesPath: "/var/lib/nova/instances",
-		StateDir:      "/var/lib/os-rescue",
-		Root:          "/",
-		Owners:        DebianOwners(),
-		Headroom:      0.05,
-		FreezeTimeout: 10 * time.Second,
-		StartTimeout:  30 * time.Second,
-		RebootTimeout: 5 * time.Minute,
-		Watch:         time.Minute,
-		CheckUser:     "nobody",
-		CheckGroup:    "nogroup",
+		InstancesPath:     "/var/lib/nova/instances",
+		InstancesPathFrom: "the defaults",
+		StateDir:          "/var/lib/os-rescue",
+		Root:              "/",
+		Owners:            DebianOwners(),
+		Headroom:          0.05,
+		FreezeTimeout:     10 * time.Second,
+		StartTimeout:      30 * time.Second,
+		RebootTimeout:     5 * time.Minute,
+		Watch:             time.Minute,
+		CheckUser:         "nobody",
+		CheckGroup:        "nogroup",
 	}
 }
 

@@ -123,6 +123,9 @@ func (a *app) openAs(cmd *cobra.Command, kind connection, checks ...func(config.
 		}
 	}
 	logger := a.logger(c)
+	for _, note := range c.Notes {
+		logger.Warn().Msg(note)
+	}
 	ctx = logger.WithContext(ctx)
 	kind.config, kind.env, kind.global, kind.logger, kind.progress = c, a.sys.env, globalFlags(cmd), logger, a.progress()
 	e, done, err := a.sys.connect(ctx, kind)
@@ -133,8 +136,8 @@ func (a *app) openAs(cmd *cobra.Command, kind connection, checks ...func(config.
 }
 
 func (a *app) loadConfig(cmd *cobra.Command) (config.Config, error) {
-	return config.Load(config.Sources{
-		File: a.configFile, Env: a.sys.env, Flags: cmd.Flags(), Hostname: a.sys.hostname, FlagOf: flagOf(cmd),
+	return config.Load(cmd.Context(), config.Sources{
+		File: a.configFile, Env: a.sys.env, Flags: cmd.Flags(), Hostname: a.sys.hostname, Proc: a.sys.proc, FlagOf: flagOf(cmd),
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/config"
+	"github.com/os-rescue/os-rescue/recover/procfs"
 )
 
 func main() {
@@ -29,6 +30,7 @@ func main() {
 		stderr:   os.Stderr,
 		isRoot:   os.Geteuid() == 0,
 		hostname: config.Hostname(),
+		proc:     procfs.Dir,
 		signals:  stopSignals(),
 		connect:  connect,
 	}))
@@ -42,6 +44,7 @@ type system struct {
 	stdout, stderr io.Writer
 	isRoot         bool
 	hostname       string
+	proc           string // where the kernel shows processes; empty: no process is looked at
 	signals        <-chan os.Signal
 	connect        connector
 	interactive    bool // set by tests; otherwise stdin decides

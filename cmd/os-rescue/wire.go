@@ -12,6 +12,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/check"
 	"github.com/os-rescue/os-rescue/recover/guard"
+	"github.com/os-rescue/os-rescue/recover/hostroot"
 	"github.com/os-rescue/os-rescue/recover/pin"
 	"github.com/os-rescue/os-rescue/recover/run"
 	"github.com/os-rescue/os-rescue/recover/runs"
@@ -40,7 +41,7 @@ func connect(ctx context.Context, c connection) (engine, func(), error) {
 		return client, nil
 	}
 	if !c.libvirt {
-		return wire(e), func() {}, nil
+		return wire(e, nil), func() {}, nil
 	}
 	// The loop carries every connection's keepalive: it must run on while an
 	// interrupted run is rolled back.
@@ -59,7 +60,16 @@ func connect(ctx context.Context, c connection) (engine, func(), error) {
 		return engine{}, nil, err
 	}
 	e.Hypervisor = client
-	return wire(e), func() {
+	root, err := findRoot(ctx, c, client, &e.Settings)
+	if err != nil {
+		_ = client.Close()
+		stop()
+		return engine{}, nil, err
+	}
+	return wire(e, root), func() {
+		if root != nil {
+			root.Close()
+		}
 		if err := client.Close(); err != nil {
 			c.logger.Debug().Err(err).Msg("closing libvirt")
 		}
@@ -67,14 +77,46 @@ func connect(ctx context.Context, c connection) (engine, func(), error) {
 	}, nil
 }
 
-// wire makes the commands' engine on the settings and the ports of e.
-func wire(e *run.Engine) engine {
-	w := wired{e}
+// findRoot finds the root in which libvirt sees the instances, and puts it into the settings.
+// It returns nil if the configuration names a root, or if this process's own is the one; for
+// a daemon it always returns one, because libvirt may come to live in a container later.
+func findRoot(ctx context.Context, c connection, client *hypervisor.Client, s *recover.Settings) (*hostroot.Root, error) {
+	if c.config.Root != config.RootAuto {
+		return nil, nil
+	}
+	root, err := hostroot.Find(ctx, hostroot.Options{InstancesPath: s.InstancesPath, RunDir: c.config.LibvirtRunDir, Daemon: client.DaemonPID})
+	if root == nil {
+		return nil, fmt.Errorf("%w: %w", recover.ErrUnusable, err)
+	}
+	if err != nil {
+		c.logger.Warn().Err(err).Msg("whether libvirt sees the instances in another root than this process can't be found out: set root")
+	}
+	if note := root.Note(); note != "" {
+		c.logger.Debug().Str("root", root.Name()).Msg(note)
+	}
+	if root.Name() == "" && !c.daemon {
+		root.Close()
+		return nil, nil
+	}
+	if s.RootName = root.Name(); s.RootName != "" {
+		c.logger.Info().Str("root", s.RootName).Msg("libvirt sees the instances in another root than this process: working there")
+	}
+	s.Root = root.Path()
+	return root, nil
+}
+
+// wire makes the commands' engine on the settings and the ports of e. root is nil where
+// the settings' root can't change.
+func wire(e *run.Engine, root *hostroot.Root) engine {
+	w := wired{e, root}
 	return engine{scanner: w, runner: w, history: w, guards: w}
 }
 
 // wired puts the packages below recover behind the commands' interfaces.
-type wired struct{ engine *run.Engine }
+type wired struct {
+	engine *run.Engine
+	root   *hostroot.Root
+}
 
 func (w wired) stateDir() string { return w.engine.Settings.StateDir }
 
@@ -150,7 +192,11 @@ func (w wired) GuardRelease(ctx context.Context, uuid string) error {
 
 // NewGuard is part of guards.
 func (w wired) NewGuard(o guard.Options, shelf guard.Shelf, inherited []*os.File) (guardian, error) {
-	g, err := guard.New(guard.Deps{Settings: w.engine.Settings, Hypervisor: w.engine.Hypervisor}, o, shelf, inherited)
+	deps := guard.Deps{Settings: w.engine.Settings, Hypervisor: w.engine.Hypervisor}
+	if w.root != nil {
+		deps.FindRoot = w.root.Refresh
+	}
+	g, err := guard.New(deps, o, shelf, inherited)
 	if err != nil {
 		return nil, err
 	}

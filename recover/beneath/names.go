@@ -80,7 +80,7 @@ func (r *Root) lookup(kind, name, file string, nss func(string) (string, error))
 		}
 		return 0, unknown
 	}
-	own, err := r.isOwn()
+	own, err := r.isOwn(file)
 	if err != nil {
 		return 0, err
 	}
@@ -103,8 +103,9 @@ func (r *Root) lookup(kind, name, file string, nss func(string) (string, error))
 	return id, nil
 }
 
-// isOwn reports whether the root is this process's own "/".
-func (r *Root) isOwn() (bool, error) {
+// isOwn reports whether the root is this process's own "/", with the same file in /etc:
+// another mount namespace may differ in that alone.
+func (r *Root) isOwn(file string) (bool, error) {
 	own, err := OpenRoot("/")
 	if err != nil {
 		return false, err
@@ -115,6 +116,14 @@ func (r *Root) isOwn() (bool, error) {
 		return false, err
 	}
 	b, err := fstat(r.fd, r.path)
+	if err != nil || a.Dev != b.Dev || a.Ino != b.Ino {
+		return false, err
+	}
+	a, err = fstatat(own.fd, "etc/"+file, "/etc/"+file)
+	if err != nil {
+		return true, nil // NSS may do without the file
+	}
+	b, err = fstatat(r.fd, "etc/"+file, "/etc/"+file)
 	return err == nil && a.Dev == b.Dev && a.Ino == b.Ino, err
 }
 

@@ -42,7 +42,7 @@ func TestNamesOfTheOwnRootComeFromNSS(t *testing.T) {
 		root, err := OpenRoot(path)
 		must(t, err)
 		defer root.Close()
-		if own, err := root.isOwn(); err != nil || !own {
+		if own, err := root.isOwn("passwd"); err != nil || !own {
 			t.Errorf("%s: own %v, %v", path, own, err)
 		}
 		if o, err := root.Owner("root", "root", 0); err != nil || (o != Owner{}) {

@@ -65,6 +65,17 @@ func (r *Root) Close() error {
 	return unix.Close(fd)
 }
 
+// Reopen opens the root's path again, which may lead to another directory by now. Walks that
+// are under way go on where they are.
+func (r *Root) Reopen() error {
+	again, err := OpenRoot(r.path)
+	if err != nil {
+		return err
+	}
+	defer again.Close()
+	return retry(func() error { return unix.Dup3(again.fd, r.fd, unix.O_CLOEXEC) })
+}
+
 // String is the path that the root was opened with.
 func (r *Root) String() string { return r.path }
 

@@ -165,15 +165,15 @@ func (s *fullScan) disownBases(i recover.Instance) {
 }
 
 // isWanted is true for a file that is to be held although it is not in the instances
-// directory: one that is deleted, and one that an instance of Nova's has elsewhere on
-// a file system of this host. A hold on a remote one could keep somebody else from
+// directory as the guard sees it: one that is deleted, and one that an instance of Nova's
+// has elsewhere, or where only its QEMU sees it, on a file system of this host. A hold on a remote one could keep somebody else from
 // removing it.
 func (s *fullScan) isWanted(i recover.Instance, f recover.File) bool {
 	switch f.State {
 	case recover.FileDeleted, recover.FileReplaced:
 		return len(f.Holders) > 0 && !isOfRun(filepath.Base(f.Path))
 	case recover.FilePresent:
-		return i.Definition.Nova != nil && !recover.IsBelow(f.Path, s.settings.InstancesPath)
+		return i.Definition.Nova != nil && (f.OtherRoot || !recover.IsBelow(f.Path, s.settings.InstancesPath))
 	}
 	return false
 }

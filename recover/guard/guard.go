@@ -28,6 +28,9 @@ import (
 type Deps struct {
 	Settings   recover.Settings   // of this host
 	Hypervisor recover.Hypervisor // this host's
+	// FindRoot, if not nil, is called before each scan: what Settings.Root leads to may be
+	// another directory after it, when libvirt's container was restarted.
+	FindRoot func(context.Context) error
 	// Settle is how long a file must have been deleted before it is let go, and how
 	// long the domain of a stopped instance may take to follow its files, when Nova
 	// can't be asked; 0 is 5 s. Nova deletes the files of an instance first, and
@@ -51,6 +54,7 @@ const (
 type Guard struct {
 	settings recover.Settings
 	root     *beneath.Root
+	findRoot func(context.Context) error // may be nil
 	watch    *treewatch.Watcher
 	started  time.Time
 	options  atomic.Pointer[Options]
@@ -95,6 +99,7 @@ func New(deps Deps, o Options, shelf Shelf, inherited []*os.File) (*Guard, error
 	g := &Guard{
 		settings: deps.Settings,
 		root:     root,
+		findRoot: deps.FindRoot,
 		watch:    watch,
 		started:  time.Now().UTC(),
 		scanDue:  newTrigger(),
@@ -199,8 +204,7 @@ func (g *Guard) Run(ctx context.Context, ready func()) (err error) {
 	serving, stop := context.WithCancel(ctx)
 	var work sync.WaitGroup
 	work.Go(func() { door.Serve(serving, g.holds, g.statusParts) })
-	g.tree.run(ctx)
-	g.full.run(ctx)
+	g.scan(ctx)
 	ready()
 	work.Go(func() { g.tree.runOnChanges(serving) })
 	work.Go(func() { g.stale.follow(serving, g.full.hypervisor, g.problems, g.wishes, g.scanDue.fire) })
@@ -241,10 +245,26 @@ func (g *Guard) scanWhenDue(ctx context.Context) {
 		}
 		timer.Stop()
 		if ctx.Err() == nil {
-			g.tree.run(ctx) // a deletion by another client of a shared file system makes no event
-			g.full.run(ctx)
+			g.scan(ctx)
 		}
 	}
+}
+
+// scan makes one full scan, and one of the tree before it: a deletion by another client of
+// a shared file system makes no event.
+func (g *Guard) scan(ctx context.Context) {
+	if g.findRoot != nil {
+		err := g.findRoot(ctx)
+		if err == nil {
+			err = g.root.Reopen()
+		}
+		if err != nil {
+			err = fmt.Errorf("the root in which libvirt sees the instances can't be looked for, and stays what it was: %w", err)
+		}
+		g.problems.set("root", err)
+	}
+	g.tree.run(ctx)
+	g.full.run(ctx)
 }
 
 // isUndecided is true while a deleted file waits for a decision.

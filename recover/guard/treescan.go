@@ -155,7 +155,11 @@ func (t *treeScan) holdTree(ctx context.Context) {
 		}
 	})
 	t.problems.replace("tree-open", unheld)
-	t.watch.Set(append(dirs, filepath.Dir(t.path)))
+	dirs = append(dirs, filepath.Dir(t.path))
+	for n, dir := range dirs {
+		dirs[n] = filepath.Join(t.root.String(), dir)
+	}
+	t.watch.Set(dirs)
 	t.problems.set("watch", t.watch.Problem())
 	if err != nil {
 		err = fmt.Errorf("the instances can't be walked through: %w", err)

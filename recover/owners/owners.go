@@ -40,7 +40,11 @@ func Resolve(settings recover.Settings, root *beneath.Root) (*Table, error) {
 		}
 		owner, err := root.Owner(rule.User, rule.Group, rule.Mode)
 		if err != nil {
-			return nil, fmt.Errorf("%w: the configuration's table of owners: %w", recover.ErrUnusable, err)
+			where := ""
+			if settings.RootName != "" {
+				where = ", in " + settings.RootName
+			}
+			return nil, fmt.Errorf("%w: the configuration's table of owners%s: %w", recover.ErrUnusable, where, err)
 		}
 		o.resolved[rule] = owner
 	}

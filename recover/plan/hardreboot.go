@@ -22,6 +22,8 @@ func (p rebootPlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 	switch why := p.inHand(i.UUID); {
 	case why != "":
 		return todo.Refuse("%s", why), nil
+	case i.Misplaced != "":
+		return todo.Refuse("%s", i.Misplaced), nil
 	case i.Disagreement != "":
 		return todo.Refuse("%s", i.Disagreement), nil
 	case !selection.Meant(*i.Server, states):

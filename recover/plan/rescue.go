@@ -23,8 +23,10 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 		return todo.Refuse("%s", why), nil
 	}
 	if i.Verdict == recover.VerdictIntact || i.Verdict == recover.VerdictUnaffected {
-		if i.Disagreement != "" {
-			p.warn("%s is %s and will be left alone, but: %s", i.Domain, i.Verdict, i.Disagreement)
+		for _, why := range []string{i.Disagreement, i.Misplaced} {
+			if why != "" {
+				p.warn("%s is %s and will be left alone, but: %s", i.Domain, i.Verdict, why)
+			}
 		}
 		p.warnNoDomain(i)
 		todo.Action = recover.ActionNone
@@ -120,6 +122,8 @@ func foundByNova(i recover.Instance) recover.DomainState {
 func (p rescuePlans) preclude(i recover.Instance) (refusal string, ok bool) {
 	why := strings.Join(append(i.Reasons, i.Possible...), "; ")
 	switch {
+	case i.Misplaced != "":
+		return i.Misplaced, true
 	case i.Disagreement != "":
 		return i.Disagreement, true
 	case i.Server != nil && i.Server.VMState == recover.VMSoftDeleted:

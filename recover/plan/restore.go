@@ -33,6 +33,8 @@ func (p restorePlans) plan(ctx context.Context, i recover.Instance) (recover.Ins
 		return todo, nil
 	case i.Verdict == recover.VerdictUnknown, i.Verdict == recover.VerdictDisplaced:
 		return todo.Refuse("%s", strings.Join(append(i.Reasons, i.Possible...), "; ")), nil
+	case i.Misplaced != "":
+		return todo.Refuse("%s", i.Misplaced), nil
 	case i.Disagreement != "":
 		return todo.Refuse("%s", i.Disagreement), nil
 	case i.Server != nil && i.Server.VMState == recover.VMSoftDeleted:

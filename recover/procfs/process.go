@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -44,7 +45,7 @@ func Open(proc string, pid int) (*Process, error) {
 	// The texts belong to this process only if it has not ended: its PID may be another
 	// process's by now.
 	if err == nil {
-		err = p.alive()
+		err = p.Alive()
 	}
 	if err != nil {
 		p.Close()
@@ -56,8 +57,8 @@ func Open(proc string, pid int) (*Process, error) {
 // Close closes the pidfd. The process lives on.
 func (p *Process) Close() { unix.Close(p.pidfd) }
 
-// alive returns an error that wraps unix.ESRCH when the process has ended.
-func (p *Process) alive() error {
+// Alive returns an error that wraps unix.ESRCH when the process has ended.
+func (p *Process) Alive() error {
 	fds := []unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}
 	n, err := unix.Poll(fds, 0)
 	if err == nil && n > 0 {
@@ -76,6 +77,32 @@ func (p *Process) path(elem ...string) string {
 
 // Root returns the path, below Dir, of what the process sees as "/".
 func (p *Process) Root() string { return p.path("root") }
+
+// Args returns the process's command line. The process itself can change it.
+func (p *Process) Args() ([]string, error) { return p.list("cmdline") }
+
+// Environ returns the environment that the process was started with, as os.Environ does.
+func (p *Process) Environ() ([]string, error) { return p.list("environ") }
+
+// maxList bounds a process's command line and environment, in bytes.
+const maxList = 1 << 20
+
+// list reads a file of strings that each end in a zero byte.
+func (p *Process) list(name string) ([]string, error) {
+	f, err := os.Open(p.path(name))
+	if err != nil {
+		return nil, fmt.Errorf("process %d: %w", p.Identity.PID, err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxList))
+	if err == nil {
+		err = p.Alive()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("process %d: %w", p.Identity.PID, err)
+	}
+	return strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00"), nil
+}
 
 // descriptors returns the process's open regular files, without those that it closes
 // meanwhile.
@@ -112,17 +139,16 @@ func (p *Process) descriptors(ctx context.Context) ([]Descriptor, error) {
 		}
 		list = append(list, d)
 	}
-	return list, p.alive()
+	return list, p.Alive()
 }
 
 // CheckQEMU returns ErrNotQEMU unless the process runs the domain of that UUID: libvirt
 // starts every QEMU with "-uuid UUID" (src/qemu/qemu_command.c).
 func (p *Process) CheckQEMU(uuid string) error {
-	data, err := os.ReadFile(p.path("cmdline"))
+	args, err := p.Args()
 	if err != nil {
-		return fmt.Errorf("process %d: %w", p.Identity.PID, err)
+		return err
 	}
-	args := strings.Split(string(data), "\x00")
 	i := slices.Index(args, "-uuid")
 	if i < 0 || i+1 >= len(args) || !strings.EqualFold(args[i+1], uuid) {
 		return fmt.Errorf("%w: process %d (%s) is not the QEMU of %s", ErrNotQEMU, p.Identity.PID, p.Command, uuid)

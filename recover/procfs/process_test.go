@@ -122,7 +122,7 @@ func TestAProcessThatIsNotTheDomainsQEMUIsRefused(t *testing.T) {
 	}
 	in.Close()
 	cmd.Wait()
-	if err := p.alive(); err == nil {
+	if err := p.Alive(); err == nil {
 		t.Error("an ended process is taken for alive")
 	}
 }

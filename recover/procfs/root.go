@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -127,6 +128,39 @@ func (r Root) Open(path string) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// Names returns the names in a directory, sorted, at most that many; more of them are an
+// error. The error wraps fs.ErrNotExist when there is no such directory.
+func (r Root) Names(dir string, most int) ([]string, error) {
+	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
+	fd, err := unix.Openat2(int(r.file.Fd()), strings.TrimLeft(dir, "/"), &how)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open directory", Path: dir, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), dir)
+	defer f.Close()
+	names, err := f.Readdirnames(most + 1)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if len(names) > most {
+		return nil, fmt.Errorf("%s has more than %d names", dir, most)
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// SamePlace is true when a path leads to the same place in both roots, whether its last
+// component exists or not: the nearest directory above it that exists has the same path,
+// device and inode in both. Mount namespaces that differ elsewhere count for nothing.
+func (r Root) SamePlace(other Root, path string) (bool, error) {
+	dir, at, err := r.Ancestor(path)
+	if err != nil {
+		return false, err
+	}
+	theirDir, theirs, err := other.Ancestor(path)
+	return dir == theirDir && at.Dev == theirs.Dev && at.Ino == theirs.Ino, err
 }
 
 // Resolve returns path with every link above it followed, as the kernel shows it in the

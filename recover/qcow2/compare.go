@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -69,6 +70,7 @@ func Compare(ctx context.Context, a, b Side, opt CompareOptions) error {
 		return err
 	}
 	c := confined{uid: opt.UID, gid: opt.GID, memory: opt.MemoryBytes, cpu: opt.CPUTime}
+	defer c.disconnect()
 	args := []string{"compare", "-p"}
 	if opt.Direct {
 		args = append(args, "-T", "none")
@@ -122,7 +124,12 @@ func (c *confined) describe(side Side) (node string, size int64, err error) {
 	case (side.Socket == "") == (len(side.Chain) == 0):
 		return "", 0, fmt.Errorf("%w: a side is either a chain or an export", ErrCompareFailed)
 	case side.Socket != "":
-		server := map[string]any{"type": "unix", "path": side.Socket}
+		conn, err := connect(side.Socket)
+		if err != nil {
+			return "", 0, fmt.Errorf("%w: %w", ErrCompareFailed, err)
+		}
+		server := map[string]any{"type": "fd", "str": strconv.Itoa(3 + len(c.files))}
+		c.files, c.connections = append(c.files, conn), append(c.connections, conn)
 		nbd := map[string]any{"driver": "nbd", "server": server, "export": side.Export}
 		top = map[string]any{"driver": "raw", "file": nbd}
 	}
@@ -147,6 +154,22 @@ func (c *confined) describe(side Side) (node string, size int64, err error) {
 	}
 	data, err := json.Marshal(top)
 	return string(data), size, err
+}
+
+// connect returns a connection to a Unix socket. qemu-img gets the connection and not the
+// path, which may lead into another mount namespace, where its account can't follow.
+func connect(socket string) (*os.File, error) {
+	addr := &net.UnixAddr{Name: socket, Net: "unix"}
+	conn, err := net.DialUnix("unix", nil, addr)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	f, err := conn.File() // a duplicate
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // sector is the unit of QEMU's sizes in bytes.

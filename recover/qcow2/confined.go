@@ -18,6 +18,15 @@ type confined struct {
 	memory   int64         // bytes of address space; 4 GiB when 0
 	cpu      time.Duration // no limit when 0
 	files    []*os.File    // its descriptors from 3 on
+
+	connections []*os.File // those of the files that were opened for it
+}
+
+// disconnect closes this process's part of the connections.
+func (c *confined) disconnect() {
+	for _, f := range c.connections {
+		f.Close()
+	}
 }
 
 // command returns prlimit, which runs setpriv, which runs qemu-img. ErrNoQemuImg

@@ -120,9 +120,22 @@ func (l *look) instance(ctx context.Context, d recover.Domain) (recover.Instance
 		i.Reasons = append(i.Reasons, err.Error())
 		return i, nil
 	}
+	for n := range i.Files {
+		f := &i.Files[n]
+		same, err := l.root.SamePlace(tree, f.Path)
+		if err != nil {
+			i.Verdict = recover.VerdictUnknown
+			i.Reasons = append(i.Reasons, fmt.Sprintf("%s can't be looked at: %v", f.Path, err))
+			return i, nil
+		}
+		f.OtherRoot = !same
+	}
 	l.addGuarded(&i, tree)
 	i.NextStart = nextStart(i, l.settings.InstancesPath, tree)
 	verdict.Instance(&i)
+	if i.Misplaced = misplaced(i, l.settings); i.Misplaced != "" && i.Verdict != recover.VerdictUnaffected {
+		i.Reasons = append(i.Reasons, i.Misplaced)
+	}
 	return i, nil
 }
 

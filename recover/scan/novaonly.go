@@ -40,6 +40,9 @@ func (l *look) novaOnly(ctx context.Context, server recover.Server) (recover.Ins
 		return i, err
 	}
 	verdict.Instance(&i)
+	if i.Misplaced = misplaced(i, l.settings); i.Misplaced != "" {
+		i.Reasons = append(i.Reasons, i.Misplaced)
+	}
 	isDisk := func(f recover.File) bool { return f.Role == recover.RoleDisk }
 	if i.Verdict == recover.VerdictUnaffected && slices.ContainsFunc(i.Files, isDisk) {
 		i.Verdict = recover.VerdictIntact // it is no domain that names them

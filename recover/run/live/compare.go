@@ -29,7 +29,7 @@ func (s *mirrors) compare(ctx context.Context, m *mirror, socket string) error {
 			return err
 		}
 		if socket != "" {
-			current = qcow2.Side{Socket: socket, Export: m.want.Target}
+			current = qcow2.Side{Socket: filepath.Join(s.t.Run.Settings.Root, socket), Export: m.want.Target}
 		}
 		show := s.t.Run.Progress.File(s.t.Subject(), m.want.Path, journal.StepCompare, m.want.Allocated)
 		defer show.Done()

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +16,7 @@ import (
 	"github.com/spf13/viper"
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/nearest"
+	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/novaconf"
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/guard"
 )
@@ -33,8 +36,13 @@ var ErrInvalid = errors.New("bad configuration")
 type Config struct {
 	Host          string // never empty
 	InstancesPath string // absolute
-	StateDir      string // absolute
-	NovaConf      string // absolute; the file need not exist
+	// InstancesPathFrom says where InstancesPath was set, in words.
+	InstancesPathFrom string
+	Root              string // absolute, or RootAuto
+	StateDir          string // absolute
+	NovaConf          string // absolute; the file need not exist
+	// Notes say what was passed over in reading Nova's configuration, one sentence each.
+	Notes         []string
 	LibvirtURI    string
 	LibvirtRunDir string // absolute
 	OSCloud       string // the entry of clouds.yaml; empty for the client's own choice
@@ -58,6 +66,9 @@ type Config struct {
 	LogFormat     string // auto, pretty or json
 }
 
+// RootAuto is the value of Config.Root that leaves it to package hostroot.
+const RootAuto = "auto"
+
 // Sources says where to read the configuration from.
 type Sources struct {
 	File  string            // a named configuration file; empty for the default one, which may be missing
@@ -68,14 +79,18 @@ type Sources struct {
 	FlagOf map[string]string
 	// Hostname is the host's own name. It counts if nothing else names the host.
 	Hostname string
+	// Proc is where the kernel shows processes: a running nova-compute tells which files it
+	// reads. Empty looks for none.
+	Proc string
 
 	defaultFile string // replaces DefaultFile in tests
+	novaRoot    string // replaces "/" in tests, for Nova's configuration
 }
 
 // Load reads the configuration: the file, overridden by OS_RESCUE_* of the
 // environment, overridden by the flags. ErrInvalid names the key, its value and where
 // it was set.
-func Load(src Sources) (Config, error) {
+func Load(ctx context.Context, src Sources) (Config, error) {
 	l, err := newLayers(src)
 	if err != nil {
 		return Config{}, err
@@ -94,7 +109,7 @@ func Load(src Sources) (Config, error) {
 	if c.Owners, err = ownerTable(l); err != nil {
 		return Config{}, err
 	}
-	if err := c.completeFromNova(l, src.Hostname); err != nil {
+	if err := c.completeFromNova(ctx, l, src); err != nil {
 		return Config{}, err
 	}
 	return c, nil
@@ -110,6 +125,10 @@ func (c Config) Settings() recover.Settings {
 	s := recover.DefaultSettings()
 	s.Host = c.Host
 	s.InstancesPath = c.InstancesPath
+	s.InstancesPathFrom = c.InstancesPathFrom
+	if c.Root != RootAuto {
+		s.Root = c.Root
+	}
 	s.StateDir = c.StateDir
 	s.Owners = c.Owners
 	s.Headroom = c.Headroom / 100
@@ -233,30 +252,44 @@ func (l *layers) isSet(key string) bool {
 	return flag != "" && l.flags != nil && l.flags.Changed(flag) || l.inEnv(key) || l.file.Get(key) != nil
 }
 
-// completeFromNova takes missing settings from nova.conf, or else from the host.
-func (c *Config) completeFromNova(l *layers, hostname string) error {
-	nova, err := readNovaConf(c.NovaConf)
-	if errors.Is(err, fs.ErrNotExist) && !l.isSet("nova_conf") {
-		nova, err = novaConf{}, nil // a purge of the packages removes it
+// completeFromNova takes missing settings from Nova's configuration, or else from the host.
+func (c *Config) completeFromNova(ctx context.Context, l *layers, src Sources) error {
+	o := novaconf.Options{Proc: src.Proc, Root: cmp.Or(src.novaRoot, "/")}
+	if l.isSet("nova_conf") {
+		o.File, o.Root = c.NovaConf, "/"
+	} else if c.Root != RootAuto {
+		o.Root = c.Root
+	}
+	nova, notes, err := novaconf.Read(ctx, o)
+	if errors.Is(err, fs.ErrNotExist) && o.File == "" {
+		err = nil // a purge of the packages removes it
 	}
 	if err != nil {
 		return fmt.Errorf("%w: nova_conf: %w", ErrInvalid, err)
 	}
-	if c.InstancesPath == "" {
-		if c.InstancesPath, err = nova.instancesPath(); err != nil {
-			return fmt.Errorf("%w: %s: %w: set instances_path in %s", ErrInvalid, c.NovaConf, err, l.path)
+	c.Notes = notes
+	if c.InstancesPath != "" {
+		_, c.InstancesPathFrom = l.lookup(setting{key: "instances_path"})
+	} else {
+		path, err := nova.InstancesPath()
+		if err != nil {
+			return fmt.Errorf("%w: %w: set instances_path in %s", ErrInvalid, err, l.path)
 		}
+		c.InstancesPath, c.InstancesPathFrom = path.Value, path.Where
 	}
 	if c.InstancesPath == "" {
-		c.InstancesPath = recover.DefaultSettings().InstancesPath
+		d := recover.DefaultSettings()
+		c.InstancesPath, c.InstancesPathFrom = d.InstancesPath, d.InstancesPathFrom
 	}
 	if c.Host == "" {
-		if c.Host, err = nova.get("host"); err != nil {
-			return fmt.Errorf("%w: %s: %w: set host in %s", ErrInvalid, c.NovaConf, err, l.path)
+		host, err := nova.Host()
+		if err != nil {
+			return fmt.Errorf("%w: %w: set host in %s", ErrInvalid, err, l.path)
 		}
+		c.Host = host.Value
 	}
 	if c.Host == "" {
-		c.Host = hostname
+		c.Host = src.Hostname
 	}
 	if c.Host == "" {
 		return fmt.Errorf("%w: this host has no name: set host in %s", ErrInvalid, l.path)

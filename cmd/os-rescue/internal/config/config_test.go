@@ -33,8 +33,8 @@ func load(t *testing.T, text string, env map[string]string, args ...string) (Con
 	if err := flags.Parse(args); err != nil {
 		t.Fatal(err)
 	}
-	return Load(Sources{
-		File: file, Env: env, Flags: flags, Hostname: "this-host",
+	return Load(t.Context(), Sources{
+		File: file, Env: env, Flags: flags, Hostname: "this-host", novaRoot: t.TempDir(),
 		FlagOf: map[string]string{"log.level": "log-level", "libvirt.uri": "libvirt-uri", "parallel": "parallel", "log.format": "no-such-flag"},
 	})
 }
@@ -108,6 +108,7 @@ func TestAnInvalidSettingIsAnErrorThatNamesIt(t *testing.T) {
 		{"mode with setuid", "owners: {disk: {mode: '4755'}}\n", nil, nil, []string{"owners.disk.mode"}},
 		{"owner kind", "owners: {disks: {user: x}}\n", nil, nil, []string{"unknown key owners.disks.user", "owners.disk.user"}},
 		{"no user", "owners: {disk: {user: ''}}\n", nil, nil, []string{"owners.disk.user", "empty"}},
+		{"a relative root", "root: proc/1/root\n", nil, nil, []string{"root", "auto", "absolute path"}},
 		{"nova.conf named and missing", "nova_conf: /nonexistent/nova.conf\n", nil, nil, []string{"nova_conf", "/nonexistent/nova.conf"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -126,13 +127,14 @@ func TestAnInvalidSettingIsAnErrorThatNamesIt(t *testing.T) {
 
 func TestOnlyTheDefaultFileMayBeMissing(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "none.yaml")
-	if _, err := Load(Sources{File: missing, Hostname: "h"}); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), missing) {
+	_, err := Load(t.Context(), Sources{File: missing, Hostname: "h"})
+	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), missing) {
 		t.Errorf("a named file that is missing: %v", err)
 	}
-	if _, err := Load(Sources{defaultFile: missing, Hostname: "h"}); err != nil {
+	if _, err := Load(t.Context(), Sources{defaultFile: missing, Hostname: "h"}); err != nil {
 		t.Errorf("the default file missing: %v", err)
 	}
-	if _, err := Load(Sources{defaultFile: t.TempDir(), Hostname: "h"}); !errors.Is(err, ErrInvalid) {
+	if _, err := Load(t.Context(), Sources{defaultFile: t.TempDir(), Hostname: "h"}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("a default file that can't be read: %v", err)
 	}
 }
@@ -149,6 +151,9 @@ func TestConfiguredOwnersOverrideTheProfile(t *testing.T) {
 	if diff := cmp.Diff(want, got.Owners); diff != "" {
 		t.Error(diff)
 	}
+	if got, err = load(t, "owners: {profile: kolla}\n", nil); err != nil || got.Owners != recover.KollaOwners() {
+		t.Errorf("profile kolla: %+v, %v", got.Owners, err)
+	}
 	if got, err = load(t, "owners: {profile: auto}\n", nil); err != nil || !got.Owners.Auto {
 		t.Errorf("profile auto: %+v, %v", got.Owners, err)
 	}
@@ -159,15 +164,26 @@ func TestHostAndInstancesPathComeFromNovaConfWhenNotSet(t *testing.T) {
 	if err := os.WriteFile(nova, []byte("[DEFAULT]\nhost = cmp-7\nstate_path = /srv/nova\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	elsewhere := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(elsewhere, "etc/nova"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(elsewhere, "etc/nova/nova.conf"), []byte("[DEFAULT]\nhost = cmp-8\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct{ name, text, host, path string }{
 		{"nova.conf", "nova_conf: " + nova + "\n", "cmp-7", "/srv/nova/instances"},
 		{"set", "nova_conf: " + nova + "\nhost: mine\ninstances_path: /mnt/i/\n", "mine", "/mnt/i"},
 		{"neither", "", "this-host", "/var/lib/nova/instances"},
+		{"in another root", "root: " + elsewhere + "\n", "cmp-8", "/var/lib/nova/instances"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := load(t, c.text, nil)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if got.InstancesPathFrom == "" {
+				t.Error("it does not say where instances_path was set")
 			}
 			if got.Host != c.host || got.InstancesPath != c.path {
 				t.Errorf("got host %q and path %q, want %q and %q", got.Host, got.InstancesPath, c.host, c.path)

@@ -1,6 +1,6 @@
 // Package config reads the settings of the operator from the configuration file, the
 // environment and the flags, in ascending order of precedence, and those settings of
-// nova.conf that os-rescue needs.
+// Nova's configuration that os-rescue needs.
 //
-// May call: cmd/os-rescue/internal/nearest, recover, guard.
+// May call: cmd/os-rescue/internal/nearest, cmd/os-rescue/internal/novaconf, recover, guard.
 package config

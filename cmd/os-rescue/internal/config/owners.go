@@ -52,11 +52,13 @@ func ownerTable(l *layers) (recover.OwnerTable, error) {
 		table = recover.DebianOwners()
 	case "redhat":
 		table = recover.RedHatOwners()
+	case "kolla":
+		table = recover.KollaOwners()
 	case "auto":
 		table = recover.DebianOwners()
 		table.Auto = true
 	default:
-		return table, invalid(profileKey, profile, where, errors.New("it must be one of debian, redhat, auto"))
+		return table, invalid(profileKey, profile, where, errors.New("it must be one of debian, redhat, kolla, auto"))
 	}
 	for _, k := range ownerKinds() {
 		rule := k.rule(&table)

@@ -30,6 +30,7 @@ func settings() []setting {
 	return []setting{
 		{"host", "", text(func(c *Config) *string { return &c.Host })},
 		{"instances_path", "", optionalPath(func(c *Config) *string { return &c.InstancesPath })},
+		{"root", RootAuto, root},
 		{"state_dir", d.StateDir, path(func(c *Config) *string { return &c.StateDir })},
 		{"nova_conf", "/etc/nova/nova.conf", path(func(c *Config) *string { return &c.NovaConf })},
 		{"libvirt.uri", "qemu:///system", required(func(c *Config) *string { return &c.LibvirtURI })},
@@ -109,6 +110,19 @@ func path(field func(*Config) *string) func(*Config, any) error {
 		}
 		return absolute(s, field(c))
 	}
+}
+
+// root accepts an absolute path, or "auto".
+func root(c *Config, value any) error {
+	s, err := str(value)
+	if err != nil || s == RootAuto {
+		c.Root = s
+		return err
+	}
+	if err := absolute(s, &c.Root); err != nil {
+		return errors.New(`it must be auto, or an absolute path like / or /proc/PID/root`)
+	}
+	return nil
 }
 
 func absolute(s string, to *string) error {
