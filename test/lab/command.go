@@ -74,7 +74,15 @@ func (l *Lab) Run(t T, env []string, args ...string) Result {
 // StartCommand starts os-rescue as Run does, and does not wait.
 func (l *Lab) StartCommand(t T, env []string, args ...string) *Process {
 	t.Helper()
-	return StartProcess(t, ground.ScratchDir, env, l.Binary(t), args...)
+	line := append(append(append([]string{}, l.enter...), l.Binary(t)), args...)
+	return StartProcess(t, ground.ScratchDir, env, line[0], line[1:]...)
+}
+
+// Contain makes the lab a host whose libvirt and QEMUs live in a container, as Kolla's: from
+// now on os-rescue runs on a host of its own, beside libvirt, the QEMUs and the test.
+func (l *Lab) Contain(t T) {
+	t.Helper()
+	l.enter = hostBeside(t)
 }
 
 // StartProcess starts a program in a directory, with env added to the

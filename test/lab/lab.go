@@ -58,6 +58,7 @@ type Lab struct {
 	instances []*Instance
 	libvirtd  *daemon
 	virtlogd  *daemon
+	enter     []string // the command that runs os-rescue elsewhere than libvirt; see Contain
 }
 
 // active guards the paths of the namespace, of which there is one set.
