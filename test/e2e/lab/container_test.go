@@ -87,7 +87,7 @@ func TestNothingIsPutBackWhereOnlyQEMUSeesTheTree(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := scan(t, l)[v.UUID]
-	if got.Verdict != recover.VerdictRecoverable {
+	if got.Verdict != recover.VerdictConflict {
 		t.Errorf("scan says %s", got.Verdict)
 	}
 	says(t, strings.Join(got.Reasons, "\n"), lab.InstancesDir, seen, "mount that directory")
