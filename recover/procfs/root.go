@@ -90,23 +90,6 @@ func (r Root) Lstat(path string) (unix.Stat_t, error) {
 	return st, err
 }
 
-// Names returns the names in a directory, at most most of them. The error wraps
-// fs.ErrNotExist when there is no such directory.
-func (r Root) Names(dir string, most int) ([]string, error) {
-	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
-	fd, err := unix.Openat2(int(r.file.Fd()), strings.TrimLeft(dir, "/"), &how)
-	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: dir, Err: err}
-	}
-	f := os.NewFile(uintptr(fd), dir)
-	defer f.Close()
-	names, err := f.Readdirnames(most)
-	if errors.Is(err, io.EOF) {
-		err = nil // it is empty
-	}
-	return names, err
-}
-
 // Open opens a regular file for reading, and follows links inside the root. It does not
 // wait on a FIFO. The error wraps fs.ErrNotExist when nothing is there.
 func (r Root) Open(path string) (*os.File, error) {

@@ -27,7 +27,7 @@ func testNextStart(s *hypervisorSuite) {
 	other := open + ".other"
 	data, err := os.ReadFile(open)
 	s.must(err)
-	s.must(os.WriteFile(other, data, 0o600)) // libvirt gives it to QEMU
+	s.must(os.WriteFile(other, data, 0o600)) //nolint:gosec // a file of the test, which libvirt gives to QEMU
 	doc, err := s.hv.XML(s.ctx, g.UUID)
 	s.must(err)
 	redefined := strings.ReplaceAll(doc, open, other)

@@ -9,9 +9,10 @@ import (
 
 func TestAnInstanceThatWouldStartOnAnotherFileIsNotIntact(t *testing.T) {
 	disk := recover.Disk{Target: "vda", Device: "disk", Chain: []recover.Image{{Source: recover.SourceFile, Path: diskPath, Format: "raw"}}}
-	overlay := recover.Divergence{Target: "vda", By: []recover.Starter{recover.StarterLibvirt}, Open: "/i/u/snap", Next: diskPath, Below: true, Writable: true}
-	drive := recover.Divergence{Target: "hda", By: []recover.Starter{recover.StarterLibvirt}, Open: "/iso/one"}
-	gone := recover.Divergence{Target: "vdb", By: []recover.Starter{recover.StarterLibvirt}, Next: "/srv/data"}
+	libvirt, conflict := []recover.Starter{recover.StarterLibvirt}, recover.VerdictConflict
+	overlay := recover.Divergence{Target: "vda", By: libvirt, Open: "/i/u/snap", Next: diskPath, Below: true, Writable: true}
+	drive := recover.Divergence{Target: "hda", By: libvirt, Open: "/iso/one"}
+	gone := recover.Divergence{Target: "vdb", By: libvirt, Next: "/srv/data"}
 	for name, c := range map[string]struct {
 		state   recover.FileState
 		next    recover.Divergence
@@ -19,14 +20,14 @@ func TestAnInstanceThatWouldStartOnAnotherFileIsNotIntact(t *testing.T) {
 		whole   bool
 		cure    string
 	}{
-		"all in place":               {state: recover.FilePresent, next: overlay, verdict: recover.VerdictConflict, whole: true, cure: "blockcommit"},
-		"deleted":                    {state: recover.FileDeleted, next: overlay, verdict: recover.VerdictConflict, cure: "--base " + diskPath},
+		"all in place":               {state: recover.FilePresent, next: overlay, verdict: conflict, whole: true, cure: "blockcommit"},
+		"deleted":                    {state: recover.FileDeleted, next: overlay, verdict: conflict, cure: "--base " + diskPath},
 		"displaced":                  {state: recover.FileDisplaced, next: overlay, verdict: recover.VerdictDisplaced, cure: "blockcommit"},
 		"lost":                       {state: recover.FileMissing, next: overlay, verdict: recover.VerdictLost, cure: "blockcommit"},
 		"only a drive that is read":  {state: recover.FilePresent, next: drive, verdict: recover.VerdictIntact, whole: true},
-		"a start that would fail":    {state: recover.FilePresent, next: gone, verdict: recover.VerdictConflict, whole: true, cure: "detach-disk"},
+		"a start that would fail":    {state: recover.FilePresent, next: gone, verdict: conflict, whole: true, cure: "detach-disk"},
 		"deleted, and a read drive":  {state: recover.FileDeleted, next: drive, verdict: recover.VerdictRecoverable},
-		"replaced, and another file": {state: recover.FileReplaced, next: overlay, verdict: recover.VerdictConflict, cure: "blockcommit"},
+		"replaced, and another file": {state: recover.FileReplaced, next: overlay, verdict: conflict, cure: "blockcommit"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			remedy := map[recover.FileState]recover.Remedy{

@@ -109,10 +109,10 @@ func (r *Reboot) isBackHere(ctx context.Context, ended rebootEnded) (bool, strin
 	}
 	notYet := staging.IsOpen(ctx, r.files, i)
 	switch {
-	case errors.Is(notYet, staging.ErrElsewhere):
-		return false, "", notYet
-	case notYet != nil:
+	case errors.Is(notYet, recover.ErrUnproven):
 		return false, notYet.Error(), nil
+	case notYet != nil:
+		return false, "", notYet
 	case !i.IsWhole():
 		return false, fmt.Sprintf("its files are not in their place (%s: %v)", i.Verdict, i.Reasons), nil
 	}

@@ -34,7 +34,7 @@ func IsOpen(ctx context.Context, s *Set, i recover.Instance) error {
 	}
 	open, err := procfs.HeldBy(ctx, i.Process.PID)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: what its QEMU has open: %w", recover.ErrUnproven, err)
 	}
 	if now, err := procfs.Identify(procfs.Dir, i.Process.PID); err != nil || now != i.Process {
 		return fmt.Errorf("%w: its QEMU has ended, or is another one by now", recover.ErrUnproven)
