@@ -122,26 +122,15 @@ func diskOf(disk *libvirtxml.DomainDisk) recover.Disk {
 	top := imageOf(disk.Source, format)
 	d.Chain = []recover.Image{top}
 	d.DACLabel = dacLabel(disk.Source)
-	add := func(property string) {
-		if !slices.Contains(d.Unusual, property) {
-			d.Unusual = append(d.Unusual, property)
-		}
-	}
-	addSource := func(s *libvirtxml.DomainDiskSource) {
-		for _, property := range unusualSource(s) {
-			add(property)
-		}
-	}
-	addSource(disk.Source)
+	addSource(&d, disk.Source)
 	if disk.Transient != nil {
-		add("transient: its writes go to a temporary overlay")
+		d.Unusual = once(d.Unusual, "transient: its writes go to a temporary overlay")
+		d.LostAtEnd = once(d.LostAtEnd, "it is transient, and all that was written to it ends with its QEMU")
 	}
 	if disk.Shareable != nil && top.Source == recover.SourceFile {
-		add("shareable: another domain may write it too")
+		d.Unusual = once(d.Unusual, "shareable: another domain may write it too")
 	}
-	if disk.Encryption != nil {
-		add("encrypted by QEMU")
-	}
+	d.Encrypted = d.Encrypted || disk.Encryption != nil
 	if top.Source == recover.SourceNone {
 		d.ChainKnown = true
 		return d
@@ -155,7 +144,7 @@ func diskOf(disk *libvirtxml.DomainDisk) recover.Disk {
 		}
 		last = imageOf(next.Source, format)
 		d.Chain = append(d.Chain, last)
-		addSource(next.Source)
+		addSource(&d, next.Source)
 	}
 	// A raw image can't name a backing file, so it ends its chain.
 	d.ChainKnown = next != nil || last.Format == "raw"
@@ -207,35 +196,39 @@ func sourceKind(s *libvirtxml.DomainDiskSource) recover.DiskSource {
 	}
 }
 
-// unusualSource names the properties that make a source more than a plain file.
-func unusualSource(s *libvirtxml.DomainDiskSource) []string {
+// addSource notes what makes a source of a disk more than a plain file. Its startupPolicy
+// is nothing to note: what was lost is back before the domain starts again.
+func addSource(d *recover.Disk, s *libvirtxml.DomainDiskSource) {
 	if s == nil {
-		return nil
+		return
 	}
-	var found []string
+	unusual := func(feature string) { d.Unusual = once(d.Unusual, feature) }
+	lostAtEnd := func(why string) { d.LostAtEnd = once(d.LostAtEnd, why) }
 	if s.Slices != nil && len(s.Slices.Slices) > 0 {
-		found = append(found, "slices: the disk is a part of the file")
+		unusual("slices: the disk is a part of the file")
 	}
 	if s.DataStore != nil {
-		found = append(found, "external data store")
-	}
-	if s.Encryption != nil && sourceKind(s) == recover.SourceFile {
-		found = append(found, "encrypted by QEMU")
+		unusual("external data store")
 	}
 	if s.File != nil && s.File.FDGroup != "" {
-		found = append(found, "opened by a descriptor passed to libvirt")
+		unusual("opened by a descriptor passed to libvirt")
+		lostAtEnd("its file was opened by a descriptor that a program passed to libvirt, and a start needs that again")
 	}
 	if s.Volume != nil {
-		found = append(found, "a volume of a storage pool")
+		lostAtEnd("it is a volume of a storage pool, and libvirt does not say whether its file is still there")
 	}
 	if s.Dir != nil {
-		found = append(found, "a directory shown as a disk")
+		lostAtEnd("it shows a directory, and os-rescue does not look whether that is still there")
 	}
-	// mandatory is the default; the others start the guest without the disk.
-	if s.StartupPolicy == "optional" || s.StartupPolicy == "requisite" {
-		found = append(found, "startupPolicy "+s.StartupPolicy+": a start without the file drops the disk")
+	d.Encrypted = d.Encrypted || s.Encryption != nil && sourceKind(s) == recover.SourceFile
+}
+
+// once appends a text to a list that does not have it yet.
+func once(list []string, text string) []string {
+	if slices.Contains(list, text) {
+		return list
 	}
-	return found
+	return append(list, text)
 }
 
 // dacLabel is the source's own DAC label, if it has one.

@@ -3,8 +3,6 @@ package recover
 import (
 	"fmt"
 	"maps"
-	"slices"
-	"strings"
 	"time"
 )
 
@@ -63,9 +61,15 @@ type Disk struct {
 	// ChainKnown is true when libvirt named the whole chain to its end, which an empty
 	// <backingStore/> marks: always for an active domain, seldom for one that is off.
 	ChainKnown bool `json:"chain_known"`
-	// Unusual names features with which os-rescue leaves the domain alone ("external
+	// Unusual names features with which os-rescue copies none of the disk's files ("external
 	// data store", "slices"). Disks that Nova makes have none.
 	Unusual []string `json:"unusual,omitempty"`
+	// LostAtEnd says what the end of the domain's QEMU would take with it of this disk, or why
+	// it may not come back, although none of its files was deleted; empty for most disks.
+	LostAtEnd []string `json:"lost_at_end,omitempty"`
+	// Encrypted is true when QEMU encrypts an image of the disk (LUKS). A copy of its bytes is
+	// as good as any; only QEMU has the key.
+	Encrypted bool `json:"encrypted,omitempty"`
 	// DACLabel is the disk's own <seclabel model="dac"> if it has one: "uid:gid"
 	// or "+uid:+gid" or names; empty otherwise.
 	DACLabel string `json:"dac_label,omitempty"`
@@ -183,37 +187,4 @@ func (s Snapshot) Unchanged(later Snapshot) bool {
 	return s.Process == later.Process && maps.EqualFunc(s.Counters, later.Counters, func(a, b BlockCounters) bool {
 		return a.WriteRequests == b.WriteRequests && a.WriteBytes == b.WriteBytes
 	})
-}
-
-// HandsOff says why a run must not suspend or destroy a domain now, and what to do;
-// empty when it may.
-func HandsOff(d Domain) string {
-	switch {
-	case d.Job != "":
-		return fmt.Sprintf("a job is under way on the domain (%s): wait for it to end", d.Job)
-	case len(d.BlockJobs) > 0:
-		var jobs []string
-		for target, kind := range d.BlockJobs {
-			jobs = append(jobs, target+" "+kind)
-		}
-		slices.Sort(jobs)
-		return fmt.Sprintf("a block job is under way (%s): wait for it to end, or end it with virsh blockjob", strings.Join(jobs, ", "))
-	case d.State == StatePaused && d.PauseReason == PauseIOError:
-		return "QEMU paused the guest because of an I/O error, and still has in memory what it could not write: " +
-			"remove the cause (a full file system?), then resume the guest with virsh resume"
-	case d.State == StatePaused && d.PauseReason == PauseMigration:
-		return "the guest is being migrated: wait for the migration to end"
-	case d.State == StatePaused && d.PauseReason != PauseUser:
-		return "the guest is paused, but not by a user, so os-rescue can't tell whether its disks were flushed"
-	case d.State == StateCrashed && d.PID != 0:
-		return "the guest has crashed, and its QEMU is kept for inspection"
-	case d.State == StateOther:
-		return "the domain is between two states: scan again in a moment"
-	}
-	for _, disk := range d.Disks {
-		if len(disk.Unusual) > 0 {
-			return fmt.Sprintf("disk %s uses features that os-rescue can't restore: %s", disk.Target, strings.Join(disk.Unusual, ", "))
-		}
-	}
-	return ""
 }

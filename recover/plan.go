@@ -122,6 +122,15 @@ func (p InstancePlan) Bytes() int64 {
 	return n
 }
 
+// Paths returns the paths of the files that will be copied or made anew.
+func (p InstancePlan) Paths() []string {
+	paths := make([]string, len(p.Files))
+	for n, f := range p.Files {
+		paths[n] = f.Path
+	}
+	return paths
+}
+
 // Plan is everything that a run will do. It is fixed before the run changes anything.
 type Plan struct {
 	Run       string         `json:"run,omitempty"`     // the run's name; empty in a dry run

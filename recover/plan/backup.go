@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/os-rescue/os-rescue/recover"
@@ -28,16 +29,16 @@ func (p backupPlans) plan(_ context.Context, i recover.Instance) (recover.Instan
 	case i.PID == 0 && i.Verdict == recover.VerdictIntact:
 		return todo.Refuse("the domain is off and its files are in place: any backup tool can copy them"), nil
 	}
-	if reason := recover.HandsOff(i.Definition); reason != "" {
-		return todo.Refuse("%s", reason), nil
-	}
 	if err := p.backupFree(i.UUID); err != nil {
 		return todo.Refuse("%v", err), nil
 	}
-	for _, f := range i.Files {
-		if f.Role == recover.RoleOther || len(f.Holders) == 0 && f.Role != recover.RoleDiskInfo {
-			continue
-		}
+	files := slices.DeleteFunc(slices.Clone(i.Files), func(f recover.File) bool {
+		return f.Role == recover.RoleOther || len(f.Holders) == 0 && f.Role != recover.RoleDiskInfo
+	})
+	if reason := recover.HandsOff(i.Definition, recover.ActionBackup, pathsOf(files)); reason != "" {
+		return todo.Refuse("%s", reason), nil
+	}
+	for _, f := range files {
 		file, err := p.file(i, f)
 		if err != nil {
 			return todo.Refuse("%v", err), nil

@@ -123,6 +123,8 @@ func (p *planner) source(i recover.Instance, f *recover.FilePlan, src copier.Sou
 	switch {
 	case header.Snapshots > 0:
 		f.Unmirrorable = fmt.Sprintf("%s contains internal snapshots (%d), which a mirror does not keep", f.Path, header.Snapshots)
+	case header.Encryption != qcow2.EncryptionNone:
+		f.Unmirrorable = f.Path + " is encrypted, and a mirror of it would not be"
 	case header.Bitmaps:
 		f.Unmirrorable = f.Path + " contains dirty bitmaps (of incremental backups), which a mirror does not keep"
 	}

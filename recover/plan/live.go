@@ -55,7 +55,7 @@ func (r *liveRules) whyNot(ctx context.Context, i recover.Instance, todo recover
 			continue
 		}
 		if f.Unmirrorable != "" {
-			return f.Unmirrorable + ": --mode reboot keeps them", nil
+			return f.Unmirrorable + ": --mode reboot keeps it as it is", nil
 		}
 		if why := unmirrored(i.Definition, f); why != "" {
 			return why, nil
@@ -69,8 +69,11 @@ func unmirrored(d recover.Domain, f recover.FilePlan) string {
 	if f.Role == recover.RoleNVRAM {
 		return fmt.Sprintf("its UEFI variable store %s is lost, and no block job can mirror it: --mode reboot", f.Path)
 	}
-	_, err := recover.DiskOf(d, f)
+	disk, err := recover.DiskOf(d, f)
 	switch {
+	case disk.Encrypted:
+		// virDomainBlockCopy encrypts its target only if its XML has an <encryption> with a secret (libvirt's qemuDomainBlockCopyCommon).
+		return fmt.Sprintf("QEMU encrypts %s, and would write its mirror in the clear: --mode reboot keeps every byte of it", f.Path)
 	case err != nil:
 		return fmt.Sprintf("the guest writes %s, which is no disk of its definition: --mode reboot", f.Path)
 	case f.Format != "qcow2" && f.Format != "raw":

@@ -3,6 +3,7 @@ package plan
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/dustin/go-humanize"
@@ -42,27 +43,24 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 		return todo.Refuse("%s", wholeButDiverging(i)), nil
 	}
 	todo.NextStart = i.AboutNextStart()
-	for _, f := range i.Files {
-		if f.Role == recover.RoleOther && !f.GuardHeld || !f.Lost() && (f.Role != recover.RoleDiskInfo || f.State != recover.FileMissing) {
-			continue
-		}
+	lost := lostFiles(i)
+	todo.Action = rescueAction(i, lost)
+	mildest := todo.Action
+	if todo.Action == recover.ActionReboot && (p.Options.Mode == recover.ModeLive || p.Options.Mode == recover.ModeAuto) {
+		mildest = recover.ActionLive
+	}
+	// What the files say of themselves comes second: of an unusual disk they need not be what they seem.
+	if reason := recover.HandsOff(i.Definition, mildest, pathsOf(lost)); reason != "" {
+		return todo.Refuse("%s", reason), nil
+	}
+	for _, f := range lost {
 		file, err := p.file(i, f)
 		if err != nil {
 			return todo.Refuse("%v", err), nil
 		}
 		todo.Files = append(todo.Files, file)
 	}
-	todo.Action = recover.ActionPutBack
-	if recover.AnyWritable(todo.Files) {
-		todo.Action = recover.ActionReboot
-		if i.PID == 0 {
-			todo.Action = recover.ActionPublish
-		}
-	}
-	if reason := recover.HandsOff(i.Definition); reason != "" {
-		return todo.Refuse("%s", reason), nil
-	}
-	if todo.Action == recover.ActionReboot && (p.Options.Mode == recover.ModeLive || p.Options.Mode == recover.ModeAuto) {
+	if mildest == recover.ActionLive {
 		why, err := p.live.whyNot(ctx, i, todo)
 		switch {
 		case err != nil:
@@ -74,6 +72,9 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 		default:
 			todo.NotLive = why
 		}
+	}
+	if reason := recover.HandsOff(i.Definition, todo.Action, todo.Paths()); reason != "" {
+		return todo.Refuse("%s", reason), nil
 	}
 	if err := p.backupFree(i.UUID); err != nil {
 		return todo.Refuse("%v", err), nil
@@ -90,6 +91,38 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 	}
 	todo.Steps = p.steps(todo)
 	return todo, nil
+}
+
+// lostFiles returns the files of an instance that a rescue brings back.
+func lostFiles(i recover.Instance) []recover.File {
+	var lost []recover.File
+	for _, f := range i.Files {
+		missingInfo := f.Role == recover.RoleDiskInfo && f.State == recover.FileMissing
+		if (f.Lost() || missingInfo) && (f.Role != recover.RoleOther || f.GuardHeld) {
+			lost = append(lost, f)
+		}
+	}
+	return lost
+}
+
+// rescueAction is the least that brings lost files back, in mode reboot.
+func rescueAction(i recover.Instance, lost []recover.File) recover.Action {
+	switch {
+	case !slices.ContainsFunc(lost, func(f recover.File) bool { return f.Writable }):
+		return recover.ActionPutBack
+	case i.PID == 0:
+		return recover.ActionPublish
+	default:
+		return recover.ActionReboot
+	}
+}
+
+func pathsOf(files []recover.File) []string {
+	paths := make([]string, len(files))
+	for n, f := range files {
+		paths[n] = f.Path
+	}
+	return paths
 }
 
 // foundByNova returns the state to bring an instance back to: the state in which it is,

@@ -64,6 +64,18 @@ func TestThePlanIsTheLeastThatHelps(t *testing.T) {
 			steps:  []string{"put back", "make ", "suspend", "copy", "destroy", "publish", "start the domain and"},
 			never:  "paused",
 		},
+		"a console log, of a guest with disks that are hands off": {
+			add: recovertest.GuestOptions{Console: true},
+			damage: func(h *runtest.Host, g *recovertest.Guest) {
+				os.Remove(g.Console)
+				h.HV.Change(g.UUID, func(d *recovertest.FakeDomain) {
+					d.Disks[0].Unusual, d.Disks[0].LostAtEnd = []string{"slices"}, []string{"it is transient"}
+				})
+			},
+			action: recover.ActionPutBack,
+			steps:  []string{"put back"},
+			never:  "destroy",
+		},
 		"everything, of a paused guest": {
 			add:    recovertest.GuestOptions{State: recover.StatePaused},
 			damage: func(h *runtest.Host, _ *recovertest.Guest) { h.Purge() },
@@ -147,6 +159,10 @@ func TestAnInstanceIsRefusedWithTheReason(t *testing.T) {
 		"a disk that os-rescue does not know": {
 			damage: change(func(d *recovertest.FakeDomain) { d.Disks[0].Unusual = []string{"slices"} }),
 			says:   "slices",
+		},
+		"a disk that ends with its QEMU": {
+			damage: change(func(d *recovertest.FakeDomain) { d.Disks[0].LostAtEnd = []string{"it is transient"} }),
+			says:   "must not be ended, because of disk vda: it is transient",
 		},
 		"libvirt calls a raw file a qcow2 image": {
 			damage: change(func(d *recovertest.FakeDomain) { d.Disks[0].Chain[0].Format = "qcow2" }),

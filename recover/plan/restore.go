@@ -43,9 +43,6 @@ func (p restorePlans) plan(ctx context.Context, i recover.Instance) (recover.Ins
 		return todo.Refuse("%s", wholeButDiverging(i)), nil
 	}
 	todo.NextStart = i.AboutNextStart()
-	if reason := recover.HandsOff(i.Definition); reason != "" {
-		return todo.Refuse("%s", reason), nil
-	}
 	for _, f := range entry.Files {
 		if here(i, f.Path) {
 			continue
@@ -81,6 +78,9 @@ func (p restorePlans) plan(ctx context.Context, i recover.Instance) (recover.Ins
 	}
 	if why := p.startsElsewhere(i, todo); why != "" {
 		return todo.Refuse("%s", why), nil
+	}
+	if reason := recover.HandsOff(i.Definition, todo.Action, todo.Paths()); reason != "" {
+		return todo.Refuse("%s", reason), nil
 	}
 	if err := p.notOutrun(ctx, entry, i, &todo); err != nil {
 		return todo.Refuse("%v", err), nil

@@ -25,6 +25,6 @@ func FuzzGuardRecord(f *testing.F) {
 		}
 		d := all[recovertest.UUID(1)].AsOff()
 		expectedFiles(d, "/var/lib/nova/instances")
-		recover.HandsOff(d)
+		recover.HandsOff(d, recover.ActionReboot, []string{"/x"})
 	})
 }

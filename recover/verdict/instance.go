@@ -39,7 +39,7 @@ func Instance(i *recover.Instance) {
 	}
 	judgeNextStart(i)
 	harmless := i.Verdict == recover.VerdictIntact || i.Verdict == recover.VerdictUnaffected
-	if reason := recover.HandsOff(i.Definition); reason != "" && !harmless {
+	if reason := handsOff(*i); reason != "" && !harmless {
 		i.Reasons = append(i.Reasons, reason)
 	}
 }

@@ -18,7 +18,7 @@ func TestTheVerdictSumsUpWhatStandsWhere(t *testing.T) {
 		return d
 	}
 	file := func(role recover.Role, state recover.FileState, remedy ...recover.Remedy) recover.File {
-		f := recover.File{Path: diskPath, Role: role, State: state}
+		f := recover.File{Path: diskPath, Role: role, State: state, Writable: role == recover.RoleDisk}
 		switch {
 		case len(remedy) > 0:
 			f.Remedy = remedy[0]

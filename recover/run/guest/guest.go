@@ -62,7 +62,7 @@ func (g *Guest) SameProcess() bool {
 // MayBeHandled returns recover.ErrRefused unless d is the scanned QEMU's domain, in a
 // state in which it may be suspended.
 func (g *Guest) MayBeHandled(d recover.Domain) error {
-	if reason := recover.HandsOff(d); reason != "" {
+	if reason := recover.HandsOff(d, g.t.Plan.Action, g.t.Plan.Paths()); reason != "" {
 		return refusedBecause(reason)
 	}
 	if !g.SameProcess() || d.PID != g.t.Plan.Process.PID {

@@ -1,0 +1,77 @@
+package recover
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestOnlyWhatAnActionTouchesStopsIt(t *testing.T) {
+	file := func(path string) Image { return Image{Source: SourceFile, Path: path} }
+	disk := Disk{Target: "vda", Chain: []Image{file("/i/u/disk"), file("/i/_base/b")}}
+	plain := Domain{State: StateRunning, Disks: []Disk{disk}}
+	with := func(change func(d *Domain)) Domain {
+		d := plain
+		d.Disks = append([]Disk{}, plain.Disks...)
+		change(&d)
+		return d
+	}
+	second := func(change func(*Disk)) Domain {
+		return with(func(d *Domain) {
+			more := Disk{Target: "vdb", Chain: []Image{file("/i/u/second")}}
+			change(&more)
+			d.Disks = append(d.Disks, more)
+		})
+	}
+	shareable := second(func(d *Disk) { d.Unusual = []string{"shareable"} })
+	transient := second(func(d *Disk) {
+		d.Unusual, d.LostAtEnd = []string{"transient"}, []string{"its writes end with its QEMU"}
+	})
+	migrated := with(func(d *Domain) { d.Job = "migration out" })
+	dumped := with(func(d *Domain) { d.Job = "dump" })
+	unknown := with(func(d *Domain) { d.Job = "unknown" })
+	committed := with(func(d *Domain) { d.BlockJobs = map[string]string{"vda": "active-commit"} })
+	full := with(func(d *Domain) { d.State, d.PauseReason = StatePaused, PauseIOError })
+	arriving := with(func(d *Domain) { d.State, d.PauseReason = StatePaused, PauseMigration })
+	crashed := with(func(d *Domain) { d.State, d.PID = StateCrashed, 1 })
+	between := with(func(d *Domain) { d.State = StateOther })
+
+	for name, c := range map[string]struct {
+		domain Domain
+		action Action
+		paths  []string
+		says   string // "" for nothing
+	}{
+		"a plain disk":                                         {plain, ActionReboot, []string{"/i/u/disk"}, ""},
+		"a whole shareable disk, and a reboot":                 {shareable, ActionReboot, []string{"/i/u/disk"}, ""},
+		"a whole shareable disk, and a live rescue":            {shareable, ActionLive, []string{"/i/u/disk"}, ""},
+		"a lost shareable disk":                                {shareable, ActionReboot, []string{"/i/u/disk", "/i/u/second"}, "shareable"},
+		"a lost shareable disk, live":                          {shareable, ActionLive, []string{"/i/u/second"}, "shareable"},
+		"a backup that would copy a shareable disk":            {shareable, ActionBackup, []string{"/i/u/second"}, "shareable"},
+		"a whole transient disk, which a destroy would empty":  {transient, ActionReboot, []string{"/i/u/disk"}, "its writes end with its QEMU"},
+		"a whole transient disk, and a live rescue":            {transient, ActionLive, []string{"/i/u/disk"}, ""},
+		"a whole transient disk, and a put-back":               {transient, ActionPutBack, []string{"/i/u/console.log"}, ""},
+		"a migration, and a reboot":                            {migrated, ActionReboot, []string{"/i/u/disk"}, "migration out"},
+		"a migration, and a put-back":                          {migrated, ActionPutBack, []string{"/i/u/console.log"}, "migration"},
+		"a dump, and a reboot":                                 {dumped, ActionReboot, []string{"/i/u/disk"}, "dump"},
+		"a dump, and a backup":                                 {dumped, ActionBackup, []string{"/i/u/disk"}, "dump"},
+		"a dump, and a put-back":                               {dumped, ActionPutBack, []string{"/i/_base/b"}, ""},
+		"a job that os-rescue does not know, and a put-back":   {unknown, ActionPutBack, []string{"/i/u/console.log"}, "unknown"},
+		"a commit, and the backing file that it writes":        {committed, ActionPutBack, []string{"/i/_base/b"}, "vda active-commit"},
+		"a commit, and the console log":                        {committed, ActionPutBack, []string{"/i/u/console.log"}, ""},
+		"a commit, and a live rescue":                          {committed, ActionLive, []string{"/i/u/disk"}, "vda active-commit"},
+		"paused for an I/O error, and a reboot":                {full, ActionReboot, []string{"/i/u/disk"}, "I/O error"},
+		"paused for an I/O error, and a put-back":              {full, ActionPutBack, []string{"/i/_base/b"}, ""},
+		"paused because it arrives, and a put-back":            {arriving, ActionPutBack, []string{"/i/_base/b"}, "migrated"},
+		"crashed and kept, and a put-back":                     {crashed, ActionPutBack, []string{"/i/_base/b"}, ""},
+		"crashed and kept, and a reboot":                       {crashed, ActionReboot, []string{"/i/u/disk"}, "crashed"},
+		"between two states, and a reboot":                     {between, ActionReboot, []string{"/i/u/disk"}, "between two states"},
+		"a path that is a unit of a network disk is no file's": {second(func(d *Disk) { d.Chain[0].Source, d.Unusual = SourceNetwork, []string{"x"} }), ActionReboot, []string{"/i/u/second"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := HandsOff(c.domain, c.action, c.paths)
+			if !strings.Contains(got, c.says) || (c.says == "") != (got == "") {
+				t.Errorf("%q; want %q", got, c.says)
+			}
+		})
+	}
+}
