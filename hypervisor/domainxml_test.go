@@ -79,7 +79,7 @@ func TestDomainXMLIsReadToTheLastDetail(t *testing.T) {
 			UUID: "1a2b3c4d-0000-4000-8000-000000000060", Name: "handmade",
 			Disks: []recover.Disk{
 				{Target: "vda", Device: "disk", Chain: []recover.Image{file("/i/a", "qcow2")}, DACLabel: "+64055:+64055",
-					Unusual: []string{slice, store, "transient: its writes go to a temporary overlay", "shareable: another domain may write it too"},
+					Unusual:   []string{slice, store, "transient: its writes go to a temporary overlay", "shareable: another domain may write it too"},
 					LostAtEnd: []string{"it is transient, and all that was written to it ends with its QEMU"}},
 				{Target: "vdb", Device: "disk", ChainKnown: true, Chain: []recover.Image{file("/i/b", "raw")}, Encrypted: true},
 				{Target: "vdc", Device: "disk", ChainKnown: true, Chain: []recover.Image{{Source: recover.SourceOther, Format: "raw"}},

@@ -48,8 +48,12 @@ type CheckOptions struct {
 type CheckResult struct {
 	Skipped     string // why the image was not checked; "" if it was
 	Corruptions int64  // errors in the structure that can lose or mix up data
-	Leaks       int64  // clusters that are allocated but unused: wasted space, no lost data
-	CheckErrors int64  // checks that failed
+	// StaleRefcounts is the number of findings that are no corruption: a QEMU that has an
+	// image with lazy_refcounts open writes its refcounts only when it closes the image, and
+	// one that opens it afterwards counts them anew ("Dirty bit", docs/interop/qcow2.txt).
+	StaleRefcounts int64
+	Leaks          int64 // clusters that are allocated but unused: wasted space, no lost data
+	CheckErrors    int64 // checks that failed
 	// ImageEnd is the end of the last cluster in use, in bytes from the start of the
 	// file.
 	ImageEnd int64
@@ -75,7 +79,8 @@ func (r CheckResult) Corrupt() bool { return r.Corruptions > 0 || r.CheckErrors 
 // it returns. f must be a private copy with mode 0600; for a file that QEMU has open
 // use InService. After a crash of this process the copy may still have that owner.
 //
-// Corruption is a result, not an error. An encrypted image is skipped, because its
+// Corruption is a result, not an error. Refcounts that are too low are none while the
+// image's dirty bit is set: QEMU has it open, or did not close it. An encrypted image is skipped, because its
 // key is not known here. Errors: ErrNotQcow2, ErrMalformed, ErrExternalData,
 // ErrNoQemuImg, ErrCheckFailed, the context's.
 func Check(ctx context.Context, f *os.File, opt CheckOptions) (CheckResult, error) {
@@ -95,12 +100,12 @@ func Check(ctx context.Context, f *os.File, opt CheckOptions) (CheckResult, erro
 	}
 	var result CheckResult
 	if opt.InService {
-		result, err = runCheck(ctx, f, opt)
+		result, err = runCheck(ctx, f, header, opt)
 	} else {
 		if opt.UID == 0 && opt.GID == 0 {
 			opt.UID, opt.GID = 65534, 65534
 		}
-		result, err = checkOwned(ctx, f, info, opt)
+		result, err = checkOwned(ctx, f, info, header, opt)
 	}
 	if err != nil {
 		return CheckResult{}, fmt.Errorf("check %s: %w", f.Name(), err)
@@ -110,7 +115,9 @@ func Check(ctx context.Context, f *os.File, opt CheckOptions) (CheckResult, erro
 }
 
 // checkOwned makes the unprivileged user the file's owner for the check.
-func checkOwned(ctx context.Context, f *os.File, info os.FileInfo, opt CheckOptions) (result CheckResult, err error) {
+func checkOwned(
+	ctx context.Context, f *os.File, info os.FileInfo, header Header, opt CheckOptions,
+) (result CheckResult, err error) {
 	owner := info.Sys().(*syscall.Stat_t)
 	if err := f.Chown(int(opt.UID), int(opt.GID)); err != nil {
 		return CheckResult{}, err
@@ -118,11 +125,11 @@ func checkOwned(ctx context.Context, f *os.File, info os.FileInfo, opt CheckOpti
 	defer func() {
 		err = errors.Join(err, f.Chown(int(owner.Uid), int(owner.Gid)))
 	}()
-	return runCheck(ctx, f, opt)
+	return runCheck(ctx, f, header, opt)
 }
 
 // runCheck runs the check and leaves the file's owner alone.
-func runCheck(ctx context.Context, f *os.File, opt CheckOptions) (CheckResult, error) {
+func runCheck(ctx context.Context, f *os.File, header Header, opt CheckOptions) (CheckResult, error) {
 	args := []string{"check", "--output=json"}
 	if opt.Direct {
 		args = append(args, "-T", "none")
@@ -144,7 +151,8 @@ func runCheck(ctx context.Context, f *os.File, opt CheckOptions) (CheckResult, e
 		return CheckResult{}, err
 	}
 	stdout, stderr := &limitedBuffer{limit: 1 << 20}, &limitedBuffer{limit: 64 << 10}
-	cmd.Stdout, cmd.Stderr = stdout, stderr
+	findings := &refcountFindings{rest: stderr, shared: header.Snapshots > 0}
+	cmd.Stdout, cmd.Stderr = stdout, findings
 
 	// The kernel sends Pdeathsig when the thread that started the child ends.
 	runtime.LockOSThread()
@@ -153,7 +161,12 @@ func runCheck(ctx context.Context, f *os.File, opt CheckOptions) (CheckResult, e
 	if err := ctx.Err(); err != nil {
 		return CheckResult{}, err
 	}
-	return parse(stdout.kept.Bytes(), stderr.kept.String(), runErr)
+	result, err := parse(stdout.kept.Bytes(), stderr.kept.String(), runErr)
+	if err == nil && header.Dirty {
+		result.StaleRefcounts = min(findings.stale, result.Corruptions)
+		result.Corruptions -= result.StaleRefcounts
+	}
+	return result, err
 }
 
 // parse interprets qemu-img's report and exit code: 0 for clean, 2 for corruption,

@@ -239,6 +239,35 @@ func TestCheckTellsCleanLeaksAndCorruptionApart(t *testing.T) {
 	}
 }
 
+// Nothing closes the image: the process is killed, as a QEMU is that has it open.
+func TestStaleRefcountsOfAnOpenImageAreNoCorruption(t *testing.T) {
+	for name, test := range map[string]struct {
+		args   []string
+		tamper func(t *testing.T, f *os.File)
+		check  func(r qcow2.CheckResult) bool
+	}{
+		"lazy refcounts": {[]string{"-o", "lazy_refcounts=on"}, func(*testing.T, *os.File) {},
+			func(r qcow2.CheckResult) bool { return !r.Corrupt() && r.StaleRefcounts > 0 }},
+		"and a cluster that two entries use": {[]string{"-o", "lazy_refcounts=on"}, func(t *testing.T, f *os.File) {
+			l2 := get64(t, f, get64(t, f, 40)) & 0x00fffffffffffe00
+			put(t, f, l2+8, binary.BigEndian.AppendUint64(nil, uint64(get64(t, f, l2)))...)
+		}, func(r qcow2.CheckResult) bool { return r.Corrupt() && r.StaleRefcounts > 0 }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := image(t, test.args...)
+			cmd := exec.Command("qemu-io", "-f", "qcow2", "-c", "write -P 1 0 1M", "-c", "flush", "-c", "sigraise 9", f.Name())
+			if out, err := cmd.CombinedOutput(); err == nil {
+				t.Fatalf("qemu-io was not killed: %s", out)
+			}
+			test.tamper(t, f)
+			r, err := qcow2.Check(t.Context(), f, qcow2.CheckOptions{})
+			if err != nil || !test.check(r) {
+				t.Errorf("%+v, %v", r, err)
+			}
+		})
+	}
+}
+
 func TestCheckTakesADescriptorThatWasOpenedForDirectReads(t *testing.T) {
 	f := image(t)
 	fill(t, f)

@@ -162,6 +162,9 @@ func CheckImage(ctx context.Context, t *task.Task, f recover.FilePlan, copied *o
 		if result.Skipped != "" {
 			t.Notef("%s was compared, but not checked as an image: %s", f.Path, result.Skipped)
 		}
+		if result.StaleRefcounts > 0 {
+			t.Notef("%s has lazy refcounts: QEMU counts its clusters anew when it opens the image", f.Path)
+		}
 		if result.Corrupt() {
 			return fmt.Errorf("%w: qemu-img check finds %d corruptions in %s (%d places could not be checked), and its copy equals it to the byte: "+
 				"the image itself is damaged", recover.ErrCorrupt, result.Corruptions, f.Path, result.CheckErrors)
