@@ -161,7 +161,8 @@ func imageOf(s *libvirtxml.DomainDiskSource, format string) recover.Image {
 	img := recover.Image{Source: sourceKind(s), Format: format}
 	switch img.Source {
 	case recover.SourceFile:
-		img.Path = s.File.File
+		// libvirt shows a relative backing file as it found it: UUID/../_base/SHA1. One file has one path.
+		img.Path = filepath.Clean(s.File.File)
 	case recover.SourceBlock:
 		img.Path = s.Block.Dev
 	}

@@ -132,6 +132,18 @@ func TestNVRAMIsFoundInEveryFormOfTheElement(t *testing.T) {
 	}
 }
 
+// libvirt shows the name of a backing file as it made it from the image's header.
+func TestAFileHasOnePath(t *testing.T) {
+	d, _, err := parseDomain(`<domain><devices><disk type='file'><driver type='qcow2'/><source file='/i/u/disk'/>
+		<backingStore type='file'><format type='raw'/><source file='/i/u/../_base//b'/><backingStore/></backingStore></disk></devices></domain>`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := d.Disks[0].Chain[1].Path; got != "/i/_base/b" {
+		t.Errorf("%s", got)
+	}
+}
+
 func TestUnreadableXMLIsAnError(t *testing.T) {
 	for name, doc := range map[string]string{
 		"empty":       "",

@@ -13,6 +13,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/copier"
 	"github.com/os-rescue/os-rescue/recover/pin"
+	"github.com/os-rescue/os-rescue/recover/procfs"
 	"github.com/os-rescue/os-rescue/recover/qcow2"
 	"github.com/os-rescue/os-rescue/recover/scan"
 )
@@ -128,7 +129,12 @@ func (p *planner) source(i recover.Instance, f *recover.FilePlan, src copier.Sou
 	case header.Bitmaps:
 		f.Unmirrorable = f.Path + " contains dirty bitmaps (of incremental backups), which a mirror does not keep"
 	}
-	return scan.CheckHeader(i.Definition, f.Path, header)
+	root, err := procfs.OpenRoot(p.root.String())
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return scan.CheckHeader(i.Definition, f.Path, header, root)
 }
 
 // backupFree returns ErrConflict when the backup directory already contains a backup of

@@ -38,7 +38,10 @@ func cachedBases(ctx context.Context, l *look, d recover.Domain, named []recover
 			zerolog.Ctx(ctx).Debug().Err(err).Str("path", top.Path).Msg("the header of a disk can't be read")
 			continue
 		}
-		if filepath.Dir(name) != cache || !isCachedName(filepath.Base(name)) || known[name] {
+		if same, err := sameFile(l.root, filepath.Dir(name), cache); !same || err != nil || !isCachedName(filepath.Base(name)) {
+			continue
+		}
+		if name = filepath.Join(cache, filepath.Base(name)); known[name] {
 			continue
 		}
 		known[name] = true
@@ -47,8 +50,8 @@ func cachedBases(ctx context.Context, l *look, d recover.Domain, named []recover
 	return files
 }
 
-// backingName returns the name of the backing file in the header of the qcow2 image
-// at path. It reads a deleted image through its holder.
+// backingName returns the path of the backing file that the header of the qcow2 image at
+// path names, "" for none and for no file. It reads a deleted image through its holder.
 func backingName(l *look, uuid, path string) (string, error) {
 	f, err := l.root.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -69,7 +72,14 @@ func backingName(l *look, uuid, path string) (string, error) {
 	}
 	// A guard's descriptor may have O_DIRECT.
 	header, err := qcow2.ParseHeader(qcow2.Aligned{File: f}, st.Size)
-	return header.BackingFile, err
+	if err != nil || header.BackingFile == "" {
+		return "", err
+	}
+	named, err := readBackingName(header.BackingFile)
+	if named.path != "" && !filepath.IsAbs(named.path) {
+		named.path = filepath.Dir(path) + "/" + named.path
+	}
+	return named.path, err
 }
 
 // isCachedName is true for a name that Nova may give a cached image: the SHA-1 of the

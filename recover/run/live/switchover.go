@@ -207,7 +207,12 @@ func (s *Switchover) isMoved(m *mirror, open []procfs.HeldFile) error {
 		if err != nil {
 			return fmt.Errorf("%w: the header of the new %s: %w", recover.ErrUnproven, m.want.Path, err)
 		}
-		if err := scan.CheckHeader(recover.Domain{Disks: []recover.Disk{m.disk}}, m.want.Path, header); err != nil {
+		root, err := procfs.OpenRoot(s.t.Run.Root.String())
+		if err != nil {
+			return err
+		}
+		defer root.Close()
+		if err := scan.CheckHeader(recover.Domain{Disks: []recover.Disk{m.disk}}, m.want.Path, header, root); err != nil {
 			return err
 		}
 	}
