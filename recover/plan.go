@@ -41,18 +41,19 @@ const (
 
 // FilePlan is one file that a run will copy, or make anew.
 type FilePlan struct {
-	Path      string `json:"path"`              // absolute: where it is published
-	Role      Role   `json:"role"`              // what it is to its instance
-	Format    string `json:"format,omitempty"`  // from libvirt, never probed
-	Target    string `json:"target,omitempty"`  // the disk it belongs to: vda
-	Backing   string `json:"backing,omitempty"` // the path of its backing file
-	Size      int64  `json:"size"`              // bytes
-	Allocated int64  `json:"allocated"`         // bytes on disk, holes not counted
-	Device    uint64 `json:"device"`            // of the lost inode; 0 for a file that is made anew
-	Inode     uint64 `json:"inode"`             // as Device
-	Birth     string `json:"birth,omitempty"`   // as Device: Inode.Birth
-	Writable  bool   `json:"writable"`          // the guest writes it
-	Direct    bool   `json:"direct"`            // it must be read with O_DIRECT, as QEMU does
+	Path      string `json:"path"`               // absolute: where it is published
+	Role      Role   `json:"role"`               // what it is to its instance
+	Format    string `json:"format,omitempty"`   // from libvirt, never probed
+	Target    string `json:"target,omitempty"`   // the disk it belongs to: vda
+	Backing   string `json:"backing,omitempty"`  // the path of its backing file
+	Size      int64  `json:"size"`               // bytes
+	Allocated int64  `json:"allocated"`          // bytes on disk, holes not counted
+	Reserved  int64  `json:"reserved,omitempty"` // bytes that a clone has to reserve of its own
+	Device    uint64 `json:"device"`             // of the lost inode; 0 for a file that is made anew
+	Inode     uint64 `json:"inode"`              // as Device
+	Birth     string `json:"birth,omitempty"`    // as Device: Inode.Birth
+	Writable  bool   `json:"writable"`           // the guest writes it
+	Direct    bool   `json:"direct"`             // it must be read with O_DIRECT, as QEMU does
 	// UID, GID and Mode are those of the lost inode, or of the file in the backup. A file
 	// outside the instances directory gets them back.
 	UID  uint32   `json:"uid"`

@@ -77,11 +77,17 @@ func ahead(ctx context.Context, dst *os.File, src Source, progress func(int64)) 
 	if err != nil {
 		return nil, 0, err
 	}
+	if err := TakeOver(dst, src); err != nil {
+		return nil, 0, err
+	}
 	t, err := openTarget(dst, to, from.size)
 	if err != nil {
 		return nil, 0, err
 	}
 	defer t.close()
+	if err := KeepAllocation(dst, src); err != nil {
+		return nil, 0, err
+	}
 
 	needs := t.suits(from)
 	d := &Draft{step: needs.chunk()}

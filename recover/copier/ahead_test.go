@@ -135,7 +135,8 @@ func TestFinishReadsTheSourceInFullAndWritesOnlyTheBlocksThatDiffer(t *testing.T
 				write(t, guest, off, content[off:off+1])
 				_, err = copier.Finish(t.Context(), dst, src, nil, nil)
 				must(t, err)
-				if n := allocated(t, dst); n > 21*mib {
+				// XFS reserves space of its own accord for a file that grows.
+				if n := allocated(t, dst); n > 21*mib && n > allocated(t, src.File) {
 					t.Errorf("the copy takes %d bytes", n)
 				}
 			}

@@ -68,7 +68,7 @@ func Compare(ctx context.Context, src Source, dst *os.File, opt CompareOptions) 
 }
 
 func compare(ctx context.Context, src Source, dst *os.File, opt CompareOptions) (string, error) {
-	if err := syncFile(src.File); err != nil {
+	if err := src.sync(); err != nil {
 		return "", err
 	}
 	from, err := src.stat()

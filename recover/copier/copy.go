@@ -53,7 +53,7 @@ type CopyOptions struct {
 // Where both are on one file system that can clone and is known to be coherent (XFS
 // with reflink, btrfs), dst becomes a clone of src (ioctl_ficlone(2)). Elsewhere
 // the data is read and written. Blocks of zeros are not written, so dst is sparse
-// wherever src reads as zeros. Copy uses SEEK_DATA and SEEK_HOLE only on ext4, XFS,
+// wherever src reads as zeros, unless src has that space reserved (KeepAllocation). Copy uses SEEK_DATA and SEEK_HOLE only on ext4, XFS,
 // btrfs and tmpfs, after an fsync of the source, and only when it need not prove:
 // other file systems have answered them wrongly.
 //
@@ -90,6 +90,9 @@ func copyFile(ctx context.Context, dst *os.File, src Source, opt CopyOptions) (R
 	if err != nil {
 		return Result{}, err
 	}
+	if err := TakeOver(dst, src); err != nil {
+		return Result{}, err
+	}
 	result := Result{Method: MethodExtents, Size: from.size}
 	if fs.coherent && from.device == to.device {
 		cloned, err := clone(dst, src.File)
@@ -97,6 +100,10 @@ func copyFile(ctx context.Context, dst *os.File, src Source, opt CopyOptions) (R
 			return Result{}, err
 		}
 		if cloned {
+			// On XFS a clone has holes where its source has space that was never written.
+			if err := KeepAllocation(dst, src); err != nil {
+				return Result{}, err
+			}
 			result.Method, result.Proven = MethodClone, true
 			opt.Progress(from.size)
 			return result, settle(dst, src, from.size)
@@ -107,6 +114,9 @@ func copyFile(ctx context.Context, dst *os.File, src Source, opt CopyOptions) (R
 		return Result{}, err
 	}
 	defer t.close()
+	if err := KeepAllocation(dst, src); err != nil {
+		return Result{}, err
+	}
 	if opt.Prove && t.readsBack {
 		result.DataBytes, err = t.copyProven(ctx, src.File, from, opt.Progress)
 		result.Proven = true

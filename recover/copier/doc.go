@@ -12,7 +12,8 @@
 //   - A source is read as QEMU wrote it: with O_DIRECT exactly where QEMU's
 //     descriptor has it, because on some file systems a buffered descriptor
 //     returns old content.
-//   - A source is never written.
+//   - A source is never written. One that is a duplicate of QEMU's descriptor is only
+//     read at offsets.
 //   - A copy counts as proven only if every byte of it was read back from the disk
 //     and compared with the source, or if it is a clone on a file system that is
 //     known to be coherent.

@@ -1,6 +1,7 @@
 package copier
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -60,6 +61,10 @@ func fileSystemOf(f *os.File) (fileSystem, error) {
 		err := unix.Fstatfs(int(f.Fd()), &st)
 		if err == unix.EINTR {
 			continue
+		}
+		if errors.Is(err, unix.ESTALE) {
+			// GlusterFS says so of a file that another client has deleted, and reads it all the same.
+			return kind(0), nil
 		}
 		if err != nil {
 			return fileSystem{}, fmt.Errorf("find out the file system of %s: %w", f.Name(), err)

@@ -20,8 +20,12 @@ var (
 
 // Source is an open inode to read.
 type Source struct {
-	File   *os.File // open for reading; with O_DIRECT exactly when Direct. Its offset is moved.
+	File   *os.File // open for reading; with O_DIRECT exactly when Direct
 	Direct bool
+	// Duplicate is true when File is a duplicate of QEMU's own descriptor, and shares its
+	// offset, flags and errors: it is only read at offsets, never moved and never synced.
+	// QEMU itself flushes when it is suspended.
+	Duplicate bool
 }
 
 // OpenSource opens path afresh, read-only, with O_DIRECT if direct. The path is
@@ -45,11 +49,29 @@ func OpenSource(path string, direct bool) (Source, error) {
 		return Source{}, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	s := Source{File: os.NewFile(uintptr(fd), path), Direct: direct}
-	if _, err := s.stat(); err != nil {
+	if err := s.Probe(); err != nil {
 		_ = s.File.Close()
 		return Source{}, err
 	}
 	return s, nil
+}
+
+// Probe reads the first block of a source on a file system whose files other hosts may
+// delete. GlusterFS opens a file at its servers only at the first read (performance.open-behind):
+// a descriptor that was never read is worth nothing once the file is deleted. The error wraps
+// unix.ESTALE when the file's server does not know it any more.
+func (s Source) Probe() error {
+	st, err := s.stat()
+	if err != nil {
+		return err
+	}
+	fs, err := fileSystemOf(s.File)
+	if err != nil || fs.local || st.size == 0 {
+		return err
+	}
+	buffer := alignedBuffer(st.align(), max(st.memAlign, blockSize))
+	_, err = readSpan(s.File, buffer, span{end: st.align()}, st.size, ErrSourceChanged)
+	return err
 }
 
 // Size is the source's present size in bytes.
@@ -69,15 +91,24 @@ func (s Source) stat() (stat, error) { return statFile(s.File) }
 
 // flushed fsyncs the source and then returns its state and its file system.
 func (s Source) flushed() (stat, fileSystem, error) {
-	if err := syncFile(s.File); err != nil {
+	if err := s.sync(); err != nil {
 		return stat{}, fileSystem{}, err
 	}
 	fs, err := fileSystemOf(s.File)
 	if err != nil {
 		return stat{}, fileSystem{}, err
 	}
+	fs.seeks = fs.seeks && !s.Duplicate // lseek(2) would move QEMU's offset
 	st, err := s.stat()
 	return st, fs, err
+}
+
+// sync brings all changes of the source to the disk.
+func (s Source) sync() error {
+	if s.Duplicate {
+		return nil
+	}
+	return syncFile(s.File)
 }
 
 // stat is the state of an open file.

@@ -70,6 +70,21 @@ func At(dir int, name string, flags int) (Status, error) {
 	return Of(fd)
 }
 
+// Remembered returns what this host remembers of the file at a path, without asking its
+// server, which may not know the file any more (ESTALE): it has no links then, and no birth
+// that would be asked for. The error is that of statx(2).
+func Remembered(path string) (s Status, err error) {
+	var x unix.Statx_t
+	err = retry(func() error {
+		return unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_BASIC_STATS, &x)
+	})
+	if err == nil {
+		s = statusOf(x)
+		s.Nlink = 0
+	}
+	return s, err
+}
+
 // statx is stat(2) and, as Birth, the time of the file's making, if the file system tells it.
 func statx(dir int, name string, flags int) (s Status, err error) {
 	var x unix.Statx_t
@@ -83,17 +98,23 @@ func statx(dir int, name string, flags int) (s Status, err error) {
 	if err != nil {
 		return s, err
 	}
+	s = statusOf(x)
+	// A server that does not know it may say 0.
+	if x.Mask&unix.STATX_BTIME != 0 && (x.Btime.Sec != 0 || x.Btime.Nsec != 0) {
+		s.Birth = "b" + strconv.FormatInt(x.Btime.Sec*1e9+int64(x.Btime.Nsec), 10)
+	}
+	return s, nil
+}
+
+// statusOf is what statx says as stat says it.
+func statusOf(x unix.Statx_t) (s Status) {
 	s.Dev, s.Rdev = unix.Mkdev(x.Dev_major, x.Dev_minor), unix.Mkdev(x.Rdev_major, x.Rdev_minor)
 	s.Ino, s.Mode, s.Uid, s.Gid = x.Ino, uint32(x.Mode), x.Uid, x.Gid
 	s.Size, s.Blocks = int64(x.Size), int64(x.Blocks)
 	put(&s.Nlink, x.Nlink)
 	put(&s.Blksize, x.Blksize)
 	s.Atim, s.Mtim, s.Ctim = timespec(x.Atime), timespec(x.Mtime), timespec(x.Ctime)
-	// A server that does not know it may say 0.
-	if x.Mask&unix.STATX_BTIME != 0 && (x.Btime.Sec != 0 || x.Btime.Nsec != 0) {
-		s.Birth = "b" + strconv.FormatInt(x.Btime.Sec*1e9+int64(x.Btime.Nsec), 10)
-	}
-	return s, nil
+	return s
 }
 
 // put sets a field of unix.Stat_t whose type differs between architectures.

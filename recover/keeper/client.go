@@ -209,8 +209,8 @@ func (c *Client) shut() error {
 // already held, the owner is added, and meta, at most 64 KiB of JSON, replaces the
 // previous one unless it is nil. ErrRefused when the keeper does not accept the file.
 //
-// f must have been opened for this, not duplicated from QEMU: a duplicate would
-// keep QEMU's locks on the file as well.
+// f is opened for this, and is a duplicate of QEMU's descriptor only where the file can't be
+// opened anew and has no name any more: a duplicate keeps QEMU's locks on the file as well.
 func (c *Client) Hold(ctx context.Context, owner, key string, meta json.RawMessage, f *os.File) error {
 	_, err := usable(f, key)
 	if err != nil {

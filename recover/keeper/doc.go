@@ -24,7 +24,8 @@
 //   - A state directory has at most one keeper and one guard: each holds a lock file
 //     until its socket is gone.
 //   - Nobody but root is answered, and no socket but one of root's is trusted.
-//   - Every held descriptor is of a regular file and open for reading only.
+//   - Every held descriptor is of a regular file and open for reading only, or of one that
+//     no name leads to; nothing is ever written or moved through it.
 //   - Hold returns nil only when the server has its own descriptor; a file is closed
 //     only when its last owner has released it.
 //   - A keeper does not end by itself while it holds a file or has a client.

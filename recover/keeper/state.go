@@ -157,6 +157,9 @@ func usable(f *os.File, key string) (recover.Inode, error) {
 		return inode, fmt.Errorf("the descriptor is of the file %s, not %s", inode.Key(), key)
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return inode, errors.New("the descriptor is not of a regular file")
+	case flags&unix.O_ACCMODE == unix.O_RDWR && st.Nlink == 0:
+		// A duplicate of QEMU's own, of a file that can't be opened anew. It keeps QEMU's locks on
+		// an inode that no QEMU will ever start on again.
 	case flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_PATH != 0:
 		return inode, errors.New("the descriptor is not open for reading only")
 	}

@@ -256,7 +256,11 @@ func (c *Custody) Source(ctx context.Context, f recover.FilePlan) (copier.Source
 		file.Close()
 		return copier.Source{}, fmt.Errorf("%s: %w", f.Path, err)
 	}
-	return c.sources.add(f.Key(), copier.Source{File: file, Direct: flags&unix.O_DIRECT != 0}), nil
+	return c.sources.add(f.Key(), copier.Source{
+		File:      file,
+		Direct:    flags&unix.O_DIRECT != 0,
+		Duplicate: flags&unix.O_ACCMODE != unix.O_RDONLY, // else it shares with the keeper alone
+	}), nil
 }
 
 // Stored returns the backup's file to copy a planned file from. The run keeps it open

@@ -5,6 +5,7 @@
 // May call: recover, copier, identity, journal, keeper, procfs.
 //
 // Invariants: an inode is opened through a holder and then looked at, never trusted by its
-// number; what QEMU reads with O_DIRECT is read so here; a pin that was there before a run
+// number; what QEMU reads with O_DIRECT is read so here; a duplicate of QEMU's descriptor, which
+// keeps its locks, is taken only of an inode that has no name, so that no start waits for it; a pin that was there before a run
 // is not among those that ReleaseOthers and ReleaseOwn release.
 package pin

@@ -5,12 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"github.com/os-rescue/os-rescue/recover"
-	"github.com/os-rescue/os-rescue/recover/copier"
-	"github.com/os-rescue/os-rescue/recover/identity"
 	"github.com/os-rescue/os-rescue/recover/keeper"
 	"github.com/os-rescue/os-rescue/recover/procfs"
 )
@@ -164,33 +161,4 @@ func pinsBehind(
 		}
 	}
 	return pins, nil
-}
-
-// Open opens the held inode of a scanned file anew, through the descriptor of one of its
-// holders (/proc/PID/fd, proc(5)): with O_DIRECT if any holder uses it. It checks that
-// this is still the same inode. The caller closes the source. The error wraps
-// copier.ErrDirectRefused when the file system refuses O_DIRECT, and fs.ErrNotExist when
-// the holders have closed the file.
-func Open(f recover.File) (copier.Source, error) {
-	direct := false
-	for _, h := range f.Holders {
-		direct = direct || h.Direct
-	}
-	err := fs.ErrNotExist
-	for _, h := range f.Holders {
-		var src copier.Source
-		if src, err = copier.OpenSource(fmt.Sprintf("%s/%d/fd/%d", procfs.Dir, h.PID, h.FD), direct); err != nil {
-			if errors.Is(err, copier.ErrDirectRefused) {
-				return src, err
-			}
-			continue
-		}
-		var st identity.Status
-		if st, err = identity.OfFile(src.File); err == nil && st.Inode().Is(f.Identity(), true) {
-			return src, nil
-		}
-		src.File.Close()
-		err = fmt.Errorf("descriptor %d of process %d has become another file", h.FD, h.PID)
-	}
-	return copier.Source{}, fmt.Errorf("open the held inode of %s: %w", f.Path, err)
 }

@@ -108,7 +108,7 @@ func (p *planner) place(f *recover.FilePlan) error {
 // source checks the inode that will be copied, and takes its owner and mode, and how QEMU
 // has it open.
 func (p *planner) source(i recover.Instance, f *recover.FilePlan, src copier.Source) error {
-	f.Direct = src.Direct
+	f.Direct, f.Reserved = src.Direct, src.CloneReserves()
 	var st unix.Stat_t
 	if err := unix.Fstat(int(src.File.Fd()), &st); err != nil {
 		return err

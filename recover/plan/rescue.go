@@ -2,6 +2,7 @@ package plan
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/procfs"
 )
 
 // rescuePlans makes the plans of rescues.
@@ -55,6 +57,11 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 	}
 	for _, f := range lost {
 		file, err := p.file(i, f)
+		if errors.Is(err, procfs.ErrNoDuplicate) && f.Role == recover.RoleConsoleLog {
+			// virtlogd has it open for writing only, and its file system does not open it anew.
+			p.warn("%s can't be read, and is left out: libvirt makes a new one at the next start (%v)", f.Path, err)
+			continue
+		}
 		if err != nil {
 			return todo.Refuse("%v", err), nil
 		}

@@ -24,6 +24,20 @@ type Descriptor struct {
 	Link  string          // as readlink shows it, the suffix included
 	Stat  identity.Status // of the open inode
 	Flags int             // as given to open(2), and what fcntl(2) has changed since
+	// Stale is true when the file's server does not know it any more (ESTALE): Stat is what
+	// this host remembers of it, and no name leads to it.
+	Stale bool
+}
+
+// stat asks for the status of the open file; path is its link in /proc/PID/fd. A file that
+// its server has forgotten must not look like a descriptor that was closed.
+func (d *Descriptor) stat(path string) (err error) {
+	if d.Stat, err = identity.At(unix.AT_FDCWD, path, 0); !errors.Is(err, unix.ESTALE) {
+		return err
+	}
+	d.Stat, err = identity.Remembered(path)
+	d.Stale = err == nil
+	return err
 }
 
 // Inode identifies the open file.

@@ -6,7 +6,8 @@
 //
 // May call: recover, identity.
 //
-// Invariants: nothing is opened through a descriptor of another process; paths are looked
+// Invariants: nothing is opened through a descriptor of another process, and a duplicate of
+// one is given only where that keeps nobody from the file (Duplicate); paths are looked
 // up below a root that the caller names, links inside it followed, and nothing is written.
 // The kernel's suffix " (deleted)" proves nothing: a link count of 0 does.
 package procfs

@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
-	"github.com/os-rescue/os-rescue/recover/identity"
 )
 
 // ErrNotQEMU: the hypervisor's pid file does not lead to the QEMU of the domain.
@@ -124,7 +123,7 @@ func (p *Process) descriptors(ctx context.Context) ([]Descriptor, error) {
 		d := Descriptor{FD: fd}
 		path := filepath.Join(dir, e.Name())
 		// The process may have closed this descriptor: then it does not count.
-		if d.Stat, err = identity.At(unix.AT_FDCWD, path, 0); err != nil || d.Stat.Mode&unix.S_IFMT != unix.S_IFREG {
+		if d.stat(path) != nil || d.Stat.Mode&unix.S_IFMT != unix.S_IFREG {
 			continue
 		}
 		if d.Link, err = os.Readlink(path); err != nil {

@@ -5,16 +5,15 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/identity"
 	"github.com/os-rescue/os-rescue/recover/qcow2"
 )
 
 // Names looks paths up without opening what they lead to, as procfs.Root does.
 type Names interface {
 	Canonical(path string) (string, error)
-	Stat(path string) (unix.Stat_t, error)
+	Stat(path string) (identity.Status, error)
 }
 
 // CheckHeader compares h, the header of the image at path, with libvirt's definition of
@@ -93,7 +92,7 @@ func sameFile(in Names, a, b string) (bool, error) {
 		return false, nil //nolint:nilerr // one that is not there is not the other
 	}
 	y, err := in.Stat(second)
-	return err == nil && x.Dev == y.Dev && x.Ino == y.Ino, nil
+	return err == nil && x.Inode() == y.Inode(), nil
 }
 
 // nextImage returns the backing image of the image at path, or one with SourceNone

@@ -188,6 +188,7 @@ func (l *look) files(ctx context.Context, i *recover.Instance, own []candidate, 
 		if err != nil {
 			return err
 		}
+		loseStale(f)
 	}
 	l.addUnclaimed(i, m)
 	return nil

@@ -93,15 +93,18 @@ func (m *measuring) need(todo recover.InstancePlan, f recover.FilePlan, path str
 		m.rooms[st.Dev] = r
 	}
 	mirrored := todo.Action == recover.ActionLive && f.Writable // a mirror is no clone
+	need := f.Allocated
 	if r.Clones && f.Device == st.Dev && !mirrored {
-		return nil
+		if need = f.Reserved; need == 0 {
+			return nil
+		}
 	}
-	r.Need += f.Allocated
+	r.Need += need
 	r.users[todo.UUID] = true
 	if temporary {
-		r.each[todo.UUID] += f.Allocated
+		r.each[todo.UUID] += need
 	} else {
-		r.shared += f.Allocated
+		r.shared += need
 	}
 	return nil
 }

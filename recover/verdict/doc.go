@@ -10,5 +10,5 @@
 //
 // Invariants (law 0): a file is present only if its path leads to the very inode that its
 // holder has open, or if its domain is off; what can't be established is unknown; a deleted
-// file that a QEMU has open is never lost, intact or displaced.
+// file that a QEMU has open, and can read, is never lost, intact or displaced.
 package verdict

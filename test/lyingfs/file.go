@@ -41,6 +41,9 @@ func (h *handle) view() *os.File {
 func (h *handle) change(do func(*os.File) error) syscall.Errno {
 	h.node.mu.Lock()
 	defer h.node.mu.Unlock()
+	if h.node.forgotten() {
+		return syscall.ESTALE
+	}
 	if h.direct && h.node.stale == nil {
 		stale, err := snapshot(h.node.RootData.Path, h.node.truth)
 		if err != nil {
@@ -62,6 +65,9 @@ func (h *handle) change(do func(*os.File) error) syscall.Errno {
 func (h *handle) Read(_ context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
 	h.node.mu.RLock()
 	defer h.node.mu.RUnlock()
+	if h.node.forgotten() {
+		return nil, syscall.ESTALE
+	}
 	info, err := h.node.truth.Stat()
 	if err != nil {
 		return nil, fs.ToErrno(err)

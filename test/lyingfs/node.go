@@ -91,6 +91,9 @@ func (n *node) Open(_ context.Context, flags uint32) (fs.FileHandle, uint32, sys
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.nameless() && (n.server.keepClosed || n.server.forgetful.Load()) {
+		return nil, 0, syscall.ESTALE
+	}
 	if n.truth == nil {
 		truth, err := os.OpenFile(n.path(), os.O_RDWR|syscall.O_NOFOLLOW, 0)
 		if err != nil {
@@ -101,6 +104,16 @@ func (n *node) Open(_ context.Context, flags uint32) (fs.FileHandle, uint32, sys
 	h, fuseFlags := n.handle(flags)
 	return h, fuseFlags, fs.OK
 }
+
+// nameless is true for a file that was opened, and has lost its last name since. The lock is
+// held.
+func (n *node) nameless() bool {
+	var st syscall.Stat_t
+	return n.truth != nil && syscall.Fstat(int(n.truth.Fd()), &st) == nil && st.Nlink == 0
+}
+
+// forgotten is true for a file that the server does not know any more. The lock is held.
+func (n *node) forgotten() bool { return n.server.forgetful.Load() && n.nameless() }
 
 // handle returns a new descriptor. FOPEN_DIRECT_IO keeps the kernel's page cache
 // out of a direct one.
@@ -149,6 +162,9 @@ func (n *node) Getattr(ctx context.Context, _ fs.FileHandle, out *fuse.AttrOut) 
 	defer n.mu.RUnlock()
 	if n.truth == nil {
 		return n.LoopbackNode.Getattr(ctx, nil, out)
+	}
+	if n.forgotten() {
+		return syscall.ESTALE
 	}
 	return n.getattr(out)
 }

@@ -19,6 +19,9 @@ type Options struct {
 	// SillyRename keeps a file that is deleted while it is open under a hidden name
 	// in its directory until it is closed, as an NFS client does.
 	SillyRename bool
+	// KeepClosed makes every open of a file without a name fail with ESTALE, as GlusterFS
+	// does with one that another client has deleted: descriptors go on working.
+	KeepClosed bool
 }
 
 // Server is one mounted lying file system.
@@ -27,6 +30,8 @@ type Server struct {
 	fuse         *fuse.Server
 	refuseDirect atomic.Bool
 	sillyRename  bool
+	keepClosed   bool
+	forgetful    atomic.Bool
 }
 
 // Mount mounts the file system on dir, an existing directory, with the content
@@ -38,7 +43,7 @@ func Mount(dir, backing string, opts Options) (*Server, error) {
 	if err := syscall.Stat(backing, &st); err != nil {
 		return nil, fmt.Errorf("backing directory %s: %w", backing, err)
 	}
-	s := &Server{dir: dir, sillyRename: opts.SillyRename}
+	s := &Server{dir: dir, sillyRename: opts.SillyRename, keepClosed: opts.KeepClosed}
 	s.refuseDirect.Store(opts.RefuseDirect)
 	root := &fs.LoopbackRoot{Path: backing, Dev: uint64(st.Dev)} //nolint:unconvert // narrower on other architectures
 	top := &node{LoopbackNode: fs.LoopbackNode{RootData: root}, server: s}
@@ -71,6 +76,10 @@ func Mount(dir, backing string, opts Options) (*Server, error) {
 
 // RefuseDirect turns the refusal of new O_DIRECT opens on or off.
 func (s *Server) RefuseDirect(refuse bool) { s.refuseDirect.Store(refuse) }
+
+// Forget makes everything that is done to a file without a name fail with ESTALE, on the
+// descriptors that are open as well: an NFSv3 server does not know who has a file open.
+func (s *Server) Forget() { s.forgetful.Store(true) }
 
 // Unmount ends the file system, also while it is in use: what is still open fails
 // with ENOTCONN from then on. A process that serves a file system and has files

@@ -4,7 +4,7 @@
 //	seal:      close the directories of its disks to all but root
 //	put back:  what the guest only reads
 //	define:    save the domain's definition
-//	mirror:    each disk into an empty file at its path, renamed away as soon as QEMU has it open
+//	mirror:    each disk into an empty file like it at its path, renamed away as soon as QEMU has it open
 //	ready:     wait until every mirror has all of its disk
 //	suspend:   settle; check as images; compare, where that is the proof
 //	place:     give the mirrors their disks' names
@@ -13,8 +13,8 @@
 //	resume:    let it go on, unseal
 //	verify:    compare the old inodes with the export while it runs; unpin
 //
-// May call: recover, beneath, journal, procfs, qcow2, run/guest, run/staging, run/task,
-// scan.
+// May call: recover, beneath, copier, journal, procfs, qcow2, run/guest, run/staging,
+// run/task, scan.
 //
 // Invariants: a half mirror has its disk's name only while QEMU opens it; before the first
 // pivot a failure undoes everything but what was put back, after it the guest stays on what it

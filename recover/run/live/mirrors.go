@@ -12,6 +12,7 @@ import (
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/copier"
 	"github.com/os-rescue/os-rescue/recover/journal"
 	"github.com/os-rescue/os-rescue/recover/procfs"
 	"github.com/os-rescue/os-rescue/recover/run/guest"
@@ -51,6 +52,13 @@ func (s *mirrors) begin(ctx context.Context, f recover.FilePlan, disk recover.Di
 	if err := errors.Join(m.measure(), dir.Sync()); err != nil {
 		return err
 	}
+	src, err := t.Run.Source(ctx, f)
+	if err == nil {
+		err = copier.TakeOver(m.file, src)
+	}
+	if err != nil {
+		return staging.CopyError(f, err)
+	}
 	return t.StepData(ctx, journal.StepMirror, f.Path, m.record(), func() (any, error) {
 		if t.Run.Plan.Options.ReplaceExisting {
 			if err := staging.ClearPath(t, f); err != nil {
@@ -76,6 +84,24 @@ func (s *mirrors) begin(ctx context.Context, f recover.FilePlan, disk recover.Di
 		}
 		return nil, nil
 	})
+}
+
+// keepAllocation reserves in each mirror of a raw disk what the disk has reserved. Where
+// things lie in a qcow2 image is another matter in each file.
+func (s *mirrors) keepAllocation(ctx context.Context) error {
+	for _, m := range s.all {
+		if m.want.Format != "raw" {
+			continue
+		}
+		src, err := s.t.Run.Source(ctx, m.want)
+		if err == nil {
+			err = copier.KeepAllocation(m.file, src)
+		}
+		if err != nil {
+			return staging.CopyError(m.want, err)
+		}
+	}
+	return nil
 }
 
 // awaitReady waits until every mirror has all of its disk.

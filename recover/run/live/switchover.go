@@ -115,6 +115,9 @@ func (s *Switchover) move(ctx context.Context) error {
 	if err := s.mirrors.awaitReady(ctx); err != nil {
 		return err
 	}
+	if err := s.mirrors.keepAllocation(ctx); err != nil {
+		return err
+	}
 	s.verify.choose(support, time.Since(began))
 	return s.moveOver(ctx)
 }
