@@ -109,6 +109,10 @@ func (p *planner) place(f *recover.FilePlan) error {
 // has it open.
 func (p *planner) source(i recover.Instance, f *recover.FilePlan, src copier.Source) error {
 	f.Direct, f.Reserved = src.Direct, src.CloneReserves()
+	if src.Duplicate {
+		// qemu-img, which compares a mirror with its source, opens its descriptors anew.
+		f.Unmirrorable = fmt.Sprintf("the file system of %s does not open it anew, so a mirror of it could not be compared", f.Path)
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(src.File.Fd()), &st); err != nil {
 		return err
@@ -125,7 +129,7 @@ func (p *planner) source(i recover.Instance, f *recover.FilePlan, src copier.Sou
 	case header.Snapshots > 0:
 		f.Unmirrorable = fmt.Sprintf("%s contains internal snapshots (%d), which a mirror does not keep", f.Path, header.Snapshots)
 	case header.Encryption != qcow2.EncryptionNone:
-		f.Unmirrorable = f.Path + " is encrypted, and a mirror of it would not be"
+		f.Unmirrorable = fmt.Sprintf("QEMU encrypts %s, and would write its mirror in the clear", f.Path)
 	case header.Bitmaps:
 		f.Unmirrorable = f.Path + " contains dirty bitmaps (of incremental backups), which a mirror does not keep"
 	}

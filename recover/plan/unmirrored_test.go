@@ -11,6 +11,10 @@ func TestWhatNoBlockJobReachesIsNotMirrored(t *testing.T) {
 	d := recover.Domain{Disks: []recover.Disk{{
 		Target: "vda",
 		Chain:  []recover.Image{{Source: recover.SourceFile, Path: "/i/disk", Format: "qcow2"}},
+	}, {
+		Target:    "vdb",
+		Encrypted: true,
+		Chain:     []recover.Image{{Source: recover.SourceFile, Path: "/i/luks", Format: "raw"}},
 	}}}
 	for name, c := range map[string]struct {
 		file recover.FilePlan
@@ -22,6 +26,10 @@ func TestWhatNoBlockJobReachesIsNotMirrored(t *testing.T) {
 		"UEFI variables": {
 			file: recover.FilePlan{Path: "/i/vars", Format: "raw", Role: recover.RoleNVRAM},
 			says: "UEFI",
+		},
+		"a disk that QEMU encrypts": {
+			file: recover.FilePlan{Path: "/i/luks", Target: "vdb", Format: "raw", Role: recover.RoleDisk},
+			says: "in the clear",
 		},
 		"a disk that was moved": {
 			file: recover.FilePlan{Path: "/i/other", Target: "vda", Format: "qcow2", Role: recover.RoleDisk},
