@@ -26,6 +26,7 @@ func TestOnlyWhatAnActionTouchesStopsIt(t *testing.T) {
 	transient := second(func(d *Disk) {
 		d.Unusual, d.LostAtEnd = []string{"transient"}, []string{"its writes end with its QEMU"}
 	})
+	network := second(func(d *Disk) { d.Chain[0].Source, d.Unusual = SourceNetwork, []string{"x"} })
 	migrated := with(func(d *Domain) { d.Job = "migration out" })
 	dumped := with(func(d *Domain) { d.Job = "dump" })
 	unknown := with(func(d *Domain) { d.Job = "unknown" })
@@ -41,31 +42,31 @@ func TestOnlyWhatAnActionTouchesStopsIt(t *testing.T) {
 		paths  []string
 		says   string // "" for nothing
 	}{
-		"a plain disk":                                         {plain, ActionReboot, []string{"/i/u/disk"}, ""},
-		"a whole shareable disk, and a reboot":                 {shareable, ActionReboot, []string{"/i/u/disk"}, ""},
-		"a whole shareable disk, and a live rescue":            {shareable, ActionLive, []string{"/i/u/disk"}, ""},
-		"a lost shareable disk":                                {shareable, ActionReboot, []string{"/i/u/disk", "/i/u/second"}, "shareable"},
-		"a lost shareable disk, live":                          {shareable, ActionLive, []string{"/i/u/second"}, "shareable"},
-		"a backup that would copy a shareable disk":            {shareable, ActionBackup, []string{"/i/u/second"}, "shareable"},
-		"a whole transient disk, which a destroy would empty":  {transient, ActionReboot, []string{"/i/u/disk"}, "its writes end with its QEMU"},
-		"a whole transient disk, and a live rescue":            {transient, ActionLive, []string{"/i/u/disk"}, ""},
-		"a whole transient disk, and a put-back":               {transient, ActionPutBack, []string{"/i/u/console.log"}, ""},
-		"a migration, and a reboot":                            {migrated, ActionReboot, []string{"/i/u/disk"}, "migration out"},
-		"a migration, and a put-back":                          {migrated, ActionPutBack, []string{"/i/u/console.log"}, "migration"},
-		"a dump, and a reboot":                                 {dumped, ActionReboot, []string{"/i/u/disk"}, "dump"},
-		"a dump, and a backup":                                 {dumped, ActionBackup, []string{"/i/u/disk"}, "dump"},
-		"a dump, and a put-back":                               {dumped, ActionPutBack, []string{"/i/_base/b"}, ""},
-		"a job that os-rescue does not know, and a put-back":   {unknown, ActionPutBack, []string{"/i/u/console.log"}, "unknown"},
-		"a commit, and the backing file that it writes":        {committed, ActionPutBack, []string{"/i/_base/b"}, "vda active-commit"},
-		"a commit, and the console log":                        {committed, ActionPutBack, []string{"/i/u/console.log"}, ""},
-		"a commit, and a live rescue":                          {committed, ActionLive, []string{"/i/u/disk"}, "vda active-commit"},
-		"paused for an I/O error, and a reboot":                {full, ActionReboot, []string{"/i/u/disk"}, "I/O error"},
-		"paused for an I/O error, and a put-back":              {full, ActionPutBack, []string{"/i/_base/b"}, ""},
-		"paused because it arrives, and a put-back":            {arriving, ActionPutBack, []string{"/i/_base/b"}, "migrated"},
-		"crashed and kept, and a put-back":                     {crashed, ActionPutBack, []string{"/i/_base/b"}, ""},
-		"crashed and kept, and a reboot":                       {crashed, ActionReboot, []string{"/i/u/disk"}, "crashed"},
-		"between two states, and a reboot":                     {between, ActionReboot, []string{"/i/u/disk"}, "between two states"},
-		"a path that is a unit of a network disk is no file's": {second(func(d *Disk) { d.Chain[0].Source, d.Unusual = SourceNetwork, []string{"x"} }), ActionReboot, []string{"/i/u/second"}, ""},
+		"a plain disk":                                        {plain, ActionReboot, []string{"/i/u/disk"}, ""},
+		"a whole shareable disk, and a reboot":                {shareable, ActionReboot, []string{"/i/u/disk"}, ""},
+		"a whole shareable disk, and a live rescue":           {shareable, ActionLive, []string{"/i/u/disk"}, ""},
+		"a lost shareable disk":                               {shareable, ActionReboot, []string{"/i/u/disk", "/i/u/second"}, "shareable"},
+		"a lost shareable disk, live":                         {shareable, ActionLive, []string{"/i/u/second"}, "shareable"},
+		"a backup that would copy a shareable disk":           {shareable, ActionBackup, []string{"/i/u/second"}, "shareable"},
+		"a whole transient disk, which a destroy would empty": {transient, ActionReboot, []string{"/i/u/disk"}, "its writes end with its QEMU"},
+		"a whole transient disk, and a live rescue":           {transient, ActionLive, []string{"/i/u/disk"}, ""},
+		"a whole transient disk, and a put-back":              {transient, ActionPutBack, []string{"/i/u/console.log"}, ""},
+		"a migration, and a reboot":                           {migrated, ActionReboot, []string{"/i/u/disk"}, "migration out"},
+		"a migration, and a put-back":                         {migrated, ActionPutBack, []string{"/i/u/console.log"}, "migration"},
+		"a dump, and a reboot":                                {dumped, ActionReboot, []string{"/i/u/disk"}, "dump"},
+		"a dump, and a backup":                                {dumped, ActionBackup, []string{"/i/u/disk"}, "dump"},
+		"a dump, and a put-back":                              {dumped, ActionPutBack, []string{"/i/_base/b"}, ""},
+		"a job that os-rescue does not know, and a put-back":  {unknown, ActionPutBack, []string{"/i/u/console.log"}, "unknown"},
+		"a commit, and the backing file that it writes":       {committed, ActionPutBack, []string{"/i/_base/b"}, "vda active-commit"},
+		"a commit, and the console log":                       {committed, ActionPutBack, []string{"/i/u/console.log"}, ""},
+		"a commit, and a live rescue":                         {committed, ActionLive, []string{"/i/u/disk"}, "vda active-commit"},
+		"paused for an I/O error, and a reboot":               {full, ActionReboot, []string{"/i/u/disk"}, "I/O error"},
+		"paused for an I/O error, and a put-back":             {full, ActionPutBack, []string{"/i/_base/b"}, ""},
+		"paused because it arrives, and a put-back":           {arriving, ActionPutBack, []string{"/i/_base/b"}, "migrated"},
+		"crashed and kept, and a put-back":                    {crashed, ActionPutBack, []string{"/i/_base/b"}, ""},
+		"crashed and kept, and a reboot":                      {crashed, ActionReboot, []string{"/i/u/disk"}, "crashed"},
+		"between two states, and a reboot":                    {between, ActionReboot, []string{"/i/u/disk"}, "between two states"},
+		"a path of a network disk is no file's":               {network, ActionReboot, []string{"/i/u/second"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := HandsOff(c.domain, c.action, c.paths)

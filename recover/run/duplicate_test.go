@@ -83,7 +83,8 @@ func TestWhatEvenQEMUCantReadAnyMoreIsLost(t *testing.T) {
 	os.Remove(g.Disk)
 	server.Forget()
 	i := h.Scan(g)
-	if text := strings.Join(i.Reasons, "; "); i.Verdict != recover.VerdictLost || !strings.Contains(text, "ESTALE") || !strings.Contains(text, "NFSv4.2") {
+	text := strings.Join(i.Reasons, "; ")
+	if i.Verdict != recover.VerdictLost || !strings.Contains(text, "ESTALE") || !strings.Contains(text, "NFSv4.2") {
 		t.Errorf("%s: %s", i.Verdict, text)
 	}
 	o := recovertest.Options(g)

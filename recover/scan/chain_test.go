@@ -110,7 +110,8 @@ func TestABackingFileIsComparedAsAFileAndNotAsAText(t *testing.T) {
 
 // A guest writes any name.
 func FuzzBackingName(f *testing.F) {
-	for _, name := range []string{"", "/b", "../b", "file:/b", "nbd:x", `json:{"driver":"raw","file.filename":"/b"}`, `json:{"file":{"file":{"file":{}}}}`} {
+	for _, name := range []string{"", "/b", "../b", "file:/b", "nbd:x", `json:{"driver":"raw","file.filename":"/b"}`,
+		`json:{"file":{"file":{"file":{}}}}`} {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, name string) {

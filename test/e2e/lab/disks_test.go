@@ -26,16 +26,6 @@ func tool(t *testing.T, name string, args ...string) {
 	}
 }
 
-// again changes a guest's files while it is off, and boots it.
-func (v *victim) again(t *testing.T, change func()) {
-	t.Helper()
-	v.Destroy(t)
-	change()
-	v.Start(t)
-	v.boots++
-	v.WaitBoot(t, v.boots)
-}
-
 func TestABackingFileIsTheSameByEveryName(t *testing.T) {
 	l := lab.New(t, withFailpoints)
 	v := boot(t, l, lab.Spec{NoAgent: true})
@@ -99,7 +89,8 @@ func luks(t *testing.T, l *lab.Lab, path string) string {
 	tool(t, "qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=x",
 		"-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", path, "16M")
 	return fmt.Sprintf(`<disk type="file" device="disk"><driver name="qemu" type="qcow2" cache="none"/><source file="%s">
-		<encryption format="luks"><secret type="passphrase" uuid="%s"/></encryption></source><target dev="vdx" bus="virtio"/></disk>`, path, secret)
+		<encryption format="luks"><secret type="passphrase" uuid="%s"/></encryption></source>
+		<target dev="vdx" bus="virtio"/></disk>`, path, secret)
 }
 
 func TestADiskStopsOnlyWhatTouchesIt(t *testing.T) {

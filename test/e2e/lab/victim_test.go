@@ -167,3 +167,13 @@ func (v *victim) forget(t *testing.T) {
 	v.Destroy(t)
 	v.l.Virsh(t, "undefine", v.Name)
 }
+
+// again changes a guest's files while it is off, and boots it.
+func (v *victim) again(t *testing.T, change func()) {
+	t.Helper()
+	v.Destroy(t)
+	change()
+	v.Start(t)
+	v.boots++
+	v.WaitBoot(t, v.boots)
+}
