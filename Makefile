@@ -5,6 +5,7 @@
 # make openstack-up, openstack-down    start and stop that OpenStack, to work with it
 # make bench    every figure of docs/performance.md beside its peers; as root, installs what is missing
 # make fuzz     each fuzz target for FUZZTIME
+# make oracle   random sequences of what befalls instances: SEQUENCES (300) of STEPS (8) from SEED (1) on; as root
 # make lint     go vet, gofmt, golangci-lint
 # make install  binary, configuration, units, manual pages, completions, alerts and dashboard; PREFIX, DESTDIR
 
@@ -13,6 +14,9 @@ PREFIX     ?= /usr/local
 SYSCONFDIR ?= /etc
 UNITDIR    ?= $(PREFIX)/lib/systemd/system
 FUZZTIME   ?= 10s
+SEED       ?= 1
+STEPS      ?= 8
+SEQUENCES  ?= 300
 BENCHFLAGS ?=
 
 GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -39,6 +43,12 @@ TEST_LIMIT = $(shell awk "BEGIN { print 48 * $${LAB_PATIENCE:-1} }")m
 .PHONY: test
 test: packages format vet
 	$(GO) test -race -p 2 -timeout $(TEST_LIMIT) ./...
+
+# Every kind of step, where make test draws a share of them.
+.PHONY: oracle
+oracle: packages
+	ORACLE_KINDS=all ORACLE_SEED=$(SEED) ORACLE_STEPS=$(STEPS) ORACLE_SEQUENCES=$(SEQUENCES) \
+		$(GO) test -count=1 -timeout 4h -v ./test/oracle
 
 .PHONY: openstack-packages
 openstack-packages: packages

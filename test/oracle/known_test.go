@@ -1,0 +1,71 @@
+package oracle
+
+import (
+	"os"
+	"testing"
+)
+
+// known is a sequence on which os-rescue once said what was not true.
+type known struct {
+	name, script string
+	open         bool // it still does: see switchedOn
+}
+
+func knownFaults() []known {
+	again := " remove-file/0/0 write/0/1 rescue/0/3"
+	return []known{
+		{"a disk that was renamed is displaced", "qcow2 : write/0/1 move-file/0/2", true},
+		{"a tree that was moved and then deleted is recoverable", "qcow2 : write/0/1 move-tree/0/0 remove-aside/0/0", true},
+		{"so is a directory", "qcow2+eph0 : write/0/1 move-dir/0/0 remove-aside/0/0", true},
+		{"so is a deleted disk beside a base that was moved", "qcow2 : write/0/1 move-file/0/3 remove-file/0/0", true},
+		{"a hard link of what was deleted is left", "qcow2 : write/0/1 hard-link/0/0 remove-dir/0/0", true},
+		{"a directory stands at a disk's path", "qcow2 : write/0/1 remove-file/0/0 recreate/0/1", false},
+		{"a dangling symlink stands there", "qcow2 : write/0/1 remove-file/0/0 recreate/0/2", true},
+		{"an older copy stands there before the guard runs", "qcow2 : backup/0/0 write/0/1 remove-dir/0/0 recreate/0/3 guard-start/0/0 stop/0/0", true},
+		{"a copy by hand, and the guest writes on", "qcow2 : write/0/1 remove-dir/0/0 copy-back/0/0 write/0/2 guard-start/0/0", true},
+		{"the next start opens the file below an overlay", "qcow2 : snapshot/0/0 write/0/1 redefine/0/0", true},
+		{"the same, and a run comes", "qcow2 : snapshot/0/0 remove-tree/0/0 redefine/0/0 rescue-all/0/3", true},
+		{"the definition names another file", "qcow2 : write/0/1 redefine/0/2", true},
+		{"a base is held by another instance's QEMU", "qcow2 qcow2 : stop/0/0 remove-base/0/0", false},
+		{"a disk that was attached is deleted", "qcow2 : attach/0/1 remove-dir/0/0 rescue/0/3", false},
+		{"an inode number comes again", "qcow2 : backup/0/0" + again + again + again + again + " write/0/1 remove-file/0/0 reuse/0/0", true},
+	}
+}
+
+func TestWhatOsRescueOnceGotWrong(t *testing.T) {
+	h := newHost(t)
+	for _, k := range knownFaults() {
+		t.Run(k.name, func(t *testing.T) {
+			if k.open && !everything() {
+				t.Skip("os-rescue still gets it wrong: ORACLE_KINDS=all shows how")
+			}
+			plays(t, h, k.script)
+		})
+	}
+}
+
+// TestAScript plays the sequence of ORACLE_SCRIPT, as a failing one prints it.
+func TestAScript(t *testing.T) {
+	text := os.Getenv("ORACLE_SCRIPT")
+	if text == "" {
+		t.Skip("ORACLE_SCRIPT is not set: there is nothing to play again")
+	}
+	plays(t, newHost(t), text)
+}
+
+func plays(t *testing.T, h *host, text string) {
+	t.Helper()
+	s, err := parseScript(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := replay(t, h, s)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, o)
+	}
+	if o.fault != nil {
+		t.Errorf("%s\n%s", text, o)
+	} else {
+		t.Logf("%s\n%s", text, o)
+	}
+}

@@ -1,0 +1,327 @@
+package oracle
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	"libvirt.org/go/libvirt"
+
+	"github.com/os-rescue/os-rescue/test/lab"
+)
+
+// truth is what the next start of a guest would give it, whatever os-rescue says.
+type truth struct {
+	running bool
+	disks   []diskTruth
+	// base is why the next start can't read the base of its overlays; empty when it can,
+	// or when none of its disks has one. baseNameless is true when QEMU has it and no
+	// path leads to it any more.
+	base         string
+	baseNameless bool
+	// small is what is amiss with files that no guest's data are in: disk.info, console.log.
+	small string
+	// held is true when some process has every byte, or the paths have: the guest can be
+	// given everything. linked is true when at least some name in the tree leads to it.
+	held, linked bool
+	// alike is true when QEMU has several deleted files that nothing can tell apart.
+	alike bool
+}
+
+// diskTruth is the same of one disk.
+type diskTruth struct {
+	target   string
+	now      string // the path that the running domain has
+	next     string // the path that the next start opens; empty when it has no such disk
+	problem  string // why the next start does not give every byte; empty when it does
+	opens    bool   // the next start can open it
+	same     bool   // what the next start opens is what QEMU writes to now
+	nameless bool   // what QEMU has open has no name any more
+}
+
+// intact is true when a destroy and a start give the guest every byte, those too that it
+// writes until then.
+func (t truth) intact() bool {
+	for _, d := range t.disks {
+		if d.problem != "" || t.running && !d.same {
+			return false
+		}
+	}
+	return t.base == ""
+}
+
+// starts is true when the next start can open every file.
+func (t truth) starts() bool {
+	for _, d := range t.disks {
+		if !d.opens {
+			return false
+		}
+	}
+	return true
+}
+
+// redirected is true when the next start opens a disk by another path than QEMU has it
+// open by now, or has no such disk.
+func (t truth) redirected() bool {
+	for _, d := range t.disks {
+		if t.running && d.next != d.now {
+			return true
+		}
+	}
+	return false
+}
+
+// nameless names what QEMU has open, what the next start needs, and what has no name.
+func (t truth) nameless() string {
+	for _, d := range t.disks {
+		if d.nameless && !d.same {
+			return d.target
+		}
+	}
+	if t.baseNameless {
+		return "the base"
+	}
+	return ""
+}
+
+func (t truth) String() string {
+	var says []string
+	add := func(ok bool, text string) {
+		if ok {
+			says = append(says, text)
+		}
+	}
+	for _, d := range t.disks {
+		add(d.problem != "", d.target+": "+d.problem)
+		add(t.running && !d.same && d.problem == "", d.target+": the next start opens another file than QEMU has")
+		add(t.running && d.nameless, d.target+": what QEMU has open has no name")
+		add(t.running && d.next != d.now, fmt.Sprintf("%s: QEMU has %s, the next start opens %q", d.target, d.now, d.next))
+	}
+	add(t.base != "", "base: "+t.base)
+	add(t.baseNameless, "base: what QEMU has open has no name")
+	add(t.small != "", t.small)
+	add(!t.running && !t.held, "no process has every byte")
+	add(t.alike, "several deleted files are alike")
+	if len(says) == 0 {
+		says = []string{"all is as it should be"}
+	}
+	state := "off"
+	if t.running {
+		state = "running"
+	}
+	return state + "; " + short(strings.Join(says, "; "))
+}
+
+// look finds the truth about a guest.
+func look(ctx context.Context, w *world, g *guest) (truth, error) {
+	t := truth{running: g.pid != 0}
+	open := map[identity]openFile{}
+	if t.running {
+		files, err := openFiles(g.pid)
+		if err != nil {
+			return t, err
+		}
+		for _, f := range files {
+			if o := open[f.identity]; !o.writable {
+				open[f.identity] = f
+			}
+		}
+		t.alike = alike(files, g)
+	}
+	next, err := definition(g.domain, libvirt.DOMAIN_XML_INACTIVE)
+	if err != nil {
+		return t, err
+	}
+	overlay := false
+	for _, d := range g.disks {
+		dt := diskTruth{target: d.target, now: d.path, problem: "the next start has no such disk", opens: true}
+		for _, defined := range next {
+			if defined.Target.Dev != d.target {
+				continue
+			}
+			dt.next, dt.problem = source(defined), ""
+			got, err := contentAt(ctx, dt.next, defined.Driver.Type)
+			dt.opens = err == nil
+			switch {
+			case err != nil:
+				dt.problem = err.Error()
+			case got.diff(d.content) != "":
+				dt.problem = dt.next + ": " + got.diff(d.content)
+			}
+		}
+		if id, _, err := identify(dt.next); err == nil {
+			dt.same = d.readonly && dt.problem == "" || open[id].writable
+		}
+		if len(d.tops) > 0 {
+			o, has := open[d.tops[0]]
+			dt.nameless = has && o.nlink == 0
+		}
+		overlay = overlay || d.base != ""
+		t.disks = append(t.disks, dt)
+	}
+	if overlay {
+		lookAtBase(w, &t, open)
+	}
+	t.small = small(w, g)
+	t.held, t.linked = available(w, g, t)
+	return t, nil
+}
+
+// lookAtBase finds out about the base that all overlays share.
+func lookAtBase(w *world, t *truth, open map[identity]openFile) {
+	id, _, err := identify(basePath())
+	body, readErr := os.ReadFile(basePath())
+	switch {
+	case errors.Join(err, readErr) != nil:
+		t.base = errors.Join(err, readErr).Error()
+	case !bytes.Equal(body, baseContent(0).bytes(chunks/2)):
+		t.base = "another content"
+	default:
+		w.bases[id] = true
+	}
+	if t.base == "" {
+		return
+	}
+	for id, f := range open {
+		if w.bases[id] && f.nlink == 0 {
+			t.baseNameless = true
+		}
+	}
+}
+
+// small says what is amiss with the files of a guest that hold no data of it.
+func small(w *world, g *guest) string {
+	if body, err := os.ReadFile(filepath.Join(g.dir, "disk.info")); err != nil || !json.Valid(body) {
+		return "no disk.info"
+	}
+	if g.pid == 0 {
+		return "" // libvirt makes a new console.log
+	}
+	id, _, err := identify(filepath.Join(g.dir, "console.log"))
+	if err != nil {
+		return "no console.log"
+	}
+	files, err := openFiles(w.lab.VirtlogdPID())
+	if err != nil {
+		return err.Error()
+	}
+	for _, f := range files {
+		if f.identity == id {
+			return ""
+		}
+	}
+	return "another console.log than virtlogd's"
+}
+
+// available says whether every byte of a guest is held by a process or at its path, and
+// whether it is at least somewhere in the tree.
+func available(w *world, g *guest, t truth) (held, linked bool) {
+	if t.running || t.intact() {
+		return true, true
+	}
+	by, named := heldAnywhere(), names(lab.NovaDir)
+	held, linked = true, true
+	needsBase := false
+	for n, d := range g.disks {
+		if t.disks[n].problem == "" {
+			continue
+		}
+		for _, id := range d.tops {
+			held = held && by[id]
+			linked = linked && (by[id] || named[id])
+		}
+		needsBase = needsBase || d.base != ""
+	}
+	if needsBase && t.base != "" {
+		heldBase, linkedBase := false, false
+		for id := range w.bases {
+			heldBase = heldBase || by[id]
+			linkedBase = linkedBase || by[id] || named[id]
+		}
+		held, linked = held && heldBase, linked && linkedBase
+	}
+	return held, linked
+}
+
+// names returns the identities of all files below a directory.
+func names(dir string) map[identity]bool {
+	found := map[identity]bool{}
+	_ = filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+		if err == nil && entry.Type().IsRegular() {
+			if id, _, err := identify(path); err == nil {
+				found[id] = true
+			}
+		}
+		return nil // what can't be read has no names for us
+	})
+	return found
+}
+
+// alike is true when QEMU has several writable files without a name, of one format and
+// one size, whose links name none of the guest's disks: nothing tells which is which.
+func alike(files []openFile, g *guest) bool {
+	disks := map[string]bool{}
+	for _, d := range g.disks {
+		disks[d.path+" (deleted)"] = true
+	}
+	raw := 0
+	for _, f := range files {
+		if !f.writable || f.nlink != 0 || disks[f.link] {
+			continue
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", f.pid, f.fd), &st); err == nil && st.Size == diskSize {
+			raw++
+		}
+	}
+	return raw > 1
+}
+
+// chainOf returns the paths of an image and of its backing files, as far as qemu-img can
+// follow them.
+func chainOf(ctx context.Context, path, format string) []string {
+	out, err := exec.CommandContext(ctx, "qemu-img", "info", "-U", "-f", format, "--backing-chain", "--output", "json", path).Output()
+	var images []struct {
+		Filename string `json:"filename"`
+	}
+	if err != nil || json.Unmarshal(out, &images) != nil || len(images) == 0 {
+		return []string{path}
+	}
+	var paths []string
+	for _, i := range images {
+		paths = append(paths, i.Filename)
+	}
+	return paths
+}
+
+// contentAt reads an image as a QEMU that is started now would.
+func contentAt(ctx context.Context, path, format string) (content, error) {
+	var st unix.Stat_t
+	switch err := unix.Stat(path, &st); {
+	case err != nil:
+		return content{}, fmt.Errorf("%s: %w", path, err)
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return content{}, fmt.Errorf("%s is no regular file", path)
+	case format == "raw" && st.Size != diskSize:
+		return content{}, fmt.Errorf("%s has %d bytes", path, st.Size)
+	}
+	raw := path
+	if format != "raw" {
+		raw = filepath.Join(socketDir, "image")
+		if err := qemuImg(ctx, "convert", "-U", "-f", format, "-O", "raw", path, raw); err != nil {
+			return content{}, err
+		}
+	}
+	body, err := os.ReadFile(raw)
+	if err != nil {
+		return content{}, err
+	}
+	return contentOf(body)
+}
