@@ -42,6 +42,15 @@ func (c content) bytes(n int) []byte {
 	return data
 }
 
+// missing says what of the content is not in a disk's bytes; empty when all is.
+func (c content) missing(data []byte) string {
+	got, err := contentOf(data)
+	if err != nil {
+		return err.Error()
+	}
+	return got.diff(c)
+}
+
 // diff names the first chunk that is not as wanted; empty when all are.
 func (c content) diff(want content) string {
 	for n := range c {

@@ -62,8 +62,8 @@ func doSnapshot(_ context.Context, w *world, g *guest, _ pick) (string, error) {
 			fmt.Fprintf(&others, "<disk name='%s' snapshot='no'/>", other.target)
 		}
 	}
-	_, err := g.domain.CreateSnapshotXML(fmt.Sprintf(
-		"<domainsnapshot><disks><disk name='vda' snapshot='external'><source file='%s'/></disk>%s</disks></domainsnapshot>", path, others.String()),
+	_, err := g.domain.CreateSnapshotXML(fmt.Sprintf("<domainsnapshot><disks>"+
+		"<disk name='vda' snapshot='external'><source file='%s'/></disk>%s</disks></domainsnapshot>", path, others.String()),
 		libvirt.DOMAIN_SNAPSHOT_CREATE_DISK_ONLY|libvirt.DOMAIN_SNAPSHOT_CREATE_NO_METADATA|libvirt.DOMAIN_SNAPSHOT_CREATE_ATOMIC)
 	text := fmt.Sprintf("virsh snapshot-create-as %s --disk-only --atomic --no-metadata --diskspec vda,file=%s", g.name, path)
 	if err != nil {

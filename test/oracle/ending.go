@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -68,7 +67,7 @@ func (p proof) intact(ctx context.Context, word string) error {
 			}
 			text, err := write(w, g, d, 3)
 			if err != nil {
-				return broken(err.Error())
+				return err
 			}
 			w.notes = append(w.notes, text)
 		}
@@ -83,25 +82,24 @@ func (p proof) intact(ctx context.Context, word string) error {
 	if err := w.refresh(); err != nil {
 		return err
 	}
-	if text, err := misread(ctx, w, g); err != nil || text != "" {
-		return broken(fmt.Sprint(text, err))
+	switch text, err := misread(ctx, g); {
+	case err != nil:
+		return err
+	case text != "":
+		return broken(text)
 	}
 	return nil
 }
 
 // misread says what a running guest reads otherwise than it should; empty if nothing.
-func misread(ctx context.Context, w *world, g *guest) (string, error) {
+func misread(ctx context.Context, g *guest) (string, error) {
 	data, err := readGuest(ctx, g.domain)
 	if err != nil {
 		return "", err
 	}
 	for _, d := range g.disks {
-		got, err := contentOf(data[d.target])
-		switch {
-		case err != nil:
-			return d.target + ": " + err.Error(), nil
-		case got.diff(d.content) != "":
-			return d.target + ": " + got.diff(d.content), nil
+		if text := d.content.missing(data[d.target]); text != "" {
+			return d.target + ": " + text, nil
 		}
 	}
 	return "", nil
@@ -143,19 +141,16 @@ func (p proof) run(ctx context.Context, more ...string) (done bool, f *fault, er
 	if f := w.judgeRun(before, w.truths, pids); f != nil {
 		return false, f, nil
 	}
-	if g.pid != 0 {
-		if text, err := misread(ctx, w, g); err != nil || text != "" {
-			return false, &fault{"a guest reads something else after a run", fmt.Sprintf("%s: %s%v", g.name, text, errText(err))}, nil
-		}
+	if g.pid == 0 {
+		return w.last.result.Code == 0, nil, nil
+	}
+	switch text, err := misread(ctx, g); {
+	case err != nil:
+		return false, nil, err
+	case text != "":
+		return false, &fault{"a guest reads something else after a run", g.name + ": " + text}, nil
 	}
 	return w.last.result.Code == 0, nil, nil
-}
-
-func errText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
 }
 
 // displaced does what the scan says that an operator should do.
@@ -193,36 +188,25 @@ func (p proof) displaced(ctx context.Context, i recover.Instance, t truth) error
 		return err
 	case f != nil:
 		return f
+	case !done && t.detached:
+		return nil // nobody can name the way back to a mount that is gone
 	case !done:
 		return &fault{"displaced, it says, and neither its cure nor a run makes it intact", describe(g, i, t) + w.last.summary()}
 	}
 	return p.intact(ctx, "rescued")
 }
 
-// What a scan says to an operator who is to bring a file back.
-var (
-	cureCommand = regexp.MustCompile("(?m)\\b(mv|ln|mount|umount)( -[-a-zA-Z]+| [a-z]+)*( /[^\\s;`,]+)+") //nolint:gochecknoglobals // constant
-	cureMoved   = regexp.MustCompile(`moved to (/\S+): move it back`)                                     //nolint:gochecknoglobals // constant
-)
-
-// cure returns the command that a scan names for a displaced file, empty when it names none.
+// cure returns the command by which an operator does what the scan says of a displaced
+// file; empty when it says nothing that can be done.
 func (p proof) cure(i recover.Instance) string {
 	for _, f := range i.Files {
 		if f.State != recover.FileDisplaced {
 			continue
 		}
-		said := f.Reason
-		if command := cureCommand.FindString(said); command != "" {
-			return command
-		}
-		if moved := cureMoved.FindStringSubmatch(said); moved != nil {
-			return fmt.Sprintf("mkdir -p %s && mv -nT %s %s", filepath.Dir(f.Path), moved[1], f.Path)
-		}
-		switch {
-		case strings.Contains(said, "-samefile") && len(f.Holders) > 0:
-			h := f.Holders[0]
-			return fmt.Sprintf("ln \"$(find %s -xdev -samefile /proc/%d/fd/%d | head -1)\" %s", lab.NovaDir, h.PID, h.FD, f.Path)
-		case strings.Contains(said, "mounted over it"), strings.Contains(said, "not mounted"):
+		switch f.Remedy {
+		case recover.RemedyMoveBack:
+			return fmt.Sprintf("mkdir -p %s && mv -nT %s %s", filepath.Dir(f.Path), f.Found, f.Path)
+		case recover.RemedyMount:
 			if n := len(p.mounts) - 1; n >= 0 {
 				dir := p.mounts[n]
 				p.mounts = p.mounts[:n]
@@ -230,7 +214,7 @@ func (p proof) cure(i recover.Instance) string {
 			}
 		}
 	}
-	return cureCommand.FindString(strings.Join(append(append([]string{}, i.Possible...), i.Reasons...), "\n"))
+	return ""
 }
 
 // conflict has a run refuse, or keep what is equal.

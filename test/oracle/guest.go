@@ -2,7 +2,7 @@ package oracle
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // Nova names its backing files so
+	"crypto/sha1"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -60,16 +60,16 @@ func (l layout) String() string {
 }
 
 // baseContent is what every base of the host holds.
-func baseContent(number int) content {
+func baseContent() content {
 	var c content
 	for n := range chunks / 2 { // the rest of an overlay is beyond its base's end
-		c[n] = byte(0xa0 + n + 16*number)
+		c[n] = byte(0xa0 + n)
 	}
 	return c
 }
 
 func basePath() string {
-	sum := sha1.Sum([]byte("oracle")) //nolint:gosec // as above
+	sum := sha1.Sum([]byte("oracle"))
 	return filepath.Join(lab.BaseDir, hex.EncodeToString(sum[:]))
 }
 
@@ -99,7 +99,7 @@ func makeBase() error {
 	if err := os.MkdirAll(lab.BaseDir, 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(path, baseContent(0).bytes(chunks/2), 0o644); err != nil { //nolint:gosec // as Nova's
+	if err := os.WriteFile(path, baseContent().bytes(chunks/2), 0o644); err != nil {
 		return err
 	}
 	return chown(lab.BaseDir, path)
@@ -117,7 +117,7 @@ func newGuest(ctx context.Context, connection *libvirt.Connect, number int, l la
 	}
 	top := &disk{target: "vda", path: filepath.Join(g.dir, "disk"), format: l.Top}
 	if l.Top == "qcow2" {
-		top.base, top.content = basePath(), baseContent(0)
+		top.base, top.content = basePath(), baseContent()
 		if err := qemuImg(ctx, "create", "-q", "-f", "qcow2", "-F", "raw", "-b", top.base, top.path, fmt.Sprint(diskSize)); err != nil {
 			return nil, err
 		}
@@ -162,7 +162,7 @@ func makeRaw(d *disk, first byte) error {
 	for n := range d.content {
 		d.content[n] = first + byte(n) + 1
 	}
-	return os.WriteFile(d.path, d.content.bytes(chunks), 0o644) //nolint:gosec // as Nova's
+	return os.WriteFile(d.path, d.content.bytes(chunks), 0o644)
 }
 
 // writeDiskInfo writes Nova's disk.info.
@@ -175,7 +175,7 @@ func (g *guest) writeDiskInfo() error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(g.dir, "disk.info"), body, 0o644) //nolint:gosec // as Nova's
+	return os.WriteFile(filepath.Join(g.dir, "disk.info"), body, 0o644)
 }
 
 // own gives the guest's directory and the files there to Nova.

@@ -126,15 +126,15 @@ func (w *world) step(ctx context.Context, s step) (string, error) {
 		switch {
 		case guarded && w.guard != nil && ended(w.guard):
 			return text, &fault{"the guard has ended by itself", text}
-		case k.rescues && was.held && !is.held:
+		case k.rescues && was.linked && !is.linked:
 			return text, &fault{"os-rescue let go what was held (" + k.name + ")", short(lost)}
-		case guarded && w.guard != nil && was.held && !is.held:
+		case guarded && w.guard != nil && was.linked && !is.linked:
 			return text, &fault{"the guard did not hold what was lost (" + k.name + ")", short(lost)}
 		}
 		if g.pid == 0 {
 			continue
 		}
-		misread, err := misread(ctx, w, g)
+		misread, err := misread(ctx, g)
 		switch {
 		case err != nil:
 			return text, err

@@ -52,13 +52,14 @@ func TestASeedDrawsTheSameSequenceAgain(t *testing.T) {
 		}
 		return s
 	}
-	if draw(7).String() != draw(7).String() || draw(7).String() == draw(8).String() {
+	first, again, other := draw(7).String(), draw(7).String(), draw(8).String()
+	if first != again || first == other {
 		t.Error("seed 7 does not draw one sequence, and its own")
 	}
 }
 
 func TestContentTellsOneChangedByte(t *testing.T) {
-	c := baseContent(0)
+	c := baseContent()
 	data := c.bytes(chunks)
 	if got, err := contentOf(data); err != nil || got.diff(c) != "" {
 		t.Errorf("%v, %v", got, err)

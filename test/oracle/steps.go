@@ -146,7 +146,7 @@ type chance struct {
 }
 
 func newChance(seed uint64, allowed func(kind string) bool) *chance {
-	return &chance{random: rand.New(rand.NewPCG(seed, 0)), allowed: allowed} //nolint:gosec // it must come again
+	return &chance{random: rand.New(rand.NewPCG(seed, 0)), allowed: allowed}
 }
 
 // layouts draws one to three guests.

@@ -31,6 +31,9 @@ type truth struct {
 	// held is true when some process has every byte, or the paths have: the guest can be
 	// given everything. linked is true when at least some name in the tree leads to it.
 	held, linked bool
+	// detached is true when QEMU has a file open through a mount that is gone: its link
+	// leads elsewhere.
+	detached bool
 	// alike is true when QEMU has several deleted files that nothing can tell apart.
 	alike bool
 }
@@ -108,6 +111,7 @@ func (t truth) String() string {
 	add(t.baseNameless, "base: what QEMU has open has no name")
 	add(t.small != "", t.small)
 	add(!t.running && !t.held, "no process has every byte")
+	add(t.detached, "QEMU has a file through a mount that is gone or hidden")
 	add(t.alike, "several deleted files are alike")
 	if len(says) == 0 {
 		says = []string{"all is as it should be"}
@@ -162,6 +166,9 @@ func look(ctx context.Context, w *world, g *guest) (truth, error) {
 		if len(d.tops) > 0 {
 			o, has := open[d.tops[0]]
 			dt.nameless = has && o.nlink == 0
+			if there, _, err := identify(o.link); has && o.nlink > 0 && (err != nil || there != d.tops[0]) {
+				t.detached = true
+			}
 		}
 		overlay = overlay || d.base != ""
 		t.disks = append(t.disks, dt)
@@ -181,7 +188,7 @@ func lookAtBase(w *world, t *truth, open map[identity]openFile) {
 	switch {
 	case errors.Join(err, readErr) != nil:
 		t.base = errors.Join(err, readErr).Error()
-	case !bytes.Equal(body, baseContent(0).bytes(chunks/2)):
+	case !bytes.Equal(body, baseContent().bytes(chunks/2)):
 		t.base = "another content"
 	default:
 		w.bases[id] = true
