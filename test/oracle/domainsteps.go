@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"libvirt.org/go/libvirt"
@@ -227,6 +228,9 @@ func adopt(ctx context.Context, w *world, g *guest) error {
 		if d.content, err = contentOf(data[d.target]); err != nil {
 			return err
 		}
+	}
+	if body, err := os.ReadFile(basePath()); err == nil && slices.ContainsFunc(g.disks, func(d *disk) bool { return d.base != "" }) {
+		w.base = body
 	}
 	w.notes = append(w.notes, g.name+" goes on with what it has found")
 	return nil

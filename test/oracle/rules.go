@@ -92,7 +92,7 @@ func onlyElsewhere(t truth) bool {
 			return false
 		}
 	}
-	return t.base == ""
+	return true
 }
 
 // verdictRule returns the rule that a verdict breaks, empty when it breaks none.
@@ -149,6 +149,8 @@ func intactRule(v recover.Verdict, t truth) string {
 		return ""
 	case t.redirected() && v != recover.VerdictLost:
 		return "" // the next start opens the same file by another name
+	case t.copied && v != recover.VerdictLost && v != recover.VerdictUnknown:
+		return "" // whether a copy is one, a scan need not know
 	case t.small == "":
 		return fmt.Sprintf("%s, it says, although nothing is amiss", v)
 	case v == recover.VerdictLost:
@@ -192,9 +194,6 @@ func (w *world) judgeRun(before, after map[*guest]truth, pids map[*guest]int) *f
 // said is true when nothing is amiss any more but that the next start opens another file
 // than QEMU has, and a run's report names that file.
 func said(r *run, t truth) bool {
-	if t.base != "" {
-		return false
-	}
 	for _, d := range t.disks {
 		switch {
 		case d.same && d.problem == "":

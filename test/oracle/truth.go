@@ -26,6 +26,8 @@ type truth struct {
 	// path leads to it any more.
 	base         string
 	baseNameless bool
+	// copied is true when a file that is only read is another than QEMU's, with its bytes.
+	copied bool
 	// small is what is amiss with files that no guest's data are in: disk.info, console.log.
 	small string
 	// held is true when some process has every byte, or the paths have: the guest can be
@@ -57,7 +59,7 @@ func (t truth) intact() bool {
 			return false
 		}
 	}
-	return t.base == ""
+	return true // the disks were read through their base
 }
 
 // starts is true when the next start can open every file.
@@ -111,6 +113,7 @@ func (t truth) String() string {
 	add(t.baseNameless, "base: what QEMU has open has no name")
 	add(t.small != "", t.small)
 	add(!t.running && !t.held, "no process has every byte")
+	add(t.copied, "a copy stands where a file belongs that is only read")
 	add(t.detached, "QEMU has a file through a mount that is gone or hidden")
 	add(t.alike, "several deleted files are alike")
 	if len(says) == 0 {
@@ -161,13 +164,15 @@ func look(ctx context.Context, w *world, g *guest) (truth, error) {
 			}
 		}
 		if id, _, err := identify(dt.next); err == nil {
+			_, has := open[id]
 			dt.same = d.readonly && dt.problem == "" || open[id].writable
+			t.copied = t.copied || d.readonly && dt.same && !has
 		}
 		if len(d.tops) > 0 {
 			o, has := open[d.tops[0]]
 			dt.nameless = has && o.nlink == 0
 			if there, _, err := identify(o.link); has && o.nlink > 0 && (err != nil || there != d.tops[0]) {
-				t.detached = true
+				t.detached = t.detached || !names(lab.NovaDir)[d.tops[0]]
 			}
 		}
 		overlay = overlay || d.base != ""
@@ -188,12 +193,14 @@ func lookAtBase(w *world, t *truth, open map[identity]openFile) {
 	switch {
 	case errors.Join(err, readErr) != nil:
 		t.base = errors.Join(err, readErr).Error()
-	case !bytes.Equal(body, baseContent().bytes(chunks/2)):
+	case !bytes.Equal(body, w.base):
 		t.base = "another content"
 	default:
 		w.bases[id] = true
 	}
 	if t.base == "" {
+		_, has := open[id]
+		t.copied = t.copied || t.running && !has
 		return
 	}
 	for id, f := range open {

@@ -75,7 +75,8 @@ type world struct {
 	verdicts map[*guest]recover.Instance
 	check    lab.Result
 
-	// bases are the files that have held the base's content.
+	// base is what the base holds, and bases are the files that have held it.
+	base  []byte
 	bases map[identity]bool
 }
 
@@ -84,7 +85,7 @@ type move struct{ from, to string }
 
 // build makes a world with guests that run. The world before must be gone.
 func (h *host) build(layouts []layout) (*world, error) {
-	w := &world{host: h, bases: map[identity]bool{}}
+	w := &world{host: h, base: baseContent().bytes(chunks / 2), bases: map[identity]bool{}}
 	for n, l := range layouts {
 		g, err := newGuest(h.t.Context(), h.connection, n+1, l)
 		if err != nil {
