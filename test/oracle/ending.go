@@ -114,7 +114,7 @@ func (p proof) recoverable(ctx context.Context, t truth) error {
 		return err
 	case f != nil:
 		return f
-	case !done && t.redirected() && g.pid != 0:
+	case !done && (t.redirected() || t.unknownToNova()) && g.pid != 0:
 		return nil // refused before anything was done: it would come back on another file
 	case !done:
 		return &fault{"recoverable, it says, and a run does not rescue it", short(g.name + w.last.summary() + "\n      truth: " + t.String())}
@@ -176,11 +176,13 @@ func (p proof) displaced(ctx context.Context, i recover.Instance, t truth) error
 			break
 		}
 	}
-	switch {
-	case t.intact():
+	switch i.Verdict {
+	case recover.VerdictIntact:
 		return p.intact(ctx, "cured")
-	case i.Verdict == recover.VerdictRecoverable:
+	case recover.VerdictRecoverable:
 		return p.recoverable(ctx, t)
+	case recover.VerdictConflict:
+		return p.conflict(ctx, i, t)
 	}
 	done, f, err := p.run(ctx)
 	switch {
@@ -235,7 +237,7 @@ func (p proof) conflict(ctx context.Context, i recover.Instance, t truth) error 
 	if after := tree(lab.NovaDir); after != before {
 		return &fault{"a run refuses a conflict, and has changed something", describe(g, i, t) + "\n" + before + "\n" + after}
 	}
-	if t.redirected() {
+	if t.redirected() || t.unknownToNova() {
 		return nil // what stands in the way is a definition
 	}
 	switch done, f, err = p.run(ctx, "--replace-existing"); {

@@ -22,6 +22,7 @@ import (
 type disk struct {
 	target   string // vda
 	path     string // of the file on top, as it was defined or attached
+	nova     string // the path that Nova defines; empty for a disk that it knows nothing of
 	format   string
 	base     string // path of its backing file; empty when it has none
 	readonly bool
@@ -138,6 +139,9 @@ func newGuest(ctx context.Context, connection *libvirt.Connect, number int, l la
 			return nil, err
 		}
 		g.disks = append(g.disks, drive)
+	}
+	for _, d := range g.disks {
+		d.nova = d.path
 	}
 	if err := g.writeDiskInfo(); err != nil {
 		return nil, err

@@ -147,8 +147,8 @@ func intactRule(v recover.Verdict, t truth) string {
 	switch {
 	case v == recover.VerdictIntact && t.small == "":
 		return ""
-	case t.redirected() && v != recover.VerdictLost:
-		return "" // the next start opens the same file by another name
+	case (t.redirected() || t.unknownToNova()) && v != recover.VerdictLost && v != recover.VerdictUnknown:
+		return "" // the next start opens the same file by another name, or Nova's would open another
 	case t.copied && v != recover.VerdictLost && v != recover.VerdictUnknown:
 		return "" // whether a copy is one, a scan need not know
 	case t.small == "":

@@ -128,7 +128,7 @@ func (w *world) step(ctx context.Context, s step) (string, error) {
 			return text, &fault{"the guard has ended by itself", text}
 		case k.rescues && was.linked && !is.linked:
 			return text, &fault{"os-rescue let go what was held (" + k.name + ")", short(lost)}
-		case guarded && w.guard != nil && was.linked && !is.linked:
+		case guarded && w.guard != nil && was.held && !is.linked:
 			return text, &fault{"the guard did not hold what was lost (" + k.name + ")", short(lost)}
 		}
 		if g.pid == 0 {

@@ -44,6 +44,7 @@ type truth struct {
 type diskTruth struct {
 	target   string
 	now      string // the path that the running domain has
+	nova     string // the path that Nova would define; empty when it has no such disk
 	next     string // the path that the next start opens; empty when it has no such disk
 	problem  string // why the next start does not give every byte; empty when it does
 	opens    bool   // the next start can open it
@@ -83,6 +84,16 @@ func (t truth) redirected() bool {
 	return false
 }
 
+// unknownToNova is true when Nova would define a disk with another path than QEMU has it by.
+func (t truth) unknownToNova() bool {
+	for _, d := range t.disks {
+		if t.running && d.nova != d.now {
+			return true
+		}
+	}
+	return false
+}
+
 // nameless names what QEMU has open, what the next start needs, and what has no name.
 func (t truth) nameless() string {
 	for _, d := range t.disks {
@@ -107,6 +118,7 @@ func (t truth) String() string {
 		add(d.problem != "", d.target+": "+d.problem)
 		add(t.running && !d.same && d.problem == "", d.target+": the next start opens another file than QEMU has")
 		add(t.running && d.nameless, d.target+": what QEMU has open has no name")
+		add(t.running && d.nova != d.now, fmt.Sprintf("%s: QEMU has %s, Nova would define %q", d.target, d.now, d.nova))
 		add(t.running && d.next != d.now, fmt.Sprintf("%s: QEMU has %s, the next start opens %q", d.target, d.now, d.next))
 	}
 	add(t.base != "", "base: "+t.base)
@@ -148,7 +160,7 @@ func look(ctx context.Context, w *world, g *guest) (truth, error) {
 	}
 	overlay := false
 	for _, d := range g.disks {
-		dt := diskTruth{target: d.target, now: d.path, problem: "the next start has no such disk", opens: true}
+		dt := diskTruth{target: d.target, now: d.path, nova: d.nova, problem: "the next start has no such disk", opens: true}
 		for _, defined := range next {
 			if defined.Target.Dev != d.target {
 				continue
