@@ -221,14 +221,13 @@ func mkdirOwned(parent int, name, path string, o Owner) (fd int, made bool, err 
 	if err != nil {
 		return -1, true, &fs.PathError{Op: "open directory", Path: path, Err: err}
 	}
-	// A user who can write the parent could have put another directory there.
 	fresh, err := isFresh(fd, path)
 	if err == nil && !fresh {
-		err = &fs.PathError{
-			Op:   "mkdir",
-			Path: path,
-			Err:  errors.New("somebody replaced the directory right after it was made; it was left alone"),
-		}
+		// It is not ours any more. Another run, perhaps on a host that shares the tree, has
+		// finished it before we could; or a user who can write the parent has put another
+		// directory there. Either way it is one that was there before us.
+		unix.Close(fd)
+		return -1, false, &fs.PathError{Op: "mkdir", Path: path, Err: unix.EEXIST}
 	}
 	if err == nil {
 		err = ownDir(fd, parent, path, o)

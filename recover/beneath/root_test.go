@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -291,6 +292,27 @@ func TestMkdirAllMakesWhatIsMissingWithItsOwners(t *testing.T) {
 		t.Errorf("the second time it made %q", created)
 	}
 	wantOwner(t, path+"/srv", 0, 0, 0o755)
+}
+
+// TestManyWhoMakeOneDirectoryAtOnceAllGetIt: hosts that share a tree begin at the same time.
+func TestManyWhoMakeOneDirectoryAtOnceAllGetIt(t *testing.T) {
+	root, path := testRoot(t)
+	owner := func(string) Owner { return Owner{UID: nobody, GID: nobody, Mode: 0o755} }
+	for i := range 200 {
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				dir, _, err := root.MkdirAll(fmt.Sprintf("/instances-%d/_base", i), owner)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				dir.Close()
+			})
+		}
+		all.Wait()
+		wantOwner(t, fmt.Sprintf("%s/instances-%d/_base", path, i), nobody, nobody, 0o755)
+	}
 }
 
 func TestMkdirAllFinishesADirectoryThatAKilledOneLeftBehind(t *testing.T) {

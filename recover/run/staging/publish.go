@@ -39,7 +39,9 @@ func publish(ctx context.Context, t *task.Task, staged *stagedFile) error {
 			return nil, fmt.Errorf("publish %s: %w", f.Path, err)
 		}
 		staged.published = true
-		return nil, nil
+		// Another host may have been faster: then its file is the one that is kept.
+		rec.Device, rec.Inode, rec.Size, rec.Kept = staged.inode.Device, staged.inode.Inode, staged.size, staged.kept
+		return rec, nil
 	})
 }
 
@@ -50,35 +52,53 @@ func give(ctx context.Context, t *task.Task, staged *stagedFile) error {
 		return err
 	}
 	defer dir.Close()
-	owner := t.Run.Owners.File(f, t.Plan.DACLabel)
 	name := filepath.Base(f.Path)
-	if f.Role == recover.RoleBacking && recover.IsBelow(f.Path, filepath.Join(t.Run.Settings.InstancesPath, "_base")) {
+	if isCached(t, f) {
 		unlock, err := lockBase(ctx, t, name)
 		if err != nil {
 			return err
 		}
 		defer func() { _ = unlock() }() // only closes it, which frees the lock in any case
-		// Nova's image cache removes unused images by age (nova/virt/libvirt/imagecache.py).
-		now := unix.NsecToTimespec(time.Now().UnixNano())
-		if err := unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", staged.file.Fd()), []unix.Timespec{now, now}, 0); err != nil {
-			return err
-		}
 	}
-	if err := beneath.SetOwner(staged.file, owner); err != nil {
+	if err := own(t, staged); err != nil || staged.kept {
 		return err
 	}
-	if err := staged.file.Sync(); err != nil {
+	if kept, err := keepTwin(ctx, t, staged, dir); kept || err != nil {
 		return err
-	}
-	if staged.kept {
-		return nil
 	}
 	if t.Run.Plan.Options.ReplaceExisting {
 		if err := moveAside(t, dir, name); err != nil {
 			return err
 		}
 	}
-	return staged.dir.Publish(staged.name, dir, name)
+	err = staged.dir.Publish(staged.name, dir, name)
+	if errors.Is(err, fs.ErrExist) { // it has got there in between: no lock is taken outside of _base
+		if kept, kerr := keepTwin(ctx, t, staged, dir); kept || kerr != nil {
+			return kerr
+		}
+	}
+	return err
+}
+
+// own gives a copy its owner and mode, and a cached image the present as its time: Nova's
+// image cache removes unused images by age (nova/virt/libvirt/imagecache.py).
+func own(t *task.Task, staged *stagedFile) error {
+	f := staged.want
+	if isCached(t, f) {
+		now := unix.NsecToTimespec(time.Now().UnixNano())
+		if err := unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", staged.file.Fd()), []unix.Timespec{now, now}, 0); err != nil {
+			return err
+		}
+	}
+	if err := beneath.SetOwner(staged.file, t.Run.Owners.File(f, t.Plan.DACLabel)); err != nil {
+		return err
+	}
+	return staged.file.Sync()
+}
+
+// isCached is true for a file in Nova's image cache.
+func isCached(t *task.Task, f recover.FilePlan) bool {
+	return f.Role == recover.RoleBacking && recover.IsBelow(f.Path, filepath.Join(t.Run.Settings.InstancesPath, "_base"))
 }
 
 // lockBase takes the lock under which Nova makes and removes cached images: beneath.Lock
