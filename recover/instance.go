@@ -102,8 +102,9 @@ type File struct {
 	// Writable is true for a file that the guest writes. Only the loss of such a file
 	// justifies a pause of the guest.
 	Writable bool `json:"writable"`
-	// Proven is true for a file that a run put back with the content of the inode that is
-	// still held: it is replaced, but that is no conflict.
+	// Proven is true for a file at whose path another one stands with the content of the
+	// inode that is still held, because a run has put it back or the scan has compared the
+	// two in full: it is replaced, but that is no conflict.
 	Proven bool `json:"proven,omitempty"`
 
 	Unlinked    bool   `json:"-"` // the held inode has no name any more, in any state
@@ -144,6 +145,9 @@ type Instance struct {
 	NextStart []Divergence `json:"next_start,omitempty"`
 	// Files are those that its definition names, and deleted ones that are held for it.
 	Files []File `json:"files"`
+	// Directories are those of its files that are not as the table of owners says. They
+	// change no verdict: a run gives them their owners.
+	Directories []Directory `json:"directories,omitempty"`
 
 	Definition Domain          `json:"-"` // the domain as the hypervisor, or the guard's record, describes it
 	Process    ProcessIdentity `json:"-"` // of its QEMU, checked against /proc; zero when it has none

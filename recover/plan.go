@@ -35,6 +35,8 @@ const (
 	ActionBackup Action = "backup"
 	// ActionHardReboot: a hard reboot through Nova and nothing else.
 	ActionHardReboot Action = "hard-reboot"
+	// ActionDirectories: directories get their owners and modes; nothing else is done.
+	ActionDirectories Action = "directories"
 	// ActionRefuse: the instance is left alone; Refusal says why.
 	ActionRefuse Action = "refuse"
 )
@@ -108,6 +110,8 @@ type InstancePlan struct {
 	// LastReboot is the request ID of the last reboot before this run.
 	LastReboot string     `json:"last_reboot,omitempty"`
 	Files      []FilePlan `json:"files,omitempty"` // to copy or to make anew
+	// Directories get the owners and modes that the table says, before anything else.
+	Directories []Directory `json:"directories,omitempty"`
 	// Steps describes what will happen, in order.
 	Steps []string `json:"steps,omitempty"`
 	// Restored is the snapshot in the backup from which it will be restored.
@@ -188,7 +192,7 @@ func (p Plan) Work() []InstancePlan {
 func (p Plan) Disruptive() []InstancePlan {
 	var d []InstancePlan
 	for _, i := range p.Work() {
-		if i.Action != ActionPutBack {
+		if i.Action != ActionPutBack && i.Action != ActionDirectories {
 			d = append(d, i)
 		}
 	}
@@ -209,7 +213,7 @@ func (w Elsewhere) Sentence() string {
 
 // Refuse returns the plan as a refusal. The reason is formatted as by fmt.Sprintf.
 func (p InstancePlan) Refuse(format string, args ...any) InstancePlan {
-	p.Action, p.Files, p.Steps = ActionRefuse, nil, nil
+	p.Action, p.Files, p.Directories, p.Steps = ActionRefuse, nil, nil, nil
 	p.Refusal = fmt.Sprintf(format, args...)
 	return p
 }

@@ -122,7 +122,7 @@ func (w wired) stateDir() string { return w.engine.Settings.StateDir }
 
 // Scan is part of scanner.
 func (w wired) Scan(ctx context.Context, hints recover.Hints) (recover.Report, error) {
-	return scan.New(w.engine.Settings, w.engine.Hypervisor, pin.Lister(w.stateDir(), nil)).Host(ctx, hints)
+	return scan.New(w.engine.Settings, w.engine.Hypervisor, pin.Lister(w.stateDir(), nil)).Thorough().Host(ctx, hints)
 }
 
 // DryRun is part of runner.

@@ -18,11 +18,7 @@ func findLost(c checked) []Finding {
 	count := maps.Clone(c.report.Verdicts)
 	count[recover.VerdictConflict] -= len(c.report.diverging())
 	next := "do not stop, reboot, migrate or delete them; os-rescue --all --dry-run"
-	switch {
-	case count[recover.VerdictRecoverable] > 0:
-	case count[recover.VerdictConflict] > 0:
-		next = "do not stop, reboot, migrate or delete them; os-rescue --all --replace-existing --dry-run"
-	default:
+	if count[recover.VerdictRecoverable]+count[recover.VerdictConflict] == 0 {
 		next = "os-rescue scan says what is still possible"
 	}
 	lost := []recover.Verdict{recover.VerdictLost, recover.VerdictConflict, recover.VerdictRecoverable}

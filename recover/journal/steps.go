@@ -15,6 +15,7 @@ const (
 	StepBackup    = "backup"     // the instance's files are stored in the backup directory
 	StepStore     = "store"      // one file is stored in the backup directory
 	StepPublish   = "publish"    // one file gets its owner, its mode and its name; begin and done carry the Published
+	StepOwn       = "own"        // one directory gets its owner and its mode; begin carries the recover.Directory
 	StepFreeze    = "freeze"     // the guest's file systems are frozen through its agent
 	StepSuspend   = "suspend"    // the guest is paused and its block layer flushed
 	StepDestroy   = "destroy"    // the domain's QEMU ends

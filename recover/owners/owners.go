@@ -81,19 +81,28 @@ func (o *Table) File(f recover.FilePlan, dacLabel string) beneath.Owner {
 // Dir returns the owner and mode that a new directory at that path gets. Far from the
 // instances directory that is root, 0755.
 func (o *Table) Dir(path string) beneath.Owner {
+	if rule := o.rule(path); rule != (recover.OwnerRule{}) {
+		return o.resolved[rule]
+	}
+	return beneath.Owner{Mode: 0o755}
+}
+
+// rule returns the table's rule for the directory at that path; zero far from the
+// instances directory.
+func (o *Table) rule(path string) recover.OwnerRule {
 	t, base := o.settings.Owners, o.settings.InstancesPath
 	switch {
 	case path == filepath.Join(base, "_base"):
-		return o.resolved[t.BaseDir]
+		return t.BaseDir
 	case path == filepath.Join(base, "locks"):
-		return o.resolved[t.LocksDir]
+		return t.LocksDir
 	case recover.IsBelow(path, base):
-		return o.resolved[t.InstanceDir]
+		return t.InstanceDir
 	case path == base || recover.IsBelow(base, path) && recover.IsBelow(path, filepath.Dir(filepath.Dir(base))):
 		// The instances directory and its parent, /var/lib/nova.
-		return o.resolved[t.InstancesDir]
+		return t.InstancesDir
 	}
-	return beneath.Owner{Mode: 0o755}
+	return recover.OwnerRule{}
 }
 
 // LockFile returns the owner and mode of Nova's lock files: Nova must be able to open

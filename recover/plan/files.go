@@ -95,7 +95,7 @@ func (p *planner) place(f *recover.FilePlan) error {
 	}
 	f.Occupied = true
 	if p.Options.ReplaceExisting {
-		return nil
+		return p.mayReplace(f.Path)
 	}
 	if st.Size != f.Size {
 		return fmt.Errorf("%w: %s (inode %d, %s) is not the instance's own file (deleted inode %d, %s): "+
@@ -103,6 +103,22 @@ func (p *planner) place(f *recover.FilePlan) error {
 			recover.ErrConflict, f.Path, st.Ino, humanize.IBytes(uint64(st.Size)), f.Inode, humanize.IBytes(uint64(f.Size)))
 	}
 	return nil
+}
+
+// mayReplace returns ErrRefused when other hosts may use the file that would be moved aside,
+// and no Nova can rule out that the instance runs on one of them.
+func (p *planner) mayReplace(path string) error {
+	dir, err := p.root.OpenDir(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	at, err := dir.Open(filepath.Base(path), os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	return p.notSharedFile(path, at)
 }
 
 // source checks the inode that will be copied, and takes its owner and mode, and how QEMU

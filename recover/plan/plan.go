@@ -48,12 +48,12 @@ func Make(ctx context.Context, r Request) (recover.Plan, error) {
 		return plan, fmt.Errorf("%w: %w", recover.ErrUnusable, err)
 	}
 	defer root.Close()
+	p := newPlanner(r, root)
 	if r.Command != recover.CommandReboot {
-		if _, err := owners.Resolve(r.Settings, root); err != nil {
+		if p.owners, err = owners.Resolve(r.Settings, root); err != nil {
 			return plan, err
 		}
 	}
-	p := newPlanner(r, root)
 	m, err := p.maker()
 	if err != nil {
 		return plan, err
@@ -85,12 +85,14 @@ type maker interface {
 type planner struct {
 	Request
 	root     *beneath.Root
+	owners   *owners.Table   // nil where no file is given to anybody
+	named    map[string]bool // the directories that an instance's steps name already
 	nova     *novaRules
 	warnings []string
 }
 
 func newPlanner(r Request, root *beneath.Root) *planner {
-	p := &planner{Request: r, root: root, warnings: r.Chosen.Warnings}
+	p := &planner{Request: r, root: root, named: map[string]bool{}, warnings: r.Chosen.Warnings}
 	p.nova = &novaRules{cloud: r.Cloud, options: r.Options, services: map[string]recover.ComputeService{}, warn: p.warn}
 	return p
 }

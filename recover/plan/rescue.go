@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,13 +27,15 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 		return todo.Refuse("%s", why), nil
 	}
 	if i.Verdict == recover.VerdictIntact || i.Verdict == recover.VerdictUnaffected {
-		for _, why := range []string{i.Disagreement, i.Misplaced} {
-			if why != "" {
-				p.warn("%s is %s and will be left alone, but: %s", i.Domain, i.Verdict, why)
-			}
-		}
-		p.warnNoDomain(i)
 		todo.Action = recover.ActionNone
+		p.warnNoDomain(i)
+		if why := cmp.Or(i.Disagreement, i.Misplaced); why != "" {
+			p.warn("%s is %s and will be left alone, but: %s", i.Domain, i.Verdict, why)
+			return todo, nil
+		}
+		if todo.Directories = p.unnamed(p.astray(i)); len(todo.Directories) > 0 {
+			todo.Action, todo.Steps = recover.ActionDirectories, p.ownSteps(todo.Directories)
+		}
 		return todo, nil
 	}
 	if refusal, ok := p.preclude(i); ok {
@@ -96,6 +99,7 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 	if why, err := p.nova.refuse(ctx, i, todo); why != "" || err != nil {
 		return todo.Refuse("%s", why), err
 	}
+	todo.Directories = p.astray(i)
 	todo.Steps = p.steps(todo)
 	return todo, nil
 }
@@ -195,9 +199,18 @@ func amount(f recover.FilePlan) string {
 	return humanize.IBytes(uint64(f.Allocated)) + " of " + humanize.IBytes(uint64(f.Size))
 }
 
+// inItsPlace says what becomes of another file at a file's path, as the end of a sentence.
+func inItsPlace(f recover.FilePlan) string {
+	if !f.Occupied {
+		return ""
+	}
+	return ", unless the file that stands there has the same bytes, and is kept"
+}
+
 // steps describes what a plan will do.
 func (p rescuePlans) steps(todo recover.InstancePlan) (steps []string) {
 	add := func(format string, args ...any) { steps = append(steps, fmt.Sprintf(format, args...)) }
+	steps = p.ownSteps(todo.Directories)
 	var written []recover.FilePlan
 	for _, f := range todo.Files {
 		switch {
@@ -210,7 +223,7 @@ func (p rescuePlans) steps(todo recover.InstancePlan) (steps []string) {
 			if todo.Process.PID != 0 {
 				while = " while the guest runs"
 			}
-			add("put back %s (%s)%s", f.Path, amount(f), while)
+			add("put back %s (%s)%s%s", f.Path, amount(f), while, inItsPlace(f))
 		}
 	}
 	if p.Cloud != nil && todo.Server != nil {

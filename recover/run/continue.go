@@ -17,8 +17,11 @@ import (
 // is there now. The journal only says what that run meant.
 func (i *instance) resume(ctx context.Context) (recover.Outcome, error) {
 	t := i.t
-	if t.Plan.Action == recover.ActionHardReboot {
+	switch t.Plan.Action {
+	case recover.ActionHardReboot:
 		return recover.OutcomeRescued, i.reboot.Only(ctx)
+	case recover.ActionDirectories:
+		return recover.OutcomeIntact, staging.OwnDirectories(ctx, t)
 	}
 	err := task.NotDeleted(ctx, t)
 	if err == nil {
@@ -90,6 +93,7 @@ func (i *instance) restoreEnded(ctx context.Context) (recover.Outcome, error) {
 			plan.Action, plan.Found = recover.ActionPublish, recover.StateShutOff
 		})
 	}
+	i.ownDirectories(ctx)
 	return recover.OutcomeRescued, i.restoration.CarryOut(ctx)
 }
 
@@ -171,6 +175,7 @@ func (i *instance) settle(ctx context.Context, now recover.Instance) error {
 	if err := t.Step(ctx, journal.StepCleanup, "", func() error { return i.files.RemoveInherited(ctx) }); err != nil {
 		return err
 	}
+	i.ownDirectories(ctx)
 	return staging.Unpin(ctx, t)
 }
 

@@ -95,7 +95,7 @@ func (e *Engine) DryRun(ctx context.Context, command recover.Command, o recover.
 	if err := o.Selection.Validate(); err != nil {
 		return recover.Plan{}, err
 	}
-	c := selection.New(e.Settings, e.scanner(), command, o)
+	c := selection.New(e.Settings, e.scanner().Thorough(), command, o)
 	if err := c.Scan(ctx); err != nil {
 		return recover.Plan{}, err
 	}

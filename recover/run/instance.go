@@ -104,6 +104,14 @@ func (i *instance) do(ctx context.Context, refused error) (report recover.Instan
 	return t.End(outcome, nil), true
 }
 
+// ownDirectories gives the directories of the instance's files their owners. A directory that
+// can't be changed keeps no file from its path.
+func (i *instance) ownDirectories(ctx context.Context) {
+	if err := staging.OwnDirectories(ctx, i.t); err != nil {
+		i.t.Notef("%v", err)
+	}
+}
+
 // failed leaves an instance whose work has failed as it was found, if it may, and
 // says what is safe.
 func (i *instance) failed(ctx context.Context, err error) (report recover.InstanceReport, settled bool) {
@@ -125,6 +133,9 @@ func (i *instance) failed(ctx context.Context, err error) (report recover.Instan
 	case i.isGone(ctx, err):
 		return t.End(recover.OutcomeFailed, t.Fail(err, i.files.WhatIsSafe(ctx), "Nothing can bring that back: restore it from a backup "+
 			"(os-rescue restore --from DIR) or a snapshot, or have a cached image fetched again")), true
+	case t.Plan.Action == recover.ActionDirectories:
+		return t.End(recover.OutcomeFailed, t.Fail(err, "Its files are in place, and nothing else of it was touched",
+			"Change the directory by hand")), true
 	case t.State() == task.StateOldKept:
 		return t.End(recover.OutcomeFailed, t.Fail(errors.Join(err, staging.Unpin(context.WithoutCancel(ctx), t)),
 			"It runs on its new disk, and the disk as it was before is in a file beside it",
@@ -185,12 +196,17 @@ func (i *instance) fresh(ctx context.Context) (recover.Outcome, error) {
 	switch t.Plan.Action {
 	case recover.ActionNone:
 		return recover.OutcomeIntact, staging.Unpin(ctx, t)
+	case recover.ActionDirectories:
+		return recover.OutcomeIntact, staging.OwnDirectories(ctx, t)
 	case recover.ActionRefuse:
 		return recover.OutcomeSkipped, recover.Refusal(t.Plan.Refusal)
 	case recover.ActionBackup:
 		return recover.OutcomeRescued, i.backup.Take(ctx)
 	case recover.ActionHardReboot:
 		return recover.OutcomeRescued, i.reboot.Only(ctx)
+	}
+	i.ownDirectories(ctx)
+	switch t.Plan.Action {
 	case recover.ActionLive:
 		t.SetMode(recover.ModeLive)
 		err := i.switchover.CarryOut(ctx)

@@ -114,7 +114,7 @@ func (s *Session) Execute(ctx context.Context) (recover.RunReport, error) {
 	locks := newNovaLocks(r, s.locks)
 	err := locks.lockAll(ctx, slices.DeleteFunc(touched, func(plan recover.InstancePlan) bool {
 		_, done := s.settled(plan.UUID)
-		return done
+		return done || plan.Action == recover.ActionDirectories
 	}))
 	if err == nil {
 		err = s.work(ctx, r, locks)

@@ -6,12 +6,13 @@
 //	    what its QEMU has open, and virtlogd for its log    (look, virtlogd, openfile)
 //	    which open file is which of the definition's        (match)
 //	    the facts about each file, for package verdict      (classify, explain)
+//	    for who waits: replaced files' content, directories' owners  (thorough)
 //	    the verdict; what is still possible if it is lost    (package verdict, lost)
 //
 // Domains that only Nova or only the guard still knows are scanned too (novaonly,
 // inventoryonly).
 //
-// May call: recover, identity, inventory, pin, procfs, qcow2, runs,
+// May call: recover, beneath, copier, identity, inventory, owners, pin, procfs, qcow2, runs,
 // verdict.
 //
 // Invariants: a scan changes nothing and opens no file that an image names; what could not

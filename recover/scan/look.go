@@ -30,6 +30,7 @@ type look struct {
 	mapped    []recover.Mapping              // which open file is which, as the operator says
 	published func() (runs.Published, error) // reads the journals at its first call
 	records   map[string]inventory.Record    // the guard's records of instances, by UUID
+	thorough  *thorough                      // nil for a quick scan
 }
 
 // look begins a scan of the host; the caller closes it. Errors are those of Host.
@@ -49,6 +50,9 @@ func (s *Scanner) look(ctx context.Context, hints recover.Hints) (*look, error) 
 			zerolog.Ctx(ctx).Warn().Err(unreadable).Msg("a record of the guard can't be used")
 		}
 		err = l.addHolders(ctx, hints.Holders)
+	}
+	if err == nil && s.thorough {
+		l.thorough, err = newThorough(ctx, s.settings)
 	}
 	if err != nil {
 		l.close()
@@ -70,7 +74,12 @@ func (l *look) addHolders(ctx context.Context, pids []int) error {
 }
 
 // close ends the scan.
-func (l *look) close() { l.root.Close() }
+func (l *look) close() {
+	l.root.Close()
+	if l.thorough != nil {
+		l.thorough.close()
+	}
+}
 
 // instance scans one domain. An error stops the whole scan; trouble with this domain
 // alone is reported in the result.
@@ -131,6 +140,11 @@ func (l *look) instance(ctx context.Context, d recover.Domain) (recover.Instance
 		f.OtherRoot = !same
 	}
 	l.addGuarded(&i, tree)
+	if l.thorough != nil {
+		if err := l.thorough.look(ctx, &i, tree); err != nil {
+			return i, err
+		}
+	}
 	i.NextStart = nextStart(i, l.settings.InstancesPath, tree)
 	verdict.Instance(&i)
 	if i.Misplaced = misplaced(i, l.settings); i.Misplaced != "" && i.Verdict != recover.VerdictUnaffected {

@@ -19,6 +19,7 @@ type Scanner struct {
 	hypervisor recover.Hypervisor
 	pins       pinLister
 	runs       runs.Runs
+	thorough   bool // see Thorough
 }
 
 // pinLister lists what the keeper and the guard hold. The guard itself lists its own

@@ -66,7 +66,7 @@ func planInstance(p *page, plan recover.Plan, i recover.InstancePlan) {
 		found += ", " + novaState(*i.Server)
 	}
 	summary := p.paint(actionColor(i.Action), actionText(plan, i)) + " (" + found + ")"
-	if i.Action != recover.ActionHardReboot {
+	if i.Action != recover.ActionHardReboot && i.Action != recover.ActionDirectories {
 		summary += "; " + console.Size(i.Bytes()) + " to copy"
 	}
 	p.line("  %s", summary)
@@ -134,7 +134,7 @@ func planSum(plan recover.Plan) string {
 	var order []string
 	for _, a := range []recover.Action{
 		recover.ActionLive, recover.ActionReboot, recover.ActionPublish, recover.ActionHardReboot, recover.ActionBackup,
-		recover.ActionPutBack, recover.ActionRefuse, recover.ActionNone,
+		recover.ActionPutBack, recover.ActionDirectories, recover.ActionRefuse, recover.ActionNone,
 	} {
 		for _, i := range plan.Instances {
 			if i.Action != a {
@@ -174,6 +174,8 @@ func sumText(plan recover.Plan, i recover.InstancePlan) string {
 		return "paused and backed up"
 	case recover.ActionPutBack:
 		return "put back with no pause"
+	case recover.ActionDirectories:
+		return "with directories to be given their owners"
 	case recover.ActionRefuse:
 		return "left alone"
 	case recover.ActionNone:
@@ -187,6 +189,8 @@ func actionText(plan recover.Plan, i recover.InstancePlan) string {
 	switch i.Action {
 	case recover.ActionPutBack:
 		return "put back while it runs, with no pause"
+	case recover.ActionDirectories:
+		return "give directories their owners; it is not touched"
 	case recover.ActionLive:
 		return "live, no reboot: " + whileRunning(i,
 			"mirror while it runs, suspend for a moment, move it over",

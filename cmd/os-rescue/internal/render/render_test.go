@@ -104,8 +104,7 @@ func TestTheLastLineOfAScanSaysWhatToDo(t *testing.T) {
 		want    string
 	}{
 		{recover.VerdictRecoverable, "Next, see what a rescue would do: os-rescue --config /x --all --dry-run"},
-		{recover.VerdictConflict, "Next, see what a rescue would do if it moved aside the files in the way: " +
-			"os-rescue --config /x --all --replace-existing --dry-run"},
+		{recover.VerdictConflict, "Next, see what a rescue would do: os-rescue --config /x --all --dry-run"},
 		{recover.VerdictLost, "No process holds the lost files any more: see above what is still possible."},
 		{recover.VerdictUnknown, "Next, scan again: os-rescue --config /x scan"},
 		{recover.VerdictDisplaced, "Displaced files are not deleted: put them, or the mount, back where they belong."},
@@ -123,7 +122,7 @@ func TestTheLastLineOfAScanSaysWhatToDo(t *testing.T) {
 	for state, want := range map[recover.FileState]string{
 		recover.FilePresent:  "Do not stop or reboot 1 instance: it would come back on another file. See above what cures it.",
 		recover.FileDeleted:  "Next, see what a rescue would do: os-rescue --all --dry-run",
-		recover.FileReplaced: "os-rescue --all --replace-existing --dry-run",
+		recover.FileReplaced: "os-rescue --all --dry-run",
 	} {
 		report := recover.Report{Host: "h", Instances: []recover.Instance{{Domain: "d", UUID: "u", Verdict: recover.VerdictConflict,
 			NextStart: next, Files: []recover.File{{Path: "/i/snap", Role: recover.RoleDisk, State: state}}}}}
@@ -132,7 +131,20 @@ func TestTheLastLineOfAScanSaysWhatToDo(t *testing.T) {
 			t.Errorf("it would start on another file, and its disk is %s: %q does not end with %q", state, text, want)
 		}
 	}
-	got := written(t, func(b *bytes.Buffer) error { return WriteScan(b, plain(), recover.Report{Host: "h"}) })
+	wrong := recover.Directory{Path: "/i/_base", Mode: 0o700, Want: "nova:nova 0755"}
+	intact := recover.Instance{Domain: "d", Verdict: recover.VerdictIntact, Directories: []recover.Directory{wrong}}
+	got := written(t, func(b *bytes.Buffer) error {
+		return WriteScan(b, plain(), recover.Report{Host: "h", Instances: []recover.Instance{intact, intact}})
+	})
+	if !strings.HasSuffix(got, `
+
+/i/_base is 0:0 0700, and should be nova:nova 0755.
+No file is lost by that, but Nova may fail to write there. A run sets it right, and pauses nobody for it.
+Next, see what a run would do: os-rescue --all --dry-run
+`) {
+		t.Errorf("two instances of one directory that is root's: %q", got)
+	}
+	got = written(t, func(b *bytes.Buffer) error { return WriteScan(b, plain(), recover.Report{Host: "h"}) })
 	if got != "h  0 instances\n\nNothing is lost: there is nothing to do.\n" {
 		t.Errorf("a host without instances: %q", got)
 	}

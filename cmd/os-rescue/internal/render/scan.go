@@ -105,16 +105,22 @@ func scanNext(p *page, instances []recover.Instance) {
 	if n[recover.VerdictDisplaced] > 0 {
 		p.line("Displaced files are not deleted: put them, or the mount, back where they belong.")
 	}
+	astray := directories(instances)
+	for _, d := range astray {
+		p.line("%s %s.", console.Clean(d.Path), d.Lack())
+	}
+	if len(astray) > 0 {
+		p.line("No file is lost by that, but Nova may fail to write there. A run sets it right, and pauses nobody for it.")
+	}
 	switch {
-	case n[recover.VerdictRecoverable] > 0:
+	case rescuable > 0:
 		p.line("Next, see what a rescue would do: %s", p.paint(bold, p.Again+" --all --dry-run"))
-	case n[recover.VerdictConflict] > 0:
-		p.line("Next, see what a rescue would do if it moved aside the files in the way: %s",
-			p.paint(bold, p.Again+" --all --replace-existing --dry-run"))
 	case n[recover.VerdictLost] > 0:
 		p.line("No process holds the lost files any more: see above what is still possible.")
 	case n[recover.VerdictUnknown] > 0:
 		p.line("Next, scan again: %s", p.paint(bold, p.Again+" scan"))
+	case len(astray) > 0:
+		p.line("Next, see what a run would do: %s", p.paint(bold, p.Again+" --all --dry-run"))
 	case n[recover.VerdictDisplaced] == 0 && diverging == 0:
 		p.line("Nothing is lost: there is nothing to do.")
 	}
@@ -123,6 +129,20 @@ func scanNext(p *page, instances []recover.Instance) {
 // anyReplaced is true when another file stands at the path of a deleted one.
 func anyReplaced(i recover.Instance) bool {
 	return slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.State == recover.FileReplaced && !f.Proven })
+}
+
+// directories returns those of all instances that are not as the table of owners says, each
+// once.
+func directories(instances []recover.Instance) []recover.Directory {
+	var dirs []recover.Directory
+	for _, i := range instances {
+		for _, d := range i.Directories {
+			if !slices.Contains(dirs, d) {
+				dirs = append(dirs, d)
+			}
+		}
+	}
+	return dirs
 }
 
 func scanSum(t Text, instances []recover.Instance) string {

@@ -1,0 +1,156 @@
+package scan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/copier"
+	"github.com/os-rescue/os-rescue/recover/owners"
+	"github.com/os-rescue/os-rescue/recover/pin"
+	"github.com/os-rescue/os-rescue/recover/procfs"
+)
+
+// compareTime is how long all comparisons of one scan may take together.
+const compareTime = time.Minute
+
+// thorough is what a scan looks at for somebody who waits for it: the owners of
+// directories, and the content of read-only files that were replaced.
+type thorough struct {
+	root  *beneath.Root
+	table *owners.Table // nil when a name of the table is unknown here
+	until time.Time     // comparisons end then
+	twins map[twin]error
+}
+
+// twin is a held inode and the file that stands at its path.
+type twin struct{ held, at recover.Inode }
+
+// errNotCompared: there was no time left for the comparison.
+var errNotCompared = fmt.Errorf("the comparisons of one scan end after %s", compareTime)
+
+// Thorough returns a scanner that also looks at what takes time. It names the directories
+// that are not as the table of owners says, whose names it asks the user database for. And
+// it compares a file that the guest does not write with another one of its size at its path,
+// both in full and the held one as QEMU sees it: the same bytes are no conflict. All
+// comparisons of a scan take a minute at most; what is not compared by then is said.
+//
+// It is for an operator who waits. A run pins first, and a guard looks again and again.
+func (s *Scanner) Thorough() *Scanner {
+	t := *s
+	t.thorough = true
+	return &t
+}
+
+// newThorough begins a thorough look; the caller closes it.
+func newThorough(ctx context.Context, settings recover.Settings) (*thorough, error) {
+	root, err := beneath.OpenRoot(settings.Root)
+	if err != nil {
+		return nil, fmt.Errorf("%w: open the root %s: %w", recover.ErrUnusable, settings.Root, err)
+	}
+	t := &thorough{root: root, until: time.Now().Add(compareTime), twins: map[twin]error{}}
+	if t.table, err = owners.Resolve(settings, root); err != nil {
+		zerolog.Ctx(ctx).Debug().Err(err).Msg("the owners of directories can't be looked at")
+	}
+	return t, nil
+}
+
+func (t *thorough) close() { t.root.Close() }
+
+// look finds out what a quick scan does not, about an instance whose files have their states.
+// tree is the "/" in which its QEMU looks paths up. The error is the context's.
+func (t *thorough) look(ctx context.Context, i *recover.Instance, tree procfs.Root) error {
+	for n := range i.Files {
+		if err := t.compare(ctx, &i.Files[n], tree); err != nil {
+			return err
+		}
+	}
+	i.Directories = t.astray(i.Files)
+	return nil
+}
+
+// astray returns the directories of an instance's files that are not as the table of
+// owners says.
+func (t *thorough) astray(files []recover.File) []recover.Directory {
+	if t.table == nil {
+		return nil
+	}
+	paths := make([]string, len(files))
+	for n, f := range files {
+		paths[n] = f.Path
+	}
+	return t.table.Astray(t.root, t.table.Covered(paths))
+}
+
+// compare finds out whether the file at the path of a replaced file has the bytes of the
+// held one, and says so in the file's reason. tree is the "/" in which QEMU looks paths up.
+func (t *thorough) compare(ctx context.Context, f *recover.File, tree procfs.Root) error {
+	if !isComparable(*f) || tree.IsSymlink(f.Path) {
+		return nil
+	}
+	st, err := tree.Stat(f.Path)
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != f.Size {
+		return nil //nolint:nilerr // it has gone since it was classified: the next scan sees that
+	}
+	key := twin{recover.Inode{Device: f.Device, Inode: f.Inode}, recover.Inode{Device: st.Dev, Inode: st.Ino}}
+	differs, known := t.twins[key]
+	if !known {
+		differs = t.differs(ctx, *f, tree)
+		t.twins[key] = differs
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case differs == nil:
+		f.Proven, f.Remedy = true, ""
+		f.Reason = "another file stands at its path that has the same bytes; the old inode stays open until the next start"
+	case errors.Is(differs, copier.ErrDiffers):
+		f.Reason += ", and it differs: " + differs.Error()
+	default:
+		f.Reason += "; the two were not compared, which a run does: " + differs.Error()
+	}
+	return nil
+}
+
+// isComparable is true for a replaced file that nobody writes.
+func isComparable(f recover.File) bool {
+	if f.State != recover.FileReplaced || f.Proven || f.Writable {
+		return false
+	}
+	for _, h := range f.Holders {
+		if h.Writable {
+			return false
+		}
+	}
+	return f.Role == recover.RoleBacking || f.Role == recover.RoleConfigDrive || f.Role == recover.RoleDisk
+}
+
+// differs reads both files in full. nil when they are equal, copier.ErrDiffers when not.
+func (t *thorough) differs(ctx context.Context, f recover.File, tree procfs.Root) error {
+	if !time.Now().Before(t.until) {
+		return errNotCompared
+	}
+	ctx, cancel := context.WithDeadlineCause(ctx, t.until, errNotCompared)
+	defer cancel()
+	src, err := pin.Open(f)
+	if err != nil {
+		return err
+	}
+	defer src.File.Close()
+	at, err := tree.Open(f.Path)
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	_, err = copier.Compare(ctx, src, at, copier.CompareOptions{})
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
