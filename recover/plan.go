@@ -25,6 +25,11 @@ const (
 	ActionNone Action = "none"
 	// ActionPutBack: only files that the guest does not write are restored, while it runs.
 	ActionPutBack Action = "put-back"
+	// ActionLinkBack: files that have another name still are linked to their paths, while
+	// the guest runs, and what it does not write is put back.
+	ActionLinkBack Action = "link-back"
+	// ActionMoveBack: the same, and files that were renamed get their names back.
+	ActionMoveBack Action = "move-back"
 	// ActionReboot: suspend, copy, prove, destroy, publish, start.
 	ActionReboot Action = "reboot"
 	// ActionLive: mirror while the guest runs, then move it onto the mirror.
@@ -40,6 +45,11 @@ const (
 	// ActionRefuse: the instance is left alone; Refusal says why.
 	ActionRefuse Action = "refuse"
 )
+
+// RunsOn is true for an action that brings files back while the guest runs on untouched.
+func (a Action) RunsOn() bool {
+	return a == ActionPutBack || a == ActionLinkBack || a == ActionMoveBack
+}
 
 // FilePlan is one file that a run will copy, or make anew.
 type FilePlan struct {
@@ -112,6 +122,8 @@ type InstancePlan struct {
 	Files      []FilePlan `json:"files,omitempty"` // to copy or to make anew
 	// Directories get the owners and modes that the table says, before anything else.
 	Directories []Directory `json:"directories,omitempty"`
+	// Relinks are the files that get their names back, before any file is copied.
+	Relinks []Relink `json:"relinks,omitempty"`
 	// Steps describes what will happen, in order.
 	Steps []string `json:"steps,omitempty"`
 	// Restored is the snapshot in the backup from which it will be restored.
@@ -187,12 +199,14 @@ func (p Plan) Work() []InstancePlan {
 	return work
 }
 
-// Disruptive returns the instances that the run will pause, destroy or start. They need
-// the operator's consent.
+// Disruptive returns the instances that the run will pause, destroy or start, or whose
+// files it will rename. They need the operator's consent.
 func (p Plan) Disruptive() []InstancePlan {
 	var d []InstancePlan
 	for _, i := range p.Work() {
-		if i.Action != ActionPutBack && i.Action != ActionDirectories {
+		switch i.Action {
+		case ActionPutBack, ActionLinkBack, ActionDirectories:
+		default:
 			d = append(d, i)
 		}
 	}
@@ -213,7 +227,7 @@ func (w Elsewhere) Sentence() string {
 
 // Refuse returns the plan as a refusal. The reason is formatted as by fmt.Sprintf.
 func (p InstancePlan) Refuse(format string, args ...any) InstancePlan {
-	p.Action, p.Files, p.Directories, p.Steps = ActionRefuse, nil, nil, nil
+	p.Action, p.Files, p.Directories, p.Relinks, p.Steps = ActionRefuse, nil, nil, nil, nil
 	p.Refusal = fmt.Sprintf(format, args...)
 	return p
 }

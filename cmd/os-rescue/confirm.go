@@ -43,7 +43,12 @@ func agreed(ctx context.Context, in *bufio.Reader) error {
 
 // disturbance says what a plan does to which guests, the worst first.
 func disturbance(plans []recover.InstancePlan) string {
-	const suspends, disrupts, reboots = "it briefly suspends ", "it pauses, destroys or starts ", "it reboots "
+	const (
+		suspends = "it briefly suspends "
+		disrupts = "it pauses, destroys or starts "
+		reboots  = "it reboots "
+		renames  = "it renames files of "
+	)
 	names := map[string][]string{}
 	for _, p := range plans {
 		does := disrupts
@@ -52,12 +57,14 @@ func disturbance(plans []recover.InstancePlan) string {
 			does = reboots
 		case recover.ActionLive:
 			does = suspends
+		case recover.ActionMoveBack:
+			does = renames
 		}
 		names[does] = append(names[does], console.Clean(p.Domain))
 	}
 	const most = 10
 	var parts []string
-	for _, does := range []string{disrupts, reboots, suspends} {
+	for _, does := range []string{disrupts, reboots, suspends, renames} {
 		who := names[does]
 		if more := len(who) - most; more > 0 {
 			who = append(who[:most:most], fmt.Sprintf("%d more", more))

@@ -16,6 +16,9 @@ const (
 	StepStore     = "store"      // one file is stored in the backup directory
 	StepPublish   = "publish"    // one file gets its owner, its mode and its name; begin and done carry the Published
 	StepOwn       = "own"        // one directory gets its owner and its mode; begin carries the recover.Directory
+	StepLinkBack  = "link-back"  // one file is linked to its path; begin carries the recover.Relink
+	StepMoveBack  = "move-back"  // one file is renamed to its path; begin carries the recover.Relink
+	StepUnlink    = "unlink"     // undo of link-back and move-back
 	StepFreeze    = "freeze"     // the guest's file systems are frozen through its agent
 	StepSuspend   = "suspend"    // the guest is paused and its block layer flushed
 	StepDestroy   = "destroy"    // the domain's QEMU ends

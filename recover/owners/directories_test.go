@@ -66,8 +66,12 @@ func TestDirectoriesThatAreNotAsTheTableSaysAreNamedAndMended(t *testing.T) {
 			dirs: []string{"nova/instances 0:0 755", "nova/instances/u 0:0 755", "nova/instances/_base 0:0 755", "nova/instances/locks 0:0 755"},
 			want: []string{"/nova/instances", "/nova/instances/u", "/nova/instances/_base", "/nova/instances/locks"},
 		},
-		"one is closed to QEMU":        {dirs: []string{"nova/instances 100:200 755", "nova/instances/u 100:200 700"}, want: []string{"/nova/instances/u"}},
-		"one is of another group":      {dirs: []string{"nova/instances 100:200 755", "nova/instances/u 100:0 755"}, want: []string{"/nova/instances/u"}},
+		"one is closed to QEMU": {
+			dirs: []string{"nova/instances 100:200 755", "nova/instances/u 100:200 700"}, want: []string{"/nova/instances/u"},
+		},
+		"one is of another group": {
+			dirs: []string{"nova/instances 100:200 755", "nova/instances/u 100:0 755"}, want: []string{"/nova/instances/u"},
+		},
 		"one has more rights":          {dirs: []string{"nova/instances 100:200 2775", "nova/instances/u 100:200 755"}},
 		"what is elsewhere is root's":  {dirs: []string{"nova/instances 100:200 755", "srv 0:0 700", "nova/instances-2 0:0 700"}},
 		"another instance's is root's": {dirs: []string{"nova/instances 100:200 755", "nova/instances/v 0:0 755"}},

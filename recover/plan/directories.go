@@ -2,35 +2,44 @@ package plan
 
 import (
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/owners"
 )
 
-// astray returns the directories of an instance's files that are not as the table of
-// owners says.
-func (p *planner) astray(i recover.Instance) []recover.Directory {
+// directories plan which directories get their owners.
+type directories struct {
+	table *owners.Table
+	root  *beneath.Root
+	named map[string]bool // those that an instance's steps name already, by path
+}
+
+// of returns the directories of an instance's files that are not as the table of owners
+// says.
+func (d *directories) of(i recover.Instance) []recover.Directory {
 	paths := make([]string, len(i.Files))
 	for n, f := range i.Files {
 		paths[n] = f.Path
 	}
-	return p.owners.Astray(p.root, p.owners.Covered(paths))
+	return d.table.Astray(d.root, d.table.Covered(paths))
 }
 
-// unnamed returns those of the directories that no other instance's plan has: instances
-// share some, and one of them is enough to name it.
-func (p *planner) unnamed(dirs []recover.Directory) []recover.Directory {
+// unnamed returns those of the directories that no other instance's steps name: instances
+// share some, and one of them is enough.
+func (d *directories) unnamed(dirs []recover.Directory) []recover.Directory {
 	var rest []recover.Directory
-	for _, d := range dirs {
-		if !p.named[d.Path] {
-			rest = append(rest, d)
+	for _, dir := range dirs {
+		if !d.named[dir.Path] {
+			rest = append(rest, dir)
 		}
 	}
 	return rest
 }
 
-// ownSteps describes, once in a plan, that directories get their owners.
-func (p *planner) ownSteps(dirs []recover.Directory) (steps []string) {
-	for _, d := range p.unnamed(dirs) {
-		p.named[d.Path] = true
-		steps = append(steps, "give "+d.Path+" its owner and mode: it "+d.Lack())
+// steps describes, once in a plan, that directories get their owners.
+func (d *directories) steps(dirs []recover.Directory) (steps []string) {
+	for _, dir := range d.unnamed(dirs) {
+		d.named[dir.Path] = true
+		steps = append(steps, "give "+dir.Path+" its owner and mode: it "+dir.Lack())
 	}
 	return steps
 }

@@ -50,9 +50,11 @@ func Make(ctx context.Context, r Request) (recover.Plan, error) {
 	defer root.Close()
 	p := newPlanner(r, root)
 	if r.Command != recover.CommandReboot {
-		if p.owners, err = owners.Resolve(r.Settings, root); err != nil {
+		table, err := owners.Resolve(r.Settings, root)
+		if err != nil {
 			return plan, err
 		}
+		p.directories = &directories{table: table, root: root, named: map[string]bool{}}
 	}
 	m, err := p.maker()
 	if err != nil {
@@ -84,15 +86,14 @@ type maker interface {
 // planner is what the makers of all commands share.
 type planner struct {
 	Request
-	root     *beneath.Root
-	owners   *owners.Table   // nil where no file is given to anybody
-	named    map[string]bool // the directories that an instance's steps name already
-	nova     *novaRules
-	warnings []string
+	root        *beneath.Root
+	directories *directories // nil where no file is given to anybody
+	nova        *novaRules
+	warnings    []string
 }
 
 func newPlanner(r Request, root *beneath.Root) *planner {
-	p := &planner{Request: r, root: root, named: map[string]bool{}, warnings: r.Chosen.Warnings}
+	p := &planner{Request: r, root: root, warnings: r.Chosen.Warnings}
 	p.nova = &novaRules{cloud: r.Cloud, options: r.Options, services: map[string]recover.ComputeService{}, warn: p.warn}
 	return p
 }

@@ -33,8 +33,8 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 			p.warn("%s is %s and will be left alone, but: %s", i.Domain, i.Verdict, why)
 			return todo, nil
 		}
-		if todo.Directories = p.unnamed(p.astray(i)); len(todo.Directories) > 0 {
-			todo.Action, todo.Steps = recover.ActionDirectories, p.ownSteps(todo.Directories)
+		if todo.Directories = p.directories.unnamed(p.directories.of(i)); len(todo.Directories) > 0 {
+			todo.Action, todo.Steps = recover.ActionDirectories, p.directories.steps(todo.Directories)
 		}
 		return todo, nil
 	}
@@ -58,18 +58,10 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 	if reason := recover.HandsOff(i.Definition, mildest, pathsOf(lost)); reason != "" {
 		return todo.Refuse("%s", reason), nil
 	}
-	for _, f := range lost {
-		file, err := p.file(i, f)
-		if errors.Is(err, procfs.ErrNoDuplicate) && f.Role == recover.RoleConsoleLog {
-			// virtlogd has it open for writing only, and its file system does not open it anew.
-			p.warn("%s can't be read, and is left out: libvirt makes a new one at the next start (%v)", f.Path, err)
-			continue
-		}
-		if err != nil {
-			return todo.Refuse("%v", err), nil
-		}
-		todo.Files = append(todo.Files, file)
+	if err := p.addFiles(i, lost, &todo); err != nil {
+		return todo.Refuse("%v", err), nil
 	}
+	todo.Action = actionFor(i, todo)
 	if mildest == recover.ActionLive {
 		why, err := p.live.whyNot(ctx, i, todo)
 		switch {
@@ -99,7 +91,7 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 	if why, err := p.nova.refuse(ctx, i, todo); why != "" || err != nil {
 		return todo.Refuse("%s", why), err
 	}
-	todo.Directories = p.astray(i)
+	todo.Directories = p.directories.of(i)
 	todo.Steps = p.steps(todo)
 	return todo, nil
 }
@@ -134,6 +126,50 @@ func pathsOf(files []recover.File) []string {
 		paths[n] = f.Path
 	}
 	return paths
+}
+
+// addFiles plans what is done with each file of an instance; its error is a refusal.
+func (p rescuePlans) addFiles(i recover.Instance, lost []recover.File, todo *recover.InstancePlan) error {
+	for _, f := range i.Files {
+		if !isRelinked(f) {
+			continue
+		}
+		r, err := relinkPlans{p.planner}.plan(f)
+		if err != nil {
+			return err
+		}
+		todo.Relinks = append(todo.Relinks, r)
+	}
+	for _, f := range lost {
+		file, err := p.file(i, f)
+		if errors.Is(err, procfs.ErrNoDuplicate) && f.Role == recover.RoleConsoleLog {
+			// virtlogd has it open for writing only, and its file system does not open it anew.
+			p.warn("%s can't be read, and is left out: libvirt makes a new one at the next start (%v)", f.Path, err)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		todo.Files = append(todo.Files, file)
+	}
+	return nil
+}
+
+// actionFor returns the least that helps with the files of a plan.
+func actionFor(i recover.Instance, todo recover.InstancePlan) recover.Action {
+	moved := func(r recover.Relink) bool { return r.Remedy == recover.RemedyMoveBack }
+	switch {
+	case recover.AnyWritable(todo.Files) && i.PID == 0:
+		return recover.ActionPublish
+	case recover.AnyWritable(todo.Files):
+		return recover.ActionReboot
+	case slices.ContainsFunc(todo.Relinks, moved):
+		return recover.ActionMoveBack
+	case len(todo.Relinks) > 0:
+		return recover.ActionLinkBack
+	default:
+		return recover.ActionPutBack
+	}
 }
 
 // foundByNova returns the state to bring an instance back to: the state in which it is,
@@ -172,7 +208,7 @@ func (p rescuePlans) preclude(i recover.Instance) (refusal string, ok bool) {
 		return i.Disagreement, true
 	case i.Server != nil && i.Server.VMState == recover.VMSoftDeleted:
 		return recover.Deletion(*i.Server), true
-	case i.Verdict == recover.VerdictUnknown, i.Verdict == recover.VerdictDisplaced, i.Verdict == recover.VerdictLost:
+	case i.Verdict == recover.VerdictUnknown, i.Verdict == recover.VerdictLost:
 		return why, true
 	case i.Server == nil && i.Definition.Nova == nil && p.Options.Selection.All:
 		return "it has no Nova metadata, so --all does not select it: name it with --instance " + i.UUID, true
@@ -184,7 +220,7 @@ func (p rescuePlans) preclude(i recover.Instance) (refusal string, ok bool) {
 // empty for nothing.
 func firstCure(i recover.Instance) string {
 	for _, f := range i.Files {
-		if f.State == recover.FileDisplaced || f.Remedy == recover.RemedyMount {
+		if f.State == recover.FileDisplaced && !isRelinked(f) || f.Remedy == recover.RemedyMount {
 			return fmt.Sprintf("%s must be back at its path first, so that the next start finds it: %s", f.Path, f.Reason)
 		}
 	}
@@ -210,19 +246,19 @@ func inItsPlace(f recover.FilePlan) string {
 // steps describes what a plan will do.
 func (p rescuePlans) steps(todo recover.InstancePlan) (steps []string) {
 	add := func(format string, args ...any) { steps = append(steps, fmt.Sprintf(format, args...)) }
-	steps = p.ownSteps(todo.Directories)
+	while := ""
+	if todo.Process.PID != 0 {
+		while = " while the guest runs"
+	}
+	steps = append(p.directories.steps(todo.Directories), relinkSteps(todo.Relinks, while)...)
 	var written []recover.FilePlan
 	for _, f := range todo.Files {
 		switch {
-		case f.Writable || f.Role == recover.RoleConsoleLog && todo.Action != recover.ActionPutBack && todo.Action != recover.ActionLive:
+		case f.Writable || f.Role == recover.RoleConsoleLog && !todo.Action.RunsOn() && todo.Action != recover.ActionLive:
 			written = append(written, f)
 		case f.Content != "":
 			add("make %s from the domain's definition", f.Path)
 		default:
-			while := ""
-			if todo.Process.PID != 0 {
-				while = " while the guest runs"
-			}
 			add("put back %s (%s)%s%s", f.Path, amount(f), while, inItsPlace(f))
 		}
 	}
@@ -254,7 +290,7 @@ func (p rescuePlans) steps(todo recover.InstancePlan) (steps []string) {
 		add("publish the copies with their owners and modes")
 	}
 	switch {
-	case todo.Action == recover.ActionPutBack:
+	case todo.Action.RunsOn():
 	case p.Options.NoReboot:
 		add("leave the domain off (--no-reboot)")
 	case todo.Server != nil && p.Cloud != nil && todo.Found == recover.StateRunning:

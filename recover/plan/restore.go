@@ -88,7 +88,7 @@ func (p restorePlans) plan(ctx context.Context, i recover.Instance) (recover.Ins
 	if why, err := p.nova.refuse(ctx, i, todo); why != "" || err != nil {
 		return todo.Refuse("%s", why), err
 	}
-	todo.Directories = p.astray(i)
+	todo.Directories = p.directories.of(i)
 	todo.Steps = p.restoreSteps(todo, entry)
 	return todo, nil
 }
@@ -145,7 +145,7 @@ func (p restorePlans) notOutrun(ctx context.Context, entry manifest.Instance, i 
 
 // restoreSteps describes what a plan will do.
 func (p restorePlans) restoreSteps(todo recover.InstancePlan, entry manifest.Instance) []string {
-	steps := p.ownSteps(todo.Directories)
+	steps := p.directories.steps(todo.Directories)
 	add := func(format string, args ...any) { steps = append(steps, fmt.Sprintf(format, args...)) }
 	for _, f := range todo.Files {
 		add("copy %s from the backup of %s, compare it in full", f.Path, entry.Taken.Local().Format(time.DateTime))

@@ -74,19 +74,19 @@ func (i *instance) giveUp(ctx context.Context, why error) error {
 
 // restoreEnded restores the files of a guest that has no QEMU any more.
 func (i *instance) restoreEnded(ctx context.Context) (recover.Outcome, error) {
-	switch i.t.Plan.Action {
-	case recover.ActionBackup:
+	switch action := i.t.Plan.Action; {
+	case action == recover.ActionBackup:
 		err := fmt.Errorf("%w: the guest ended before its backup was complete; the keeper holds what was lost: a rescue restores it",
 			recover.ErrRefused)
 		if derr := i.backup.RemoveBegun(); derr != nil {
 			return recover.OutcomeFailed, errors.Join(err, derr)
 		}
 		return recover.OutcomeFailed, &task.Final{Err: err}
-	case recover.ActionLive:
+	case action == recover.ActionLive:
 		if err := i.switchover.AbandonEnded(ctx); err != nil {
 			return recover.OutcomeFailed, err
 		}
-	case recover.ActionPutBack:
+	case action.RunsOn():
 		// A file that was lost while the guest ran is published before its guest,
 		// which has ended since, is started by anybody.
 		i.t.Amend(func(plan *recover.InstancePlan) {
@@ -94,6 +94,9 @@ func (i *instance) restoreEnded(ctx context.Context) (recover.Outcome, error) {
 		})
 	}
 	i.ownDirectories(ctx)
+	if err := i.relink(ctx); err != nil {
+		return recover.OutcomeFailed, err
+	}
 	return recover.OutcomeRescued, i.restoration.CarryOut(ctx)
 }
 

@@ -10,7 +10,7 @@
 //	Undo:      a live run was killed: per instance, undo what can be undone without Nova
 //
 // May call: recover, beneath, inventory, journal, keeper, manifest, novalock, owners,
-// pin, plan, procfs, run/backup, run/guest, run/hardreboot, run/live, run/rescue,
+// pin, plan, procfs, run/backup, run/guest, run/hardreboot, run/live, run/relink, run/rescue,
 // run/staging, run/task, runs, scan, selection, statedir.
 //
 // Invariants: what the scan finds lost is pinned before Nova is asked and before anything is

@@ -18,6 +18,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/run/guest"
 	"github.com/os-rescue/os-rescue/recover/run/hardreboot"
 	"github.com/os-rescue/os-rescue/recover/run/live"
+	"github.com/os-rescue/os-rescue/recover/run/relink"
 	"github.com/os-rescue/os-rescue/recover/run/rescue"
 	"github.com/os-rescue/os-rescue/recover/run/staging"
 	"github.com/os-rescue/os-rescue/recover/run/task"
@@ -110,6 +111,21 @@ func (i *instance) ownDirectories(ctx context.Context) {
 	if err := staging.OwnDirectories(ctx, i.t); err != nil {
 		i.t.Notef("%v", err)
 	}
+}
+
+// relink gives the files that still have a name their right one. A run that is resumed has
+// nothing of them open yet: the keeper holds only what has lost its last name.
+func (i *instance) relink(ctx context.Context) error {
+	if i.t.Run.Resuming && len(i.t.Plan.Relinks) > 0 {
+		now, err := i.guest.Look(ctx)
+		if err == nil {
+			err = i.t.Run.Pins.Pin(ctx, now)
+		}
+		if err != nil && !errors.Is(err, recover.ErrNoDomain) {
+			return err
+		}
+	}
+	return relink.Back(ctx, i.t)
 }
 
 // failed leaves an instance whose work has failed as it was found, if it may, and
@@ -206,6 +222,9 @@ func (i *instance) fresh(ctx context.Context) (recover.Outcome, error) {
 		return recover.OutcomeRescued, i.reboot.Only(ctx)
 	}
 	i.ownDirectories(ctx)
+	if err := i.relink(ctx); err != nil {
+		return recover.OutcomeFailed, err
+	}
 	switch t.Plan.Action {
 	case recover.ActionLive:
 		t.SetMode(recover.ModeLive)

@@ -15,17 +15,18 @@ import (
 // TestABaseThatAnotherHostPutsBackMeanwhileIsKeptIfItIsTheSame: hosts that share _base
 // rescue at once. The file appears when this host's copy waits for its name.
 func TestABaseThatAnotherHostPutsBackMeanwhileIsKeptIfItIsTheSame(t *testing.T) {
+	another := func(b []byte) []byte { b[len(b)-1]++; return b }
 	for name, c := range map[string]struct {
 		change  func(content []byte) []byte
 		replace bool
 		outcome recover.Outcome
 		says    string
 	}{
-		"the same bytes":                     {outcome: recover.OutcomeRescued, says: "appeared during the run with the same content"},
-		"the same bytes, and may replace":    {replace: true, outcome: recover.OutcomeRescued, says: "appeared during the run with the same content"},
-		"one other byte":                     {change: func(b []byte) []byte { b[len(b)-1]++; return b }, outcome: recover.OutcomeSkipped, says: "differs"},
-		"one byte less":                      {change: func(b []byte) []byte { return b[1:] }, outcome: recover.OutcomeSkipped, says: "differs"},
-		"one other byte, and may replace it": {change: func(b []byte) []byte { b[0]++; return b }, replace: true, outcome: recover.OutcomeRescued, says: "is now"},
+		"the same bytes":                     {nil, false, recover.OutcomeRescued, "appeared during the run with the same content"},
+		"the same bytes, and may replace":    {nil, true, recover.OutcomeRescued, "appeared during the run with the same content"},
+		"one other byte":                     {another, false, recover.OutcomeSkipped, "differs"},
+		"one byte less":                      {func(b []byte) []byte { return b[1:] }, false, recover.OutcomeSkipped, "differs"},
+		"one other byte, and may replace it": {another, true, recover.OutcomeRescued, "is now"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := runtest.NewHost(t)

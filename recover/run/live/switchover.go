@@ -234,6 +234,7 @@ func (s *Switchover) isMoved(m *mirror, open []procfs.HeldFile) error {
 // directory is its owner's again. found is the state that the guest was in before.
 func (s *Switchover) leaveRunning(ctx context.Context, found recover.DomainState) error {
 	s.t.TakeUndos(journal.StepCleanup)
+	s.t.TakeUndos(journal.StepUnlink)
 	if err := s.t.Enter(ctx, task.EventCommit); err != nil {
 		return err
 	}

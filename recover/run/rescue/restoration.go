@@ -53,7 +53,7 @@ func (r *Restoration) CarryOut(ctx context.Context) error {
 	if err := r.files.PutBack(ctx); err != nil {
 		return err
 	}
-	if r.t.Plan.Action == recover.ActionPutBack {
+	if r.t.Plan.Action.RunsOn() {
 		return r.finishRunning(ctx)
 	}
 	if err := r.guest.SaveDefinition(ctx); err != nil {
@@ -108,7 +108,9 @@ func (r *Restoration) finishRunning(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.t.Notef("the guest ran on; its QEMU reads the old, identical files until its next start")
+	if len(r.t.Plan.Files) > 0 {
+		r.t.Notef("the guest ran on; its QEMU reads the old, identical files until its next start")
+	}
 	return staging.Unpin(ctx, r.t)
 }
 

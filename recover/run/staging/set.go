@@ -92,7 +92,7 @@ func (s *Set) PutBack(ctx context.Context) error {
 			return err
 		}
 	}
-	if s.t.Plan.Action != recover.ActionPutBack && s.t.Plan.Action != recover.ActionLive {
+	if !s.t.Plan.Action.RunsOn() && s.t.Plan.Action != recover.ActionLive {
 		return nil
 	}
 	for _, f := range s.t.Plan.Files {

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/os-rescue/os-rescue/recover"
@@ -47,5 +49,40 @@ func TestAProjectsGuestsAreRescuedTogetherAndNobodyElses(t *testing.T) {
 	bystander.isBack(t, 1)
 	for _, v := range guests {
 		v.intact(t)
+	}
+}
+
+// TestTwoHostsThatShareABaseRescueAtTheSameTime: each has its own state, and one of the two guests.
+func TestTwoHostsThatShareABaseRescueAtTheSameTime(t *testing.T) {
+	l := lab.New(t, withFailpoints)
+	guests := bootAll(t, l, lab.Spec{NoAgent: true}, lab.Spec{NoAgent: true})
+	for range 3 {
+		l.DeleteTree(t)
+		var runs []*lab.Process
+		for n, v := range guests {
+			env := []string{"OS_RESCUE_STATE_DIR=/run/host-" + string(rune('a'+n))}
+			runs = append(runs, l.StartCommand(t, env, "--instance", v.Name, "--offline", "--yes"))
+		}
+		for n, v := range guests {
+			if r := runs[n].Wait(t); r.Code != 0 {
+				t.Fatalf("host %d: %s%s", n, r.Stdout, r.Stderr)
+			}
+			v.isBack(t, 1)
+		}
+	}
+	// A third host knows of neither run, and its guests hold the base of before.
+	data, err := os.ReadFile(guests[0].Base)
+	must(t, err)
+	must(t, os.Remove(guests[0].Base))
+	must(t, os.WriteFile(guests[0].Base, data, 0o644))
+	for _, v := range guests {
+		v.intact(t)
+	}
+	says(t, run(t, l, 0, "--all", "--offline", "--dry-run").Stdout, "intact")
+	must(t, os.WriteFile(guests[0].Base, append(data[:len(data)-1], data[len(data)-1]+1), 0o644))
+	out := run(t, l, 0, "scan").Stdout
+	says(t, out, "conflict", "it differs", "os-rescue --all --dry-run")
+	if strings.Contains(out, "--all --replace-existing") {
+		t.Errorf("the next step is to replace: %s", out)
 	}
 }

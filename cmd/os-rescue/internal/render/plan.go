@@ -66,7 +66,7 @@ func planInstance(p *page, plan recover.Plan, i recover.InstancePlan) {
 		found += ", " + novaState(*i.Server)
 	}
 	summary := p.paint(actionColor(i.Action), actionText(plan, i)) + " (" + found + ")"
-	if i.Action != recover.ActionHardReboot && i.Action != recover.ActionDirectories {
+	if i.Action != recover.ActionHardReboot && (len(i.Files) > 0 || !touchesNames(i.Action)) {
 		summary += "; " + console.Size(i.Bytes()) + " to copy"
 	}
 	p.line("  %s", summary)
@@ -134,7 +134,8 @@ func planSum(plan recover.Plan) string {
 	var order []string
 	for _, a := range []recover.Action{
 		recover.ActionLive, recover.ActionReboot, recover.ActionPublish, recover.ActionHardReboot, recover.ActionBackup,
-		recover.ActionPutBack, recover.ActionDirectories, recover.ActionRefuse, recover.ActionNone,
+		recover.ActionPutBack, recover.ActionMoveBack, recover.ActionLinkBack, recover.ActionDirectories,
+		recover.ActionRefuse, recover.ActionNone,
 	} {
 		for _, i := range plan.Instances {
 			if i.Action != a {
@@ -174,6 +175,10 @@ func sumText(plan recover.Plan, i recover.InstancePlan) string {
 		return "paused and backed up"
 	case recover.ActionPutBack:
 		return "put back with no pause"
+	case recover.ActionMoveBack:
+		return "moved back with no pause"
+	case recover.ActionLinkBack:
+		return "linked back with no pause"
 	case recover.ActionDirectories:
 		return "with directories to be given their owners"
 	case recover.ActionRefuse:
@@ -189,6 +194,10 @@ func actionText(plan recover.Plan, i recover.InstancePlan) string {
 	switch i.Action {
 	case recover.ActionPutBack:
 		return "put back while it runs, with no pause"
+	case recover.ActionMoveBack:
+		return "move files back to their names while it runs, with no pause"
+	case recover.ActionLinkBack:
+		return "link files back to their names while it runs, with no pause"
 	case recover.ActionDirectories:
 		return "give directories their owners; it is not touched"
 	case recover.ActionLive:
@@ -206,6 +215,11 @@ func actionText(plan recover.Plan, i recover.InstancePlan) string {
 	default:
 		return string(i.Action)
 	}
+}
+
+// touchesNames is true for an action that may copy nothing.
+func touchesNames(a recover.Action) bool {
+	return a == recover.ActionDirectories || a == recover.ActionLinkBack || a == recover.ActionMoveBack
 }
 
 // whileRunning returns paused for an instance that was found paused, else running.

@@ -102,7 +102,12 @@ func scanNext(p *page, instances []recover.Instance) {
 	if diverging > 0 {
 		p.line("Do not stop or reboot %s: it would come back on another file. See above what cures it.", counted(diverging, "instance"))
 	}
-	if n[recover.VerdictDisplaced] > 0 {
+	movable := slices.ContainsFunc(instances, func(i recover.Instance) bool { return slices.ContainsFunc(i.Files, isNameable) })
+	switch {
+	case n[recover.VerdictDisplaced] > 0 && movable:
+		p.line("Displaced files are not deleted. A run gives those their names back that are on their file system still; put the others, or")
+		p.line("the mount, back where they belong.")
+	case n[recover.VerdictDisplaced] > 0:
 		p.line("Displaced files are not deleted: put them, or the mount, back where they belong.")
 	}
 	astray := directories(instances)
@@ -119,7 +124,7 @@ func scanNext(p *page, instances []recover.Instance) {
 		p.line("No process holds the lost files any more: see above what is still possible.")
 	case n[recover.VerdictUnknown] > 0:
 		p.line("Next, scan again: %s", p.paint(bold, p.Again+" scan"))
-	case len(astray) > 0:
+	case len(astray) > 0, movable:
 		p.line("Next, see what a run would do: %s", p.paint(bold, p.Again+" --all --dry-run"))
 	case n[recover.VerdictDisplaced] == 0 && diverging == 0:
 		p.line("Nothing is lost: there is nothing to do.")
@@ -129,6 +134,11 @@ func scanNext(p *page, instances []recover.Instance) {
 // anyReplaced is true when another file stands at the path of a deleted one.
 func anyReplaced(i recover.Instance) bool {
 	return slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.State == recover.FileReplaced && !f.Proven })
+}
+
+// isNameable is true for a displaced file that a run can give its name back.
+func isNameable(f recover.File) bool {
+	return f.State == recover.FileDisplaced && (f.Remedy == recover.RemedyLinkBack || f.Remedy == recover.RemedyMoveBack)
 }
 
 // directories returns those of all instances that are not as the table of owners says, each

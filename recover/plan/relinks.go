@@ -1,0 +1,110 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/pin"
+)
+
+// relinkPlans plan how single files get their names back.
+type relinkPlans struct{ *planner }
+
+// isRelinked is true for a displaced file that a run can give its name back.
+func isRelinked(f recover.File) bool {
+	return f.State == recover.FileDisplaced && len(f.Holders) > 0 &&
+		(f.Remedy == recover.RemedyLinkBack || f.Remedy == recover.RemedyMoveBack)
+}
+
+// plan plans how a displaced file gets its name back; its error is a refusal.
+func (p relinkPlans) plan(f recover.File) (recover.Relink, error) {
+	r := recover.Relink{Path: f.Path, Remedy: f.Remedy, Device: f.Device, Inode: f.Inode}
+	if err := p.nameIsFree(f); err != nil {
+		return r, err
+	}
+	src, err := pin.Open(f)
+	if err != nil {
+		return r, err
+	}
+	defer src.File.Close()
+	if err := p.notSharedFile(f.Path, src.File); err != nil {
+		return r, err
+	}
+	r.Birth = beneath.Birth(src.File)
+	if f.Remedy == recover.RemedyLinkBack {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(src.File.Fd()), &st); err != nil {
+			return r, err
+		}
+		if st.Nlink == 0 {
+			return r, fmt.Errorf("%w: the last name of the file that belongs to %s was deleted just now: scan again",
+				recover.ErrRefused, f.Path)
+		}
+		return r, nil
+	}
+	r.Found = f.Found
+	return r, p.mayMove(f)
+}
+
+// nameIsFree checks that a file can get its name: that nothing has it, and that its
+// directory is on the file's own file system.
+func (p relinkPlans) nameIsFree(f recover.File) error {
+	st, err := p.root.Lstat(f.Path)
+	if err == nil {
+		return fmt.Errorf("%w: another file (inode %d) stands at %s, and the file that QEMU has open (inode %d) is elsewhere: "+
+			"look at both, then move the other one away", recover.ErrConflict, st.Ino, f.Path, f.Inode)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	near, err := p.root.Nearest(f.Path)
+	if err != nil {
+		return err
+	}
+	defer near.Close()
+	dir, err := near.Info()
+	if err == nil && dir.Dev != f.Device {
+		err = fmt.Errorf("%w: %s is on another file system than the file that QEMU has open for %s: mount the right one there, then scan again",
+			recover.ErrRefused, near.Path(), f.Path)
+	}
+	return err
+}
+
+// mayMove checks that the name that a file has now is its own, and that no other instance
+// of the run needs it.
+func (p relinkPlans) mayMove(f recover.File) error {
+	st, err := p.root.Lstat(f.Found)
+	if err != nil {
+		return fmt.Errorf("%s can't be moved back to %s: %w", f.Found, f.Path, err)
+	}
+	if st.Dev != f.Device || st.Ino != f.Inode || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return fmt.Errorf("%w: %s is not the file that QEMU has open for %s: scan again", recover.ErrRefused, f.Found, f.Path)
+	}
+	for _, i := range p.Chosen.Here {
+		for _, other := range i.Files {
+			if filepath.Clean(other.Path) == filepath.Clean(f.Found) {
+				return fmt.Errorf("%w: %s needs the file at %s, which this instance needs at %s: link it there (ln), so that both have it",
+					recover.ErrRefused, i.Domain, f.Found, f.Path)
+			}
+		}
+	}
+	return nil
+}
+
+// relinkSteps describes how files get their names back.
+func relinkSteps(relinks []recover.Relink, while string) (steps []string) {
+	for _, r := range relinks {
+		if r.Remedy == recover.RemedyMoveBack {
+			steps = append(steps, fmt.Sprintf("move %s back%s: mv %s %s", r.Path, while, r.Found, r.Path))
+		} else {
+			steps = append(steps, fmt.Sprintf("link %s back%s: the file that QEMU has open has another name still", r.Path, while))
+		}
+	}
+	return steps
+}
