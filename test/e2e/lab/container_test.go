@@ -63,15 +63,6 @@ func TestAHostWhoseLibvirtLivesInAContainerIsRescued(t *testing.T) {
 	run(t, l, 0, "check")
 }
 
-func ownerOf(t *testing.T, path string) string {
-	t.Helper()
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprintf("%d:%d %o", st.Uid, st.Gid, st.Mode)
-}
-
 // What QEMU sees is nowhere to be seen for libvirt, which would start it: what is lost is
 // said to be lost, and nothing is put where nobody would find it.
 func TestNothingIsPutBackWhereOnlyQEMUSeesTheTree(t *testing.T) {
