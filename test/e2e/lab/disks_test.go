@@ -96,7 +96,7 @@ func luks(t *testing.T, l *lab.Lab, path string) string {
 func TestADiskStopsOnlyWhatTouchesIt(t *testing.T) {
 	const uuid = "d1dc1d6a-0000-4000-8000-000000000018"
 	l := lab.New(t, withFailpoints)
-	encrypted := filepath.Join(lab.InstancesDir, uuid, "disk.luks")
+	encrypted := filepath.Join(lab.InstancesDir, uuid, "disk.eph0") // as with Nova's ephemeral encryption
 	shared, iso := filepath.Join(lab.NovaDir, "shared.raw"), filepath.Join(lab.NovaDir, "a.iso")
 	write(t, shared, "")
 	write(t, iso, "")
