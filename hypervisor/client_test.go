@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -54,6 +55,7 @@ func TestDomainsAreListedWithAllThatLibvirtKnows(t *testing.T) {
 		t.Fatal(err)
 	}
 	want.State, want.PauseReason = recover.StatePaused, recover.PauseUser
+	want.Next = &recover.Definition{Disks: slices.Clone(want.Disks)}
 	want.Disks[0].Chain = append(want.Disks[0].Chain, file(g.file("base"), "raw"))
 	want.Disks[0].ChainKnown = true
 	want.PID = qemuOf(t, g.uuid)

@@ -7,11 +7,12 @@ import (
 )
 
 // HandsOff says why a run must not do that to a domain now, and what to do; empty when it
-// may. paths are those of the files that the action copies or puts back. Only what the
+// may. paths are those of the files that the action copies or puts back, or
+// gives their names back. Only what the
 // action touches counts: a put-back pauses nobody, a live rescue moves the lost disks and no
 // others, and what ends the domain must be able to bring every one of its disks back.
 func HandsOff(d Domain, action Action, paths []string) string {
-	if action == ActionPutBack {
+	if action.RunsOn() {
 		if why := d.inTheWay(paths); why != "" {
 			return why
 		}
@@ -19,7 +20,8 @@ func HandsOff(d Domain, action Action, paths []string) string {
 		return why
 	}
 	for _, disk := range d.Disks {
-		if len(disk.Unusual) > 0 && disk.hasAny(paths) {
+		copies := action != ActionLinkBack && action != ActionMoveBack
+		if copies && len(disk.Unusual) > 0 && disk.hasAny(paths) {
 			return fmt.Sprintf("disk %s uses features with which os-rescue can't copy its files: %s",
 				disk.Target, strings.Join(disk.Unusual, ", "))
 		}

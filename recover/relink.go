@@ -8,10 +8,10 @@ type Relink struct {
 	Remedy Remedy `json:"remedy"`          // RemedyLinkBack or RemedyMoveBack
 	Device uint64 `json:"device"`          // of the inode
 	Inode  uint64 `json:"inode"`           // as Device
-	// Birth is when the inode was made, in nanoseconds since 1970; 0 where the file system
-	// does not tell. It tells the inode from a later one of the same number.
-	Birth int64 `json:"birth,omitempty"`
+	Birth  string `json:"birth,omitempty"` // as Inode.Birth
 }
 
 // Held names the inode as a file of a plan, by which it is looked up in a run's custody.
-func (r Relink) Held() FilePlan { return FilePlan{Path: r.Path, Device: r.Device, Inode: r.Inode} }
+func (r Relink) Held() FilePlan {
+	return FilePlan{Path: r.Path, Device: r.Device, Inode: r.Inode, Birth: r.Birth}
+}

@@ -69,7 +69,7 @@ func (d *Dir) onMount(f *os.File) (int, error) {
 		return -1, fmt.Errorf("it is on another mount, and can't be opened by its handle: %w", err)
 	}
 	got, err := fstat(fd, f.Name())
-	if err == nil && (got.Dev != want.Dev || got.Ino != want.Ino) {
+	if err == nil && (!got.Inode().Is(want.Inode(), true)) {
 		err = errors.New("its handle opens another file")
 	}
 	if err != nil {
@@ -77,25 +77,4 @@ func (d *Dir) onMount(f *os.File) (int, error) {
 		return -1, err
 	}
 	return fd, nil
-}
-
-// Birth returns when the file at a name was made, in nanoseconds since 1970; 0 where the
-// file system does not tell (statx(2)), or nothing is there. A symlink is not followed.
-func (d *Dir) Birth(name string) int64 {
-	if d.check("stat", name) != nil {
-		return 0
-	}
-	return birth(d.fd, name, unix.AT_SYMLINK_NOFOLLOW)
-}
-
-// Birth returns when an open file was made, as Dir.Birth does.
-func Birth(f *os.File) int64 { return birth(int(f.Fd()), "", unix.AT_EMPTY_PATH) }
-
-func birth(fd int, name string, flags int) int64 {
-	var st unix.Statx_t
-	err := retry(func() error { return unix.Statx(fd, name, flags, unix.STATX_BTIME, &st) })
-	if err != nil || st.Mask&unix.STATX_BTIME == 0 {
-		return 0
-	}
-	return st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
 }

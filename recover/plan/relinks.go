@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
-	"github.com/os-rescue/os-rescue/recover/beneath"
 	"github.com/os-rescue/os-rescue/recover/pin"
 )
 
@@ -22,9 +22,14 @@ func isRelinked(f recover.File) bool {
 		(f.Remedy == recover.RemedyLinkBack || f.Remedy == recover.RemedyMoveBack)
 }
 
+// relinkedFiles returns the files of an instance that a run gives their names back.
+func relinkedFiles(i recover.Instance) []recover.File {
+	return slices.DeleteFunc(slices.Clone(i.Files), func(f recover.File) bool { return !isRelinked(f) })
+}
+
 // plan plans how a displaced file gets its name back; its error is a refusal.
 func (p relinkPlans) plan(f recover.File) (recover.Relink, error) {
-	r := recover.Relink{Path: f.Path, Remedy: f.Remedy, Device: f.Device, Inode: f.Inode}
+	r := recover.Relink{Path: f.Path, Remedy: f.Remedy, Device: f.Device, Inode: f.Inode, Birth: f.Birth}
 	if err := p.nameIsFree(f); err != nil {
 		return r, err
 	}
@@ -36,7 +41,6 @@ func (p relinkPlans) plan(f recover.File) (recover.Relink, error) {
 	if err := p.notSharedFile(f.Path, src.File); err != nil {
 		return r, err
 	}
-	r.Birth = beneath.Birth(src.File)
 	if f.Remedy == recover.RemedyLinkBack {
 		var st unix.Stat_t
 		if err := unix.Fstat(int(src.File.Fd()), &st); err != nil {
@@ -83,7 +87,8 @@ func (p relinkPlans) mayMove(f recover.File) error {
 	if err != nil {
 		return fmt.Errorf("%s can't be moved back to %s: %w", f.Found, f.Path, err)
 	}
-	if st.Dev != f.Device || st.Ino != f.Inode || st.Mode&unix.S_IFMT != unix.S_IFREG {
+	// Its holder was seen to have it open a moment ago, and has it open still.
+	if !st.Inode().Is(f.Identity(), true) || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return fmt.Errorf("%w: %s is not the file that QEMU has open for %s: scan again", recover.ErrRefused, f.Found, f.Path)
 	}
 	for _, i := range p.Chosen.Here {

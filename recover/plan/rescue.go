@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,9 +27,13 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 	}
 	if i.Verdict == recover.VerdictIntact || i.Verdict == recover.VerdictUnaffected {
 		todo.Action = recover.ActionNone
+		for _, why := range []string{i.Disagreement, i.Misplaced} {
+			if why != "" {
+				p.warn("%s is %s and will be left alone, but: %s", i.Domain, i.Verdict, why)
+			}
+		}
 		p.warnNoDomain(i)
-		if why := cmp.Or(i.Disagreement, i.Misplaced); why != "" {
-			p.warn("%s is %s and will be left alone, but: %s", i.Domain, i.Verdict, why)
+		if i.Disagreement != "" || i.Misplaced != "" {
 			return todo, nil
 		}
 		if todo.Directories = p.directories.unnamed(p.directories.of(i)); len(todo.Directories) > 0 {
@@ -48,20 +51,35 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 		return todo.Refuse("%s", wholeButDiverging(i)), nil
 	}
 	todo.NextStart = i.AboutNextStart()
-	lost := lostFiles(i)
-	todo.Action = rescueAction(i, lost)
+	lost, relinked := lostFiles(i), relinkedFiles(i)
+	todo.Action = rescueAction(i, lost, relinked)
 	mildest := todo.Action
 	if todo.Action == recover.ActionReboot && (p.Options.Mode == recover.ModeLive || p.Options.Mode == recover.ModeAuto) {
 		mildest = recover.ActionLive
 	}
 	// What the files say of themselves comes second: of an unusual disk they need not be what they seem.
-	if reason := recover.HandsOff(i.Definition, mildest, pathsOf(lost)); reason != "" {
+	if reason := handsOff(i, mildest, lost, relinked); reason != "" {
 		return todo.Refuse("%s", reason), nil
 	}
-	if err := p.addFiles(i, lost, &todo); err != nil {
-		return todo.Refuse("%v", err), nil
+	for _, f := range relinked {
+		r, err := relinkPlans{p.planner}.plan(f)
+		if err != nil {
+			return todo.Refuse("%v", err), nil
+		}
+		todo.Relinks = append(todo.Relinks, r)
 	}
-	todo.Action = actionFor(i, todo)
+	for _, f := range lost {
+		file, err := p.file(i, f)
+		if errors.Is(err, procfs.ErrNoDuplicate) && f.Role == recover.RoleConsoleLog {
+			// virtlogd has it open for writing only, and its file system does not open it anew.
+			p.warn("%s can't be read, and is left out: libvirt makes a new one at the next start (%v)", f.Path, err)
+			continue
+		}
+		if err != nil {
+			return todo.Refuse("%v", err), nil
+		}
+		todo.Files = append(todo.Files, file)
+	}
 	if mildest == recover.ActionLive {
 		why, err := p.live.whyNot(ctx, i, todo)
 		switch {
@@ -108,16 +126,36 @@ func lostFiles(i recover.Instance) []recover.File {
 	return lost
 }
 
-// rescueAction is the least that brings lost files back, in mode reboot.
-func rescueAction(i recover.Instance, lost []recover.File) recover.Action {
+// rescueAction is the least that brings lost files back, in mode reboot, and gives others
+// their names back.
+func rescueAction(i recover.Instance, lost, relinked []recover.File) recover.Action {
+	written := slices.ContainsFunc(lost, func(f recover.File) bool { return f.Writable })
 	switch {
-	case !slices.ContainsFunc(lost, func(f recover.File) bool { return f.Writable }):
-		return recover.ActionPutBack
-	case i.PID == 0:
+	case written && i.PID == 0:
 		return recover.ActionPublish
-	default:
+	case written:
 		return recover.ActionReboot
+	case slices.ContainsFunc(relinked, func(f recover.File) bool { return f.Remedy == recover.RemedyMoveBack }):
+		return recover.ActionMoveBack
+	case len(relinked) > 0:
+		return recover.ActionLinkBack
+	default:
+		return recover.ActionPutBack
 	}
+}
+
+// handsOff says why an action must not be done to an instance now; empty when it may. A
+// file that gets its name back is not copied, whatever its disk is like.
+func handsOff(i recover.Instance, action recover.Action, lost, relinked []recover.File) string {
+	copying := action
+	if action.RunsOn() {
+		copying = recover.ActionPutBack
+	}
+	reason := recover.HandsOff(i.Definition, copying, pathsOf(lost))
+	if reason == "" && len(relinked) > 0 {
+		reason = recover.HandsOff(i.Definition, recover.ActionMoveBack, pathsOf(relinked))
+	}
+	return reason
 }
 
 func pathsOf(files []recover.File) []string {
@@ -126,50 +164,6 @@ func pathsOf(files []recover.File) []string {
 		paths[n] = f.Path
 	}
 	return paths
-}
-
-// addFiles plans what is done with each file of an instance; its error is a refusal.
-func (p rescuePlans) addFiles(i recover.Instance, lost []recover.File, todo *recover.InstancePlan) error {
-	for _, f := range i.Files {
-		if !isRelinked(f) {
-			continue
-		}
-		r, err := relinkPlans{p.planner}.plan(f)
-		if err != nil {
-			return err
-		}
-		todo.Relinks = append(todo.Relinks, r)
-	}
-	for _, f := range lost {
-		file, err := p.file(i, f)
-		if errors.Is(err, procfs.ErrNoDuplicate) && f.Role == recover.RoleConsoleLog {
-			// virtlogd has it open for writing only, and its file system does not open it anew.
-			p.warn("%s can't be read, and is left out: libvirt makes a new one at the next start (%v)", f.Path, err)
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		todo.Files = append(todo.Files, file)
-	}
-	return nil
-}
-
-// actionFor returns the least that helps with the files of a plan.
-func actionFor(i recover.Instance, todo recover.InstancePlan) recover.Action {
-	moved := func(r recover.Relink) bool { return r.Remedy == recover.RemedyMoveBack }
-	switch {
-	case recover.AnyWritable(todo.Files) && i.PID == 0:
-		return recover.ActionPublish
-	case recover.AnyWritable(todo.Files):
-		return recover.ActionReboot
-	case slices.ContainsFunc(todo.Relinks, moved):
-		return recover.ActionMoveBack
-	case len(todo.Relinks) > 0:
-		return recover.ActionLinkBack
-	default:
-		return recover.ActionPutBack
-	}
 }
 
 // foundByNova returns the state to bring an instance back to: the state in which it is,

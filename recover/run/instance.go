@@ -136,6 +136,9 @@ func (i *instance) failed(ctx context.Context, err error) (report recover.Instan
 	switch isFinal := errors.As(err, &final); {
 	case t.Plan.Action == recover.ActionHardReboot:
 		return i.reboot.Failed(err)
+	case t.Plan.Action == recover.ActionDirectories:
+		return t.End(recover.OutcomeFailed, t.Fail(err, "Its files are in place, and nothing else of it was touched",
+			"Change the directory by hand")), true
 	case isFinal && errors.Is(err, recover.ErrDeleted):
 		return i.deleted(err), true
 	case isFinal && errors.Is(err, recover.ErrRefused):
@@ -149,9 +152,6 @@ func (i *instance) failed(ctx context.Context, err error) (report recover.Instan
 	case i.isGone(ctx, err):
 		return t.End(recover.OutcomeFailed, t.Fail(err, i.files.WhatIsSafe(ctx), "Nothing can bring that back: restore it from a backup "+
 			"(os-rescue restore --from DIR) or a snapshot, or have a cached image fetched again")), true
-	case t.Plan.Action == recover.ActionDirectories:
-		return t.End(recover.OutcomeFailed, t.Fail(err, "Its files are in place, and nothing else of it was touched",
-			"Change the directory by hand")), true
 	case t.State() == task.StateOldKept:
 		return t.End(recover.OutcomeFailed, t.Fail(errors.Join(err, staging.Unpin(context.WithoutCancel(ctx), t)),
 			"It runs on its new disk, and the disk as it was before is in a file beside it",

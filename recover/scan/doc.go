@@ -12,8 +12,8 @@
 // Domains that only Nova or only the guard still knows are scanned too (novaonly,
 // inventoryonly).
 //
-// May call: recover, beneath, copier, identity, inventory, owners, pin, procfs, qcow2, runs,
-// verdict.
+// May call: recover, beneath, copier, identity, inventory, owners, pin, procfs, qcow2,
+// runs, verdict.
 //
 // Invariants: a scan changes nothing and opens no file that an image names; what could not
 // be found out is said, and never becomes VerdictIntact; trouble with one domain is in that

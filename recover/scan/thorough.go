@@ -98,7 +98,7 @@ func (t *thorough) compare(ctx context.Context, f *recover.File, tree procfs.Roo
 	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != f.Size {
 		return nil //nolint:nilerr // it has gone since it was classified: the next scan sees that
 	}
-	key := twin{recover.Inode{Device: f.Device, Inode: f.Inode}, recover.Inode{Device: st.Dev, Inode: st.Ino}}
+	key := twin{f.Identity(), st.Inode()}
 	differs, known := t.twins[key]
 	if !known {
 		differs = t.differs(ctx, *f, tree)

@@ -9,10 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/identity"
 	"github.com/os-rescue/os-rescue/recover/journal"
 	"github.com/os-rescue/os-rescue/recover/run/task"
 )
@@ -48,10 +47,6 @@ type file struct {
 func find(ctx context.Context, t *task.Task, r recover.Relink) (*file, error) {
 	f := &file{Relink: r, t: t}
 	src, err := t.Run.Source(ctx, r.Held())
-	if err == nil && r.Birth != 0 && beneath.Birth(src.File) != r.Birth {
-		err = fmt.Errorf("%w: the file that is held for %s was made at another time than the one that was scanned: run this again",
-			recover.ErrUnproven, r.Path)
-	}
 	if err == nil {
 		f.held = src.File
 	}
@@ -151,15 +146,11 @@ func (f *file) isAt(dir *beneath.Dir, path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if f.held == nil {
-		// Nothing keeps the number from being another file's by now, but for the birth.
-		return st.Dev == f.Device && st.Ino == f.Inode && f.Birth != 0 && dir.Birth(name) == f.Birth, nil
+	if f.held == nil { // nothing but its birth tells it from a later file of its number
+		return st.Inode().Is(f.Held().Identity(), false), nil
 	}
-	var held unix.Stat_t
-	if err := unix.Fstat(int(f.held.Fd()), &held); err != nil {
-		return false, err
-	}
-	return st.Dev == held.Dev && st.Ino == held.Ino, nil
+	held, err := identity.OfFile(f.held)
+	return err == nil && st.Inode().Is(held.Inode(), true), err
 }
 
 // undo takes the right name away again, and removes the directories that were made for it.

@@ -40,7 +40,8 @@ func publish(ctx context.Context, t *task.Task, staged *stagedFile) error {
 		}
 		staged.published = true
 		// Another host may have been faster: then its file is the one that is kept.
-		rec.Device, rec.Inode, rec.Size, rec.Kept = staged.inode.Device, staged.inode.Inode, staged.size, staged.kept
+		rec.Device, rec.Inode, rec.Birth = staged.inode.Device, staged.inode.Inode, staged.inode.Birth
+		rec.Size, rec.Kept = staged.size, staged.kept
 		return rec, nil
 	})
 }

@@ -122,7 +122,7 @@ func TestTheLastLineOfAScanSaysWhatToDo(t *testing.T) {
 	for state, want := range map[recover.FileState]string{
 		recover.FilePresent:  "Do not stop or reboot 1 instance: it would come back on another file. See above what cures it.",
 		recover.FileDeleted:  "Next, see what a rescue would do: os-rescue --all --dry-run",
-		recover.FileReplaced: "os-rescue --all --dry-run",
+		recover.FileReplaced: "Next, see what a rescue would do: os-rescue --all --dry-run",
 	} {
 		report := recover.Report{Host: "h", Instances: []recover.Instance{{Domain: "d", UUID: "u", Verdict: recover.VerdictConflict,
 			NextStart: next, Files: []recover.File{{Path: "/i/snap", Role: recover.RoleDisk, State: state}}}}}

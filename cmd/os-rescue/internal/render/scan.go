@@ -84,8 +84,6 @@ func scanNext(p *page, instances []recover.Instance) {
 		switch {
 		case i.Verdict == recover.VerdictConflict && i.IsWhole():
 			diverging++
-		case i.Verdict == recover.VerdictConflict && len(i.NextStart) > 0 && !anyReplaced(i):
-			n[recover.VerdictRecoverable]++ // the conflict is about the next start alone
 		default:
 			n[i.Verdict]++
 		}
@@ -129,11 +127,6 @@ func scanNext(p *page, instances []recover.Instance) {
 	case n[recover.VerdictDisplaced] == 0 && diverging == 0:
 		p.line("Nothing is lost: there is nothing to do.")
 	}
-}
-
-// anyReplaced is true when another file stands at the path of a deleted one.
-func anyReplaced(i recover.Instance) bool {
-	return slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.State == recover.FileReplaced && !f.Proven })
 }
 
 // isNameable is true for a displaced file that a run can give its name back.
