@@ -7,10 +7,10 @@ import (
 )
 
 // HandsOff says why a run must not do that to a domain now, and what to do; empty when it
-// may. paths are those of the files that the action copies or puts back, or
-// gives their names back. Only what the
-// action touches counts: a put-back pauses nobody, a live rescue moves the lost disks and no
-// others, and what ends the domain must be able to bring every one of its disks back.
+// may. paths are those of the files that the action copies, puts back or gives their names
+// back. Only what the action touches counts: a put-back pauses nobody, a live rescue moves
+// the lost disks and no others, and what ends the domain must be able to bring every one of
+// its disks back.
 func HandsOff(d Domain, action Action, paths []string) string {
 	if action.RunsOn() {
 		if why := d.inTheWay(paths); why != "" {

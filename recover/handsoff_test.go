@@ -43,6 +43,9 @@ func TestOnlyWhatAnActionTouchesStopsIt(t *testing.T) {
 		says   string // "" for nothing
 	}{
 		"a plain disk":                                        {plain, ActionReboot, []string{"/i/u/disk"}, ""},
+		"a shareable disk that is moved back":                 {shareable, ActionMoveBack, []string{"/i/u/second"}, ""},
+		"a disk that is moved back under a commit":            {committed, ActionMoveBack, []string{"/i/u/disk"}, "vda"},
+		"a disk that is linked back in a crashed guest":       {crashed, ActionLinkBack, []string{"/i/u/disk"}, ""},
 		"a whole shareable disk, and a reboot":                {shareable, ActionReboot, []string{"/i/u/disk"}, ""},
 		"a whole shareable disk, and a live rescue":           {shareable, ActionLive, []string{"/i/u/disk"}, ""},
 		"a lost shareable disk":                               {shareable, ActionReboot, []string{"/i/u/disk", "/i/u/second"}, "shareable"},

@@ -69,7 +69,7 @@ func (d *Dir) onMount(f *os.File) (int, error) {
 		return -1, fmt.Errorf("it is on another mount, and can't be opened by its handle: %w", err)
 	}
 	got, err := fstat(fd, f.Name())
-	if err == nil && (!got.Inode().Is(want.Inode(), true)) {
+	if err == nil && !got.Inode().Is(want.Inode(), true) {
 		err = errors.New("its handle opens another file")
 	}
 	if err != nil {
