@@ -121,7 +121,7 @@ func verdictRule(i recover.Instance, t truth) string {
 	switch {
 	case v != recover.VerdictIntact:
 		if !t.running && !t.held && v != recover.VerdictLost {
-			if t.starts() { // a stranger is in its place, and nobody can know
+			if t.taken() { // a stranger is in its place, and nobody can know
 				return ""
 			}
 			return fmt.Sprintf("%s, it says, while nobody has it", v)
@@ -135,7 +135,7 @@ func verdictRule(i recover.Instance, t truth) string {
 		return "intact, it says, although a destroy and a start lose something"
 	case t.held:
 		return "intact, it says, while what a process holds of it is not at its path"
-	case t.starts():
+	case t.taken():
 		return "" // nobody can know that what stands there is another
 	default:
 		return "intact, it says, although it can't start"

@@ -47,6 +47,7 @@ type diskTruth struct {
 	nova     string // the path that Nova would define; empty when it has no such disk
 	next     string // the path that the next start opens; empty when it has no such disk
 	problem  string // why the next start does not give every byte; empty when it does
+	there    bool   // a regular file stands at its path, and at that of each backing file
 	opens    bool   // the next start can open it
 	same     bool   // what the next start opens is what QEMU writes to now
 	nameless bool   // what QEMU has open has no name any more
@@ -67,6 +68,17 @@ func (t truth) intact() bool {
 func (t truth) starts() bool {
 	for _, d := range t.disks {
 		if !d.opens {
+			return false
+		}
+	}
+	return true
+}
+
+// taken is true when regular files stand wherever the next start looks for one: whether
+// they are the guest's, nobody can know who has nothing to compare them with.
+func (t truth) taken() bool {
+	for _, d := range t.disks {
+		if !d.there {
 			return false
 		}
 	}
@@ -160,7 +172,7 @@ func look(ctx context.Context, w *world, g *guest) (truth, error) {
 	}
 	overlay := false
 	for _, d := range g.disks {
-		dt := diskTruth{target: d.target, now: d.path, nova: d.nova, problem: "the next start has no such disk", opens: true}
+		dt := diskTruth{target: d.target, now: d.path, nova: d.nova, problem: "the next start has no such disk", opens: true, there: true}
 		for _, defined := range next {
 			if defined.Target.Dev != d.target {
 				continue
@@ -168,6 +180,7 @@ func look(ctx context.Context, w *world, g *guest) (truth, error) {
 			dt.next, dt.problem = source(defined), ""
 			got, err := contentAt(ctx, dt.next, defined.Driver.Type)
 			dt.opens = err == nil
+			dt.there = dt.opens || stands(ctx, dt.next, defined.Driver.Type, d.base)
 			switch {
 			case err != nil:
 				dt.problem = err.Error()
@@ -325,6 +338,21 @@ func chainOf(ctx context.Context, path, format string) []string {
 		paths = append(paths, i.Filename)
 	}
 	return paths
+}
+
+// stands is true when regular files are at the paths of an image and of its backing files.
+func stands(ctx context.Context, path, format, base string) bool {
+	paths := chainOf(ctx, path, format)
+	if base != "" {
+		paths = append(paths, base)
+	}
+	for _, p := range paths {
+		var st unix.Stat_t
+		if err := unix.Stat(p, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+			return false
+		}
+	}
+	return true
 }
 
 // contentAt reads an image as a QEMU that is started now would.
