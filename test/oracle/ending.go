@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -201,6 +202,7 @@ func (p proof) displaced(ctx context.Context, i recover.Instance, t truth) error
 // cure returns the command by which an operator does what the scan says of a displaced
 // file; empty when it says nothing that can be done.
 func (p proof) cure(i recover.Instance) string {
+	searched := regexp.MustCompile("`find -xdev -inum ([0-9]+)`")
 	for _, f := range i.Files {
 		if f.State != recover.FileDisplaced {
 			continue
@@ -209,14 +211,30 @@ func (p proof) cure(i recover.Instance) string {
 		case recover.RemedyMoveBack:
 			return fmt.Sprintf("mkdir -p %s && mv -nT %s %s", filepath.Dir(f.Path), f.Found, f.Path)
 		case recover.RemedyMount:
-			if n := len(p.mounts) - 1; n >= 0 {
-				dir := p.mounts[n]
-				p.mounts = p.mounts[:n]
+			if number := searched.FindStringSubmatch(f.Reason); number != nil {
+				if path := pathOf(number[1]); path != "" {
+					return fmt.Sprintf("mkdir -p %s && mv -nT %s %s", filepath.Dir(f.Path), path, f.Path)
+				}
+			}
+			if dir, err := lastMount(lab.NovaDir); err == nil && dir != "" {
 				return "umount -l " + dir
 			}
 		}
 	}
 	return ""
+}
+
+// pathOf returns the path of an inode of the instances' file system that can be found there.
+func pathOf(inode string) string {
+	found := ""
+	_ = filepath.WalkDir(lab.NovaDir, func(path string, _ fs.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err == nil && unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && fmt.Sprint(st.Ino) == inode {
+			found = path
+		}
+		return nil
+	})
+	return found
 }
 
 // conflict has a run refuse, or keep what is equal.

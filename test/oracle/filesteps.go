@@ -315,24 +315,13 @@ func doMountOver(ctx context.Context, w *world, g *guest, p pick) (string, error
 		copied := filepath.Join(lab.NovaDir, fmt.Sprintf("copy-%d", w.backups))
 		command = fmt.Sprintf("cp -a %[1]s %[2]s && mount --bind %[2]s %[1]s", dir, copied)
 	}
-	err := w.shell(ctx, command)
-	if err == nil {
-		w.mounts = append(w.mounts, dir)
-	}
-	return command, err
+	return command, w.shell(ctx, command)
 }
 
-func doUnmount(_ context.Context, w *world, _ *guest, _ pick) (string, error) {
-	if len(w.mounts) == 0 {
-		return "", errImpossible
+func doUnmount(_ context.Context, _ *world, _ *guest, _ pick) (string, error) {
+	dir, err := lastMount(lab.NovaDir)
+	if err != nil || dir == "" {
+		return "", errors.Join(err, errImpossible)
 	}
-	dir := w.mounts[len(w.mounts)-1]
-	err := unix.Unmount(dir, 0)
-	if errors.Is(err, unix.EBUSY) {
-		err = unix.Unmount(dir, unix.MNT_DETACH)
-	}
-	if err == nil {
-		w.mounts = w.mounts[:len(w.mounts)-1]
-	}
-	return "umount -l " + dir, err
+	return "umount -l " + dir, unix.Unmount(dir, unix.MNT_DETACH)
 }

@@ -64,7 +64,6 @@ type world struct {
 	guests  []*guest
 	guard   *lab.Process // nil while none runs
 	aside   []move       // what was renamed, in order
-	mounts  []string     // what was mounted over, in order
 	writes  int
 	backups int
 	notes   []string // what happened beside the steps
@@ -142,22 +141,30 @@ func makeTree() error {
 
 // unmountBelow unmounts what is mounted below a directory, the last first.
 func unmountBelow(dir string) error {
+	for {
+		last, err := lastMount(dir)
+		if err != nil || last == "" {
+			return err
+		}
+		if err := unix.Unmount(last, unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmount %s: %w", last, err)
+		}
+	}
+}
+
+// lastMount returns what was mounted last below a directory; empty when nothing is.
+func lastMount(dir string) (string, error) {
 	body, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
-		return err
+		return "", err
 	}
-	var targets []string
+	last := ""
 	for line := range strings.Lines(string(body)) {
 		if fields := strings.Fields(line); len(fields) > 1 && strings.HasPrefix(fields[1], dir+"/") {
-			targets = append(targets, fields[1])
+			last = fields[1]
 		}
 	}
-	for n := len(targets) - 1; n >= 0; n-- {
-		if err := unix.Unmount(targets[n], unix.MNT_DETACH); err != nil {
-			return fmt.Errorf("unmount %s: %w", targets[n], err)
-		}
-	}
-	return nil
+	return last, nil
 }
 
 func empty(dir string) error {
