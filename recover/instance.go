@@ -182,6 +182,19 @@ func (i Instance) Writes(held Inode) bool {
 	return i.PID != 0 && (slices.ContainsFunc(i.Files, writes) || slices.ContainsFunc(i.Nameless, writes))
 }
 
+// Strays returns the deleted files that its QEMU has open and that are none of its
+// definition's: nobody else may have their content.
+func (i Instance) Strays() []File {
+	strays := slices.Clone(i.Nameless)
+	for _, f := range i.Files {
+		own := func(h Holder) bool { return i.PID != 0 && h.PID == i.PID }
+		if f.Role == RoleOther && slices.ContainsFunc(f.Holders, own) {
+			strays = append(strays, f)
+		}
+	}
+	return strays
+}
+
 // Report is the result of a scan.
 type Report struct {
 	Host      string     `json:"host"`      // the compute host that was scanned

@@ -126,6 +126,9 @@ type InstancePlan struct {
 	Relinks []Relink `json:"relinks,omitempty"`
 	// Steps describes what will happen, in order.
 	Steps []string `json:"steps,omitempty"`
+	// Strays are the keys of deleted files that its QEMU has open and that no definition
+	// names: they are not brought back, and stay pinned.
+	Strays []string `json:"strays,omitempty"`
 	// Restored is the snapshot in the backup from which it will be restored.
 	Restored *Snapshot `json:"restored,omitempty"`
 }

@@ -65,6 +65,7 @@ func Make(ctx context.Context, r Request) (recover.Plan, error) {
 		if err != nil {
 			return plan, err
 		}
+		p.keepStrays(i, &todo)
 		plan.Instances = append(plan.Instances, todo)
 	}
 	if err := p.nova.lastReboots(ctx, plan.Instances); err != nil {
@@ -126,6 +127,18 @@ func (p *planner) warn(format string, args ...any) {
 func (p *planner) warnNoDomain(i recover.Instance) {
 	if i.NoDomain && i.Server != nil {
 		p.warn("%s (%s) has all its files and no domain: nothing of it is lost; %s", i.Domain, i.UUID, strings.Join(i.Possible, "; "))
+	}
+}
+
+// keepStrays notes what a plan that ends the instance's QEMU must not let go with it.
+func (p *planner) keepStrays(i recover.Instance, todo *recover.InstancePlan) {
+	if i.PID == 0 || todo.Action != recover.ActionReboot && todo.Action != recover.ActionPublish {
+		return
+	}
+	for _, f := range i.Strays() {
+		todo.Strays = append(todo.Strays, f.Identity().Key())
+		p.warn("the QEMU of %s has a deleted file open that no definition names (%s): it is not brought back, and the keeper goes on "+
+			"holding it after the run", i.Domain, f.Path)
 	}
 }
 

@@ -109,6 +109,12 @@ func (m *matching) byPlace() {
 		}
 		if o := m.byInode(inode); o != nil && !m.isExchanged(f, o) {
 			m.claim(f, o)
+			continue
+		}
+		// Two disks may share a backing file or an ISO under two names.
+		shared := func(o *openFile) bool { return o.inode == inode && !f.Writable && !o.writable() }
+		if n := slices.IndexFunc(m.open, shared); n >= 0 {
+			m.claim(f, m.open[n])
 		}
 	}
 }

@@ -81,3 +81,15 @@ func TestAnImageOfAPackageIsKnownByItsPlace(t *testing.T) {
 		t.Errorf("%s %q", i.Verdict, i.Reasons)
 	}
 }
+
+func TestTwoDisksMayShareAFileUnderTwoNames(t *testing.T) {
+	i := judged(t, false, []recover.File{
+		{Path: classDisk, Role: recover.RoleDisk, Writable: true},
+		{Path: "/iso/a", Role: recover.RoleDisk},
+		{Path: "/iso/b", Role: recover.RoleDisk},
+	}, []candidate{held(classDisk, 7, 1), readOnly(held("/iso/a", 8, 2)), readOnly(held("/iso/b", 8, 2))},
+		fakeTree{classDisk: {Device: 1, Inode: 7}, "/iso/a": {Device: 1, Inode: 8}, "/iso/b": {Device: 1, Inode: 8}}, nil)
+	if i.Verdict != recover.VerdictIntact {
+		t.Errorf("%s %q", i.Verdict, i.Reasons)
+	}
+}

@@ -62,6 +62,9 @@ func (s *Scanner) Host(ctx context.Context, hints recover.Hints) (recover.Report
 		known[d.UUID] = true
 		report.Instances = append(report.Instances, i)
 	}
+	if err := s.lookAgain(ctx, l, report.Instances); err != nil {
+		return recover.Report{}, err
+	}
 	guarded, err := l.inventoryOnly(ctx, known)
 	if err != nil {
 		return recover.Report{}, err
@@ -70,6 +73,37 @@ func (s *Scanner) Host(ctx context.Context, hints recover.Hints) (recover.Report
 	explainLost(report.Instances)
 	slices.SortFunc(report.Instances, func(a, b recover.Instance) int { return cmp.Compare(a.Domain, b.Domain) })
 	return report, nil
+}
+
+// startTime is how long a QEMU that has just been started may take to open its images.
+const startTime = 300 * time.Millisecond
+
+// lookAgain looks once more, a moment later, at the instances that could not be judged: a
+// guest may have been starting, ending or losing a disk between what libvirt said of it and
+// the look at its QEMU. Errors are those of Host.
+func (s *Scanner) lookAgain(ctx context.Context, l *look, instances []recover.Instance) error {
+	waited := false
+	for n, i := range instances {
+		if i.Verdict != recover.VerdictUnknown || i.State == recover.StateShutOff {
+			continue
+		}
+		if !waited {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(startTime):
+				waited = true
+			}
+		}
+		d, err := s.hypervisor.Domain(ctx, i.UUID)
+		if err != nil {
+			continue // it is as it was found
+		}
+		if instances[n], err = l.instance(ctx, d); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Domain scans one domain, which the hypervisor has just described. Errors are those of

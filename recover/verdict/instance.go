@@ -105,12 +105,7 @@ func rank(v recover.Verdict) int {
 // of the instance's files. While there are such, no comfortable word is said, and none that
 // gives the data up.
 func judgeNameless(i *recover.Instance) {
-	strays := slices.Clone(i.Nameless)
-	for _, f := range i.Files {
-		if f.Role == recover.RoleOther && slices.ContainsFunc(f.Holders, func(h recover.Holder) bool { return i.PID != 0 && h.PID == i.PID }) {
-			strays = append(strays, f)
-		}
-	}
+	strays := i.Strays()
 	if len(strays) == 0 {
 		return
 	}

@@ -12,11 +12,12 @@ import (
 )
 
 // Unpin lets the old files of an instance go, which are back, proven: the keeper and the
-// guard release them, and the run closes those that the guest writes. The error is the
-// keeper's.
+// guard release them, and the run closes those that the guest writes. What the QEMU that
+// was ended had open besides them is nowhere else: it stays with the keeper. The error is
+// the keeper's.
 func Unpin(ctx context.Context, t *task.Task) error {
 	return t.Step(ctx, journal.StepUnpin, "", func() error {
-		if err := t.Run.Pins.Release(ctx, t.Plan.UUID); err != nil {
+		if err := releasePins(ctx, t); err != nil {
 			return err
 		}
 		if err := guardLetsGo(ctx, t); err != nil {
@@ -30,15 +31,34 @@ func Unpin(ctx context.Context, t *task.Task) error {
 	})
 }
 
-// guardLetsGo tells a guard that the instance's files are back, proven. One that
-// does not run holds nothing.
-func guardLetsGo(ctx context.Context, t *task.Task) error {
+func releasePins(ctx context.Context, t *task.Task) error {
+	if len(t.Plan.Strays) == 0 {
+		return t.Run.Pins.Release(ctx, t.Plan.UUID)
+	}
+	t.Notef("its QEMU had %d deleted files open that no definition names: the keeper holds them still (os-rescue status); "+
+		"when nobody needs them: %s", len(t.Plan.Strays), task.LetGo(t.Run.Plan.Run))
+	keys := plannedKeys(t)
+	if len(keys) == 0 {
+		return nil
+	}
+	return t.Run.Pins.Release(ctx, t.Plan.UUID, keys...)
+}
+
+// plannedKeys are the keys of the inodes that were brought back.
+func plannedKeys(t *task.Task) []string {
 	var keys []string
 	for _, f := range t.Plan.Files {
 		if key := f.Key(); key != "" {
 			keys = append(keys, key)
 		}
 	}
+	return keys
+}
+
+// guardLetsGo tells a guard that the instance's files are back, proven. One that
+// does not run holds nothing.
+func guardLetsGo(ctx context.Context, t *task.Task) error {
+	keys := plannedKeys(t)
 	c, err := keeper.ConnectGuard(ctx, t.Run.Settings.StateDir)
 	if errors.Is(err, keeper.ErrNoKeeper) || len(keys) == 0 {
 		return nil
