@@ -165,6 +165,15 @@ func (e *Engine) scanner() *scan.Scanner {
 	return scan.New(e.Settings, e.Hypervisor, pin.Lister(e.Settings.StateDir, nil))
 }
 
+// scannerOf is the scanner with which a command looks from its plan to its end: what one look
+// finds in order, the next must not call a conflict.
+func (e *Engine) scannerOf(command recover.Command) *scan.Scanner {
+	if command == recover.CommandReboot { // it pins nothing: there is no hurry
+		return e.scanner().Thorough()
+	}
+	return e.scanner()
+}
+
 func (e *Engine) runs() runs.Runs { return runs.Of(e.Settings.StateDir) }
 
 // makePlan plans the selected instances; resuming is true when a resume makes the plan

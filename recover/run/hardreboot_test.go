@@ -404,3 +404,20 @@ func TestARebootElsewhereWhoseAnswerWasLostIsLookedForOnRecord(t *testing.T) {
 		t.Errorf("Nova was asked for the last reboot %d times, not 3: planned, before, after", n)
 	}
 }
+
+// The plan and every look after it compare what was replaced with the same bytes.
+func TestAnInstanceWhoseBaseWasMadeAgainWithItsBytesIsRebooted(t *testing.T) {
+	h := runtest.NewHost(t)
+	g := h.Add(1, recovertest.GuestOptions{Base: "b"})
+	h.Online()
+	content, err := os.ReadFile(g.Base)
+	recovertest.Must(t, err)
+	recovertest.Must(t, os.Remove(g.Base))
+	recovertest.Must(t, os.WriteFile(g.Base, content, 0o644))
+	report, err := h.Run(t.Context(), recover.CommandReboot, rebootAll())
+	recovertest.Must(t, err)
+	if r := g.Report(report); r.Outcome != recover.OutcomeRescued {
+		t.Errorf("%+v", r)
+	}
+	recovertest.Must(t, h.Cloud.In(g.UUID, recover.VMActive, false, 1))
+}

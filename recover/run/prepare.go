@@ -93,11 +93,7 @@ func (s *Session) takeCustody(run string, sameBoot bool) {
 // choosePinPlan fills the session in from a fresh scan. It pins the instances that the
 // domains' own metadata selects before it asks Nova, which may take long.
 func (s *Session) choosePinPlan(ctx context.Context, id string, head journal.Header) error {
-	scanner := s.e.scanner()
-	if head.Command == recover.CommandReboot {
-		scanner = scanner.Thorough() // it pins nothing: there is no hurry
-	}
-	c := selection.New(s.e.Settings, scanner, head.Command, head.Options)
+	c := selection.New(s.e.Settings, s.e.scannerOf(head.Command), head.Command, head.Options)
 	if err := c.Scan(ctx); err != nil {
 		return err
 	}

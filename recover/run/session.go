@@ -75,9 +75,9 @@ func (s *Session) run() *task.Run {
 		Root:       s.root,
 		Owners:     s.owners,
 		Pins:       s.pins,
-		Scan:       s.e.scanner().Domain,
+		Scan:       s.e.scannerOf(s.plan.Command).Domain,
 		Absent: func(ctx context.Context, server recover.Server) (recover.Instance, error) {
-			return s.e.scanner().NovaOnly(ctx, server, recover.Hints{})
+			return s.e.scannerOf(s.plan.Command).NovaOnly(ctx, server, recover.Hints{})
 		},
 		PollInterval: s.e.novaInterval(),
 	}
