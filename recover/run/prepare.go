@@ -181,7 +181,8 @@ func inService(i recover.Instance, h keeper.Hold, proven runs.Published) bool {
 			continue
 		}
 		p, ok := proven.Copy(f.Path, pinned)
-		return f.Proven || ok && p.Identity().Is(f.Identity(), len(f.Holders) > 0)
+		// Proven is of the inode that is held now: an earlier one of that path is another file.
+		return f.Proven && f.Identity().Is(pinned, true) || ok && p.Identity().Is(f.Identity(), len(f.Holders) > 0)
 	}
 	return false
 }
