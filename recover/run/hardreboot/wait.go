@@ -125,7 +125,8 @@ func (w *rebootWait) ask(ctx context.Context, server recover.Server) error {
 	if w.asked >= rebootTries {
 		return fmt.Errorf("%w: it was asked for %d times, and the instance is %s (%s)", errNotYet, w.asked, server.Status, w.why)
 	}
-	if err := w.mayEnd(ctx); err != nil {
+	if wait, err := w.mayEnd(ctx); wait != "" || err != nil {
+		w.why = wait
 		return err
 	}
 	log := zerolog.Ctx(ctx)
@@ -149,28 +150,42 @@ func (w *rebootWait) ask(ctx context.Context, server recover.Server) error {
 
 // mayEnd refuses a hard reboot that would end a QEMU which holds lost files, or
 // one that relies on another host's scan of long ago: files may have been deleted
-// since the plan was made.
-func (w *rebootWait) mayEnd(ctx context.Context) error {
+// since the plan was made. wait says why that can't be told yet: the next look may.
+func (w *rebootWait) mayEnd(ctx context.Context) (wait string, err error) {
 	if r := w.t.Run.Plan.Options.Reboot; r.Remote {
 		if age := time.Since(w.t.Run.Plan.Created); w.t.Run.Resuming && r.MaxAge > 0 && age > r.MaxAge {
-			return fmt.Errorf("%w: the scan of its host is older than %s, and its files may be gone by now: scan that host again, "+
+			return "", fmt.Errorf("%w: the scan of its host is older than %s, and its files may be gone by now: scan that host again, "+
 				"and run os-rescue reboot with that", recover.ErrRefused, age.Round(time.Second))
 		}
-		return nil
+		return "", nil
 	}
 	i, err := w.guest.Look(ctx)
 	switch {
 	case errors.Is(err, recover.ErrNoDomain):
-		return nil
+		return "", nil
 	case err != nil:
-		return err
-	case i.PID != 0 && i.Verdict == recover.VerdictConflict && i.IsWhole():
-		if why := i.StartsElsewhere(recover.StarterNova); why != "" {
-			return fmt.Errorf("%w: %s; first: %s", recover.ErrRefused, why, i.CureOfNextStart())
-		}
-	case i.PID != 0 && i.Verdict != recover.VerdictIntact && i.Verdict != recover.VerdictUnaffected && i.Verdict != recover.VerdictUnknown:
-		return fmt.Errorf("%w: its files are %s by now, and Nova would end its QEMU, which holds them: rescue it first (%s)",
-			recover.ErrRefused, i.Verdict, strings.Join(i.Reasons, "; "))
+		return "", err
 	}
-	return nil
+	return mayEnd(i)
+}
+
+// mayEnd is rebootWait.mayEnd for an instance of this host, as it is now. Unknown is no
+// permission: its QEMU may have deleted disks open that nobody could match, and where that
+// QEMU could not be looked into it may be ending at this moment.
+func mayEnd(i recover.Instance) (wait string, err error) {
+	reasons := strings.Join(i.Reasons, "; ")
+	switch {
+	case i.State == recover.StateShutOff || i.State == recover.StateCrashed && i.PID == 0:
+		return "", nil // there is no QEMU to end
+	case i.Verdict == recover.VerdictUnknown && i.Process.PID == 0:
+		return "what its QEMU has open can't be looked at (" + reasons + ")", nil
+	case i.Verdict == recover.VerdictConflict && i.IsWhole():
+		if why := i.StartsElsewhere(recover.StarterNova); why != "" {
+			return "", fmt.Errorf("%w: %s; first: %s", recover.ErrRefused, why, i.CureOfNextStart())
+		}
+	case i.Verdict != recover.VerdictIntact && i.Verdict != recover.VerdictUnaffected:
+		return "", fmt.Errorf("%w: its files are %s by now, and Nova would end its QEMU, which holds them: rescue it first (%s)",
+			recover.ErrRefused, i.Verdict, reasons)
+	}
+	return "", nil
 }
