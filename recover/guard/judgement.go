@@ -302,12 +302,20 @@ func (j *judgement) endIncidents(ctx context.Context) {
 }
 
 // unlockAll undoes the guard's locks of instances that are back, and tries again
-// when Nova did not answer: not while a run works on the instance.
+// when Nova did not answer: not while a run works on the instance, nor while its owner's
+// reboot would start it on other files than it has.
 func (j *judgement) unlockAll(ctx context.Context) {
 	for _, uuid := range j.records.locked() {
-		if i := j.known(uuid); i != nil && i.IsWhole() && j.inHand[uuid] == "" {
-			j.locks.unlock(ctx, uuid)
+		i := j.known(uuid)
+		if i == nil || !i.IsWhole() || j.inHand[uuid] != "" {
+			continue
 		}
+		if why := i.StartsElsewhere(recover.StarterNova); why != "" {
+			j.problems.set("unlock "+uuid, fmt.Errorf("the files of %s are back, and it stays locked in Nova by the guard: %s; first: %s",
+				uuid, why, i.CureOfNextStart()))
+			continue
+		}
+		j.locks.unlock(ctx, uuid)
 	}
 }
 
