@@ -78,8 +78,8 @@ func (b *incidents) restore(lookAgain bool) {
 // begin notes an incident: an instance that exists has lost files. It is logged
 // once. The files that the instance loses later in it are held like the first.
 func (b *incidents) begin(ctx context.Context, i recover.Instance) {
-	for _, f := range i.Files {
-		if f.Lost() {
+	for _, f := range slices.Concat(i.Files, i.Nameless) {
+		if f.Lost() && !wasOfRun(f.Path) {
 			b.holds.need(f.Identity())
 		}
 	}

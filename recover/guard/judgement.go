@@ -201,7 +201,7 @@ func (j *judgement) judgeHold(ctx context.Context, h guardHold) {
 		}
 		// A console log is made anew at every start, in the middle of an incident too.
 		oldLog := h.Role == recover.RoleConsoleLog && i.PID != 0 && i.IsWhole()
-		if !settled || !oldLog && !wasOfRun(h.Path) && (h.Needed || inIncident || j.isWritten(h)) {
+		if !settled || j.isWritten(h) || !oldLog && !wasOfRun(h.Path) && (h.Needed || inIncident) {
 			continue
 		}
 		if reason := j.unneeded(ctx, *i, h); reason != "" {
@@ -219,13 +219,13 @@ func (j *judgement) isSettled(h guardHold) bool { return j.report.Taken.Sub(h.De
 // is known to need may be one of them.
 func (j *judgement) isAnyMissingFiles() bool {
 	return j.incidents.any() || slices.ContainsFunc(j.report.Instances, func(i recover.Instance) bool {
-		return missesFiles(i) || i.Verdict == recover.VerdictLost || i.Verdict == recover.VerdictUnknown
+		return missesFiles(i) || isInDoubt(i)
 	})
 }
 
-// hasLost is true when a scan found that the file is the one that an instance has lost.
+// hasLost is true when a scan found that the file is one that an instance has lost, or may be.
 func hasLost(i recover.Instance, h guardHold) bool {
-	return slices.ContainsFunc(i.Files, func(f recover.File) bool {
+	return slices.ContainsFunc(slices.Concat(i.Files, i.Nameless), func(f recover.File) bool {
 		return f.Lost() && h.inode() == f.Identity()
 	})
 }
@@ -245,6 +245,9 @@ func (j *judgement) isIncident(ctx context.Context, i recover.Instance, settled 
 // unneeded says why an instance that libvirt knows does not need a deleted file
 // that is none of its own any more; empty when that is not sure.
 func (j *judgement) unneeded(ctx context.Context, i recover.Instance, h guardHold) keeper.ReleaseReason {
+	if isInDoubt(i) {
+		return ""
+	}
 	if i.PID != 0 {
 		return keeper.ReleasedUnneeded // its QEMU runs, and has other files open
 	}
@@ -257,6 +260,20 @@ func (j *judgement) unneeded(ctx context.Context, i recover.Instance, h guardHol
 		}
 	}
 	return ""
+}
+
+// isInDoubt is true for an instance of which files are gone that nobody could find, or that
+// could not be judged: a file that seems to be none of its own may be one of those.
+func isInDoubt(i recover.Instance) bool {
+	return i.Verdict == recover.VerdictLost || i.Verdict == recover.VerdictUnknown
+}
+
+// mayBeNeeded is true while an owner of the file that libvirt knows is in doubt.
+func (j *judgement) mayBeNeeded(h guardHold) bool {
+	return slices.ContainsFunc(h.Owners, func(uuid string) bool {
+		i := j.known(uuid)
+		return i != nil && isInDoubt(*i)
+	})
 }
 
 // isProven is true when a run has put the file's content back, and that stands. Where a
@@ -346,7 +363,13 @@ func isEssential(role recover.Role) bool {
 	return role != recover.RoleOther && role != recover.RoleConsoleLog && role != recover.RoleDiskInfo
 }
 
-// missesFiles is true for an instance that a scan found without files that it needs.
+// missesFiles is true for an instance that a scan found without files that it needs: also when
+// a deleted file that its QEMU has open, or that is held for it, could not be matched to any.
 func missesFiles(i recover.Instance) bool {
-	return slices.ContainsFunc(i.Files, func(f recover.File) bool { return isEssential(f.Role) && f.Lost() })
+	stray := func(f recover.File) bool {
+		return f.Role == recover.RoleOther && !wasOfRun(f.Path) &&
+			slices.ContainsFunc(f.Holders, func(h recover.Holder) bool { return i.PID != 0 && h.PID == i.PID })
+	}
+	return slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.Lost() && (isEssential(f.Role) || stray(f)) }) ||
+		slices.ContainsFunc(i.Nameless, func(f recover.File) bool { return f.Lost() && !wasOfRun(f.Path) })
 }

@@ -49,7 +49,7 @@ func (j *judgement) keepFree(ctx context.Context) {
 			full[h.Device] = false
 			continue
 		}
-		if h.Needed {
+		if h.Needed || j.mayBeNeeded(h) {
 			full[h.Device] = true
 			continue
 		}
@@ -62,7 +62,8 @@ func (j *judgement) keepFree(ctx context.Context) {
 	var err error
 	for _, is := range full {
 		if is {
-			err = errors.New("free space is under the floor, and the deleted files that are held are needed by instances: make room, or rescue them")
+			err = errors.New("free space is under the floor, and the deleted files that are held are needed by instances, or may be: " +
+				"make room, or rescue them")
 		}
 	}
 	j.problems.set("space", err)

@@ -8,7 +8,9 @@ import (
 	"slices"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/pin"
 	"github.com/os-rescue/os-rescue/recover/procfs"
+	"github.com/os-rescue/os-rescue/recover/verdict"
 )
 
 // inventoryOnly scans the instances that libvirt no longer knows but whose lost files
@@ -36,8 +38,15 @@ func (l *look) inventoryOnly(ctx context.Context, known map[string]bool) ([]reco
 
 // addGuarded adds what only the guard has of an instance with lost files: the content
 // of small files that no process holds open, and files that no definition names (a
-// kernel, or the old disks to which a resize can be reverted).
+// kernel, or the old disks to which a resize can be reverted). Where a disk of an instance
+// that is off is nowhere, each of those may be that disk.
 func (l *look) addGuarded(i *recover.Instance, tree procfs.Root) {
+	mayBeDisks := i.Process.PID == 0 && slices.ContainsFunc(i.Files, func(f recover.File) bool {
+		return f.State == recover.FileMissing && verdict.KindOf(f.Role) == verdict.Essential
+	})
+	if mayBeDisks {
+		l.addUnplaced(i)
+	}
 	lost := slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.Role != recover.RoleOther && f.Lost() })
 	if !lost {
 		return
@@ -63,13 +72,11 @@ func (l *look) addGuarded(i *recover.Instance, tree procfs.Root) {
 			i.Files[n].KeptContent = small[path]
 		}
 	}
-	for _, p := range l.pins {
-		if !p.Meta.Needed || !p.Unlinked() || p.Meta.Role != recover.RoleOther || !slices.Contains(p.Owners, i.UUID) {
-			continue
-		}
-		known := slices.ContainsFunc(i.Files, func(f recover.File) bool {
-			return f.Path == p.Meta.Path || f.Identity() == p.Inode()
-		})
+	if mayBeDisks {
+		return
+	}
+	for _, p := range l.unplaced(*i) {
+		known := slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.Path == p.Meta.Path })
 		if known || !recover.IsBelow(p.Meta.Path, l.settings.InstancesPath) || !missing(p.Meta.Path) {
 			continue
 		}
@@ -83,5 +90,31 @@ func (l *look) addGuarded(i *recover.Instance, tree procfs.Root) {
 		}
 		addHolder(&f, candidate{HeldFile: p.HeldFile})
 		i.Files = append(i.Files, f)
+	}
+}
+
+// unplaced returns what is held of an instance that has lost files, and is none that its
+// definition names or a scan has found.
+func (l *look) unplaced(i recover.Instance) []pin.Held {
+	return slices.DeleteFunc(slices.Clone(l.pins), func(p pin.Held) bool {
+		return !p.Meta.Needed || !p.Unlinked() || p.Meta.Role != recover.RoleOther || !slices.Contains(p.Owners, i.UUID) ||
+			slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.Identity() == p.Inode() })
+	})
+}
+
+// addUnplaced adds what may be a missing disk of an instance that is off: what its QEMU had
+// open and nobody could match is held on after its end.
+func (l *look) addUnplaced(i *recover.Instance) {
+	for _, p := range l.unplaced(*i) {
+		f := recover.File{
+			Path:      p.Meta.Path,
+			Role:      recover.RoleOther,
+			State:     recover.FileDeleted,
+			Reason:    "no definition names it, but its QEMU had it open",
+			Holders:   []recover.Holder{},
+			GuardHeld: true,
+		}
+		addHolder(&f, candidate{HeldFile: p.HeldFile})
+		i.Nameless = append(i.Nameless, f)
 	}
 }

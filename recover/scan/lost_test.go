@@ -5,6 +5,10 @@ import (
 	"testing"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/pin"
+	"github.com/os-rescue/os-rescue/recover/procfs"
+	"github.com/os-rescue/os-rescue/recover/recovertest"
+	"github.com/os-rescue/os-rescue/recover/verdict"
 )
 
 func TestWhatIsStillPossibleForAnInstanceThatIsLost(t *testing.T) {
@@ -28,5 +32,51 @@ func TestWhatIsStillPossibleForAnInstanceThatIsLost(t *testing.T) {
 	}
 	if len(all[0].Possible) > 0 {
 		t.Errorf("the living one: %q", all[0].Possible)
+	}
+}
+
+// What its QEMU had open, and nobody could match, is held on when it has ended: an instance is
+// not lost while that may be its disk.
+func TestADiskThatIsNowhereMayBeAmongTheDeletedFilesThatAreHeld(t *testing.T) {
+	disk := recover.File{Path: "/i/u/disk", Role: recover.RoleDisk, State: recover.FileMissing, Remedy: recover.RemedyRestore}
+	log := recover.File{Path: "/i/u/console.log", Role: recover.RoleConsoleLog, State: recover.FileMissing}
+	hold := func(change func(*pin.Held)) pin.Held {
+		p := pin.Held{HeldFile: pinOf("/srv/x", "/srv/x (deleted)", 7, 0).HeldFile, Owners: []string{recovertest.UUID(1)},
+			Meta: pin.Meta{Path: "/srv/x", Role: recover.RoleOther, Run: pin.GuardRun, Needed: true}}
+		if change != nil {
+			change(&p)
+		}
+		return p
+	}
+	for name, c := range map[string]struct {
+		file recover.File
+		pin  pin.Held
+		pid  int
+		want recover.Verdict
+	}{
+		"off":                      {disk, hold(nil), 0, recover.VerdictUnknown},
+		"its QEMU runs without it": {disk, hold(nil), 10, recover.VerdictLost},
+		"of another instance":      {disk, hold(func(p *pin.Held) { p.Owners = []string{recovertest.UUID(2)} }), 0, recover.VerdictLost},
+		"of an earlier time":       {disk, hold(func(p *pin.Held) { p.Meta.Needed = false }), 0, recover.VerdictLost},
+		"it has a name":            {disk, hold(func(p *pin.Held) { p.Stat.Nlink = 1 }), 0, recover.VerdictLost},
+		"no disk of it is nowhere": {log, hold(nil), 0, recover.VerdictIntact},
+		"one of the other's disks": {disk, hold(func(p *pin.Held) { p.Meta.Role = recover.RoleDisk }), 0, recover.VerdictLost},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := lookOf(t, fakeTree{})
+			l.pins = pinned{c.pin}
+			i := recover.Instance{UUID: recovertest.UUID(1), PID: c.pid, Process: recover.ProcessIdentity{PID: c.pid}, Files: []recover.File{c.file}}
+			i.Definition.Disks = []recover.Disk{{Chain: []recover.Image{{Source: recover.SourceFile, Path: c.file.Path}}}}
+			l.addGuarded(&i, procfs.Root{})
+			verdict.Instance(&i)
+			if i.Verdict != c.want {
+				t.Errorf("%s: %q", i.Verdict, i.Reasons)
+			}
+			said := strings.Join(append(i.Reasons, i.Possible...), ";")
+			if c.want == recover.VerdictUnknown &&
+				(!strings.Contains(said, "/srv/x (os-rescue 20:3)") || !strings.Contains(said, "/proc/PID/fd/FD")) {
+				t.Errorf("it says %s", said)
+			}
+		})
 	}
 }

@@ -109,9 +109,12 @@ func judgeNameless(i *recover.Instance) {
 	if len(strays) == 0 {
 		return
 	}
+	what := "its QEMU has a deleted file open that could not be matched to a disk"
+	if i.PID == 0 {
+		what = "a deleted file is held that may be one of its disks"
+	}
 	for _, f := range strays {
-		i.Reasons = append(i.Reasons, fmt.Sprintf("its QEMU has a deleted file open that could not be matched to a disk: %s%s",
-			f.Path, descriptors(f)))
+		i.Reasons = append(i.Reasons, fmt.Sprintf("%s: %s%s", what, f.Path, descriptors(f)))
 	}
 	switch i.Verdict {
 	case recover.VerdictLost, recover.VerdictIntact, recover.VerdictUnaffected, recover.VerdictDisplaced:
@@ -133,6 +136,10 @@ func descriptors(f recover.File) string {
 func possible(i recover.Instance) string {
 	switch i.Verdict {
 	case recover.VerdictUnknown:
+		if i.PID == 0 && len(i.Nameless) > 0 {
+			return "nothing was touched, and what is held stays held: look which file is which disk (qemu-img info /proc/PID/fd/FD), and copy " +
+				"each to its path while the domain is off (cp --sparse=always /proc/PID/fd/FD PATH)"
+		}
 		return "nothing was touched, and what is open stays open: look at the files named above; " +
 			"--map PATH=PID:FD says which open file is which"
 	case recover.VerdictDisplaced:
