@@ -111,6 +111,7 @@ type File struct {
 	KeptContent string `json:"-"` // the content of a small file, kept by the guard
 	GuardHeld   bool   `json:"-"` // named by no definition, but held by the guard to be put back
 	OtherRoot   bool   `json:"-"` // its QEMU means another directory by Path than the root in which files are published has
+	Unseen      bool   `json:"-"` // it is present for its QEMU, but the next start would not find it: OtherRoot
 	Resolved    string `json:"-"` // Path with the links above it followed, as the kernel shows it
 }
 

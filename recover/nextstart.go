@@ -132,7 +132,8 @@ func (i Instance) IsWhole() bool {
 		return true
 	case VerdictConflict:
 		return len(i.NextStart) > 0 && !slices.ContainsFunc(i.Files, func(f File) bool {
-			return f.Role != RoleOther && f.State != FilePresent && !f.Proven && (f.Role != RoleConsoleLog || f.State != FileMissing)
+			away := f.State != FilePresent && !f.Proven && (f.Role != RoleConsoleLog || f.State != FileMissing)
+			return f.Role != RoleOther && (away || f.Unseen)
 		})
 	}
 	return false

@@ -129,15 +129,19 @@ func (l *look) instance(ctx context.Context, d recover.Domain) (recover.Instance
 		i.Reasons = append(i.Reasons, err.Error())
 		return i, nil
 	}
+	later := startRoot{settings: l.settings, home: l.root, tree: tree}
 	for n := range i.Files {
 		f := &i.Files[n]
 		same, err := l.root.SamePlace(tree, f.Path)
+		f.OtherRoot = !same
+		if err == nil && f.OtherRoot {
+			f.Unseen, err = later.misses(*f)
+		}
 		if err != nil {
 			i.Verdict = recover.VerdictUnknown
 			i.Reasons = append(i.Reasons, fmt.Sprintf("%s can't be looked at: %v", f.Path, err))
 			return i, nil
 		}
-		f.OtherRoot = !same
 	}
 	l.addGuarded(&i, tree)
 	if l.thorough != nil {
@@ -145,7 +149,7 @@ func (l *look) instance(ctx context.Context, d recover.Domain) (recover.Instance
 			return i, err
 		}
 	}
-	i.NextStart = nextStart(i, l.settings.InstancesPath, tree)
+	i.NextStart = nextStart(i, l.settings.InstancesPath, later)
 	verdict.Instance(&i)
 	if i.Misplaced = misplaced(i, l.settings); i.Misplaced != "" && i.Verdict != recover.VerdictUnaffected {
 		i.Reasons = append(i.Reasons, i.Misplaced)

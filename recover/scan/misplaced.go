@@ -1,12 +1,54 @@
 package scan
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"strings"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/identity"
+	"github.com/os-rescue/os-rescue/recover/verdict"
 )
+
+// startRoot is the "/" in which the next start of a domain looks up paths, as far as that is
+// known. The settings' root is libvirt's for what is in the instances path, and for
+// everything else only if it was found through libvirt's process (package hostroot): a
+// libvirt in a container may have this host's instances and a /var/lib/libvirt of its own.
+// For the rest there is nothing better than what the domain's QEMU sees.
+type startRoot struct {
+	settings   recover.Settings
+	home, tree places
+}
+
+func (r startRoot) of(path string) places {
+	if r.settings.RootName != "" || recover.IsBelow(path, r.settings.InstancesPath) {
+		return r.home
+	}
+	return r.tree
+}
+
+// Stat is part of places.
+func (r startRoot) Stat(path string) (identity.Status, error) { return r.of(path).Stat(path) }
+
+// Resolve is part of places.
+func (r startRoot) Resolve(path string) string { return r.of(path).Resolve(path) }
+
+// misses is true for a file that stands at its path as QEMU sees it, and which the next start
+// would not find there.
+func (r startRoot) misses(f recover.File) (bool, error) {
+	if f.State != recover.FilePresent || verdict.KindOf(f.Role) != verdict.Essential {
+		return false, nil
+	}
+	st, err := r.Stat(f.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	// Both names were looked up just now, and it is there to be found by the first: a file
+	// that two directories share by a mount of its own has one number on one device.
+	return !st.Inode().Is(f.Identity(), true), err
+}
 
 // misplaced says why nothing may be published for an instance: other directories are meant by
 // its paths than the settings say. Empty where that is not so.
@@ -18,7 +60,7 @@ func misplaced(i recover.Instance, settings recover.Settings) string {
 	}
 	for _, f := range i.Files {
 		below := recover.IsBelow(f.Path, settings.InstancesPath)
-		if !f.OtherRoot || f.Role == recover.RoleOther || !below && !f.Lost() {
+		if !f.OtherRoot || f.Role == recover.RoleOther || !below && !f.Lost() && !f.Unseen {
 			continue
 		}
 		dir := filepath.Dir(f.Path)

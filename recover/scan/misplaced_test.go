@@ -67,3 +67,68 @@ func TestWhereQEMUSeesAnotherDirectoryNothingIsPutBack(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatOnlyQEMUSeesIsNothingThatTheNextStartFinds: the paths of a guest that lives on in
+// the mounts of a container that was made anew.
+func TestWhatOnlyQEMUSeesIsNothingThatTheNextStartFinds(t *testing.T) {
+	open, other := recover.Inode{Device: 1, Inode: 7, Birth: "b7"}, recover.Inode{Device: 1, Inode: 8, Birth: "b8"}
+	for what, c := range map[string]struct {
+		path   string // classDisk if empty
+		role   recover.Role
+		state  recover.FileState
+		home   fakeTree // libvirt's root
+		named  string   // whose root that is
+		unseen bool
+	}{
+		"nothing is there":                               {home: fakeTree{}, unseen: true},
+		"another file is there":                          {home: fakeTree{classDisk: other}, unseen: true},
+		"it is there, in a directory of its own":         {home: fakeTree{classDisk: open}},
+		"it is lost, which says it all":                  {home: fakeTree{}, state: recover.FileDeleted},
+		"libvirt makes a log anew":                       {home: fakeTree{}, role: recover.RoleConsoleLog},
+		"disk.info can be made anew":                     {home: fakeTree{}, role: recover.RoleDiskInfo},
+		"a variable store where libvirt's root is known": {path: "/v/nvram", role: recover.RoleNVRAM, home: fakeTree{}, named: "libvirtd's", unseen: true},
+		"a variable store where it is not":               {path: "/v/nvram", role: recover.RoleNVRAM, home: fakeTree{}},
+		"a device that libvirt put into QEMU's own /dev": {path: "/dev/disk", home: fakeTree{"/dev/disk": open}, named: "libvirtd's"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			f := recover.File{Path: c.path, Role: c.role, State: recover.FilePresent, OtherRoot: true}
+			f.Device, f.Inode, f.Birth = open.Device, open.Inode, open.Birth
+			if f.Path == "" {
+				f.Path = classDisk
+			}
+			if f.Role == "" {
+				f.Role = recover.RoleDisk
+			}
+			if c.state != "" {
+				f.State = c.state
+			}
+			settings := recover.Settings{InstancesPath: "/i", RootName: c.named}
+			later := startRoot{settings: settings, home: c.home, tree: fakeTree{f.Path: open}}
+			got, err := later.misses(f)
+			if err != nil || got != c.unseen {
+				t.Errorf("it is missed: %v, %v", got, err)
+			}
+			f.Unseen = got
+			i := recover.Instance{Files: []recover.File{f}, Process: recover.ProcessIdentity{PID: 42}}
+			if said := misplaced(i, settings); got && !strings.Contains(said, "/proc/42/root") {
+				t.Errorf("it is said: %q", said)
+			}
+		})
+	}
+}
+
+func TestTheNextStartLooksWhereLibvirtIs(t *testing.T) {
+	disk, data := nextDir+"/disk", "/i/data"
+	i := recover.Instance{UUID: nextUUID, Process: recover.ProcessIdentity{PID: 10}, Definition: recover.Domain{
+		UUID: nextUUID, Disks: []recover.Disk{diskOn("vda", disk)},
+		Next: &recover.Definition{Disks: []recover.Disk{diskOn("vda", disk), diskOn("vdb", data)}},
+	}}
+	later := startRoot{settings: recover.Settings{InstancesPath: "/i"}, home: linkedTree{}, tree: linkedTree{fakeTree: fakeTree{data: {Inode: 3}}}}
+	if got := nextStart(i, "/i", later); len(got) != 1 || got[0].Next != data {
+		t.Errorf("it finds everything in the old mounts: %+v", got)
+	}
+	later.home, later.tree = later.tree, later.home
+	if got := nextStart(i, "/i", later); len(got) != 0 {
+		t.Errorf("what is there for libvirt is missing: %+v", got)
+	}
+}

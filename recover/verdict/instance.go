@@ -51,6 +51,10 @@ func ofFile(f recover.File) (v recover.Verdict, text string) {
 		return recover.VerdictUnaffected, ""
 	}
 	switch f.State {
+	case recover.FilePresent:
+		if f.Unseen {
+			return recover.VerdictConflict, "is not where the instance would be started next: only its QEMU sees it"
+		}
 	case recover.FileUnknown:
 		return recover.VerdictUnknown, "can't be judged"
 	case recover.FileMissing:
@@ -145,6 +149,9 @@ func possible(i recover.Instance) string {
 	case recover.VerdictDisplaced:
 		return "nothing is deleted: bring the files back to their paths (mount, or move), then scan again"
 	case recover.VerdictConflict:
+		if slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.Unseen }) {
+			return "mount what its QEMU sees also where libvirt starts it, then scan again: until then nothing may stop it"
+		}
 		if slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.Remedy == recover.RemedyMount }) {
 			return "mount what belongs there, or unmount what hides it, then scan again: the deleted files stay open meanwhile"
 		}

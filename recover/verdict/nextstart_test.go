@@ -54,3 +54,20 @@ func TestAnInstanceThatWouldStartOnAnotherFileIsNotIntact(t *testing.T) {
 		})
 	}
 }
+
+func TestAFileThatOnlyQEMUSeesIsAConflictAndNotWhole(t *testing.T) {
+	for name, next := range map[string][]recover.Divergence{
+		"alone": nil,
+		"and its next start opens something else": {{Target: "vdb", Next: "/srv/data"}},
+	} {
+		i := recover.Instance{Domain: "instance-1", NextStart: next, Files: []recover.File{
+			{Path: diskPath, Role: recover.RoleDisk, State: recover.FilePresent, OtherRoot: true, Unseen: true}}}
+		Instance(&i)
+		if i.Verdict != recover.VerdictConflict || i.IsWhole() {
+			t.Errorf("%s: %s, whole: %v", name, i.Verdict, i.IsWhole())
+		}
+		if !strings.Contains(strings.Join(i.Reasons, ";"), diskPath) || !strings.Contains(strings.Join(i.Possible, ";"), "mount") {
+			t.Errorf("%s: %q, %q", name, i.Reasons, i.Possible)
+		}
+	}
+}

@@ -74,6 +74,13 @@ func TestNothingIsPutBackWhereOnlyQEMUSeesTheTree(t *testing.T) {
 	}
 	defer func() { _ = unix.Unmount(lab.InstancesDir, 0) }()
 	seen := fmt.Sprintf("/proc/%d/root", v.QemuPID())
+	// Its disk is whole, but a start would not find it.
+	whole := scan(t, l)[v.UUID]
+	if whole.Verdict != recover.VerdictConflict {
+		t.Errorf("with a whole disk that only QEMU sees, scan says %s", whole.Verdict)
+	}
+	says(t, strings.Join(whole.Reasons, "\n"), v.Disk, seen, "mount that directory")
+	says(t, run(t, l, 2, "check").Stdout, "CRITICAL")
 	if err := os.Remove(seen + v.Disk); err != nil {
 		t.Fatal(err)
 	}
