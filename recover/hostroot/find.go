@@ -120,14 +120,15 @@ func (r *Root) sameTree(a, b procfs.Root) (bool, error) {
 }
 
 // isDaemon is true for a process that starts QEMUs: behind a socket there may be systemd or
-// virtproxyd, and a pid file may be stale.
+// virtproxyd, a pid file may be stale, and a name is anybody's. libvirtd of qemu:///system is
+// root's.
 func (r *Root) isDaemon(pid int) bool {
 	p, err := procfs.Open(r.options.Proc, pid)
 	if err != nil {
 		return false
 	}
 	defer p.Close()
-	return slices.Contains(daemons(), p.Command)
+	return slices.Contains(daemons(), p.Command) && p.IsRoot()
 }
 
 func (r *Root) behindSocket(ctx context.Context) ([]int, error) {
@@ -159,7 +160,11 @@ func (r *Root) byName(context.Context) ([]int, error) {
 		if err != nil {
 			return nil, err
 		}
-		pids = append(pids, named...)
+		for _, pid := range named {
+			if r.isDaemon(pid) {
+				pids = append(pids, pid)
+			}
+		}
 	}
 	return pids, nil
 }

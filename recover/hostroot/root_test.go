@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,7 @@ type scene struct {
 	proc string // shows the scene's processes alone
 	path string // the instances directory
 	o    Options
+	uid  uint32 // of the processes that are started
 }
 
 func newScene(t *testing.T) *scene {
@@ -54,6 +56,13 @@ func (s *scene) start(command, mounted string, args ...string) *exec.Cmd {
 	out, err := cmd.StdoutPipe()
 	recovertest.Must(s.t, err)
 	cmd.Stderr = os.Stderr
+	if s.uid != 0 {
+		recovertest.Must(s.t, os.Chmod(filepath.Dir(filepath.Dir(program)), 0o755))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: s.uid, Gid: s.uid}}
+		if mounted != "" {
+			cmd.Args = append([]string{"unshare", "--map-root-user"}, cmd.Args[1:]...)
+		}
+	}
 	recovertest.Must(s.t, cmd.Start())
 	s.t.Cleanup(func() { in.Close(); _ = cmd.Wait() })
 	_, err = out.Read(make([]byte, 1))
@@ -177,5 +186,23 @@ func TestAnInstancesDirectoryThatOneSideLacksIsAnother(t *testing.T) {
 	s.o.InstancesPath = filepath.Join(s.path, "below")
 	if r := s.find(); r.Name() != "" {
 		t.Errorf("nothing is there in either, but the root is %q", r.Name())
+	}
+}
+
+// TestALibvirtThatIsNotRootsShowsNoRoot: everybody can run a process of that name, and give it
+// mounts of its own in a user namespace.
+func TestALibvirtThatIsNotRootsShowsNoRoot(t *testing.T) {
+	for _, uid := range []uint32{54321, 0} {
+		s := newScene(t)
+		recovertest.Must(t, os.Chmod(filepath.Dir(filepath.Dir(s.path)), 0o755))
+		s.uid = uid
+		evil := s.start("libvirtd", "evil")
+		want := ""
+		if uid == 0 {
+			want = "evil"
+		}
+		s.shows(s.find(), want)
+		s.o.Daemon = func(context.Context) int { return evil.Process.Pid }
+		s.shows(s.find(), want)
 	}
 }

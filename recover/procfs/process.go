@@ -155,16 +155,31 @@ func (p *Process) CheckQEMU(uuid string) error {
 	return nil
 }
 
-// IsRoot is true when the process acts as root of this host: its effective user ID is 0
-// (the second of "Uid:" in /proc/PID/status).
-func (p *Process) IsRoot() bool {
-	status, err := readProc(p.path("status"))
+// IsRoot is true for a process of root's. Everybody can run a set-user-ID program by another
+// name, so its effective user ID alone says nothing.
+func (p *Process) IsRoot() bool { return p.isOf("0") }
+
+// IsUser is true for a process of that user's, in this process's user namespace: in one of
+// its own everybody can have any tree as "/" (user_namespaces(7)).
+func (p *Process) IsUser(uid uint32) bool {
+	own, err := os.Readlink(filepath.Join(Dir, "self/ns/user"))
 	if err != nil {
 		return false
 	}
+	its, err := os.Readlink(p.path("ns/user"))
+	return err == nil && its == own && p.isOf(strconv.FormatUint(uint64(uid), 10))
+}
+
+// isOf is true when the real, the effective and the saved user ID of the process are that one
+// (the first three of "Uid:" in /proc/PID/status, proc_pid_status(5)).
+func (p *Process) isOf(uid string) bool {
+	status, err := readProc(p.path("status"))
+	if err != nil || p.Alive() != nil {
+		return false
+	}
 	for line := range bytes.Lines(status) {
-		if fields := bytes.Fields(line); len(fields) > 2 && string(fields[0]) == "Uid:" {
-			return string(fields[2]) == "0"
+		if fields := strings.Fields(string(line)); len(fields) > 3 && fields[0] == "Uid:" {
+			return fields[1] == uid && fields[2] == uid && fields[3] == uid
 		}
 	}
 	return false

@@ -1,11 +1,17 @@
 package novaconf
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover/procfs"
 )
@@ -99,15 +105,16 @@ func ofProcess(ctx context.Context, proc string, own procfs.Root) (Conf, []strin
 		}
 		c, err := readAs(proc, pid, own)
 		switch {
+		case errors.Is(err, unix.ESRCH): // it has ended
 		case err != nil:
 			notes = append(notes, fmt.Sprintf("the configuration of nova-compute (process %d) can't be read and counts for nothing: %v", pid, err))
 		case !c.libvirtDriver():
-		case c.here && len(all) > 0 && !all[0].here:
-			all = []Conf{c}
-		case len(all) == 0 || c.here == all[0].here:
+		default:
 			all = append(all, c)
 		}
 	}
+	all, passed := preferHere(all)
+	notes = append(notes, passed...)
 	for _, c := range all[min(1, len(all)):] {
 		if !agree(all[0], c) {
 			return Conf{}, append(notes, "several nova-computes run here that have different configurations, so none of them counts: "+
@@ -120,6 +127,26 @@ func ofProcess(ctx context.Context, proc string, own procfs.Root) (Conf, []strin
 	return all[0], notes, nil
 }
 
+// preferHere returns those that run in this process's own tree, if there are such: the others
+// are nested containers. notes name those of them that disagree.
+func preferHere(all []Conf) (preferred []Conf, notes []string) {
+	for _, c := range all {
+		if c.here {
+			preferred = append(preferred, c)
+		}
+	}
+	if len(preferred) == 0 {
+		return all, nil
+	}
+	for _, c := range all {
+		if !c.here && !agree(preferred[0], c) {
+			notes = append(notes, fmt.Sprintf("%s sees another tree and has another configuration than %s of this host, which counts: "+
+				"if that is wrong, set nova_conf, or host and instances_path", c.reader, preferred[0].reader))
+		}
+	}
+	return preferred, notes
+}
+
 // agree is true when two configurations have the same host and instances path.
 func agree(a, b Conf) bool {
 	hostA, err1 := a.Host()
@@ -129,7 +156,40 @@ func agree(a, b Conf) bool {
 	return firstOf(err1, err2, err3, err4) == nil && hostA.Value == hostB.Value && pathA.Value == pathB.Value
 }
 
-// readAs reads the configuration of one process, in its own root.
+// errNotNovas: a command name is anybody's, and so are a command line and an environment.
+var errNotNovas = errors.New("it is neither root's nor of the user nova")
+
+// isNovas is true for a process of root's, or of the user that is called nova in its own tree,
+// which only root gives it: packages and images of Nova make that user.
+func isNovas(p *procfs.Process, root procfs.Root) bool {
+	if p.IsRoot() {
+		return true
+	}
+	uid, ok := uidOf(root, "nova")
+	return ok && p.IsUser(uid)
+}
+
+// maxPasswd bounds, in bytes, how much of a file of users is read.
+const maxPasswd = 1 << 20
+
+// uidOf returns the ID of a user of that name in a tree (passwd(5)).
+func uidOf(root procfs.Root, user string) (uint32, bool) {
+	f, err := root.Open("/etc/passwd")
+	if err != nil {
+		return 0, false
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(io.LimitReader(f, maxPasswd)); s.Scan(); {
+		if fields := strings.Split(s.Text(), ":"); len(fields) > 2 && fields[0] == user {
+			uid, err := strconv.ParseUint(fields[2], 10, 32)
+			return uint32(uid), err == nil
+		}
+	}
+	return 0, false
+}
+
+// readAs reads the configuration of one process, in its own root. errNotNovas when the process
+// is not to be trusted.
 func readAs(proc string, pid int, own procfs.Root) (Conf, error) {
 	p, err := procfs.Open(proc, pid)
 	if err != nil {
@@ -153,6 +213,9 @@ func readAs(proc string, pid int, own procfs.Root) (Conf, error) {
 		return Conf{}, err
 	}
 	defer root.Close()
+	if !isNovas(p, root) {
+		return Conf{}, errNotNovas
+	}
 	c := Conf{values: map[name]Setting{}, env: map[string]string{}, reader: fmt.Sprintf("%s (process %d)", command, pid)}
 	if c.here, err = root.SamePlace(own, "/x"); err != nil {
 		return Conf{}, err

@@ -9,10 +9,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover/procfs"
 )
 
 // put writes files below a directory, by name.
@@ -129,6 +132,12 @@ func compute(t *testing.T, proc, dir string, env []string, args ...string) int {
 	}
 	cmd := exec.Command(program, args...)
 	cmd.Dir, cmd.Env = dir, append(env, "PATH="+os.Getenv("PATH"))
+	return started(t, proc, cmd)
+}
+
+// started starts a command that says when it runs and reads until its input ends, and adds it to proc.
+func started(t *testing.T, proc string, cmd *exec.Cmd) int {
+	t.Helper()
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -221,5 +230,104 @@ func TestOfSeveralNovaComputesThoseThatDisagreeCountForNothing(t *testing.T) {
 	c, notes := read(proc)
 	if host(t, c) != "file" || !slices.ContainsFunc(notes, func(n string) bool { return strings.Contains(n, "different") }) {
 		t.Errorf("and one that disagrees: %v, %v", c.Files(), notes)
+	}
+}
+
+// stranger is a user who has no part in Nova, or who is the user nova, as a test says.
+const stranger = 54321
+
+// strangers is nova-compute by name, run by that user; its file is as mode says.
+func strangers(t *testing.T, proc string, mode os.FileMode, before ...string) int {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "nova-compute")
+	if err := os.Chmod(filepath.Dir(filepath.Dir(program)), 0o755); err != nil { // it is made for this user alone
+		t.Fatal(err)
+	}
+	cat, err := os.ReadFile("/bin/cat")
+	if err == nil {
+		err = os.WriteFile(program, cat, 0o755)
+	}
+	if err == nil {
+		err = os.Chmod(program, mode)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := append(before, program, "/proc/self/comm", "-")
+	cmd := exec.Command(line[0], line[1:]...)
+	cmd.Env = []string{"OS_DEFAULT__HOST=stranger", "OS_DEFAULT__INSTANCES_PATH=/evil"}
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: stranger, Gid: stranger}}
+	return started(t, proc, cmd)
+}
+
+func TestAProcessThatOnlyCallsItselfNovaComputeCountsForNothing(t *testing.T) {
+	for what, mode := range map[string]os.FileMode{"a stranger's": 0o755, "a stranger's, with a program of root's": 0o755 | os.ModeSetuid} {
+		t.Run(what, func(t *testing.T) {
+			proc, root, dir := t.TempDir(), t.TempDir(), t.TempDir()
+			put(t, root, map[string]string{"etc/nova/nova.conf": def + "file"})
+			put(t, dir, map[string]string{"a.conf": def + "a"})
+			pid := strangers(t, proc, mode)
+			c, notes, err := Read(t.Context(), Options{Root: root, Proc: proc})
+			if err != nil || host(t, c) != "file" || len(notes) != 1 || !strings.Contains(notes[0], fmt.Sprint(pid)) {
+				t.Errorf("alone: %v, %q, %v", c.Files(), notes, err)
+			}
+			compute(t, proc, dir, nil, "--config-file", "a.conf")
+			if c, notes, err = Read(t.Context(), Options{Root: root, Proc: proc}); err != nil || host(t, c) != "a" {
+				t.Errorf("beside the true one: %v, %q, %v", c.Files(), notes, err)
+			}
+		})
+	}
+}
+
+func TestNovaComputeIsRootsOrOfTheUserNovaOfItsOwnTree(t *testing.T) {
+	novas := fmt.Sprintf("root:x:0:0::/:/bin/sh\nnova:x:%d:%d::/:/bin/sh\n", stranger, stranger)
+	for what, c := range map[string]struct {
+		before []string
+		users  string
+		want   bool
+	}{
+		"nova's":                         {nil, novas, true},
+		"another user's":                 {nil, "nova:x:64060:64060::/:/bin/sh\n", false},
+		"a tree without a nova":          {nil, "root:x:0:0::/:/bin/sh\n", false},
+		"a line that is none":            {nil, "nova:x\nnova:x:y\n", false},
+		"in a user namespace of its own": {[]string{"unshare", "--user"}, novas, false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			proc, dir := t.TempDir(), t.TempDir()
+			put(t, dir, map[string]string{"etc/passwd": c.users})
+			root, err := procfs.OpenRoot(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer root.Close()
+			p, err := procfs.Open(proc, strangers(t, proc, 0o755, c.before...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			if got := isNovas(p, root); got != c.want {
+				t.Errorf("it counts: %v", got)
+			}
+		})
+	}
+}
+
+func TestAnotherTreesNovaComputeThatIsPassedOverIsNamed(t *testing.T) {
+	conf := func(host string, here bool, reader string) Conf {
+		c, err := confOf(def + host + "\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.here, c.reader = here, reader
+		return c
+	}
+	mine, same, another := conf("a", true, "process 1"), conf("a", false, "process 2"), conf("b", false, "process 3")
+	got, notes := preferHere([]Conf{same, another, mine})
+	if len(got) != 1 || got[0].reader != mine.reader || len(notes) != 1 || !strings.Contains(notes[0], another.reader) {
+		t.Errorf("%+v, %q", got, notes)
+	}
+	if got, notes = preferHere([]Conf{same, another}); len(got) != 2 || len(notes) > 0 {
+		t.Errorf("none is here: %+v, %q", got, notes)
 	}
 }
