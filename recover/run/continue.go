@@ -156,6 +156,9 @@ func (i *instance) startOver(ctx context.Context) (recover.Outcome, error) {
 func (i *instance) settle(ctx context.Context, now recover.Instance) error {
 	t := i.t
 	for _, f := range t.Written() {
+		if f.Role == recover.RoleNVRAM && t.Run.Cloud != nil {
+			continue // Nova has made it anew, which was agreed to (staging.IsOpen)
+		}
 		n := slices.IndexFunc(now.Files, func(file recover.File) bool { return file.Path == f.Path })
 		if n < 0 || !t.PublishedBefore(f, now.Files[n].Identity(), len(now.Files[n].Holders) > 0) ||
 			f.Role == recover.RoleDisk && !isWrittenBy(now.PID, now.Files[n]) {

@@ -3,6 +3,7 @@ package run_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -290,4 +291,50 @@ func TestResumeInTheMiddleOfARebootWaitsForItsEnd(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	brought(t, "", h, g, id, recover.StateRunning, false)
+}
+
+// TestAVariableStoreThatNovaMadeAnewKeepsNoRunFromItsEnd: the guest has everything else, and
+// that Nova resets its variable store was agreed to.
+func TestAVariableStoreThatNovaMadeAnewKeepsNoRunFromItsEnd(t *testing.T) {
+	for what, lose := range map[string]func(g *recovertest.Guest) string{
+		"the variable store": func(g *recovertest.Guest) string { return g.Dir + "/nvram.fd" },
+		"the disk":           func(g *recovertest.Guest) string { return g.Disk },
+	} {
+		t.Run(what, func(t *testing.T) {
+			h := runtest.NewHost(t)
+			g := h.Add(1, recovertest.GuestOptions{State: recover.StateShutOff})
+			nvram := g.Dir + "/nvram.fd"
+			g.Content[nvram] = recovertest.Payload(5, 8<<10)
+			recovertest.Must(t, os.WriteFile(nvram, g.Content[nvram], 0o600))
+			h.HV.Change(g.UUID, func(d *recovertest.FakeDomain) { d.NVRAM = nvram })
+			recovertest.Must(t, h.HV.Start(t.Context(), g.UUID, false))
+			cloud := h.Online()
+			h.Purge()
+			anew := lose(g)
+			o := recovertest.Options(g)
+			o.Mode = recover.ModeReboot
+			id, _ := h.CrashIn(recover.CommandRescue, o, func(_ *run.Engine, here func(string)) {
+				cloud.Point = func(point string) {
+					switch point {
+					case "before HardReboot":
+						data, err := os.ReadFile(anew)
+						recovertest.Must(t, err)
+						recovertest.Must(t, os.Remove(anew))
+						recovertest.Must(t, os.WriteFile(anew, data, 0o600))
+					case "after HardReboot":
+						here(point)
+					}
+				}
+			})
+			if id == "" {
+				t.Fatal("it was not killed")
+			}
+			cloud.Point = nil
+			report, err := h.Resume(t.Context(), id)
+			recovertest.Must(t, err)
+			if r := g.Report(report); (r.Outcome == recover.OutcomeRescued) != (anew == nvram) {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
 }
