@@ -277,6 +277,20 @@ func (c *Custody) Stored(backupDir string, f recover.FilePlan) (copier.Source, e
 	return c.sources.add(key, src), nil
 }
 
+// Keep takes over an open file that the run has published, and keeps it open until Close:
+// until then no other file has its number (Keeps).
+func (c *Custody) Keep(at recover.Inode, file *os.File) {
+	c.sources.add(publishedKey(at), copier.Source{File: file})
+}
+
+// Keeps is true for a file that the run has published, and has had open ever since.
+func (c *Custody) Keeps(at recover.Inode) bool {
+	_, ok := c.sources.get(publishedKey(at))
+	return ok
+}
+
+func publishedKey(at recover.Inode) string { return "published:" + at.Key() }
+
 // Drop closes a planned file's inode: only then its file system gets the room back.
 func (c *Custody) Drop(f recover.FilePlan) { c.sources.drop(f.Key()) }
 

@@ -29,6 +29,7 @@ type look struct {
 	named     []candidate                    // files of the processes that the operator named with --holder
 	mapped    []recover.Mapping              // which open file is which, as the operator says
 	published func() (runs.Published, error) // reads the journals at its first call
+	keeps     func(recover.Inode) bool       // see Scanner.Keeping; may be nil
 	records   map[string]inventory.Record    // the guard's records of instances, by UUID
 	thorough  *thorough                      // nil for a quick scan
 }
@@ -39,7 +40,8 @@ func (s *Scanner) look(ctx context.Context, hints recover.Hints) (*look, error) 
 	if err != nil {
 		return nil, fmt.Errorf("%w: open the root %s: %w", recover.ErrUnusable, s.settings.Root, err)
 	}
-	l := &look{settings: s.settings, root: r, home: r, mapped: hints.Map, published: sync.OnceValues(s.runs.Published)}
+	l := &look{settings: s.settings, root: r, home: r, mapped: hints.Map, published: sync.OnceValues(s.runs.Published),
+		keeps: s.keeps}
 	l.logs, err = findVirtlogds(ctx, procfs.Dir, s.settings.Root)
 	if err == nil {
 		l.pins, err = s.pins(ctx)
@@ -280,7 +282,7 @@ func (l *look) classifier(tree lookup, active bool, held []candidate) *classifie
 				return false, fmt.Errorf("%w: %w", errJournals, err)
 			}
 			isHeld := slices.ContainsFunc(held, func(h candidate) bool { return h.Inode() == at.Inode() })
-			return copies.Has(f, at, isHeld), nil
+			return copies.Has(f, at, isHeld || l.keeps != nil && l.keeps(at.Inode())), nil
 		},
 		trusted: func(path string) bool { return !recover.IsBelow(path, l.settings.InstancesPath) },
 	}

@@ -20,6 +20,7 @@ type Scanner struct {
 	pins       pinLister
 	runs       runs.Runs
 	thorough   bool // see Thorough
+	keeps      func(recover.Inode) bool
 }
 
 // pinLister lists what the keeper and the guard hold. The guard itself lists its own
@@ -31,6 +32,14 @@ type pinLister func(ctx context.Context) ([]pin.Held, error)
 // scan and not before.
 func New(settings recover.Settings, hypervisor recover.Hypervisor, pins pinLister) *Scanner {
 	return &Scanner{settings: settings, hypervisor: hypervisor, pins: pins, runs: runs.Of(settings.StateDir)}
+}
+
+// Keeping returns a scanner that is told which files this process has published and has had
+// open ever since: no other file has their numbers.
+func (s *Scanner) Keeping(keeps func(recover.Inode) bool) *Scanner {
+	t := *s
+	t.keeps = keeps
+	return &t
 }
 
 // Host scans every domain of the host, and what the guard holds of instances that

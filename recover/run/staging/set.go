@@ -121,14 +121,22 @@ func (s *Set) putBackOne(ctx context.Context, f recover.FilePlan) error {
 // Its errors are those of StageWritten.
 func (s *Set) CopyOut(ctx context.Context, f recover.FilePlan) (recover.Inode, error) {
 	staged, err := s.stage(ctx, f)
-	if staged != nil && staged.file != nil {
-		defer staged.file.Close()
-	}
+	keep := false
+	defer func() {
+		if staged != nil && staged.file != nil && !keep {
+			staged.file.Close()
+		}
+	}()
 	if err == nil {
 		err = publish(ctx, s.t, staged)
 	}
 	if err != nil {
 		return recover.Inode{}, errors.Join(err, staged.discard(ctx))
+	}
+	if keep = !f.Writable && staged.file != nil; keep {
+		// QEMU goes on with the old one: on a file system that tells no births nothing else
+		// says at the run's end that this one is still there.
+		s.t.Run.Pins.Keep(staged.inode, staged.file)
 	}
 	return staged.inode, nil
 }
