@@ -32,6 +32,7 @@ type History struct {
 	Pivoted      map[string]bool       // by path: its pivot is done
 	Sealed       []Seal                // directories that only root can enter
 	Exported     bool                  // its disks may be exported
+	Relinked     map[string]bool       // by path: it has got its right name back
 	Differs      map[string]bool       // by path: its comparison failed after the pivot
 
 	ahead map[string]Staged // by path, copies made while the guest still wrote
@@ -117,6 +118,7 @@ func newHistory() *History {
 		Placing:   map[string]bool{},
 		Pivoting:  map[string]bool{},
 		Pivoted:   map[string]bool{},
+		Relinked:  map[string]bool{},
 		Differs:   map[string]bool{},
 	}
 }
@@ -191,6 +193,10 @@ func (h *History) add(r Record) error {
 		h.Pivoting[r.Path] = true
 	case StepPivot + ".done":
 		h.Pivoted[r.Path] = true
+	case StepLinkBack + ".done", StepMoveBack + ".done":
+		h.Relinked[r.Path] = true
+	case StepUnlink + ".begin":
+		h.Relinked = map[string]bool{} // the undo of all, as far as it got
 	case StepCompare + ".failed":
 		h.Differs[r.Path] = h.Pivoted[r.Path]
 	case StepExport + ".begin":

@@ -277,6 +277,9 @@ func (c *Custody) Stored(backupDir string, f recover.FilePlan) (copier.Source, e
 	return c.sources.add(key, src), nil
 }
 
+// SameBoot is true while a number that the run noted names the same inode still.
+func (c *Custody) SameBoot() bool { return c.options.SameBoot }
+
 // Keep takes over an open file that the run has published, and keeps it open until Close:
 // until then no other file has its number (Keeps).
 func (c *Custody) Keep(at recover.Inode, file *os.File) {

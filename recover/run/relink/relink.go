@@ -80,6 +80,9 @@ func (f *file) name() error {
 	switch is, err := f.isAt(to, f.Path); {
 	case is:
 		return nil
+	case err == nil && f.mayBe(to):
+		return fmt.Errorf("%w: a file of its number stands there, and whether it is the one can't be told: nobody has that open "+
+			"any more, and its file system tells no births", recover.ErrUnproven)
 	case err == nil:
 		return fmt.Errorf("%w: another file stands there by now: look at what it is, then move it away", recover.ErrConflict)
 	case !errors.Is(err, fs.ErrNotExist):
@@ -146,11 +149,21 @@ func (f *file) isAt(dir *beneath.Dir, path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if f.held == nil { // nothing but its birth tells it from a later file of its number
-		return st.Inode().Is(f.Held().Identity(), false), nil
+	if f.held == nil {
+		// Nothing but its birth tells it from a later file of its number; or the run that gave
+		// it this name, and was killed later.
+		own := path == f.Path && f.t.History != nil && f.t.History.Relinked[path] && f.t.Run.Pins.SameBoot()
+		return st.Inode().Is(f.Held().Identity(), own), nil
 	}
 	held, err := identity.OfFile(f.held)
 	return err == nil && st.Inode().Is(held.Inode(), true), err
+}
+
+// mayBe is true when the file with the right name, in dir, has the number of one that nobody
+// has open any more, and no birth says which of the two it is.
+func (f *file) mayBe(dir *beneath.Dir) bool {
+	st, err := dir.Stat(filepath.Base(f.Path))
+	return err == nil && f.held == nil && st.Inode().Is(f.Held().Identity(), true)
 }
 
 // undo takes the right name away again, and removes the directories that were made for it.
