@@ -86,7 +86,8 @@ func TestWhatOnlyQEMUSeesIsNothingThatTheNextStartFinds(t *testing.T) {
 		"it is lost, which says it all":                  {home: fakeTree{}, state: recover.FileDeleted},
 		"libvirt makes a log anew":                       {home: fakeTree{}, role: recover.RoleConsoleLog},
 		"disk.info can be made anew":                     {home: fakeTree{}, role: recover.RoleDiskInfo},
-		"a variable store where libvirt's root is known": {path: "/v/nvram", role: recover.RoleNVRAM, home: fakeTree{}, named: "libvirtd's", unseen: true},
+		"a variable store where libvirt's root is known": {path: "/v/nvram", role: recover.RoleNVRAM, home: fakeTree{}, named: "libvirtd's",
+			unseen: true},
 		"a variable store where it is not":               {path: "/v/nvram", role: recover.RoleNVRAM, home: fakeTree{}},
 		"a device that libvirt put into QEMU's own /dev": {path: "/dev/disk", home: fakeTree{"/dev/disk": open}, named: "libvirtd's"},
 	} {
@@ -123,7 +124,8 @@ func TestTheNextStartLooksWhereLibvirtIs(t *testing.T) {
 		UUID: nextUUID, Disks: []recover.Disk{diskOn("vda", disk)},
 		Next: &recover.Definition{Disks: []recover.Disk{diskOn("vda", disk), diskOn("vdb", data)}},
 	}}
-	later := startRoot{settings: recover.Settings{InstancesPath: "/i"}, home: linkedTree{}, tree: linkedTree{fakeTree: fakeTree{data: {Inode: 3}}}}
+	old := linkedTree{fakeTree: fakeTree{data: {Inode: 3}}}
+	later := startRoot{settings: recover.Settings{InstancesPath: "/i"}, home: linkedTree{}, tree: old}
 	if got := nextStart(i, "/i", later); len(got) != 1 || got[0].Next != data {
 		t.Errorf("it finds everything in the old mounts: %+v", got)
 	}
