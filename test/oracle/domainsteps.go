@@ -8,10 +8,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"libvirt.org/go/libvirt"
+	"libvirt.org/go/libvirtxml"
 
 	"github.com/os-rescue/os-rescue/test/lab"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // paused is true for a guest that somebody has suspended.
@@ -158,22 +161,15 @@ func doDetach(_ context.Context, _ *world, g *guest, _ pick) (string, error) {
 	if err := g.domain.Reset(0); err != nil {
 		return text, err
 	}
-	left, err := definition(g.domain, 0)
-	if err != nil {
-		return text, err
-	}
-	for _, l := range left {
-		if l.Target.Dev == "vdx" {
-			return text, errors.New("the guest has not let go of it")
+	// It goes a moment later, if it goes.
+	err := patience.RetryFor(patience.Of(2*time.Second), func() error {
+		left, err := definition(g.domain, 0)
+		if err == nil && slices.ContainsFunc(left, func(l libvirtxml.DomainDisk) bool { return l.Target.Dev == d.target }) {
+			err = errors.New("the guest has not let go of it")
 		}
-	}
-	for n := range g.disks {
-		if g.disks[n] == d {
-			g.disks = append(g.disks[:n], g.disks[n+1:]...)
-			break
-		}
-	}
-	return text, nil
+		return err
+	})
+	return text, err
 }
 
 func doPause(_ context.Context, _ *world, g *guest, _ pick) (string, error) {

@@ -9,10 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/template"
 
 	"libvirt.org/go/libvirt"
+	"libvirt.org/go/libvirtxml"
 
 	"github.com/os-rescue/os-rescue/test/ground"
 	"github.com/os-rescue/os-rescue/test/lab"
@@ -199,6 +201,13 @@ func (g *guest) disk(target string) *disk {
 		}
 	}
 	return nil
+}
+
+// keep forgets the disks that a definition does not have.
+func (g *guest) keep(defined []libvirtxml.DomainDisk) {
+	g.disks = slices.DeleteFunc(g.disks, func(d *disk) bool {
+		return !slices.ContainsFunc(defined, func(has libvirtxml.DomainDisk) bool { return has.Target.Dev == d.target })
+	})
 }
 
 func qemuImg(ctx context.Context, args ...string) error {

@@ -191,7 +191,12 @@ func (w *world) refresh() error {
 			continue
 		}
 		g.pid = pid
-		if pid == 0 {
+		if pid == 0 { // what was attached to the running guest alone is nobody's now
+			defined, err := definition(g.domain, libvirt.DOMAIN_XML_INACTIVE)
+			if err != nil {
+				return err
+			}
+			g.keep(defined)
 			continue
 		}
 		if err := w.started(g); err != nil {
@@ -238,6 +243,7 @@ func (w *world) follow(g *guest) {
 	if err != nil {
 		return
 	}
+	g.keep(disks)
 	has := map[identity]bool{}
 	for _, f := range open {
 		if f.writable {
