@@ -109,18 +109,19 @@ func allowed() func(string) bool {
 		return func(string) bool { return true }
 	}
 	list := strings.Fields(os.Getenv("ORACLE_KINDS"))
-	if len(list) == 0 {
-		list = copedWith()
+	if len(list) > 0 {
+		return func(name string) bool { return slices.Contains(list, name) }
 	}
-	return func(name string) bool { return slices.Contains(list, name) }
+	return func(name string) bool { return !slices.Contains(notYet(), name) }
 }
 
-// copedWith are the kinds of step of whose sequences os-rescue says what is true. The
-// others wait for the judgement by what is open. When that is there, this list goes, and
-// "open" in knownFaults with it.
-func copedWith() []string {
+// notYet are the kinds of step that make os-rescue say what is not true: make oracle draws
+// them, make test does not. When the list is empty it goes, and "open" in knownFaults too.
+func notYet() []string {
 	return []string{
-		"write", "backup", "remove-file", "remove-dir", "remove-tree", "remove-base", "pause", "stop", "start",
-		"rescue", "rescue-all", "resume-run", "guard-start", "guard-stop",
+		"mount-over", // recoverable, although a base is hidden below a mount and a run refuses
+		"snapshot",   // the layers below an overlay: a renamed one is lost, one of a guest that is off is intact
+		"recreate",   // an off guest's disk that the guard holds, and a stranger at its path: intact
+		"guard-stop", // the deleted base of an off guest is not handed to the keeper
 	}
 }
