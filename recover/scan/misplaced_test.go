@@ -80,12 +80,12 @@ func TestWhatOnlyQEMUSeesIsNothingThatTheNextStartFinds(t *testing.T) {
 		named  string   // whose root that is
 		unseen bool
 	}{
-		"nothing is there":                               {home: fakeTree{}, unseen: true},
-		"another file is there":                          {home: fakeTree{classDisk: other}, unseen: true},
-		"it is there, in a directory of its own":         {home: fakeTree{classDisk: open}},
-		"it is lost, which says it all":                  {home: fakeTree{}, state: recover.FileDeleted},
-		"libvirt makes a log anew":                       {home: fakeTree{}, role: recover.RoleConsoleLog},
-		"disk.info can be made anew":                     {home: fakeTree{}, role: recover.RoleDiskInfo},
+		"nothing is there":                       {home: fakeTree{}, unseen: true},
+		"another file is there":                  {home: fakeTree{classDisk: other}, unseen: true},
+		"it is there, in a directory of its own": {home: fakeTree{classDisk: open}},
+		"it is lost, which says it all":          {home: fakeTree{}, state: recover.FileDeleted},
+		"libvirt makes a log anew":               {home: fakeTree{}, role: recover.RoleConsoleLog},
+		"disk.info can be made anew":             {home: fakeTree{}, role: recover.RoleDiskInfo},
 		"a variable store where libvirt's root is known": {path: "/v/nvram", role: recover.RoleNVRAM, home: fakeTree{}, named: "libvirtd's",
 			unseen: true},
 		"a variable store where it is not":               {path: "/v/nvram", role: recover.RoleNVRAM, home: fakeTree{}},
