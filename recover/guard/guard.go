@@ -275,17 +275,19 @@ func (g *Guard) isUndecided() bool {
 // save brings what the guard knows of its held files to the disk.
 func (g *Guard) save() error { return g.memory.save(g.holds, g.nova.knownHost) }
 
-// end hands the deleted files that an instance needs to the keeper. Without an
-// incident nobody would miss them.
+// end hands the deleted files to the keeper that an instance needs, or of which it was not
+// known yet whether one does: without this process they would be nobody's.
 func (g *Guard) end(ctx context.Context) error {
 	inIncident := func(uuid string) bool {
 		_, ok := g.incidents.get(uuid)
 		return ok
 	}
+	g.tree.newlyDeleted() // also what was deleted a moment ago
 	var needed []guardHold
 	for _, h := range g.holds.deleted() {
 		// A log of a guest that is back is nobody's any more.
-		if h.Needed && (h.Role != recover.RoleConsoleLog || slices.ContainsFunc(h.Owners, inIncident)) {
+		isNeeded := h.Needed && (h.Role != recover.RoleConsoleLog || slices.ContainsFunc(h.Owners, inIncident))
+		if isNeeded || !h.Needed && isEssential(h.Role) {
 			needed = append(needed, h)
 		}
 	}

@@ -20,7 +20,7 @@ func handOver(ctx context.Context, settings recover.Settings, needed []guardHold
 	}
 	c, err := keeper.Start(ctx, keeper.Options{Dir: settings.StateDir, Command: settings.KeeperCommand})
 	if err != nil {
-		return fmt.Errorf("%d deleted files that instances need can't be handed to the keeper, and are held by their QEMU alone, "+
+		return fmt.Errorf("%d deleted files that instances may need can't be handed to the keeper, and are held by their QEMU alone, "+
 			"if that lives: %w", len(needed), err)
 	}
 	defer c.Close()
@@ -30,7 +30,7 @@ func handOver(ctx context.Context, settings recover.Settings, needed []guardHold
 	}
 	if errs == nil {
 		zerolog.Ctx(ctx).Warn().Int("files", len(needed)).Int("keeper", c.PID()).
-			Msg("the guard ends in the middle of an incident: the keeper holds the deleted files now")
+			Msg("the guard ends: the keeper holds the deleted files now that instances need, or may need")
 	}
 	return errs
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/rs/zerolog"
@@ -17,42 +18,76 @@ import (
 	"github.com/os-rescue/os-rescue/recover/qcow2"
 )
 
+// maxLayers is how many layers of a chain are followed.
+const maxLayers = 32
+
 // cachedBases returns the backing files that the disks of a shut-off domain need, so
 // that a scan can report a missing one. libvirt does not name them, and os-rescue
 // follows no path that an image names. So it takes from the header only the name of a
-// file in Nova's own image cache, and only checks whether that file exists.
+// file in Nova's own image cache, of which it only checks whether it exists, or in the
+// instance's own directory: a layer below an external snapshot, whose header is read too.
 func cachedBases(ctx context.Context, l *look, d recover.Domain, named []recover.File) []recover.File {
-	cache := filepath.Join(l.settings.InstancesPath, "_base")
 	known := map[string]bool{}
 	for _, f := range named {
 		known[f.Path] = true
 	}
 	var files []recover.File
 	for _, disk := range d.Disks {
-		top := disk.Chain[0]
-		if disk.ChainKnown || len(disk.Chain) > 1 || top.Source != recover.SourceFile || top.Format != "qcow2" {
+		// As far as libvirt knows the chain.
+		last := disk.Chain[len(disk.Chain)-1]
+		if disk.ChainKnown || last.Source != recover.SourceFile || last.Format != "qcow2" {
 			continue
 		}
-		name, err := backingName(l, d.UUID, top.Path)
-		if err != nil {
-			zerolog.Ctx(ctx).Debug().Err(err).Str("path", top.Path).Msg("the header of a disk can't be read")
-			continue
+		for _, layer := range slices.Backward(layersBelow(ctx, l, d.UUID, last.Path)) {
+			if !known[layer.Path] {
+				known[layer.Path] = true
+				layer.Target = disk.Target
+				files = append(files, layer)
+			}
 		}
-		if same, err := sameFile(l.root, filepath.Dir(name), cache); !same || err != nil || !isCachedName(filepath.Base(name)) {
-			continue
-		}
-		if name = filepath.Join(cache, filepath.Base(name)); known[name] {
-			continue
-		}
-		known[name] = true
-		files = append(files, recover.File{Path: name, Role: recover.RoleBacking, Target: disk.Target, Holders: []recover.Holder{}})
 	}
 	return files
 }
 
+// layersBelow returns the backing files below a qcow2 image of an instance, the nearest
+// first, as far as their headers may be followed.
+func layersBelow(ctx context.Context, l *look, uuid, path string) []recover.File {
+	var layers []recover.File
+	cache, own := filepath.Join(l.settings.InstancesPath, "_base"), filepath.Join(l.settings.InstancesPath, uuid)
+	for range maxLayers {
+		name, format, err := backingName(l, uuid, path)
+		if err != nil {
+			zerolog.Ctx(ctx).Debug().Err(err).Str("path", path).Msg("the header of a disk can't be read")
+			return layers
+		}
+		in := func(dir string) bool {
+			same, err := sameFile(l.root, filepath.Dir(name), dir)
+			return err == nil && same && isCachedName(filepath.Base(name))
+		}
+		file := recover.File{Role: recover.RoleBacking, Holders: []recover.Holder{}}
+		switch {
+		case name == "":
+			return layers
+		case in(cache):
+			file.Path = filepath.Join(cache, filepath.Base(name))
+			return append(layers, file)
+		case !in(own):
+			return layers
+		}
+		path = filepath.Join(own, filepath.Base(name))
+		file.Path = path
+		layers = append(layers, file)
+		if format != "qcow2" {
+			return layers
+		}
+	}
+	return layers
+}
+
 // backingName returns the path of the backing file that the header of the qcow2 image at
-// path names, "" for none and for no file. It reads a deleted image through its holder.
-func backingName(l *look, uuid, path string) (string, error) {
+// path names, "" for none and for no file, and the format that it gives that file. It reads a
+// deleted image through its holder.
+func backingName(l *look, uuid, path string) (name, format string, err error) {
 	f, err := l.root.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		for _, h := range l.pins.of(uuid) {
@@ -63,23 +98,23 @@ func backingName(l *look, uuid, path string) (string, error) {
 		}
 	}
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer f.Close()
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return "", err
+		return "", "", err
 	}
 	// A guard's descriptor may have O_DIRECT.
 	header, err := qcow2.ParseHeader(qcow2.Aligned{File: f}, st.Size)
 	if err != nil || header.BackingFile == "" {
-		return "", err
+		return "", "", err
 	}
 	named, err := readBackingName(header.BackingFile)
 	if named.path != "" && !filepath.IsAbs(named.path) {
 		named.path = filepath.Dir(path) + "/" + named.path
 	}
-	return named.path, err
+	return named.path, header.BackingFormat, err
 }
 
 // isCachedName is true for a name that Nova may give a cached image: the SHA-1 of the

@@ -182,7 +182,7 @@ func (l *look) files(ctx context.Context, i *recover.Instance, own []candidate, 
 	if err != nil {
 		return err
 	}
-	m := match(i.Files, images, told, places, knownInodes(pins), len(i.Definition.BlockJobs) > 0)
+	m := match(i.Files, images, told, places, knownInodes(pins))
 	for n := range i.Files {
 		f := &i.Files[n]
 		here, exists := places[f.Path]

@@ -17,7 +17,6 @@ type matching struct {
 	files   []recover.File
 	places  map[string]recover.Inode // what stands at the files' paths, by path
 	known   map[string]recover.Inode // which inode each path is known to have been, by path
-	jobs    bool                     // a block job is under way: QEMU may write a backing file
 	claimed map[*openFile]bool
 	open    []*openFile
 	of      map[string]*openFile   // by path
@@ -34,9 +33,9 @@ type header struct {
 
 // match matches the files of a definition with the files that its QEMU has open. told are
 // those that the operator named, by path.
-func match(files []recover.File, open []*openFile, told map[string]*openFile, places, known map[string]recover.Inode, jobs bool) *matching {
+func match(files []recover.File, open []*openFile, told map[string]*openFile, places, known map[string]recover.Inode) *matching {
 	m := &matching{
-		places: places, known: known, jobs: jobs, open: open,
+		places: places, known: known, open: open,
 		claimed: map[*openFile]bool{}, of: map[string]*openFile{}, unsure: map[string][]*openFile{}, headers: map[*openFile]header{},
 	}
 	for _, f := range files {
@@ -226,16 +225,15 @@ func (m *matching) fits(f recover.File, o *openFile) bool {
 	return h.isQCOW2 || h.unreadable
 }
 
-// isOpenedAs is true for an open file that QEMU can write, if the guest writes f, else for one
-// that it can't; a block job may write a backing file.
-func (m *matching) isOpenedAs(f recover.File, o *openFile) bool {
-	return o.writable() == f.Writable || !f.Writable && m.jobs
-}
+// isOpenedAs is false for an open file that QEMU can't write, if the guest writes f. A file
+// that the guest only reads may be open for writing: a block job writes it, or it was the top
+// of the chain before an external snapshot.
+func (m *matching) isOpenedAs(f recover.File, o *openFile) bool { return o.writable() || !f.Writable }
 
-// isLikely is true for an open file that fits, and whose header names the backing file that
-// libvirt names. What a header says is compared, never opened.
+// isLikely is true for an open file that fits, that QEMU can write if and only if the guest
+// writes f, and whose header names the backing file that libvirt names. What a header says is compared, never opened.
 func (m *matching) isLikely(f recover.File, o *openFile) bool {
-	if !m.fits(f, o) {
+	if !m.fits(f, o) || o.writable() != f.Writable {
 		return false
 	}
 	h := m.header(o)

@@ -93,3 +93,15 @@ func TestTwoDisksMayShareAFileUnderTwoNames(t *testing.T) {
 		t.Errorf("%s %q", i.Verdict, i.Reasons)
 	}
 }
+
+// QEMU keeps the descriptor that it wrote through when an external snapshot makes its file a layer.
+func TestALayerThatWasWrittenBeforeASnapshotIsFoundThoughItWasRenamed(t *testing.T) {
+	i := judged(t, false, []recover.File{
+		{Path: classDisk, Role: recover.RoleBacking},
+		{Path: "/i/u/disk.snap", Role: recover.RoleDisk, Writable: true},
+	}, []candidate{held("/i/u/disk.snap", 8, 1), held("/i/u/disk.bak", 7, 1)},
+		fakeTree{"/i/u/disk.bak": {Device: 1, Inode: 7}, "/i/u/disk.snap": {Device: 1, Inode: 8}}, nil)
+	if f := i.Files[0]; f.State != recover.FileDisplaced || f.Remedy != recover.RemedyMoveBack || f.Writable {
+		t.Errorf("%s, %s, writable %v: %s", f.State, f.Remedy, f.Writable, f.Reason)
+	}
+}

@@ -33,6 +33,9 @@ func Instance(i *recover.Instance) {
 			i.Verdict = v
 		}
 	}
+	if i.Verdict == recover.VerdictRecoverable && slices.ContainsFunc(i.Files, needsMount) {
+		i.Verdict = recover.VerdictConflict // no run can bring it back before a person has done that
+	}
 	judgeNameless(i)
 	if advice := possible(*i); advice != "" {
 		i.Possible = append(i.Possible, advice)
@@ -43,6 +46,9 @@ func Instance(i *recover.Instance) {
 		i.Reasons = append(i.Reasons, reason)
 	}
 }
+
+// needsMount is true for a file that a person must bring back into sight.
+func needsMount(f recover.File) bool { return f.Remedy == recover.RemedyMount }
 
 // ofFile returns what one file makes of its instance, and for people, what happened to the
 // file; no text for a file that the list of files explains well enough.
@@ -152,7 +158,7 @@ func possible(i recover.Instance) string {
 		if slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.Unseen }) {
 			return "mount what its QEMU sees also where libvirt starts it, then scan again: until then nothing may stop it"
 		}
-		if slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.Remedy == recover.RemedyMount }) {
+		if slices.ContainsFunc(i.Files, needsMount) {
 			return "mount what belongs there, or unmount what hides it, then scan again: the deleted files stay open meanwhile"
 		}
 		return "a run compares the two files and keeps an identical one; " +

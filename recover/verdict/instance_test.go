@@ -96,6 +96,16 @@ func TestTheVerdictSumsUpWhatStandsWhere(t *testing.T) {
 			verdict: recover.VerdictRecoverable,
 			says:    "displaced",
 		},
+		"a base hidden by a mount beside a deleted disk": {
+			domain: running,
+			files: []recover.File{
+				file(recover.RoleBacking, recover.FileDisplaced, recover.RemedyMount),
+				file(recover.RoleDisk, recover.FileDeleted),
+			},
+			verdict:  recover.VerdictConflict,
+			says:     "displaced",
+			possible: true,
+		},
 		"moved": {
 			domain:   running,
 			files:    []recover.File{file(recover.RoleDisk, recover.FileDisplaced, recover.RemedyMoveBack)},

@@ -272,8 +272,9 @@ func available(w *world, g *guest, t truth) (held, linked bool) {
 		if t.disks[n].problem == "" {
 			continue
 		}
+		at, _, err := identify(d.path)
 		for _, id := range d.tops {
-			held = held && by[id]
+			held = held && (by[id] || err == nil && at == id)
 			linked = linked && (by[id] || named[id])
 		}
 		needsBase = needsBase || d.base != ""
