@@ -72,13 +72,30 @@ func TestInstancesOfACellThatIsDownAreUnknown(t *testing.T) {
 	g.onDeletedFiles(t)
 }
 
-// Nova has it here and running, and libvirt does not know it: shown and refused.
-func TestAnInstanceWithNoDomainIsRefused(t *testing.T) {
+// Nova has it here and running, and libvirt does not know it: that loses nothing while its
+// files are whole, and a hard reboot defines it anew. Without them it is lost.
+func TestAnInstanceWithNoDomainIsIntactWhileItsFilesAre(t *testing.T) {
 	c := newCloud(t)
-	g := c.boot(t, "demo", openstack.Spec{Name: "web"})[0]
-	c.forget(t, g)
-	ran := c.rescue(t, 1, "--project", "demo")
-	if got := of(t, ran, g); got.Outcome != recover.OutcomeSkipped || !strings.Contains(got.Error, "libvirt does not know its domain") {
+	guests := c.boot(t, "demo", openstack.Spec{Name: "web"}, openstack.Spec{Name: "lost"})
+	web, lost := guests[0], guests[1]
+	said := web.beat(t)
+	c.forget(t, web)
+	ran := c.rescue(t, 0, "--instance", web.UUID)
+	if got := of(t, ran, web); got.Outcome != recover.OutcomeIntact {
+		t.Errorf("the report says %s", asJSON(t, ran))
+	}
+	ran = c.rescue(t, 0, "reboot", "--instance", web.UUID, "--state", "ACTIVE,SHUTOFF,ERROR")
+	if got := of(t, ran, web); got.Outcome != recover.OutcomeRescued {
+		t.Errorf("the reboot's report says %s", asJSON(t, ran))
+	}
+	web.isBack(t, 1, said)
+
+	c.forget(t, lost)
+	if err := os.RemoveAll(lost.Dir); err != nil {
+		t.Fatal(err)
+	}
+	ran = c.rescue(t, 1, "--instance", lost.UUID)
+	if got := of(t, ran, lost); got.Outcome != recover.OutcomeSkipped || !strings.Contains(got.Error, "libvirt does not know its domain") {
 		t.Errorf("the report says %s", asJSON(t, ran))
 	}
 }
