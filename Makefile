@@ -38,7 +38,7 @@ packages:
 	@sh test/install.sh lab
 
 # How long all tests of a package may take: the limit of a quiet machine times LAB_PATIENCE.
-TEST_LIMIT = $(shell awk "BEGIN { print 48 * $${LAB_PATIENCE:-1} }")m
+TEST_LIMIT = $(shell awk "BEGIN { print 55 * $${LAB_PATIENCE:-1} }")m
 
 .PHONY: test
 test: packages format vet

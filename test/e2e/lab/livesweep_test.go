@@ -140,7 +140,7 @@ func TestWhatAnAdminStartedAfterAKillIsNotTakenAway(t *testing.T) {
 			said := v.end(t)
 			r := run(t, l, code, "resume", "--yes")
 			if code == 1 {
-				says(t, r.Stdout, "Both are kept", "end the run by removing")
+				says(t, r.Stdout, "Both are kept", "os-rescue resume --abandon")
 				if err := os.RemoveAll(filepath.Join(stateDir, "runs")); err != nil {
 					t.Fatal(err)
 				}

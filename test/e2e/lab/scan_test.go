@@ -22,8 +22,8 @@ func TestScanTellsTheLostFromTheDisplacedAndChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	const uuid = "d1dc1d6a-0000-4000-8000-000000000001"
-	trap := filepath.Join(lab.InstancesDir, uuid, "disk (deleted)")
 	volume := filepath.Join(lab.NovaDir, "mnt", "0123456789abcdef", "volume-1")
+	trap := volume + " (deleted)"
 	spec := lab.Spec{UUID: uuid, NoAgent: true, DevicesXML: diskXML(trap, "vdx") + diskXML(volume, "vdy")}
 	v := &victim{l: l, boots: 1, Instance: l.Define(t, spec)}
 	for _, path := range []string{trap, volume} {
@@ -74,15 +74,15 @@ func TestScanTellsTheLostFromTheDisplacedAndChangesNothing(t *testing.T) {
 		kept := filepath.Join(lab.InstancesDir, "kept")
 		must(t, os.Link(v.Disk, kept))
 		must(t, os.Remove(v.Disk))
-		expect(t, displaced)
+		expect(t, map[*victim]recover.Verdict{v: recover.VerdictRecoverable})
 		must(t, os.Rename(kept, v.Disk))
 		expect(t, allThere)
 	})
 	t.Run("a file that really is called so", func(t *testing.T) {
-		must(t, os.Remove(v.Disk))
+		must(t, os.Remove(volume))
 		i := expect(t, map[*victim]recover.Verdict{v: recover.VerdictRecoverable})[v.UUID]
-		if got := fileOf(t, i, v.Disk); got.State != recover.FileDeleted {
-			t.Errorf("%s is %s", v.Disk, got.State)
+		if got := fileOf(t, i, volume); got.State != recover.FileDeleted {
+			t.Errorf("%s is %s", volume, got.State)
 		}
 		if got := fileOf(t, i, trap); got.State != recover.FilePresent || got.Inode != inodeOf(t, trap) {
 			t.Errorf("%s is %s", trap, got.State)
