@@ -121,5 +121,6 @@ func notYet() []string {
 	return []string{
 		"mount-over", // the lab can't always unmount what a sequence has mounted
 		"recreate",   // an off guest's disk that the guard holds, and a stranger at its path: intact
+		"guard-stop", // of an off guest the keeper has the base and the path the disk: that counts as held by nobody yet
 	}
 }

@@ -272,9 +272,8 @@ func available(w *world, g *guest, t truth) (held, linked bool) {
 		if t.disks[n].problem == "" {
 			continue
 		}
-		at, _, err := identify(d.path)
 		for _, id := range d.tops {
-			held = held && (by[id] || err == nil && at == id)
+			held = held && by[id]
 			linked = linked && (by[id] || named[id])
 		}
 		needsBase = needsBase || d.base != ""
