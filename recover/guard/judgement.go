@@ -366,10 +366,6 @@ func isEssential(role recover.Role) bool {
 // missesFiles is true for an instance that a scan found without files that it needs: also when
 // a deleted file that its QEMU has open, or that is held for it, could not be matched to any.
 func missesFiles(i recover.Instance) bool {
-	stray := func(f recover.File) bool {
-		return f.Role == recover.RoleOther && !wasOfRun(f.Path) &&
-			slices.ContainsFunc(f.Holders, func(h recover.Holder) bool { return i.PID != 0 && h.PID == i.PID })
-	}
-	return slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.Lost() && (isEssential(f.Role) || stray(f)) }) ||
-		slices.ContainsFunc(i.Nameless, func(f recover.File) bool { return f.Lost() && !wasOfRun(f.Path) })
+	return slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.Lost() && isEssential(f.Role) }) ||
+		slices.ContainsFunc(i.Strays(), func(f recover.File) bool { return f.Lost() && !wasOfRun(f.Path) })
 }

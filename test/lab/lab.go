@@ -283,7 +283,7 @@ func virsh(ctx context.Context, args ...string) (string, error) {
 // DeleteTree removes everything under /var/lib/nova/instances, as the accident does.
 func (l *Lab) DeleteTree(t T) {
 	t.Helper()
-	if err := emptyDir(InstancesDir); err != nil {
+	if err := ground.EmptyDir(InstancesDir); err != nil {
 		t.Fatalf("lab: delete the instances: %v", err)
 	}
 }
@@ -291,22 +291,9 @@ func (l *Lab) DeleteTree(t T) {
 // Purge removes everything under /var/lib/nova, as a purge of Nova's packages does.
 func (l *Lab) Purge(t T) {
 	t.Helper()
-	if err := emptyDir(NovaDir); err != nil {
+	if err := ground.EmptyDir(NovaDir); err != nil {
 		t.Fatalf("lab: purge Nova: %v", err)
 	}
-}
-
-func emptyDir(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, entry := range entries {
-		if err := os.RemoveAll(filepath.Join(dir, entry.Name())); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // logTail is what a stranger needs to see of a test that failed.

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/os-rescue/os-rescue/test/ground"
 )
 
 // What a bed has inside, and what can be done to it there.
@@ -115,17 +117,9 @@ func virsh(ctx context.Context, args ...string) (string, error) {
 }
 
 // DeleteTree removes everything under Nova's instances_path, as the accident does.
-func (b *Bed) DeleteTree() error { return emptyDir(b.InstancesPath()) }
-
-func emptyDir(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+func (b *Bed) DeleteTree() error {
+	if err := ground.EmptyDir(b.InstancesPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
-	}
-	for _, entry := range entries {
-		if err := os.RemoveAll(filepath.Join(dir, entry.Name())); err != nil {
-			return err
-		}
 	}
 	return nil
 }

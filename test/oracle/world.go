@@ -16,6 +16,7 @@ import (
 	"libvirt.org/go/libvirt"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/test/ground"
 	"github.com/os-rescue/os-rescue/test/lab"
 	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
@@ -168,14 +169,8 @@ func lastMount(dir string) (string, error) {
 }
 
 func empty(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := ground.EmptyDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
-	}
-	for _, entry := range entries {
-		if err := os.RemoveAll(filepath.Join(dir, entry.Name())); err != nil {
-			return err
-		}
 	}
 	return nil
 }
