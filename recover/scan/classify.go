@@ -1,8 +1,6 @@
 package scan
 
 import (
-	"errors"
-	"io/fs"
 	"slices"
 	"strings"
 
@@ -28,6 +26,8 @@ type classifier struct {
 	tree   lookup // what QEMU sees
 	home   lookup // where files are published: the same, unless QEMU is in another mount namespace
 	active bool   // the domain has a QEMU
+	// places are what stands at the files' paths, by path, as the matching saw them too.
+	places map[string]identity.Status
 	// isCopy is true when what stands at a file's path is a proven copy of its held inode.
 	isCopy func(f recover.File, at identity.Status) (bool, error)
 	// trusted is true for a path at which a symlink may stand: nobody but root makes any there.
@@ -82,16 +82,13 @@ func (c *classifier) classify(f *recover.File, holder verdict.Holder, of *openFi
 
 // lookAtPlace finds out what stands at the file's path.
 func (c *classifier) lookAtPlace(f *recover.File, found *finding) error {
-	at, err := c.tree.Stat(f.Path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	at, exists := c.places[f.Path]
+	if !exists {
 		found.at = verdict.Nothing
 		if c.tree.IsSymlink(f.Path) {
 			found.at = verdict.NoFile
 		}
 		return nil
-	case err != nil:
-		return err
 	}
 	found.status = at
 	switch {
@@ -120,6 +117,10 @@ func (c *classifier) lookForName(f *recover.File, found *finding) {
 		if h.gone() {
 			return
 		}
+	}
+	if found.of.first().isDeletedByNow() { // between the look at the descriptors and that at the paths
+		f.Unlinked = true
+		return
 	}
 	found.named = verdict.Hidden
 	for _, h := range found.of.fds {

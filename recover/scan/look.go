@@ -166,13 +166,13 @@ var errJournals = errors.New("the journals can't be read")
 func (l *look) files(ctx context.Context, i *recover.Instance, own []candidate, tree lookup) error {
 	pins := l.pins.of(i.UUID)
 	c := l.classifier(tree, i.Process.PID != 0, slices.Concat(own, pins))
-	places := map[string]recover.Inode{}
+	places := map[string]identity.Status{}
 	for n := range i.Files {
 		f := &i.Files[n]
 		f.Resolved = tree.Resolve(f.Path)
 		st, err := tree.Stat(f.Path)
 		if err == nil {
-			places[f.Path] = st.Inode()
+			places[f.Path] = st
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%s can't be looked at: %w", f.Path, err)
 		}
@@ -182,10 +182,12 @@ func (l *look) files(ctx context.Context, i *recover.Instance, own []candidate, 
 	if err != nil {
 		return err
 	}
+	c.places = places
 	m := match(i.Files, images, told, places, knownInodes(pins))
 	for n := range i.Files {
 		f := &i.Files[n]
-		here, exists := places[f.Path]
+		at, exists := places[f.Path]
+		here := at.Inode()
 		var err error
 		switch {
 		case f.Role == recover.RoleDiskInfo:

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/identity"
 	"github.com/os-rescue/os-rescue/recover/procfs"
 	"github.com/os-rescue/os-rescue/recover/qcow2"
 )
@@ -15,8 +16,8 @@ import (
 // identity don't tell is found by elimination.
 type matching struct {
 	files   []recover.File
-	places  map[string]recover.Inode // what stands at the files' paths, by path
-	known   map[string]recover.Inode // which inode each path is known to have been, by path
+	places  map[string]identity.Status // what stands at the files' paths, by path
+	known   map[string]recover.Inode   // which inode each path is known to have been, by path
 	claimed map[*openFile]bool
 	open    []*openFile
 	of      map[string]*openFile   // by path
@@ -33,7 +34,10 @@ type header struct {
 
 // match matches the files of a definition with the files that its QEMU has open. told are
 // those that the operator named, by path.
-func match(files []recover.File, open []*openFile, told map[string]*openFile, places, known map[string]recover.Inode) *matching {
+func match(
+	files []recover.File, open []*openFile, told map[string]*openFile, places map[string]identity.Status,
+	known map[string]recover.Inode,
+) *matching {
 	m := &matching{
 		places: places, known: known, open: open,
 		claimed: map[*openFile]bool{}, of: map[string]*openFile{}, unsure: map[string][]*openFile{}, headers: map[*openFile]header{},
@@ -102,7 +106,8 @@ func (m *matching) byKnownIdentity() {
 // byPlace finds the files that stand at their paths.
 func (m *matching) byPlace() {
 	for _, f := range m.files {
-		inode, ok := m.places[f.Path]
+		at, ok := m.places[f.Path]
+		inode := at.Inode()
 		if m.of[f.Path] != nil || !ok {
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/identity"
 	"github.com/os-rescue/os-rescue/recover/pin"
 	"github.com/os-rescue/os-rescue/recover/procfs"
 	"github.com/os-rescue/os-rescue/recover/qcow2"
@@ -36,6 +37,12 @@ func candidates(held []procfs.HeldFile) []candidate {
 
 // gone is true when the held file has no name that anybody could open.
 func (c candidate) gone() bool { return c.Unlinked() || c.SillyRenamed() }
+
+// isDeletedByNow looks at the descriptor once more: true when its file has lost its last name.
+func (c candidate) isDeletedByNow() bool {
+	st, err := identity.At(unix.AT_FDCWD, fmt.Sprintf("%s/%d/fd/%d", procfs.Dir, c.PID, c.FD), 0)
+	return err == nil && st.Inode() == c.Inode() && st.Nlink == 0
+}
 
 // openFile is one inode with all descriptors on it.
 type openFile struct {
