@@ -53,6 +53,11 @@ func (s *fullScan) run(ctx context.Context) {
 	s.problems.set("scan", nil)
 	s.takeIn(ctx, report, stale)
 	s.last.set(report)
+	for _, h := range s.holds.deleted() { // some may be deleted since the report looked at them
+		for _, uuid := range h.Owners {
+			s.last.markDeleted(uuid, map[recover.Inode]bool{h.inode(): true})
+		}
+	}
 	err = takeBack(ctx, s.settings, s.holds)
 	if err != nil {
 		err = fmt.Errorf("the keeper may hold files that are let go here: %w", err)
