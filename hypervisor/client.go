@@ -34,6 +34,7 @@ type Client struct {
 	reader
 	lifecycle
 	agent
+	starts
 	mirrors
 	exports
 	events
@@ -53,6 +54,7 @@ func Open(ctx context.Context, opts Options) (*Client, error) {
 		reader:      reader{c, run},
 		lifecycle:   lifecycle{c, run},
 		agent:       agent{c},
+		starts:      starts{c, run},
 		mirrors:     mirrors{c},
 		exports:     exports{c, run},
 		events:      events{c},

@@ -308,8 +308,12 @@ func TestJobsPauseReasonAndSavedMemoryAreSeen(t *testing.T) {
 	}
 
 	virsh(t, "managedsave", g.name)
-	if d := domain(ctx, t, c, g); !cmp.Equal(d.Losses, []string{"saved-memory"}) {
+	d = domain(ctx, t, c, g)
+	if !cmp.Equal(d.Losses, []string{"saved-memory"}) {
 		t.Errorf("losses %v of a domain with saved memory", d.Losses)
+	}
+	if d.Saved == nil || len(d.Saved.Disks) != len(d.Disks) || d.Saved.Disks[0].Chain[0].Path != d.Disks[0].Chain[0].Path {
+		t.Errorf("its saved image names %+v", d.Saved)
 	}
 }
 

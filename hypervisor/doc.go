@@ -9,7 +9,7 @@
 // Importing libvirt.org/go/libvirt stops the C library from printing every error to
 // stderr (its error.go), so each error is reported once, as a Go error.
 //
-// May call: recover.
+// May call: recover, recover/plainfile.
 //
 // Invariants:
 //

@@ -135,11 +135,36 @@ func nextOf(ctx context.Context, dom *libvirt.Domain, name string) (*recover.Def
 	if err != nil {
 		return nil, err
 	}
+	return definitionOf(doc)
+}
+
+// definitionOf reads what a domain's XML names.
+func definitionOf(doc string) (*recover.Definition, error) {
 	d, _, err := parseDomain(doc)
 	if err != nil {
 		return nil, err
 	}
-	return &recover.Definition{Disks: d.Disks, NVRAM: d.NVRAM}, nil
+	return &recover.Definition{Disks: d.Disks, NVRAM: d.NVRAM, Boot: d.Boot}, nil
+}
+
+// savedOf reads what the managed save image of a domain names, with which libvirt starts it. unread
+// is why an image can't be read: what a start would open is not known then.
+func savedOf(ctx context.Context, dom *libvirt.Domain, name string) (saved *recover.Definition, unread string, err error) {
+	var doc string
+	err = timed(ctx, "virDomainManagedSaveGetXMLDesc", name, func() (err error) {
+		doc, err = dom.ManagedSaveGetXMLDesc(0)
+		return err
+	})
+	if errors.Is(err, recover.ErrNoDomain) || errors.Is(err, recover.ErrUnavailable) || ctx.Err() != nil {
+		return nil, "", err
+	}
+	if err == nil {
+		saved, err = definitionOf(doc)
+	}
+	if err != nil {
+		return nil, err.Error(), nil //nolint:nilerr // that it can't be read is what there is to know
+	}
+	return saved, "", nil
 }
 
 // look reads all there is to know of one domain. It asks for nothing
@@ -178,6 +203,12 @@ func (r reader) look(ctx context.Context, dom *libvirt.Domain, before map[string
 		}
 		k.note(&d)
 		if !live {
+			if k.saved {
+				d.Saved, d.SavedUnread, err = savedOf(ctx, dom, name)
+			}
+			if err != nil {
+				return fail(err)
+			}
 			return d, nil
 		}
 		d.PID = r.pid(d.Name)

@@ -37,7 +37,9 @@ func parseDomain(doc string) (d recover.Domain, live bool, err error) {
 	if def.Devices != nil {
 		for i := range def.Devices.Disks {
 			disk := &def.Devices.Disks[i]
-			d.Disks = append(d.Disks, diskOf(disk))
+			one := diskOf(disk)
+			one.Unexportable, one.Unmirrorable = unexportable(disk, def.Devices), unmirrorable(disk)
+			d.Disks = append(d.Disks, one)
 			if disk.Mirror != nil && disk.Target != nil {
 				if d.BlockJobs == nil {
 					d.BlockJobs = map[string]string{}
@@ -52,6 +54,9 @@ func parseDomain(doc string) (d recover.Domain, live bool, err error) {
 		d.ConsoleLogs = consoleLogs(def.Devices)
 	}
 	d.NVRAM, d.NVRAMFormat = nvram(def.OS)
+	if def.OS != nil {
+		d.Boot = recover.BootFiles(strings.TrimSpace(def.OS.Kernel), strings.TrimSpace(def.OS.Initrd), strings.TrimSpace(def.OS.DTB))
+	}
 	d.Losses = losses(def)
 	for _, l := range def.SecLabel {
 		switch l.Model {
@@ -114,6 +119,9 @@ func diskOf(disk *libvirtxml.DomainDisk) recover.Disk {
 		d.Target = disk.Target.Dev
 	}
 	d.ReadOnly = disk.ReadOnly != nil || d.Device == "cdrom"
+	// "requisite" makes a start fail, too (formatdomain.html, startupPolicy).
+	d.Optional = disk.Source != nil && disk.Source.StartupPolicy == "optional"
+	d.Requisite = disk.Source != nil && disk.Source.StartupPolicy == "requisite"
 
 	format := ""
 	if disk.Driver != nil {
@@ -124,7 +132,7 @@ func diskOf(disk *libvirtxml.DomainDisk) recover.Disk {
 	d.DACLabel = dacLabel(disk.Source)
 	addSource(&d, disk.Source)
 	if disk.Transient != nil {
-		d.Unusual = once(d.Unusual, "transient: its writes go to a temporary overlay")
+		d.Transient = true
 		d.LostAtEnd = once(d.LostAtEnd, "it is transient, and all that was written to it ends with its QEMU")
 	}
 	if disk.Shareable != nil && top.Source == recover.SourceFile {
@@ -197,8 +205,7 @@ func sourceKind(s *libvirtxml.DomainDiskSource) recover.DiskSource {
 	}
 }
 
-// addSource notes what makes a source of a disk more than a plain file. Its startupPolicy
-// is nothing to note: what was lost is back before the domain starts again.
+// addSource notes what makes a source of a disk more than a plain file.
 func addSource(d *recover.Disk, s *libvirtxml.DomainDiskSource) {
 	if s == nil {
 		return

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -79,9 +80,10 @@ func TestDomainXMLIsReadToTheLastDetail(t *testing.T) {
 			UUID: "1a2b3c4d-0000-4000-8000-000000000060", Name: "handmade",
 			Disks: []recover.Disk{
 				{Target: "vda", Device: "disk", Chain: []recover.Image{file("/i/a", "qcow2")}, DACLabel: "+64055:+64055",
-					Unusual:   []string{slice, store, "transient: its writes go to a temporary overlay", "shareable: another domain may write it too"},
+					Transient: true,
+					Unusual:   []string{slice, store, "shareable: another domain may write it too"},
 					LostAtEnd: []string{"it is transient, and all that was written to it ends with its QEMU"}},
-				{Target: "vdb", Device: "disk", ChainKnown: true, Chain: []recover.Image{file("/i/b", "raw")}, Encrypted: true},
+				{Target: "vdb", Device: "disk", ChainKnown: true, Chain: []recover.Image{file("/i/b", "raw")}, Encrypted: true, Optional: true},
 				{Target: "vdc", Device: "disk", ChainKnown: true, Chain: []recover.Image{{Source: recover.SourceOther, Format: "raw"}},
 					LostAtEnd: []string{"it is a volume of a storage pool, and libvirt does not say whether its file is still there"}},
 				{Target: "fda", Device: "floppy", ChainKnown: true, Chain: []recover.Image{{Source: recover.SourceNone}}},
@@ -133,6 +135,15 @@ func TestNVRAMIsFoundInEveryFormOfTheElement(t *testing.T) {
 }
 
 // libvirt shows the name of a backing file as it made it from the image's header.
+func TestTheFilesOfADirectBootAreFound(t *testing.T) {
+	d, _, err := parseDomain(`<domain><os><kernel>/i/kernel</kernel><initrd>
+ /i/ramdisk </initrd><dtb>b.dtb</dtb></os></domain>`)
+	want := []recover.BootFile{{Kind: "kernel", Path: "/i/kernel"}, {Kind: "initrd", Path: "/i/ramdisk"}}
+	if err != nil || !slices.Equal(d.Boot, want) {
+		t.Errorf("%v, %v; want %v", d.Boot, err, want)
+	}
+}
+
 func TestAFileHasOnePath(t *testing.T) {
 	d, _, err := parseDomain(`<domain><devices><disk type='file'><driver type='qcow2'/><source file='/i/u/disk'/>
 		<backingStore type='file'><format type='raw'/><source file='/i/u/../_base//b'/><backingStore/></backingStore></disk></devices></domain>`)

@@ -72,13 +72,15 @@ func blockJobOf(ctx context.Context, dom *libvirt.Domain, name, target string) (
 }
 
 // fatal reports whether the connection failed or the domain is gone. It is false for
-// an error of a domain whose QEMU or job lock does not answer.
+// an error of a domain whose QEMU or job lock does not answer, and for an internal one: a
+// libvirtd that was restarted during a backup has lost its data ("backup job data missing").
 func fatal(err error) bool {
 	for _, code := range []libvirt.ErrorNumber{
 		libvirt.ERR_OPERATION_TIMEOUT,
 		libvirt.ERR_OPERATION_FAILED,
 		libvirt.ERR_OPERATION_UNSUPPORTED,
 		libvirt.ERR_NO_SUPPORT,
+		libvirt.ERR_INTERNAL_ERROR,
 	} {
 		if errors.Is(err, code) {
 			return false

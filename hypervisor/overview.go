@@ -141,7 +141,7 @@ func stateOfStats(s *libvirt.DomainStatsState) (state, bool) {
 	if s == nil || !s.StateSet || !s.ReasonSet || s.State == libvirt.DOMAIN_CRASHED || s.State == libvirt.DOMAIN_NOSTATE {
 		return state{}, false
 	}
-	known := state{state: domainState(s.State), active: s.State != libvirt.DOMAIN_SHUTOFF}
+	known := state{state: domainState(s.State), active: s.State != libvirt.DOMAIN_SHUTOFF, crashed: hasCrashed(s.State, s.Reason)}
 	if s.State == libvirt.DOMAIN_PAUSED {
 		known.reason = pauseReason(libvirt.DomainPausedReason(s.Reason))
 	}
@@ -150,7 +150,7 @@ func stateOfStats(s *libvirt.DomainStatsState) (state, bool) {
 
 // note writes the known properties into d.
 func (k known) note(d *recover.Domain) {
-	d.State, d.PauseReason, d.Persistent = k.state.state, k.reason, k.persistent
+	d.State, d.PauseReason, d.Persistent, d.Crashed = k.state.state, k.reason, k.persistent, k.crashed
 	if k.saved {
 		d.Losses = append(d.Losses, recover.LossSavedMemory)
 	}

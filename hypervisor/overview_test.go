@@ -74,7 +74,7 @@ func TestAllDomainsAreSeenAsEachAloneInFewerCalls(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]int{
 		"virConnectListAllDomains": 3, "virConnectGetAllDomainStats": 1,
-		"virDomainGetXMLDesc": 8, "virDomainGetJobStats": 4,
+		"virDomainGetXMLDesc": 8, "virDomainGetJobStats": 4, "virDomainManagedSaveGetXMLDesc": 1,
 	}, got); diff != "" {
 		t.Errorf("the calls (-want +got):\n%s", diff)
 	}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -27,6 +29,11 @@ const insideVariable = "HYPERVISOR_TEST_INSIDE"
 // kills every daemon and guest.
 // The shell is process 1: it reaps the QEMUs that libvirtd leaves.
 func TestMain(m *testing.M) {
+	// A fuzz target needs no libvirt, and each of its workers, which is this program again, would
+	// mount a ground of its own over the files that it shares with the others.
+	if slices.ContainsFunc(os.Args, func(arg string) bool { return strings.HasPrefix(arg, "-test.fuzz=") }) {
+		os.Exit(m.Run())
+	}
 	if os.Getenv(insideVariable) == "" {
 		args := append([]string{"-m", "-p", "-f", "--mount-proc", "--kill-child",
 			"bash", "-c", `"$@"; exit $?`, "bash", "/proc/self/exe"}, os.Args[1:]...)
@@ -140,21 +147,28 @@ func (d *daemon) signal(t *testing.T, s os.Signal) {
 // startLibvirt gives the test a libvirtd of its own, with no domains.
 func startLibvirt(t *testing.T) *daemon {
 	t.Helper()
+	libvirtd, _ := startDaemons(t)
+	return libvirtd
+}
+
+// startDaemons is startLibvirt for a test that ends virtlogd too.
+func startDaemons(t *testing.T) (libvirtd, logd *daemon) {
+	t.Helper()
 	for _, dir := range []string{"/etc/libvirt/qemu", "/var/lib/libvirt/qemu", "/run/libvirt"} {
 		if err := os.RemoveAll(dir); err != nil {
 			t.Fatal(err)
 		}
 	}
-	logd := &daemon{path: "/usr/sbin/virtlogd", socket: "/run/libvirt/virtlogd-sock"}
+	logd = &daemon{path: "/usr/sbin/virtlogd", socket: "/run/libvirt/virtlogd-sock"}
 	logd.start(t)
 	t.Cleanup(logd.kill)
-	libvirtd := &daemon{path: "/usr/sbin/libvirtd", socket: "/run/libvirt/libvirt-sock"}
+	libvirtd = &daemon{path: "/usr/sbin/libvirtd", socket: "/run/libvirt/libvirt-sock"}
 	libvirtd.start(t)
 	t.Cleanup(func() {
 		libvirtd.kill()
 		killGuests()
 	})
-	return libvirtd
+	return libvirtd, logd
 }
 
 // killGuests ends every QEMU of this PID namespace.

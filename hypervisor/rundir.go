@@ -1,11 +1,11 @@
 package hypervisor
 
 import (
-	"io"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/os-rescue/os-rescue/recover/plainfile"
 )
 
 // runDir is the directory in which libvirt's QEMU driver keeps NAME.pid.
@@ -17,13 +17,8 @@ func (d runDir) pid(name string) int {
 	if name == "" || strings.ContainsRune(name, '/') { // libvirt forbids the slash
 		return 0
 	}
-	f, err := os.Open(filepath.Join(string(d), name+".pid"))
-	if err != nil {
-		return 0
-	}
-	defer f.Close()
-	const most = 32
-	text, err := io.ReadAll(io.LimitReader(f, most))
+	// From libvirt 10 on the directory belongs to QEMU's user.
+	text, err := plainfile.Read(filepath.Join(string(d), name+".pid"), plainfile.Rules{Most: 32})
 	if err != nil {
 		return 0
 	}

@@ -10,9 +10,10 @@ import (
 
 // state is a domain's state at one moment.
 type state struct {
-	state  recover.DomainState
-	reason recover.PauseReason
-	active bool // QEMU exists; a crashed domain may have one, a shut off one has none
+	state   recover.DomainState
+	reason  recover.PauseReason
+	crashed bool // it is off, and libvirt saw its QEMU end without a word
+	active  bool // QEMU exists; a crashed domain may have one, a shut off one has none
 }
 
 // stateOf reads a domain's state.
@@ -31,7 +32,7 @@ func stateOf(ctx context.Context, dom *libvirt.Domain, name string) (state, erro
 		active, err = dom.IsActive()
 		return err
 	})
-	s := state{state: domainState(code), active: active}
+	s := state{state: domainState(code), active: active, crashed: hasCrashed(code, reason)}
 	if code == libvirt.DOMAIN_PAUSED {
 		s.reason = pauseReason(libvirt.DomainPausedReason(reason))
 	}
@@ -51,6 +52,13 @@ func domainState(code libvirt.DomainState) recover.DomainState {
 	default:
 		return recover.StateOther
 	}
+}
+
+// hasCrashed is true for a domain that is off and whose QEMU closed its monitor without an
+// event that says why (qemuProcessHandleMonitorEOF in libvirt's src/qemu/qemu_process.c): it
+// was killed, or has aborted.
+func hasCrashed(code libvirt.DomainState, reason int) bool {
+	return code == libvirt.DOMAIN_SHUTOFF && libvirt.DomainShutoffReason(reason) == libvirt.DOMAIN_SHUTOFF_CRASHED
 }
 
 // pauseReason maps libvirt's reasons. A domain that was started paused has the reason

@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -17,7 +15,6 @@ import (
 
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/config/clouds"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/os-rescue/os-rescue/recover"
 )
@@ -48,33 +45,44 @@ func findCredentials(cloud string) (credentials, error) {
 		cloud = os.Getenv("OS_CLOUD")
 		source = "OS_CLOUD=" + cloud
 	}
-	var parse []clouds.ParseOption
+	var entry clouds.Cloud
 	switch {
 	case cloud != "":
 		files := cloudsFiles()
-		found := slices.IndexFunc(files, func(f cloudsFile) bool { return f.err == nil })
+		found := slices.IndexFunc(files, cloudsFile.isThere)
 		if found < 0 {
 			return credentials{}, fmt.Errorf("%w: %s names a cloud, and there is no clouds.yaml: looked at %s",
 				recover.ErrCredentials, source, describe(files))
 		}
 		source = fmt.Sprintf("cloud %q of %s", cloud, files[found].path)
-		parse = append(parse, clouds.WithCloudName(cloud), clouds.WithLocations(files[found].path))
+		err := files[found].err
+		if err == nil {
+			entry, err = cloudNamed(files[found], cloud)
+		}
+		if err != nil {
+			return credentials{}, fmt.Errorf("%w: %s: %s", recover.ErrCredentials, source, withoutQuotes(err))
+		}
 	case os.Getenv("OS_AUTH_URL") != "":
 		source = "the OS_* variables"
-		const name = "environment"
-		// JSON is YAML.
-		file, err := json.Marshal(clouds.Clouds{Clouds: map[string]clouds.Cloud{name: cloudOfEnv()}})
-		if err != nil {
-			return credentials{}, fmt.Errorf("%w: %s: %w", recover.ErrCredentials, source, err)
-		}
-		parse = append(parse, clouds.WithCloudName(name), clouds.WithCloudsYAML(bytes.NewReader(file)),
-			clouds.WithSecureYAML(strings.NewReader("{}")))
+		entry = cloudOfEnv()
 	default:
 		return credentials{}, fmt.Errorf("%w: no credentials found. "+
 			"Looked for --os-cloud (not given), OS_CLOUD (not set) and OS_AUTH_URL (not set); clouds.yaml: %s. "+
 			"Name a cloud of a clouds.yaml with --os-cloud or OS_CLOUD, or set OS_AUTH_URL, OS_USERNAME, OS_PASSWORD, "+
 			"OS_PROJECT_NAME, OS_USER_DOMAIN_NAME and OS_PROJECT_DOMAIN_NAME (source an openrc file)",
 			recover.ErrCredentials, describe(cloudsFiles()))
+	}
+	if err := chooseMethod(entry.AuthInfo, string(entry.AuthType)); err != nil {
+		return credentials{}, fmt.Errorf("%w: %s: %w", recover.ErrCredentials, source, err)
+	}
+	entry.Profile, entry.Cloud = "", "" // merged already
+	const name = "chosen"
+	file, err := json.Marshal(clouds.Clouds{Clouds: map[string]clouds.Cloud{name: entry}}) // JSON is YAML
+	if err != nil {
+		return credentials{}, fmt.Errorf("%w: %s: %w", recover.ErrCredentials, source, err)
+	}
+	parse := []clouds.ParseOption{
+		clouds.WithCloudName(name), clouds.WithCloudsYAML(bytes.NewReader(file)), clouds.WithSecureYAML(strings.NewReader("{}")),
 	}
 	// The loader knows OS_INTERFACE, OS_REGION_NAME, OS_CACERT, OS_CERT and OS_KEY.
 	if os.Getenv("OS_INTERFACE") == "" && os.Getenv("OS_ENDPOINT_TYPE") != "" {
@@ -87,7 +95,7 @@ func findCredentials(cloud string) (credentials, error) {
 		}
 		parse = append(parse, clouds.WithInsecure(insecure))
 	}
-	auth, endpoint, config, err := parseClouds(parse...)
+	auth, endpoint, config, err := clouds.Parse(parse...)
 	if err != nil {
 		return credentials{}, fmt.Errorf("%w: %s: %s", recover.ErrCredentials, source, withoutQuotes(err))
 	}
@@ -111,7 +119,7 @@ func cloudOfEnv() clouds.Cloud {
 		}
 		return ""
 	}
-	return clouds.Cloud{AuthInfo: &clouds.AuthInfo{
+	return clouds.Cloud{AuthType: clouds.AuthType(env("OS_AUTH_TYPE")), AuthInfo: &clouds.AuthInfo{
 		AuthURL:                     env("OS_AUTH_URL"),
 		Token:                       env("OS_TOKEN", "OS_AUTH_TOKEN"),
 		Username:                    env("OS_USERNAME"),
@@ -134,13 +142,50 @@ func cloudOfEnv() clouds.Cloud {
 	}}
 }
 
-// settle drops redundant parameters, which gophercloud refuses and the OpenStack
-// clients accept: an ID wins over a name, and a password or secret, which can renew
-// a token, wins over a token.
-func settle(auth gophercloud.AuthOptions) gophercloud.AuthOptions {
-	if auth.Password != "" || auth.ApplicationCredentialSecret != "" {
-		auth.TokenID = ""
+// chooseMethod drops the parameters of all ways to sign in but one: the named one, or the one
+// for which there is most, an application credential before a password, and that before a
+// token, which nothing can renew. An application credential has its project: Keystone
+// refuses one beside it.
+func chooseMethod(auth *clouds.AuthInfo, method string) error {
+	credential := auth.ApplicationCredentialSecret != "" && auth.ApplicationCredentialID+auth.ApplicationCredentialName != ""
+	switch method {
+	case "":
+		switch {
+		case credential:
+			method = "v3applicationcredential"
+		case auth.Password != "":
+			method = "password"
+		default:
+			method = "token"
+		}
+	case "v3password", "v2password":
+		method = "password"
+	case "v3token", "v2token", "admin_token":
+		method = "token"
 	}
+	switch method {
+	case "v3applicationcredential":
+		auth.Password, auth.Token = "", ""
+		auth.ProjectID, auth.ProjectName, auth.ProjectDomainID, auth.ProjectDomainName = "", "", "", ""
+		auth.DomainID, auth.DomainName, auth.TrustID, auth.SystemScope = "", "", "", ""
+		if auth.ApplicationCredentialID != "" {
+			auth.ApplicationCredentialName, auth.Username, auth.UserID, auth.UserDomainID, auth.UserDomainName = "", "", "", "", ""
+		}
+		return nil
+	case "password":
+		auth.Token = ""
+	case "token":
+		auth.Password = ""
+	default:
+		return fmt.Errorf("the authentication type %q is not supported: password, token and v3applicationcredential are", method)
+	}
+	auth.ApplicationCredentialID, auth.ApplicationCredentialName, auth.ApplicationCredentialSecret = "", "", ""
+	return nil
+}
+
+// settle drops redundant parameters, which gophercloud refuses and the OpenStack
+// clients accept: an ID wins over a name.
+func settle(auth gophercloud.AuthOptions) gophercloud.AuthOptions {
 	if auth.TokenID != "" {
 		auth.Username, auth.UserID, auth.DomainID, auth.DomainName = "", "", "", ""
 	}
@@ -192,50 +237,6 @@ func firstOf(values ...string) string {
 	return ""
 }
 
-// cloudsFile is a clouds.yaml that may exist.
-type cloudsFile struct {
-	path   string
-	err    error
-	clouds []string // the names of its clouds
-}
-
-// cloudsFiles reads the files that gophercloud's loader looks for (clouds.Parse), so
-// that an error can say which exist.
-func cloudsFiles() []cloudsFile {
-	var paths []string
-	if path := os.Getenv("OS_CLIENT_CONFIG_FILE"); path != "" {
-		paths = []string{path}
-	} else {
-		if cwd, err := os.Getwd(); err == nil {
-			paths = append(paths, filepath.Join(cwd, "clouds.yaml"))
-		}
-		config := os.Getenv("XDG_CONFIG_HOME")
-		if home, err := os.UserHomeDir(); config == "" && err == nil {
-			config = filepath.Join(home, ".config")
-		}
-		if config != "" {
-			paths = append(paths, filepath.Join(config, "openstack", "clouds.yaml"))
-		}
-		paths = append(paths, "/etc/openstack/clouds.yaml")
-	}
-	var files []cloudsFile
-	for _, path := range paths {
-		file := cloudsFile{path: path}
-		var text []byte
-		//nolint:gosec // G703: the user's own variables say where the user's file is
-		if text, file.err = os.ReadFile(path); file.err == nil {
-			var content struct {
-				Clouds map[string]any `yaml:"clouds"`
-			}
-			if yaml.Unmarshal(text, &content) == nil {
-				file.clouds = slices.Sorted(maps.Keys(content.Clouds))
-			}
-		}
-		files = append(files, file)
-	}
-	return files
-}
-
 func describe(files []cloudsFile) string {
 	var parts []string
 	for _, f := range files {
@@ -245,10 +246,12 @@ func describe(files []cloudsFile) string {
 			parts = append(parts, f.path+" (absent)")
 		case errors.As(f.err, &pathError):
 			parts = append(parts, fmt.Sprintf("%s (%v)", f.path, pathError.Err))
+		case f.err != nil:
+			parts = append(parts, f.path+" (no YAML)")
 		case len(f.clouds) == 0:
 			parts = append(parts, f.path+" (no clouds in it)")
 		default:
-			parts = append(parts, fmt.Sprintf("%s (with %s)", f.path, strings.Join(f.clouds, ", ")))
+			parts = append(parts, fmt.Sprintf("%s (with %s)", f.path, strings.Join(f.names(), ", ")))
 		}
 	}
 	return strings.Join(parts, ", ")

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/os-rescue/os-rescue/recover"
 )
 
@@ -46,6 +48,27 @@ clouds:
     auth: {auth_url: "http://robot.test:5000/v3", application_credential_id: abc, application_credential_secret: "s3same"}
     verify: false
   hollow: {region_name: North}
+  regions:
+    auth: {auth_url: "http://regions.test:5000/v3", username: op, password: "s3same", project_id: p1, user_domain_id: default}
+    interface: [internal, public]
+    verify: "False"
+    regions:
+      - {name: West, values: {auth: {auth_url: "http://west.test:5000/v3"}, interface: admin}}
+      - East
+  vendor:
+    profile: acme
+    auth: {username: op, password: "s3same", project_id: p1}
+  nobody: {profile: none, auth: {username: op}}
+  both:
+    auth_type: password
+    auth: {auth_url: "http://both.test:5000/v3", username: op, password: "s3same", project_id: p1, user_domain_id: default,
+      application_credential_id: abc, application_credential_secret: x}
+  careful:
+    verify: yes
+    auth: {auth_url: "http://c.test:5000/v3", username: op, password: 0123, project_id: 1234e5, user_domain_id: default}
+  careless: {insecure: on, auth: &op {auth_url: "http://c.test:5000/v3", username: op, token: t, project_id: p1, user_domain_id: default}}
+  merged: {auth: {<<: *op, username: other}}
+  kerberos: {auth_type: v3kerberos, auth: {auth_url: "http://k.test:5000/v3"}}
   odd:
     auth: s3same
   nowhere:
@@ -66,7 +89,7 @@ func TestCredentialsAreFoundWhereEveryOpenStackClientLooks(t *testing.T) {
 			"--os-cloud",
 			"OS_CLOUD",
 			"OS_AUTH_URL",
-			"clouds.yaml (with hollow, nowhere, odd, prod, robot, split)",
+			"clouds.yaml (with both, careful, careless, hollow, kerberos, merged, nobody, nowhere, odd, prod, regions, robot, split, vendor)",
 			"/etc/openstack/clouds.yaml",
 			"openstack/clouds.yaml (absent)",
 		}},
@@ -116,6 +139,56 @@ func TestCredentialsAreFoundWhereEveryOpenStackClientLooks(t *testing.T) {
 		},
 		{name: "an unknown cloud", cloud: "test", words: []string{`cloud "test" of`, "clouds.yaml"}},
 		{name: "a cloud without an auth section", cloud: "hollow", words: []string{"hollow", "no auth section"}},
+		{name: "a cloud without one, beside an openrc file", cloud: "hollow", env: openrc, check: func(c credentials) bool {
+			return c.auth.IdentityEndpoint == "http://env.test:5000/v3" && c.auth.Username == "u" && c.endpoint.Region == "North"
+		}},
+		{name: "a cloud that is empty", cloud: "odd", words: []string{"odd", "no auth section"}},
+		{name: "a password of the environment", cloud: "split", env: map[string]string{"OS_PASSWORD": "other"}, check: func(c credentials) bool {
+			return c.auth.Password == scrubbed // that of secure.yaml beats it
+		}},
+		{name: "the first region, a quoted boolean, a list of interfaces", cloud: "regions", check: func(c credentials) bool {
+			return c.auth.IdentityEndpoint == "http://west.test:5000/v3" && c.endpoint.Region == "West" && c.endpoint.Availability == "admin" &&
+				c.tls.InsecureSkipVerify && c.auth.Username == "op"
+		}},
+		{name: "booleans and numbers as they are written", cloud: "careful", check: func(c credentials) bool {
+			return !c.tls.InsecureSkipVerify && c.auth.Password == "0123" && c.auth.Scope.ProjectID == "1234e5"
+		}},
+		{name: "a token of the file, although a password was left over", cloud: "careless", env: map[string]string{"OS_PASSWORD": "other"},
+			check: func(c credentials) bool {
+				return c.tls.InsecureSkipVerify && c.auth.TokenID == "t" && c.auth.Password == ""
+			}},
+		{name: "what is merged in YAML", cloud: "merged", env: map[string]string{"OS_AUTH_TYPE": "token"}, check: func(c credentials) bool {
+			return c.auth.IdentityEndpoint == "http://c.test:5000/v3" && c.auth.TokenID == "t"
+		}},
+		{name: "a region by its name", cloud: "regions", env: map[string]string{"OS_REGION_NAME": "East"}, check: func(c credentials) bool {
+			return c.auth.IdentityEndpoint == "http://regions.test:5000/v3" && c.endpoint.Region == "East" && c.endpoint.Availability == "internal"
+		}},
+		{name: "a region that is not there", cloud: "regions", env: map[string]string{"OS_REGION_NAME": "South"},
+			words: []string{"no region South", "West, East"}},
+		{name: "a profile", cloud: "vendor", check: func(c credentials) bool {
+			return c.auth.IdentityEndpoint == "http://acme.test:5000/v3" && c.auth.Username == "op" && c.auth.DomainName == "Acme"
+		}},
+		{name: "a profile that is not there", cloud: "nobody", words: []string{"profile none", "clouds-public.yaml"}},
+		{name: "the type of a cloud", cloud: "both", check: func(c credentials) bool {
+			return c.auth.Password == scrubbed && c.auth.ApplicationCredentialID == ""
+		}},
+		{name: "a type that nobody knows here", cloud: "kerberos", words: []string{"v3kerberos", "v3applicationcredential"}},
+		{
+			name: "an application credential beats a password that was left over",
+			env:  with(openrc, "OS_APPLICATION_CREDENTIAL_ID", "abc", "OS_APPLICATION_CREDENTIAL_SECRET", scrubbed),
+			check: func(c credentials) bool {
+				return c.auth.ApplicationCredentialID == "abc" && c.auth.Password == "" && c.auth.Scope == nil && c.auth.TenantName == ""
+			},
+		},
+		{
+			name: "OS_AUTH_TYPE decides",
+			env:  with(openrc, "OS_APPLICATION_CREDENTIAL_ID", "abc", "OS_APPLICATION_CREDENTIAL_SECRET", "x", "OS_AUTH_TYPE", "password"),
+			check: func(c credentials) bool {
+				return c.auth.ApplicationCredentialID == "" && c.auth.Password == scrubbed && c.auth.Scope.ProjectName == "p"
+			},
+		},
+		{name: "a token, although a password was left over", env: with(openrc, "OS_TOKEN", "t", "OS_AUTH_TYPE", "v3token"),
+			check: func(c credentials) bool { return c.auth.TokenID == "t" && c.auth.Password == "" }},
 		{name: "an auth URL without http", cloud: "nowhere", words: []string{"prod.test:5000", "http://"}},
 		{
 			name:  "OS_CLIENT_CONFIG_FILE",
@@ -129,6 +202,8 @@ func TestCredentialsAreFoundWhereEveryOpenStackClientLooks(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			cleanEnv(t)
 			write(t, "clouds.yaml", strings.Replace(cloudsYAML, "  odd:\n    auth: s3same\n", "  odd: {}\n", 1))
+			write(t, "clouds-public.yaml",
+				`public-clouds: {acme: {auth: {auth_url: "http://acme.test:5000/v3", username: x, user_domain_name: Acme}}}`)
 			write(t, "secure.yaml", `clouds: {split: {auth: {password: "`+scrubbed+`"}}}`)
 			for k, v := range tt.env {
 				t.Setenv(k, v)
@@ -164,6 +239,65 @@ func TestAPasswordInTheWrongPlaceOfAFileIsNotQuoted(t *testing.T) {
 	write(t, "clouds.yaml", cloudsYAML)
 	_, err := findCredentials("odd")
 	mention(t, err, recover.ErrCredentials, "clouds.yaml")
+}
+
+// The working directory may be one that anybody writes to.
+func TestAFileOfAnotherUserInTheWorkingDirectoryIsNotUsed(t *testing.T) {
+	cleanEnv(t)
+	path := write(t, "clouds.yaml", cloudsYAML)
+	if err := os.Chown(path, 65534, -1); err != nil {
+		t.Fatal(err)
+	}
+	_, err := findCredentials("prod")
+	mention(t, err, recover.ErrCredentials, "belongs to the user 65534")
+
+	cleanEnv(t)
+	path = write(t, "clouds.yaml", cloudsYAML)
+	if err := os.Rename(path, path+".root"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(path+".root", path); err != nil {
+		t.Fatal(err)
+	}
+	_, err = findCredentials("prod")
+	mention(t, err, recover.ErrCredentials, "a symlink")
+
+	cleanEnv(t)
+	write(t, "clouds.yaml", cloudsYAML)
+	if err := os.Chmod(".", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	_, err = findCredentials("prod")
+	mention(t, err, recover.ErrCredentials, "others can write its directory")
+
+	cleanEnv(t)
+	write(t, "clouds.yaml", cloudsYAML)
+	if err := os.Chown(write(t, "secure.yaml", `clouds: {prod: {auth: {auth_url: "http://evil.test/v3"}}}`), 65534, -1); err != nil {
+		t.Fatal(err)
+	}
+	_, err = findCredentials("prod")
+	mention(t, err, recover.ErrCredentials, "secure.yaml", "belongs to the user 65534")
+}
+
+func TestWhatIsNoFileOfCloudsIsSaidAtOnce(t *testing.T) {
+	for name, make := range map[string]func(path string) error{
+		"a FIFO":      func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"a directory": func(path string) error { return os.Mkdir(path, 0o700) },
+		"a device":    func(path string) error { return os.Symlink("/dev/zero", path) },
+	} {
+		cleanEnv(t)
+		path := filepath.Join(t.TempDir(), "clouds.yaml")
+		if err := make(path); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("OS_CLIENT_CONFIG_FILE", path)
+		_, err := findCredentials("prod")
+		mention(t, err, recover.ErrCredentials, path, name)
+	}
+	cleanEnv(t)
+	t.Setenv("OS_CLIENT_CONFIG_FILE", write(t, "broken.yaml", "clouds: {prod: [}"))
+	_, err := findCredentials("prod")
+	mention(t, err, recover.ErrCredentials, "broken.yaml", "yaml")
 }
 
 func TestAFileIsNotUsedWhenNoCloudWasNamed(t *testing.T) {

@@ -4,7 +4,7 @@
 // tokens and catalogues. This package decides what a failure means, which requests
 // may be repeated, and how a partial record is read.
 //
-// May call: recover.
+// May call: recover, recover/plainfile.
 //
 // Invariants:
 //

@@ -22,7 +22,7 @@ func (a account) explain(ctx context.Context, r request, err error) error {
 	}
 	var f *failure
 	if !errors.As(err, &f) {
-		return fmt.Errorf("%s: %w", r.doing, err)
+		return fmt.Errorf("%s: %w: %w", r.doing, recover.ErrCloudAnswer, err)
 	}
 	switch {
 	case f.status == http.StatusUnauthorized && a.token:
@@ -51,9 +51,20 @@ func (a account) explain(ctx context.Context, r request, err error) error {
 			r.doing, recover.ErrCloudUnavailable, f)
 	case f.status == 0, f.transient:
 		return fmt.Errorf("%s: %w: %s: %w", r.doing, recover.ErrCloudUnavailable, f.url, f)
-	default:
+	case r.once: // it was refused, whoever did that
 		return fmt.Errorf("%s: %w", r.doing, f)
+	default:
+		return fmt.Errorf("%s: %w: %w", r.doing, recover.ErrCloudAnswer, f)
 	}
+}
+
+// misread explains why the answer to a request can't be used: it is not Nova's, or a policy
+// hides a part of it.
+func misread(r request, err error) error {
+	if errors.Is(err, recover.ErrForbidden) {
+		return fmt.Errorf("%s: %w", r.doing, err)
+	}
+	return fmt.Errorf("%s: %w: %w", r.doing, recover.ErrCloudAnswer, err)
 }
 
 // explainSignIn does the same for the first sign-in, which sent so many calls.
@@ -76,6 +87,9 @@ func (a account) explainSignIn(ctx context.Context, err error, calls int64) erro
 	case f.status == http.StatusUnauthorized:
 		return fmt.Errorf("%w: Keystone at %s does not accept %s: wrong password or secret, or no such user or project: %w",
 			recover.ErrCredentials, a.authURL, a, f)
+	case f.status == http.StatusNotFound && a.token: // keystone/exception.py, TokenNotFound
+		return fmt.Errorf("%w: Keystone at %s does not know the token (any more): sign in with a password or an application credential: %w",
+			recover.ErrCredentials, a.authURL, f)
 	case f.status == http.StatusNotFound:
 		return fmt.Errorf("%w: there is no Keystone v3 at %s: %w", recover.ErrCredentials, a.authURL, f)
 	default:

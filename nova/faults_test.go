@@ -270,6 +270,8 @@ func TestAnAnswerThatIsNotNovasIsNoProofThatAnInstanceIsGone(t *testing.T) {
 	c := cloud.admin(t)
 	for name, wrong := range map[string]func(http.ResponseWriter, *http.Request){
 		"a proxy's 404": status(404),
+		"406":           status(406),
+		"413":           status(413),
 		"another URL's 404": func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusNotFound)
 			w.Write([]byte(`{"error": {"message": "no"}}`))
@@ -284,13 +286,31 @@ func TestAnAnswerThatIsNotNovasIsNoProofThatAnInstanceIsGone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f.first(-1, wrong)
-			if s, err := c.Server(t.Context(), cloud.Vars["web1"]); err == nil || errors.Is(err, recover.ErrNoInstance) {
+			if s, err := c.Server(t.Context(), cloud.Vars["web1"]); err == nil || errors.Is(err, recover.ErrNoInstance) ||
+				!errors.Is(err, recover.ErrCloudUnavailable) {
 				t.Errorf("%+v, %v", s, err)
 			}
 			if n := f.count("GET " + cloud.Vars["web1"]); n > 1 {
 				t.Errorf("asked %d times, want once", n)
 			}
 		})
+	}
+}
+
+func TestAListThatIsMissingIsNotAnEmptyOne(t *testing.T) {
+	cloud, f := faultyCloud(t, "records")
+	c := cloud.admin(t)
+	for _, answer := range []string{`{"services": null, "projects": null, "servers": null}`, `{}`, `<html>sign in</html>`} {
+		f.wrong = func(r *http.Request) func(http.ResponseWriter, *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "/shop") { // it is no ID
+				return status(http.StatusNotFound)
+			}
+			return func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(answer)) }
+		}
+		_, err := c.ComputeService(t.Context(), "compute1")
+		mention(t, err, recover.ErrCloudUnavailable)
+		_, err = c.Project(t.Context(), "shop", "")
+		mention(t, err, recover.ErrCloudUnavailable)
 	}
 }
 

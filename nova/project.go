@@ -103,6 +103,9 @@ func (c projects) projectsByName(ctx context.Context, name string) ([]project, e
 	if err := c.listByName(ctx, "project", name, policyListProjects, &answer); err != nil {
 		return nil, err
 	}
+	if answer.Projects == nil {
+		return nil, fmt.Errorf("looking up project %q by name: %w: it has no list of projects", name, recover.ErrCloudAnswer)
+	}
 	// On MySQL, Keystone's comparison ignores case.
 	return slices.DeleteFunc(answer.Projects, func(p project) bool { return p.Name != name }), nil
 }

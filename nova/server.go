@@ -33,10 +33,10 @@ func (c servers) Server(ctx context.Context, uuid string) (recover.Server, error
 	}
 	server, err := parseServer(answer.Server)
 	if err != nil {
-		return recover.Server{}, fmt.Errorf("%s: %w", r.doing, err)
+		return recover.Server{}, misread(r, err)
 	}
 	if server.UUID != uuid {
-		return recover.Server{}, fmt.Errorf("%s: Nova answered with instance %s", r.doing, server.UUID)
+		return recover.Server{}, fmt.Errorf("%s: %w: Nova answered with instance %s", r.doing, recover.ErrCloudAnswer, server.UUID)
 	}
 	return server, nil
 }
@@ -184,7 +184,7 @@ func (c servers) page(ctx context.Context, query url.Values) (serverPage, error)
 	}
 	page, err := parsePage(answer)
 	if err != nil {
-		return serverPage{}, fmt.Errorf("%s: %w", r.doing, err)
+		return serverPage{}, misread(r, err)
 	}
 	return page, nil
 }

@@ -34,6 +34,9 @@ func (c services) ComputeService(ctx context.Context, host string) (recover.Comp
 	if err := c.send(ctx, c.compute, r); err != nil {
 		return recover.ComputeService{}, err
 	}
+	if answer.Services == nil {
+		return recover.ComputeService{}, fmt.Errorf("%s: %w: it has no list of services", r.doing, recover.ErrCloudAnswer)
+	}
 	var found recover.ComputeService
 	for _, s := range answer.Services {
 		if s.Host != host || s.Binary != "nova-compute" {
@@ -46,7 +49,7 @@ func (c services) ComputeService(ctx context.Context, host string) (recover.Comp
 		}
 		service, err := s.read()
 		if err != nil {
-			return recover.ComputeService{}, fmt.Errorf("%s: %w", r.doing, err)
+			return recover.ComputeService{}, misread(r, err)
 		}
 		// If two cells have the host name, take the service that is up.
 		if !found.Known || service.Up && !found.Up {

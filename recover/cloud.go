@@ -15,6 +15,9 @@ var (
 	// ErrCloudUnavailable: Nova or Keystone can't be reached or is broken (5xx,
 	// no connection), and trying again did not help.
 	ErrCloudUnavailable = errors.New("the OpenStack API does not answer")
+	// ErrCloudAnswer: something answers, and not as Nova or Keystone do: a proxy, a login page.
+	// It is ErrCloudUnavailable too.
+	ErrCloudAnswer error = answerError{}
 	// ErrCredentials: there are no credentials, or they are not accepted.
 	ErrCredentials = errors.New("can't sign in to OpenStack")
 	// ErrForbidden: the user has no right to do this. The text names the policy and the
@@ -28,6 +31,12 @@ var (
 	// ErrNoProject: Keystone knows no project of that name or ID.
 	ErrNoProject = errors.New("no such project")
 )
+
+type answerError struct{}
+
+func (answerError) Error() string { return "what answers for the OpenStack API is not understood" }
+
+func (answerError) Is(target error) bool { return target == ErrCloudUnavailable }
 
 // The values of vm_state that os-rescue distinguishes (nova/compute/vm_states.py).
 const (

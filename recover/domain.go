@@ -3,6 +3,8 @@ package recover
 import (
 	"fmt"
 	"maps"
+	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -61,6 +63,14 @@ type Disk struct {
 	// ChainKnown is true when libvirt named the whole chain to its end, which an empty
 	// <backingStore/> marks: always for an active domain, seldom for one that is off.
 	ChainKnown bool `json:"chain_known"`
+	// Optional is true when a start goes on without the disk's file (startupPolicy).
+	Optional bool `json:"optional,omitempty"`
+	// Requisite is true when a start needs the disk's file, and a start from saved memory drops it
+	// (startupPolicy, in libvirt's formatdomain).
+	Requisite bool `json:"requisite,omitempty"`
+	// Transient is true when the guest's writes go to an overlay that libvirt lays over the disk
+	// at every start, and throws away at the guest's end: the top of an active domain's chain.
+	Transient bool `json:"transient,omitempty"`
 	// Unusual names features with which os-rescue copies none of the disk's files ("external
 	// data store", "slices"). Disks that Nova makes have none.
 	Unusual []string `json:"unusual,omitempty"`
@@ -70,6 +80,12 @@ type Disk struct {
 	// Encrypted is true when QEMU encrypts an image of the disk (LUKS). A copy of its bytes is
 	// as good as any; only QEMU has the key.
 	Encrypted bool `json:"encrypted,omitempty"`
+	// Unexportable says why the domain's QEMU may end when an export of the disk does ("has an
+	// IOThread"); empty for most disks.
+	Unexportable string `json:"unexportable,omitempty"`
+	// Unmirrorable says why the domain can't be moved onto a mirror of the disk ("is copied on
+	// read"); empty for most disks.
+	Unmirrorable string `json:"unmirrorable,omitempty"`
 	// DACLabel is the disk's own <seclabel model="dac"> if it has one: "uid:gid"
 	// or "+uid:+gid" or names; empty otherwise.
 	DACLabel string `json:"dac_label,omitempty"`
@@ -91,6 +107,7 @@ type Domain struct {
 	Name        string      `json:"name"`                   // instance-0000002a
 	State       DomainState `json:"state"`                  // as the hypervisor sees it
 	PauseReason PauseReason `json:"pause_reason,omitempty"` // of a paused domain only
+	Crashed     bool        `json:"crashed,omitempty"`      // it is off because its QEMU ended without a word
 	Persistent  bool        `json:"persistent"`             // it has a definition that survives its end
 
 	// PID is the content of the hypervisor's pid file; 0 when the domain is not active.
@@ -102,9 +119,16 @@ type Domain struct {
 	NVRAM       string   `json:"nvram,omitempty"`        // absolute path of the UEFI variable store; empty for none
 	NVRAMFormat string   `json:"nvram_format,omitempty"` // raw when libvirt does not say
 
-	// Next is what the next start through libvirt opens instead of Disks and NVRAM; nil for
+	Boot []BootFile `json:"boot,omitempty"` // for a domain that is booted directly
+
+	// Next is what the next start through libvirt opens instead of Disks, NVRAM and Boot; nil for
 	// a domain that is off, of which those are just that, and for a transient one.
 	Next *Definition `json:"next,omitempty"`
+	// Saved is what the next start through libvirt opens of a domain that is off and has a managed
+	// save image: the definition in that image. nil without one.
+	Saved *Definition `json:"saved,omitempty"`
+	// SavedUnread is why there is no Saved of a managed save image that is there.
+	SavedUnread string `json:"saved_unread,omitempty"`
 
 	Nova *NovaMetadata `json:"nova,omitempty"` // nil when the domain is not Nova's
 
@@ -126,12 +150,49 @@ type Domain struct {
 	DACLabel string `json:"dac_label,omitempty"`
 }
 
-// Definition is what the persistent definition of an active domain names. It may name
-// other files than QEMU has open: an external snapshot, a disk that was attached to the
-// running guest only, or a redefinition changes one of the two.
+// Definition is what the persistent definition of an active domain names, or the one in the
+// saved image of a domain that is off. It may name other files than the domain's other
+// definition does: an external snapshot, a disk that was attached to the running guest only, or a
+// redefinition changes one of the two.
 type Definition struct {
-	Disks []Disk `json:"disks"`           // as Domain.Disks; libvirt seldom knows their chains
-	NVRAM string `json:"nvram,omitempty"` // as Domain.NVRAM
+	Disks []Disk     `json:"disks"`           // as Domain.Disks; libvirt seldom knows their chains
+	NVRAM string     `json:"nvram,omitempty"` // as Domain.NVRAM
+	Boot  []BootFile `json:"boot,omitempty"`  // as Domain.Boot
+}
+
+// BootFile is a file that QEMU reads when it starts, and does not keep open.
+type BootFile struct {
+	Kind string `json:"kind"` // kernel, initrd, dtb
+	Path string `json:"path"` // absolute
+}
+
+// The kinds of boot files.
+const (
+	bootKernel = "kernel"
+	bootInitrd = "initrd"
+	bootDTB    = "dtb"
+)
+
+// IsBootFile is true for a path at which a definition of the domain names a boot file.
+func (d Domain) IsBootFile(path string) bool {
+	files := slices.Clone(d.Boot)
+	for _, other := range []*Definition{d.Next, d.Saved} {
+		if other != nil {
+			files = append(files, other.Boot...)
+		}
+	}
+	return slices.ContainsFunc(files, func(f BootFile) bool { return f.Path == path })
+}
+
+// BootFiles returns those that are named.
+func BootFiles(kernel, initrd, dtb string) []BootFile {
+	var files []BootFile
+	for _, f := range []BootFile{{bootKernel, kernel}, {bootInitrd, initrd}, {bootDTB, dtb}} {
+		if filepath.IsAbs(f.Path) {
+			files = append(files, f)
+		}
+	}
+	return files
 }
 
 // What a hard reboot through Nova loses, for Domain.Losses and Options.AcceptLoss: Nova
@@ -179,6 +240,17 @@ func DiskOf(d Domain, f FilePlan) (Disk, error) {
 		}
 	}
 	return Disk{}, fmt.Errorf("%w: the domain no longer has a disk %s at %s", ErrRefused, f.Target, f.Path)
+}
+
+// Unexportable says why the domain's QEMU may end when an export of the disks of those files
+// does; empty when nothing is known to end it.
+func (d Domain) Unexportable(files []FilePlan) string {
+	for _, f := range files {
+		if disk, err := DiskOf(d, f); err == nil && disk.Unexportable != "" {
+			return fmt.Sprintf("disk %s %s", disk.Target, disk.Unexportable)
+		}
+	}
+	return ""
 }
 
 // Unchanged is true when the guest has provably written nothing between the two

@@ -29,6 +29,8 @@ var (
 	ErrUnproven = errors.New("the copy is not proven")
 	// ErrCorrupt: the image itself is damaged. Its guest is not destroyed.
 	ErrCorrupt = errors.New("the image is corrupt")
+	// ErrLastCopy: nobody else has what is to be let go.
+	ErrLastCopy = errors.New("the last copy is kept")
 	// ErrDeleted: Nova has deleted the instance, or is deleting it. Its files are not put
 	// back.
 	ErrDeleted = errors.New("it is deleted in Nova")
@@ -63,10 +65,10 @@ func (e *InstanceError) Error() string {
 // Message returns the text of Error without the instance, for a place that names it.
 func (e *InstanceError) Message() string {
 	var b strings.Builder
-	b.WriteString(e.Err.Error())
+	b.WriteString(InWords(e.Err.Error()))
 	for _, s := range []string{e.Safe, e.Next} {
 		if s != "" {
-			fmt.Fprintf(&b, ". %s", strings.TrimSuffix(s, "."))
+			fmt.Fprintf(&b, ". %s", strings.TrimSuffix(InWords(s), "."))
 		}
 	}
 	return b.String()

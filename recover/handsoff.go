@@ -25,6 +25,9 @@ func HandsOff(d Domain, action Action, paths []string) string {
 			return fmt.Sprintf("disk %s uses features with which os-rescue can't copy its files: %s",
 				disk.Target, strings.Join(disk.Unusual, ", "))
 		}
+		if action == ActionBackup && disk.Transient {
+			return fmt.Sprintf("disk %s is transient: what was written to it goes to a temporary overlay, which no backup keeps", disk.Target)
+		}
 		if len(disk.LostAtEnd) > 0 && action == ActionReboot {
 			return fmt.Sprintf("its QEMU must not be ended, because of disk %s: %s", disk.Target, strings.Join(disk.LostAtEnd, ", "))
 		}

@@ -24,7 +24,7 @@ func TestOnlyWhatAnActionTouchesStopsIt(t *testing.T) {
 	}
 	shareable := second(func(d *Disk) { d.Unusual = []string{"shareable"} })
 	transient := second(func(d *Disk) {
-		d.Unusual, d.LostAtEnd = []string{"transient"}, []string{"its writes end with its QEMU"}
+		d.Transient, d.LostAtEnd = true, []string{"its writes end with its QEMU"}
 	})
 	network := second(func(d *Disk) { d.Chain[0].Source, d.Unusual = SourceNetwork, []string{"x"} })
 	migrated := with(func(d *Domain) { d.Job = "migration out" })
@@ -53,6 +53,8 @@ func TestOnlyWhatAnActionTouchesStopsIt(t *testing.T) {
 		"a backup that would copy a shareable disk":           {shareable, ActionBackup, []string{"/i/u/second"}, "shareable"},
 		"a whole transient disk, which a destroy would empty": {transient, ActionReboot, []string{"/i/u/disk"}, "its writes end with its QEMU"},
 		"a whole transient disk, and a live rescue":           {transient, ActionLive, []string{"/i/u/disk"}, ""},
+		"a backup of a transient disk":                        {transient, ActionBackup, []string{"/i/u/disk"}, "transient"},
+		"a transient disk whose own file is put back":         {transient, ActionPutBack, []string{"/i/u/second"}, ""},
 		"a whole transient disk, and a put-back":              {transient, ActionPutBack, []string{"/i/u/console.log"}, ""},
 		"a migration, and a reboot":                           {migrated, ActionReboot, []string{"/i/u/disk"}, "migration out"},
 		"a migration, and a put-back":                         {migrated, ActionPutBack, []string{"/i/u/console.log"}, "migration"},

@@ -45,6 +45,11 @@ type Hypervisor interface {
 	// a transient domain it is the live definition, made inactive. ErrNoDomain.
 	XML(ctx context.Context, uuid string) (string, error)
 
+	// StartNeeds returns what a start of the domain's persistent definition needs beside
+	// its disks, and what of it the host lacks. Whether the files exist is not looked at.
+	// ErrNoDomain.
+	StartNeeds(ctx context.Context, uuid string) (StartNeeds, error)
+
 	// Counters returns the write statistics of every disk of an active domain, by
 	// target. The domain may be paused.
 	Counters(ctx context.Context, uuid string) (map[string]BlockCounters, error)

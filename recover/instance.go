@@ -19,6 +19,15 @@ const (
 	RoleOther       Role = "other" // held by QEMU but named by no definition: reported and pinned, otherwise left alone
 )
 
+// IsKnown is true for a role that a file has.
+func (r Role) IsKnown() bool {
+	switch r {
+	case RoleDisk, RoleBacking, RoleConfigDrive, RoleConsoleLog, RoleDiskInfo, RoleNVRAM, RoleOther:
+		return true
+	}
+	return false
+}
+
 // FileState is the state of a file.
 type FileState string
 
@@ -32,7 +41,8 @@ const (
 	FileDisplaced FileState = "displaced"
 	// FileReplaced: the held inode has no name any more, and another file exists at its path.
 	FileReplaced FileState = "replaced"
-	// FileMissing: nothing exists at the path, and nobody holds the file.
+	// FileMissing: nothing exists at the path, or what is certainly no disk (a directory, an
+	// empty file), and nobody holds the file.
 	FileMissing FileState = "missing"
 	// FileUnknown: it can't be established which open file is this one, or what stands at
 	// its path.
@@ -107,6 +117,7 @@ type File struct {
 	// two in full: it is replaced, but that is no conflict.
 	Proven bool `json:"proven,omitempty"`
 
+	Temporary   bool   `json:"-"` // it is thrown away when its guest ends: its loss is none
 	Unlinked    bool   `json:"-"` // the held inode has no name any more, in any state
 	KeptContent string `json:"-"` // the content of a small file, kept by the guard
 	GuardHeld   bool   `json:"-"` // named by no definition, but held by the guard to be put back
@@ -120,10 +131,14 @@ type File struct {
 func (f File) Identity() Inode { return Inode{Device: f.Device, Inode: f.Inode, Birth: f.Birth} }
 
 // Lost is true when the file's held inode has no name any more and no proven copy has
-// taken its place.
+// taken its place. What nobody will need again is not lost.
 func (f File) Lost() bool {
-	return (f.State == FileDeleted || f.State == FileReplaced) && !f.Proven
+	return (f.State == FileDeleted || f.State == FileReplaced) && !f.Proven && !f.Temporary
 }
+
+// Unusable is true for a file that stands at its path, and that the next start of a domain
+// that is off can't run on: it is empty, or no image of the format that the definition says.
+func (f File) Unusable() bool { return f.State == FileUnknown && f.Remedy == RemedyReplace }
 
 // Instance is one domain of the host as a scan found it.
 type Instance struct {
@@ -146,6 +161,10 @@ type Instance struct {
 	NextStart []Divergence `json:"next_start,omitempty"`
 	// Files are those that its definition names, and deleted ones that are held for it.
 	Files []File `json:"files"`
+	// Superseded are deleted files that the keeper or the guard holds because the instance has
+	// lost them, while its QEMU runs on other ones of which no run has proven that they are
+	// copies of these.
+	Superseded []File `json:"superseded,omitempty"`
 	// Directories are those of its files that are not as the table of owners says. They
 	// change no verdict: a run gives them their owners.
 	Directories []Directory `json:"directories,omitempty"`
@@ -163,6 +182,9 @@ type Instance struct {
 	// Misplaced says why nothing may be published for it: its QEMU, or Nova, means other
 	// directories by its paths than Settings say. Empty where that is not so.
 	Misplaced string `json:"-"`
+	// Withheld says what a guard that is at fault may hold of it that nobody else does; empty for
+	// nothing. What its files are is unknown then.
+	Withheld string `json:"-"`
 	// Server is the instance as Nova has it; nil offline.
 	Server *Server `json:"-"`
 	// Disagreement says what Nova and the hypervisor disagree about. Such an instance is
@@ -201,6 +223,13 @@ type Report struct {
 	Host      string     `json:"host"`      // the compute host that was scanned
 	Taken     time.Time  `json:"taken"`     // when its domains were listed
 	Instances []Instance `json:"instances"` // by domain name
+	// Foreign are the deleted files of instances that only processes write which libvirt does
+	// not know.
+	Foreign []Foreign `json:"foreign,omitempty"`
+	// ComputeID says what is wrong with Nova's compute_id; nil for nothing.
+	ComputeID *ComputeIDFault `json:"compute_id,omitempty"`
+	// GuardFault says that the guard does not say, or not truly, what it holds; empty for nothing.
+	GuardFault string `json:"guard_fault,omitempty"`
 }
 
 // Verdicts returns every verdict, the worst first.

@@ -50,6 +50,9 @@ func IsBelow(path, dir string) bool {
 // file system on which they will be published. Only root can enter it.
 const StagePrefix = ".os-rescue-"
 
+// AsideName is the name that a file called name gets in a run which moves it out of the way.
+func AsideName(name, run string) string { return name + ".replaced-" + run }
+
 // DiskInfoName is the file in which Nova keeps the format of each disk
 // (nova/virt/libvirt/imagebackend.py, Image.disk_info_path).
 const DiskInfoName = "disk.info"

@@ -16,6 +16,9 @@ const (
 	CommandReboot  Command = "reboot"
 )
 
+// Publishes is true for a command that gives files their names and owners.
+func (c Command) Publishes() bool { return c == CommandRescue || c == CommandRestore }
+
 // Action is what a run does to one instance.
 type Action string
 
@@ -79,8 +82,14 @@ type FilePlan struct {
 	// in other runs.
 	Stored string `json:"stored,omitempty"`
 	SHA256 string `json:"sha256,omitempty"` // digest of that copy, in hexadecimal
+	// Held is the key of the inode that is still held of a file to restore, which the copy
+	// must equal: the guest may have written since the backup. Empty when nothing is to be
+	// compared.
+	Held       string `json:"held,omitempty"`
+	HeldDirect bool   `json:"held_direct,omitempty"` // as Direct, of Held
 
-	Unmirrorable string `json:"-"` // what a mirror would lose of it; empty for nothing
+	Unmirrorable string `json:"-"` // why a mirror can't take its place; empty when it can
+	MirrorLoses  string `json:"-"` // what a mirror has not of it, and the guest does not miss; empty for nothing
 }
 
 // Key returns the key of the file's lost inode, which is unique on the host; empty for a
@@ -88,13 +97,23 @@ type FilePlan struct {
 func (f FilePlan) Key() string { return f.Identity().Key() }
 
 // HasKey is true for the key of the file's lost inode, which releases that knew no births
-// wrote without one: as long as a plan counts its inode is held, and the number tells.
+// wrote without one: as long as a plan counts its inode is held, and the number tells. A file
+// to restore may come from the inode that is still held of it.
 func (f FilePlan) HasKey(key string) bool {
-	return key == f.Key() || key == f.Identity().Unborn().Key()
+	return f.Held != "" && key == f.Held || key == f.Key() || key == f.Identity().Unborn().Key()
 }
 
 // Identity identifies the file's lost inode; zero for a file that is made anew.
 func (f FilePlan) Identity() Inode { return Inode{Device: f.Device, Inode: f.Inode, Birth: f.Birth} }
+
+// OfHeld returns the plan of a copy of the inode that is still held (Held), instead of the
+// backup's file.
+func (f FilePlan) OfHeld() FilePlan {
+	held, _ := ParseKey(f.Held)
+	f.Device, f.Inode, f.Birth, f.Direct = held.Device, held.Inode, held.Birth, f.HeldDirect
+	f.Stored, f.SHA256, f.Held, f.HeldDirect = "", "", "", false
+	return f
+}
 
 // InstancePlan is what a run will do to one instance.
 type InstancePlan struct {
@@ -112,6 +131,9 @@ type InstancePlan struct {
 	Refusal     string          `json:"refusal,omitempty"`      // why it is left alone; of ActionRefuse only
 	// NotLive says why mode auto can't rescue it live.
 	NotLive string `json:"not_live,omitempty"`
+	// Unexported says why its disks can't be proven while it runs, though the hypervisor can
+	// show them; empty when they can. Of ActionLive only.
+	Unexported string `json:"unexported,omitempty"`
 	// NextStart says what any later start would change, and how to cure it; empty when it
 	// would change nothing. The run itself starts no such instance.
 	NextStart string `json:"next_start,omitempty"`
@@ -127,7 +149,7 @@ type InstancePlan struct {
 	// Steps describes what will happen, in order.
 	Steps []string `json:"steps,omitempty"`
 	// Strays are the keys of deleted files that its QEMU has open and that no definition
-	// names: they are not brought back, and stay pinned.
+	// names, and of those in Instance.Superseded: they are not brought back, and stay pinned.
 	Strays []string `json:"strays,omitempty"`
 	// Restored is the snapshot in the backup from which it will be restored.
 	Restored *Snapshot `json:"restored,omitempty"`
@@ -168,6 +190,8 @@ type Plan struct {
 	Elsewhere []Elsewhere `json:"elsewhere,omitempty"`
 	// Warnings are what the operator should know before agreeing.
 	Warnings []string `json:"warnings,omitempty"`
+	// ComputeID says what is wrong with Nova's compute_id; nil for nothing.
+	ComputeID *ComputeIDFault `json:"compute_id,omitempty"`
 	// Space lists what the run needs, and what is free, on each file system.
 	Space []SpacePlan `json:"space,omitempty"`
 }

@@ -11,6 +11,9 @@ const (
 	OutcomeIntact  Outcome = "intact"
 	OutcomeSkipped Outcome = "skipped" // not rescued, and left exactly as it was found: the error says why
 	OutcomeFailed  Outcome = "failed"
+	// The run was stopped before the instance was rescued. The error says how it was left,
+	// and how to go on.
+	OutcomeInterrupted Outcome = "interrupted"
 	// Of a run that is under way, in a report that is made meanwhile: no verdict yet.
 	OutcomeUnderWay Outcome = "under-way"
 	OutcomeNotBegun Outcome = "not-begun"
@@ -41,7 +44,7 @@ type InstanceReport struct {
 	// Verified is how a live rescue was proven in the end. VerifyStructure means that the
 	// copy was *not compared*.
 	Verified Verify `json:"verified,omitempty"`
-	Error    string `json:"error,omitempty"` // why it was skipped or has failed, and what to do next
+	Error    string `json:"error,omitempty"` // why it was not rescued, and what to do next
 	// Notes are things that an operator should know but that are not errors.
 	Notes []string `json:"notes,omitempty"`
 }
@@ -60,14 +63,15 @@ type RunReport struct {
 	// Elsewhere are selected instances of other hosts, where the same command rescues
 	// them. They do not count as unrescued.
 	Elsewhere []Elsewhere `json:"elsewhere,omitempty"`
-	Warnings  []string    `json:"warnings,omitempty"` // those of the plan
+	Warnings  []string    `json:"warnings,omitempty"` // those of the plan, and what became of Nova's compute_id
 }
 
 // Unrescued counts the instances that needed a rescue and did not get one.
 func (r RunReport) Unrescued() int {
 	n := 0
 	for _, i := range r.Instances {
-		if i.Outcome == OutcomeFailed || i.Outcome == OutcomeSkipped {
+		switch i.Outcome {
+		case OutcomeFailed, OutcomeSkipped, OutcomeInterrupted:
 			n++
 		}
 	}

@@ -69,7 +69,13 @@ type Settings struct {
 	InstancesPath string // absolute
 	// InstancesPathFrom says where InstancesPath was set, in words.
 	InstancesPathFrom string
-	StateDir          string // absolute; created 0700
+	// ComputeIDPaths are where Nova looks for its compute_id, the one that it would write
+	// itself (in state_path) first.
+	ComputeIDPaths []string
+	StateDir       string // absolute; created 0700
+	// RunDir is where the locks on instances directories are, in the host's file system
+	// for what ends with a boot (hier(7)). Its parent exists.
+	RunDir string
 	// Root is the "/" in which the instances' paths are looked up and published: this
 	// process's own, or one that leads into another mount namespace (package hostroot).
 	Root string
@@ -83,12 +89,10 @@ type Settings struct {
 	RebootTimeout time.Duration // until Nova must be done with a hard reboot
 	Watch         time.Duration // how long a domain started beside a running nova-compute is watched
 
-	CheckUser  string // the unprivileged user that qemu-img check runs as
-	CheckGroup string // its group
-
-	// UndoCommand starts the process that undoes a live run if that is killed: this
+	// UndoCommand starts the process that undoes a run if that is killed: this
 	// program, with the arguments that make it the witness of package run. The name of
-	// the run is added to them. If it is empty, a killed run stays as it is until resume.
+	// the run, and how many files the lock on the instances directory has, are added. If it is
+	// empty, a killed run stays as it is until resume.
 	UndoCommand []string
 
 	// KeeperCommand starts a keeper: this program, with the arguments that make it one.
@@ -100,7 +104,9 @@ func DefaultSettings() Settings {
 	return Settings{
 		InstancesPath:     "/var/lib/nova/instances",
 		InstancesPathFrom: "the defaults",
+		ComputeIDPaths:    []string{"/var/lib/nova/" + ComputeIDName, "/etc/nova/" + ComputeIDName},
 		StateDir:          "/var/lib/os-rescue",
+		RunDir:            "/run/os-rescue",
 		Root:              "/",
 		Owners:            DebianOwners(),
 		Headroom:          0.05,
@@ -108,8 +114,6 @@ func DefaultSettings() Settings {
 		StartTimeout:      30 * time.Second,
 		RebootTimeout:     5 * time.Minute,
 		Watch:             time.Minute,
-		CheckUser:         "nobody",
-		CheckGroup:        "nogroup",
 	}
 }
 
@@ -165,13 +169,14 @@ type Verify string
 // The proofs. Mode reboot knows only VerifyFull.
 const (
 	// VerifyDefault is VerifyFull in mode reboot. In mode live it is VerifyRunning if the
-	// hypervisor supports it; else VerifyFull if that fits into LiveOptions.MaxPause;
-	// else VerifyStructure.
+	// hypervisor supports it and the guest's QEMU is known to survive it; else VerifyFull if
+	// that fits into LiveOptions.MaxPause; else VerifyStructure.
 	VerifyDefault Verify = ""
 	// VerifyFull compares source and copy in full while the guest is suspended.
 	VerifyFull Verify = "full"
 	// VerifyRunning compares source and copy in full while the guest runs, as they were
-	// when it was moved onto the copy. Its pause does not grow with the disk.
+	// when it was moved onto the copy. Its pause does not grow with the disk. Where that
+	// can't be done it is VerifyDefault.
 	VerifyRunning Verify = "running"
 	// VerifyStructure checks the copy as an image and compares nothing.
 	VerifyStructure Verify = "structure"
@@ -179,8 +184,8 @@ const (
 
 // LiveOptions are an operator's wishes for mode live.
 type LiveOptions struct {
-	// MaxPause is how long a comparison that was not asked for (VerifyDefault) may keep
-	// the guest suspended.
+	// MaxPause is how long a comparison may keep the guest suspended, unless VerifyFull
+	// was asked for.
 	MaxPause time.Duration `json:"max_pause,omitempty"`
 	// BytesPerSecond limits the mirror of each disk; 0 is no limit.
 	BytesPerSecond uint64 `json:"bytes_per_second,omitempty"`
@@ -192,6 +197,9 @@ type LiveOptions struct {
 // DefaultMaxPause is LiveOptions.MaxPause where it is 0.
 const DefaultMaxPause = 30 * time.Second
 
+// LongestPause returns MaxPause, or its default.
+func (o LiveOptions) LongestPause() time.Duration { return cmp.Or(o.MaxPause, DefaultMaxPause) }
+
 // Options are an operator's wishes for a run, a backup or a restore.
 type Options struct {
 	Selection Selection `json:"selection"` // of the instances
@@ -201,6 +209,8 @@ type Options struct {
 	// BackupDir is the source of a restore, the target of a backup, and the place for
 	// additional copies of a rescue.
 	BackupDir string `json:"backup_dir,omitempty"`
+	// AcceptOwner is a user whose files in BackupDir count as root's do; empty for none.
+	AcceptOwner string `json:"accept_owner,omitempty"`
 	// KeepPaused leaves the guests suspended after a backup.
 	KeepPaused bool `json:"keep_paused,omitempty"`
 	// AcceptOlder restores a backup although the guest may have written since.

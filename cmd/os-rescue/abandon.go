@@ -90,12 +90,10 @@ func askAbandon(ctx context.Context, a *app, choice recover.AbandonChoice, open 
 		case choice.Release:
 			does = "let go of all but the last copies"
 		}
-		_, _ = fmt.Fprintf(a.stderr, "\nType yes to end the run and %s: ", does)
-		a.stderr.Flush(time.Second)
+		a.prompt("\nType yes to end the run and %s: ", does)
 		return choice, agreed(ctx, a.stdin)
 	}
-	_, _ = fmt.Fprint(a.stderr, "\nType keep to end the run and keep all of it, release to let go of all but the last copies: ")
-	a.stderr.Flush(time.Second)
+	a.prompt("\nType keep to end the run and keep all of it, release to let go of all but the last copies: ")
 	said, err := answer(ctx, a.stdin)
 	switch {
 	case err != nil:

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/console"
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/render"
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/printable"
 )
 
 // app is one call of the program.
@@ -61,7 +61,7 @@ func carryOut(sys system) int {
 		err = end(cmd, err)
 	}
 	if err != nil && !told(err) {
-		a.say("os-rescue: %s", err)
+		a.say("os-rescue: %s", recover.InWords(err.Error()))
 	}
 	if errors.As(err, &usageError{}) {
 		a.say("Help: os-rescue --help")
@@ -79,13 +79,13 @@ func (a *app) daemon() func() {
 
 // say writes text to standard error as one line.
 func (a *app) say(format string, args ...any) {
-	var lines []string
-	for _, line := range strings.Split(fmt.Sprintf(format, args...), "\n") {
-		if line = strings.TrimSpace(line); line != "" {
-			lines = append(lines, line)
-		}
-	}
-	_, _ = fmt.Fprintln(a.stderr, console.Clean(strings.Join(lines, "; ")))
+	_, _ = fmt.Fprintln(a.stderr, printable.OneLine(fmt.Sprintf(format, args...)))
+}
+
+// prompt writes text to standard error, and waits for a moment until a terminal shows it.
+func (a *app) prompt(format string, args ...any) {
+	_, _ = io.WriteString(a.stderr, string(printable.Sprintf(format, args...)))
+	a.stderr.Flush(time.Second)
 }
 
 // usageError is an error of cobra: an unknown flag or command.
@@ -176,15 +176,40 @@ func flagOf(cmd *cobra.Command) map[string]string {
 
 func (a *app) logger(c config.Config) zerolog.Logger {
 	_, isTerminal := terminal(a.sys.stderr)
-	var w io.Writer = a.stderr
+	w := printable.JSON(a.stderr)
 	if c.LogFormat == "pretty" || c.LogFormat == "auto" && isTerminal {
-		w = zerolog.ConsoleWriter{Out: a.stderr, NoColor: !a.colors(a.sys.stderr), TimeFormat: time.TimeOnly}
+		w = zerolog.ConsoleWriter{
+			Out: a.stderr, NoColor: !a.colors(a.sys.stderr), TimeFormat: time.TimeOnly, FormatPrepare: cleanEvent,
+		}
 	}
 	level := c.LogLevel
 	if a.quiet {
 		level = zerolog.ErrorLevel
 	}
 	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+}
+
+// cleanEvent makes what is logged fit for a terminal.
+func cleanEvent(event map[string]any) error {
+	for key, value := range event {
+		event[key] = cleanValue(value)
+	}
+	return nil
+}
+
+// cleanValue cleans the strings in a value of JSON.
+func cleanValue(value any) any {
+	switch v := value.(type) {
+	case string:
+		return printable.OneLine(v)
+	case []any:
+		for i := range v {
+			v[i] = cleanValue(v[i])
+		}
+	case map[string]any:
+		_ = cleanEvent(v)
+	}
+	return value
 }
 
 func (a *app) progress() recover.Progress {

@@ -22,6 +22,8 @@ func newBackup(a *app) *cobra.Command {
 	f.maps.add(cmd)
 	cmd.Flags().StringVar(&f.options.BackupDir, "to", "", "the `directory` to write to; created if missing")
 	cmd.Flags().BoolVar(&f.options.KeepPaused, "keep-paused", false, "leave the guests paused")
+	addAcceptOwner(cmd, &f.options.AcceptOwner)
 	f.needs(cmd, "to")
+	cmd.AddCommand(newBackupVerify(a))
 	return cmd
 }

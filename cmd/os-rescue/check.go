@@ -105,7 +105,10 @@ func (c *checkCall) run(cmd *cobra.Command) error {
 		case <-done:
 			done, late = nil, time.After(checkGrace)
 		case <-late:
-			return fmt.Errorf("the check did not finish within %s: %w", c.timeout, context.Cause(ctx))
+			if cmd.Context().Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return fmt.Errorf("the check was not finished: %w", context.Cause(ctx))
+			}
+			return fmt.Errorf("the check did not finish within %s", c.timeout)
 		}
 	}
 }
@@ -118,8 +121,8 @@ func (c *checkCall) look(cmd *cobra.Command) (check.Report, error) {
 		return check.Report{}, err
 	}
 	defer e.close()
-	return e.Check(ctx, c.options, func(context.Context) (recover.Report, error) {
-		ctx, e, err := c.a.open(cmd, true)
+	return e.Check(ctx, c.options, func(ctx context.Context) (recover.Report, error) {
+		_, e, err := c.a.open(cmd, true)
 		if err != nil {
 			return recover.Report{}, err
 		}

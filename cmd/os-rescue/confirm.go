@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/console"
 	"github.com/os-rescue/os-rescue/recover"
 )
 
@@ -60,7 +59,7 @@ func disturbance(plans []recover.InstancePlan) string {
 		case recover.ActionMoveBack:
 			does = renames
 		}
-		names[does] = append(names[does], console.Clean(p.Domain))
+		names[does] = append(names[does], p.Domain)
 	}
 	const most = 10
 	var parts []string

@@ -10,7 +10,9 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/check"
 	"github.com/os-rescue/os-rescue/recover/guard"
+	"github.com/os-rescue/os-rescue/recover/leftover"
 	"github.com/os-rescue/os-rescue/recover/pin"
+	"github.com/os-rescue/os-rescue/recover/verify"
 )
 
 // engine is what the commands use of the packages below recover.
@@ -32,15 +34,19 @@ type runner interface {
 	Prepare(ctx context.Context, command recover.Command, o recover.Options) (session, error)
 	PrepareResume(ctx context.Context, run string, offline bool) (session, error)
 	PrepareAbandon(ctx context.Context, run string, offline bool) (abandonment, error)
-	Undo(ctx context.Context, run string, lock *os.File) error
+	Undo(ctx context.Context, run string, lock *os.File, tree []*os.File) error
 }
 
-// history reads what runs have left behind: their journals, and what the keeper holds.
+// history reads what runs have left behind: their journals, what the keeper holds, backups.
 type history interface {
 	Runs(ctx context.Context) ([]recover.RunStatus, error)
 	Run(ctx context.Context, name string) (recover.RunStatus, error)
 	RunReport(ctx context.Context, name string) (recover.RunReport, error)
 	Keeper(ctx context.Context) (pin.KeeperStatus, error)
+	VerifyBackup(ctx context.Context, dir, owner string) (verify.Report, error)
+	Unclaimed() ([]leftover.Staging, error)
+	KeeperHolds(ctx context.Context, uuids []string) ([]leftover.Hold, error)
+	KeeperRelease(ctx context.Context, holds []leftover.Hold, last bool) ([]leftover.Hold, error)
 }
 
 // guards asks this host's guard, makes one, and makes the check that builds on it.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -51,9 +50,19 @@ func (a *app) execute(cmd *cobra.Command, command recover.Command, f *runFlags) 
 		return e.Prepare(ctx, command, options)
 	})
 	if err != nil {
-		return err
+		return unbegun(ctx, err, "Run the command again")
 	}
 	return a.carryOut(ctx, cmd, s, f.yes)
+}
+
+// unbegun is the error of a run that was stopped while it was prepared, which touches no
+// guest and takes back what it had the keeper hold (run.Engine.Prepare). Any other error it
+// returns as it is.
+func unbegun(ctx context.Context, err error, next string) error {
+	if ctx.Err() == nil || !recover.IsInterruption(err) {
+		return err
+	}
+	return &exitError{code: exitInterrupted, text: recover.StoppedBy(ctx) + " while the run was prepared: no guest was touched. " + next}
 }
 
 // carryOut asks for consent to a session's plan, executes it and writes the report.
@@ -79,8 +88,7 @@ func (a *app) carryOut(ctx context.Context, cmd *cobra.Command, s session, yes b
 // output is redirected.
 func (a *app) ask(cmd *cobra.Command, plan recover.Plan) {
 	_ = render.WritePlan(a.stderr, a.text(cmd, a.sys.stderr), plan) // a Stderr never fails
-	_, _ = fmt.Fprint(a.stderr, "\nType yes to go on: ")
-	a.stderr.Flush(time.Second)
+	a.prompt("\nType yes to go on: ")
 }
 
 // joined is errors.Join, but returns a single error as it is.

@@ -42,6 +42,8 @@ var (
 	errUnrescued = &exitError{code: exitUnrescued, text: "not every instance was rescued", told: true}
 	// errUnknown: the scan could not examine every instance.
 	errUnknown = &exitError{code: exitUnrescued, text: "not every instance could be examined", told: true}
+	// errDamaged: the output says which files of the backup.
+	errDamaged = &exitError{code: exitUnrescued, text: "the backup is not whole", told: true}
 	// errInterrupted: a signal stopped the run.
 	errInterrupted = &exitError{code: exitInterrupted, text: "interrupted", told: true}
 	// errDeclined: the operator was asked and did not answer yes.
@@ -82,7 +84,7 @@ func kinds(code int) []error {
 			config.ErrInvalid,
 		}
 	case exitUnrescued:
-		return []error{recover.ErrNoSpace, recover.ErrConflict, recover.ErrRefused, recover.ErrOlder, recover.ErrUnproven}
+		return []error{recover.ErrNoSpace, recover.ErrConflict, recover.ErrRefused, recover.ErrOlder, recover.ErrUnproven, recover.ErrLastCopy}
 	case exitUnusable:
 		return []error{
 			recover.ErrUnusable, recover.ErrBusy, recover.ErrUnavailable, recover.ErrCloudUnavailable, recover.ErrCredentials, recover.ErrForbidden,

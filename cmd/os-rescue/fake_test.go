@@ -9,7 +9,9 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/check"
 	"github.com/os-rescue/os-rescue/recover/guard"
+	"github.com/os-rescue/os-rescue/recover/leftover"
 	"github.com/os-rescue/os-rescue/recover/pin"
+	"github.com/os-rescue/os-rescue/recover/verify"
 )
 
 // scanFunc is how a check scans the host.
@@ -30,7 +32,12 @@ type fake struct {
 	executed func()
 	guarded  guard.Status
 	released []string
+	held     []leftover.Hold
 
+	status    recover.RunStatus // of the run that is asked for
+	keeper    pin.KeeperStatus
+	unclaimed []leftover.Staging
+	verified  verify.Report
 	abandoned recover.Abandonment
 	started   chan *fakeGuard // receives the guard that is made; nil: no test waits for it
 
@@ -51,6 +58,11 @@ func (f *fake) called(format string, args ...any) {
 func (f *fake) Scan(context.Context, recover.Hints) (recover.Report, error) {
 	f.called("scan")
 	return f.report, f.err
+}
+
+func (f *fake) VerifyBackup(_ context.Context, dir, _ string) (verify.Report, error) {
+	f.called("verify %s", dir)
+	return f.verified, f.err
 }
 
 func (f *fake) Check(ctx context.Context, o check.Options, scan scanFunc) (check.Report, error) {
@@ -92,20 +104,37 @@ func (f *fake) PrepareAbandon(_ context.Context, run string, offline bool) (aban
 func (f *fake) Runs(context.Context) ([]recover.RunStatus, error) { return f.runs, f.runsErr }
 
 func (f *fake) Run(_ context.Context, id string) (recover.RunStatus, error) {
+	if f.status.Run != "" {
+		return f.status, f.err
+	}
 	return recover.RunStatus{Run: id, State: recover.RunFinished, Options: f.began}, f.err
 }
 
-func (f *fake) Undo(context.Context, string, *os.File) error { return nil }
+func (f *fake) Undo(context.Context, string, *os.File, []*os.File) error { return nil }
 
 func (f *fake) RunReport(_ context.Context, id string) (recover.RunReport, error) {
+	if f.result.Run != "" {
+		return f.result, f.err
+	}
 	return recover.RunReport{Run: id}, f.err
 }
 
 func (f *fake) Keeper(context.Context) (pin.KeeperStatus, error) {
-	return pin.KeeperStatus{}, nil
+	return f.keeper, nil
 }
 
 func (f *fake) Guard(context.Context) (guard.Status, error) { return f.guarded, f.err }
+
+func (f *fake) Unclaimed() ([]leftover.Staging, error) { return f.unclaimed, nil }
+
+func (f *fake) KeeperHolds(context.Context, []string) ([]leftover.Hold, error) {
+	return f.held, f.err
+}
+
+func (f *fake) KeeperRelease(_ context.Context, holds []leftover.Hold, last bool) ([]leftover.Hold, error) {
+	f.called("release %d, last copies: %t", len(holds), last)
+	return holds, f.err
+}
 
 func (f *fake) GuardRelease(_ context.Context, uuid string) error {
 	f.released = append(f.released, uuid)

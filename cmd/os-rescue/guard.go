@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -79,6 +80,9 @@ func (a *app) mayRelease(ctx context.Context, i guard.Incident, yes bool) error 
 	}
 	for _, path := range i.Paths {
 		a.say("  %s", path)
+	}
+	if i.More > 0 {
+		a.say("  and %d more", i.More)
 	}
 	a.say("The guard holds these deleted files of %s (%s). Those that no other process has open will be gone for good. "+
 		"Type yes to release them:",
@@ -192,10 +196,11 @@ func (a *app) rereadOnHangup(cmd *cobra.Command, g guardian, service *systemd.No
 func prepareDaemon(log *zerolog.Logger) {
 	// Lists of holders show this name (proc_pid_comm(5): 15 characters).
 	warn(log, os.WriteFile("/proc/self/comm", []byte("os-rescue-guard"), 0))
-	// oom_score_adj -1000 is "never" (proc_pid_oom_score_adj(5)).
-	const score, never = "/proc/self/oom_score_adj", "-1000"
-	if now, err := os.ReadFile(score); err != nil || strings.TrimSpace(string(now)) != never {
-		warn(log, os.WriteFile(score, []byte(never), 0))
+	// As the unit has it. -1000 would be "never", also at MemoryMax= (proc_pid_oom_score_adj(5)).
+	const score, last = "/proc/self/oom_score_adj", -999
+	now, err := os.ReadFile(score)
+	if adj, nerr := strconv.Atoi(strings.TrimSpace(string(now))); err != nil || nerr != nil || adj > last {
+		warn(log, os.WriteFile(score, []byte(strconv.Itoa(last)), 0))
 	}
 	warn(log, keeper.RaiseFiles())
 }

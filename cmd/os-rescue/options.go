@@ -70,6 +70,11 @@ func (f *runFlags) addPublish(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.options.NoReboot, "no-reboot", false, "put the files back and leave the domains off")
 }
 
+func (f *runFlags) addHolder(cmd *cobra.Command) {
+	cmd.Flags().IntSliceVar(&f.options.Holders, "holder", nil,
+		"a process, by `PID`, that holds files of an instance whose QEMU is gone, and can't write them or is stopped; may be repeated")
+}
+
 // addMode adds how a rescue works. The configuration can set the same.
 func (f *runFlags) addMode(cmd *cobra.Command) {
 	flags := cmd.Flags()
@@ -78,7 +83,7 @@ func (f *runFlags) addMode(cmd *cobra.Command) {
 	flags.String("verify", "", "how to verify a live rescue: "+
 		"running (compare in full while the guest runs on), full (compare while it is suspended), "+
 		"structure (check the disk as an image, do not compare) "+
-		"(default: the first of these that the host can do, full only within --max-pause)")
+		"(default: the first of these that the host and the guest's disks can do, full only within --max-pause)")
 	flags.String(maxPause, "30s", "the longest suspend for a comparison, unless --verify full asks for one")
 	flags.String("bandwidth", "0", "at most this many `bytes` per second are copied of each disk in a live rescue, like 100M; 0 is no limit")
 	flags.String("timeout", "0s", "abandon a live rescue if its disks are not mirrored in this time; 0s is no limit")
@@ -99,6 +104,12 @@ func setMode(o *recover.Options, c config.Config) error {
 		return fmt.Errorf("%w: --no-reboot leaves domains off, but mode live never ends one: use --mode auto or --mode reboot", recover.ErrUsage)
 	}
 	return nil
+}
+
+// addAcceptOwner adds the flag for backups that can't be root's.
+func addAcceptOwner(cmd *cobra.Command, owner *string) {
+	cmd.Flags().StringVar(owner, "accept-owner", "",
+		"take the word of this `user`, as root's, for the backup: for a share that can't be root's. Definitions are not taken from it")
 }
 
 // needs makes the flag of a directory mandatory.

@@ -23,8 +23,10 @@ func newRestore(a *app) *cobra.Command {
 	f.addAcceptLoss(cmd)
 	f.addRun(cmd)
 	f.addPublish(cmd)
+	f.addHolder(cmd)
 	cmd.Flags().StringVar(&f.options.BackupDir, "from", "", "the `directory` of the backup")
 	cmd.Flags().BoolVar(&f.options.AcceptOlder, "accept-older", false, "restore even if the guest may have written since")
+	addAcceptOwner(cmd, &f.options.AcceptOwner)
 	f.needs(cmd, "from")
 	return cmd
 }

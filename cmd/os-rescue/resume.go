@@ -91,10 +91,10 @@ func unfinished(ctx context.Context, e opened, args []string) ([]recover.RunStat
 	return runs, err
 }
 
-// undoLimit is more than the undo of a killed live run takes.
+// undoLimit is more than the undo of a killed run takes.
 const undoLimit = time.Minute
 
-// awaitUndo waits until killed live runs are undone.
+// awaitUndo waits until killed runs are undone.
 func awaitUndo(ctx context.Context, e opened) error {
 	for end := time.Now().Add(undoLimit); ; {
 		all, err := e.Runs(ctx)
@@ -112,7 +112,11 @@ func awaitUndo(ctx context.Context, e opened) error {
 
 func prepareResume(ctx context.Context, a *app, e opened, run string, f resumeFlags) (session, error) {
 	w := withoutNova{a: a, offline: f.offline, yes: f.yes, possible: true}
-	return attempt(ctx, w, func(offline bool) (session, error) { return e.PrepareResume(ctx, run, offline) })
+	s, err := attempt(ctx, w, func(offline bool) (session, error) { return e.PrepareResume(ctx, run, offline) })
+	if err != nil {
+		return nil, unbegun(ctx, err, "The interrupted run is as it was. Go on with: os-rescue resume "+run)
+	}
+	return s, nil
 }
 
 // resumeAll finishes interrupted runs. It continues after a run that left instances

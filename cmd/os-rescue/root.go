@@ -54,11 +54,11 @@ func newRoot(a *app) *cobra.Command {
 	f.addAcceptLoss(cmd)
 	f.addRun(cmd)
 	f.addPublish(cmd)
-	cmd.Flags().IntSliceVar(&f.options.Holders, "holder", nil,
-		"a process, by `PID`, that holds files of an instance whose QEMU is gone; may be repeated")
+	f.addHolder(cmd)
 	f.maps.add(cmd)
 	cmd.Flags().StringVar(&f.options.BackupDir, "backup-dir", "",
 		"also keep a backup of every file in this `directory`, as \"os-rescue backup\" does")
+	addAcceptOwner(cmd, &f.options.AcceptOwner)
 	f.addMode(cmd)
 
 	cmd.AddCommand(

@@ -8,6 +8,8 @@ import (
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/render"
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/leftover"
+	"github.com/os-rescue/os-rescue/recover/pin"
 )
 
 func newScan(a *app) *cobra.Command {
@@ -34,14 +36,23 @@ func newScan(a *app) *cobra.Command {
 				return err
 			}
 			var runs []recover.RunStatus
+			var unclaimed []leftover.Staging
+			var keepers pin.KeeperStatus
 			if a.output != "json" { // JSON does not list unfinished runs: no journal is read
 				if runs, err = e.Runs(ctx); err != nil {
+					return err
+				}
+				if unclaimed, err = e.Unclaimed(); err != nil {
+					return err
+				}
+				if keepers, err = e.Keeper(ctx); err != nil {
 					return err
 				}
 			}
 			err = a.result(report, func(w io.Writer) error {
 				text := a.text(cmd, w)
-				return errors.Join(render.WriteScan(w, text, report), render.WriteUnfinished(w, text, runs))
+				return errors.Join(render.WriteScan(w, text, report), render.WriteUnfinished(w, text, runs),
+					render.WriteUnclaimed(w, text, unclaimed), render.WriteUnclaimedHolds(w, text, keepers))
 			})
 			if err != nil {
 				return err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/render"
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/guard"
 )
 
 func newStatus(a *app) *cobra.Command {
@@ -38,8 +39,11 @@ func newStatus(a *app) *cobra.Command {
 			if overview.Keeper, err = e.Keeper(ctx); err != nil {
 				return err
 			}
-			if overview.Guard, err = e.Guard(ctx); err != nil {
+			if overview.Unclaimed, err = e.Unclaimed(); err != nil {
 				return err
+			}
+			if overview.Guard, err = e.Guard(ctx); err != nil { // the runs and the keeper do not depend on it
+				overview.Guard = guard.Status{Running: true, Fault: recover.InWords(err.Error())}
 			}
 			overview.Guard.Report = recover.Report{} // "os-rescue scan" shows it
 			return a.result(overview, func(w io.Writer) error { return render.WriteOverview(w, a.text(cmd, w), overview) })

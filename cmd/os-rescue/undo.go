@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"os/signal"
+	"strconv"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -10,15 +11,15 @@ import (
 	"github.com/os-rescue/os-rescue/recover/run"
 )
 
-// newUndo is the command that a live run starts beside itself. It leaves the guests
-// as they were found if the run is killed.
+// newUndo is the command that a run starts beside itself. It leaves the guests as they were
+// found if the run is killed.
 func newUndo(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:    "undo RUN",
-		Short:  "Undo a live run that was killed; os-rescue starts it by itself",
-		Long:   `The process that watches a live run, and ends its mirrors if the run is killed. os-rescue starts it, and it ends by itself.`,
+		Use:    "undo RUN [TREELOCKS]",
+		Short:  "Undo a run that was killed; os-rescue starts it by itself",
+		Long:   `The process that watches a run, and lets suspended guests go on if it is killed. os-rescue starts it, and it ends by itself.`,
 		Hidden: true,
-		Args:   cobra.ExactArgs(1),
+		Args:   cobra.RangeArgs(1, 2), // a run of an earlier release has one lock
 		RunE: func(cmd *cobra.Command, args []string) error {
 			// A signal that ends the run must not end this process.
 			signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT)
@@ -28,12 +29,31 @@ func newUndo(a *app) *cobra.Command {
 				return nil
 			}
 			delete(a.sys.env, "OS_RESCUE_FAILPOINT") // it was meant for the run
+			n := 0
+			if len(args) > 1 {
+				var err error
+				if n, err = strconv.Atoi(args[1]); err != nil {
+					return err
+				}
+			}
+			lock, tree := heldLocks(n)
 			ctx, e, err := a.open(cmd, true)
 			if err != nil {
 				return err
 			}
 			defer e.close()
-			return e.Undo(ctx, args[0], os.NewFile(run.UndoLockFD, "lock"))
+			return e.Undo(ctx, args[0], lock, tree)
 		},
 	}
+}
+
+// heldLocks are the locks of the killed run, of which n are on the instances directory. No child
+// of this process may have them: a keeper would keep them for ever.
+func heldLocks(n int) (lock *os.File, tree []*os.File) {
+	unix.CloseOnExec(run.UndoLockFD)
+	for fd := range n {
+		unix.CloseOnExec(run.UndoTreeFD + fd)
+		tree = append(tree, os.NewFile(uintptr(run.UndoTreeFD+fd), "tree lock"))
+	}
+	return os.NewFile(run.UndoLockFD, "lock"), tree
 }

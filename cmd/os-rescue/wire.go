@@ -13,10 +13,13 @@ import (
 	"github.com/os-rescue/os-rescue/recover/check"
 	"github.com/os-rescue/os-rescue/recover/guard"
 	"github.com/os-rescue/os-rescue/recover/hostroot"
+	"github.com/os-rescue/os-rescue/recover/leftover"
 	"github.com/os-rescue/os-rescue/recover/pin"
 	"github.com/os-rescue/os-rescue/recover/run"
 	"github.com/os-rescue/os-rescue/recover/runs"
 	"github.com/os-rescue/os-rescue/recover/scan"
+	"github.com/os-rescue/os-rescue/recover/statedir"
+	"github.com/os-rescue/os-rescue/recover/verify"
 )
 
 // connect wires libvirt and Nova into an engine. It does not contact Nova: the
@@ -24,6 +27,9 @@ import (
 func connect(ctx context.Context, c connection) (engine, func(), error) {
 	failpoint, err := failpoints(ctx, c.env)
 	if err != nil {
+		return engine{}, nil, err
+	}
+	if err := statedir.Dir(c.config.StateDir).Check(); err != nil {
 		return engine{}, nil, err
 	}
 	self, err := os.Executable()
@@ -158,8 +164,8 @@ func (w wired) PrepareAbandon(ctx context.Context, name string, offline bool) (a
 }
 
 // Undo is part of runner.
-func (w wired) Undo(ctx context.Context, name string, lock *os.File) error {
-	return w.engine.Undo(ctx, name, lock)
+func (w wired) Undo(ctx context.Context, name string, lock *os.File, tree []*os.File) error {
+	return w.engine.Undo(ctx, name, lock, tree)
 }
 
 // Runs is part of history.
@@ -180,6 +186,24 @@ func (w wired) RunReport(_ context.Context, name string) (recover.RunReport, err
 // Keeper is part of history.
 func (w wired) Keeper(ctx context.Context) (pin.KeeperStatus, error) {
 	return pin.Keeper(ctx, w.stateDir())
+}
+
+// VerifyBackup is part of history.
+func (w wired) VerifyBackup(ctx context.Context, dir, owner string) (verify.Report, error) {
+	return verify.Backup(ctx, dir, verify.Options{Progress: w.engine.Progress, AcceptOwner: owner})
+}
+
+// Unclaimed is part of history.
+func (w wired) Unclaimed() ([]leftover.Staging, error) { return leftover.Unclaimed(w.engine.Settings) }
+
+// KeeperHolds is part of history.
+func (w wired) KeeperHolds(ctx context.Context, uuids []string) ([]leftover.Hold, error) {
+	return leftover.Holds(ctx, w.engine.Settings, uuids)
+}
+
+// KeeperRelease is part of history.
+func (w wired) KeeperRelease(ctx context.Context, holds []leftover.Hold, last bool) ([]leftover.Hold, error) {
+	return leftover.Release(ctx, w.engine.Settings, holds, last)
 }
 
 // Guard is part of guards.

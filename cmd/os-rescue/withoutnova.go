@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
-	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/console"
 	"github.com/os-rescue/os-rescue/nova"
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/printable"
 )
 
 // withoutNova says what a command does if Nova does not answer.
@@ -27,9 +26,11 @@ func attempt[T any](ctx context.Context, w withoutNova, prepare func(offline boo
 	if err == nil || w.offline {
 		return ready, err
 	}
-	away := errors.Is(err, recover.ErrCloudUnavailable)
+	strange := errors.Is(err, recover.ErrCloudAnswer)
+	away := errors.Is(err, recover.ErrCloudUnavailable) && !strange
 	switch {
-	case !away && !errors.Is(err, recover.ErrCredentials) && !errors.Is(err, recover.ErrForbidden) && !errors.Is(err, nova.ErrTooOld):
+	case !away && !strange && !errors.Is(err, recover.ErrCredentials) && !errors.Is(err, recover.ErrForbidden) &&
+		!errors.Is(err, nova.ErrTooOld):
 		return ready, err
 	case !w.possible:
 		return ready, fmt.Errorf("%w. Nothing was changed. Next: fix that, then run it again", err)
@@ -46,7 +47,7 @@ func attempt[T any](ctx context.Context, w withoutNova, prepare func(offline boo
 
 // ask asks whether to go on without Nova.
 func (w withoutNova) ask(err error) {
-	_, _ = fmt.Fprintf(w.a.stderr, `Nova does not answer: %s
+	w.a.prompt(`Nova does not answer: %s
 
 os-rescue can go on without Nova. Then
   - the instances are selected by the metadata that Nova wrote into libvirt when it last started them;
@@ -54,6 +55,5 @@ os-rescue can go on without Nova. Then
   - nothing is locked in Nova: make sure that nobody reboots, stops or moves these instances meanwhile.
 Nothing has been changed so far.
 
-Type yes to go on without Nova: `, console.Clean(err.Error()))
-	w.a.stderr.Flush(time.Second)
+Type yes to go on without Nova: `, printable.OneLine(err.Error()))
 }

@@ -3,6 +3,7 @@ package beneath
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -62,26 +63,32 @@ func (d *Dir) Open(name string, flags int) (*os.File, error) {
 	if flags&(unix.O_CREAT|unix.O_EXCL|unix.O_TRUNC|unix.O_TMPFILE) != 0 {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrInvalid}
 	}
-	// O_NONBLOCK: the open of a FIFO must not wait for its other end.
-	fd, err := openat(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	switch {
-	case errors.Is(err, unix.ELOOP):
-		return nil, d.symlink(name)
-	case errors.Is(err, unix.ENXIO), errors.Is(err, unix.EISDIR): // a FIFO without a reader or a socket; a directory
-		return nil, &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("%w: %w", ErrNotRegular, err)}
-	case err != nil:
+	// It is looked at before it is opened: the open of a device can do something.
+	at, err := openat(d.fd, name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	st, err := fstat(fd, path)
-	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
-		err = &fs.PathError{Op: "open", Path: path, Err: ErrNotRegular}
+	defer unix.Close(at)
+	st, err := fstat(at, path)
+	if err != nil {
+		return nil, err
 	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+	case unix.S_IFLNK:
+		return nil, d.symlink(name)
+	default:
+		return nil, &fs.PathError{Op: "open", Path: path, Err: ErrNotRegular}
+	}
+	// O_NONBLOCK: a lease on the file is not waited for.
+	fd, err := openat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", at), flags|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err == nil && flags&unix.O_NONBLOCK == 0 {
-		err = unix.SetNonblock(fd, false)
+		if err = unix.SetNonblock(fd, false); err != nil {
+			unix.Close(fd)
+		}
 	}
 	if err != nil {
-		unix.Close(fd)
-		return nil, err
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	return os.NewFile(uintptr(fd), path), nil
 }
@@ -150,7 +157,11 @@ func (d *Dir) unlink(name string, flags int) error {
 }
 
 // Names returns the names in the directory, without "." and "..", in no order.
-func (d *Dir) Names() ([]string, error) {
+func (d *Dir) Names() ([]string, error) { return d.NamesUpTo(-1) }
+
+// NamesUpTo is Names for a directory in which others make names, also while it is read: most
+// bounds how many are returned. There may be more if as many came.
+func (d *Dir) NamesUpTo(most int) ([]string, error) {
 	// A file description of its own, because all readers of d share its offset.
 	fd, err := openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -158,7 +169,11 @@ func (d *Dir) Names() ([]string, error) {
 	}
 	f := os.NewFile(uintptr(fd), d.path)
 	defer f.Close()
-	return f.Readdirnames(-1)
+	names, err := f.Readdirnames(most)
+	if errors.Is(err, io.EOF) { // of an empty one
+		err = nil
+	}
+	return names, err
 }
 
 // Sync makes the names in the directory durable.
@@ -174,6 +189,10 @@ type FileSystem struct {
 	Free  uint64 // bytes that users other than root can still write (f_bavail)
 	Total uint64 // bytes
 	Magic int64  // its type: unix.XFS_SUPER_MAGIC, ...
+
+	NameMax int // the longest name that it takes, in bytes: 255, or 143 on eCryptfs
+	// NoInodes is true when it has a fixed number of inodes, and none is left.
+	NoInodes bool
 }
 
 // Statfs describes the file system that the directory is on.
@@ -190,6 +209,9 @@ func (d *Dir) Statfs() (FileSystem, error) {
 		Free:  st.Bavail * unit,
 		Total: st.Blocks * unit,
 		Magic: int64(st.Type), //nolint:unconvert // narrower on other architectures
+
+		NameMax:  int(st.Namelen),
+		NoInodes: st.Files > 0 && st.Ffree == 0,
 	}, nil
 }
 

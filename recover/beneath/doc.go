@@ -7,7 +7,7 @@
 // descriptor. If somebody renames or replaces a directory meanwhile, we still act
 // in the directory that we opened.
 //
-// May call: identity.
+// May call: identity, plainfile.
 //
 // Invariants:
 //

@@ -4,11 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os/user"
 	"strconv"
 	"strings"
+
+	"github.com/os-rescue/os-rescue/recover/plainfile"
 )
 
 // ErrUnknownName: there is no such user or group. The error is an
@@ -70,6 +71,52 @@ func (r *Root) Owner(userName, groupName string, mode fs.FileMode) (Owner, error
 		return Owner{}, err
 	}
 	return Owner{UID: uid, GID: gid, Mode: mode}, nil
+}
+
+// UserName returns the name that this root gives a user now; empty when it has none, or when
+// that can't be found out. Of several names for one number it is the first.
+func (r *Root) UserName(uid uint32) string {
+	return r.nameOf(uid, "passwd", func(id string) (string, error) {
+		u, err := user.LookupId(id)
+		if err != nil {
+			return "", err
+		}
+		return u.Username, nil
+	})
+}
+
+// GroupName is UserName for groups.
+func (r *Root) GroupName(gid uint32) string {
+	return r.nameOf(gid, "group", func(id string) (string, error) {
+		g, err := user.LookupGroupId(id)
+		if err != nil {
+			return "", err
+		}
+		return g.Name, nil
+	})
+}
+
+func (r *Root) nameOf(id uint32, file string, nss func(string) (string, error)) string {
+	if own, err := r.isOwn(file); err != nil {
+		return ""
+	} else if own {
+		name, err := nss(strconv.FormatUint(uint64(id), 10))
+		if err != nil {
+			return ""
+		}
+		return name
+	}
+	data, err := r.readIDFile(file)
+	if err != nil {
+		return ""
+	}
+	for line := range bytes.Lines(data) {
+		name, number, ok := parseIDLine(line)
+		if n, valid := parseID(number); ok && valid && n == id {
+			return name
+		}
+	}
+	return ""
 }
 
 func (r *Root) lookup(kind, name, file string, nss func(string) (string, error)) (uint32, error) {
@@ -145,44 +192,52 @@ func lookupNSS(name string, nss func(string) (string, error)) (uint32, bool, err
 }
 
 func (r *Root) lookupFile(name, file string) (uint32, bool, error) {
-	etc, err := r.OpenDir("/etc")
+	data, err := r.readIDFile(file)
 	if err != nil {
 		return 0, false, err
-	}
-	defer etc.Close()
-	f, err := etc.Open(file, 0)
-	if err != nil {
-		return 0, false, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxIDFile+1))
-	if err != nil {
-		return 0, false, err
-	}
-	if len(data) > maxIDFile {
-		return 0, false, fmt.Errorf("/etc/%s is larger than %d bytes", file, maxIDFile)
 	}
 	id, found := findID(data, name)
 	return id, found, nil
 }
 
-// findID looks up a name in the text of a passwd(5) or group(5) file: both have
-// name and number in the same fields. The first usable line wins, as in glibc's
-// "files" database; malformed lines are skipped.
-func findID(data []byte, name string) (uint32, bool) {
-	if name == "" || strings.ContainsAny(name, ":\n") {
-		return 0, false
+// readIDFile reads this root's etc/passwd or etc/group.
+func (r *Root) readIDFile(file string) ([]byte, error) {
+	etc, err := r.OpenDir("/etc")
+	if err != nil {
+		return nil, err
 	}
+	defer etc.Close()
+	f, err := etc.Open(file, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return plainfile.All(f, maxIDFile)
+}
+
+// findID looks up a name in the text of a passwd(5) or group(5) file. The first usable line
+// wins, as in glibc's "files" database.
+func findID(data []byte, name string) (uint32, bool) {
 	for line := range bytes.Lines(data) {
-		fields := strings.Split(string(bytes.TrimRight(line, "\n")), ":")
-		if len(fields) < 4 || fields[0] != name || strings.ContainsAny(name[:1], "#+-") {
+		n, number, ok := parseIDLine(line)
+		if !ok || n != name {
 			continue
 		}
-		if id, ok := parseID(fields[2]); ok {
+		if id, ok := parseID(number); ok {
 			return id, true
 		}
 	}
 	return 0, false
+}
+
+// parseIDLine returns the name and the number of a line of passwd(5) or group(5), which have
+// them in the same fields; false for a malformed line.
+func parseIDLine(line []byte) (name, number string, ok bool) {
+	fields := strings.Split(string(bytes.TrimRight(line, "\n")), ":")
+	if len(fields) < 4 || fields[0] == "" || strings.ContainsAny(fields[0][:1], "#+-") {
+		return "", "", false
+	}
+	return fields[0], fields[2], true
 }
 
 // parseID takes decimal digits only, and not 2^32-1: to chown(2) that means

@@ -31,6 +31,12 @@ func TestNamesAreThoseOfTheRootTheyAreLookedUpIn(t *testing.T) {
 			t.Errorf("user %q: %v, want an UnknownNameError", name, err)
 		}
 	}
+	if u, g := root.UserName(42436), root.GroupName(78); u != "nova" || g != "kvm" {
+		t.Errorf("42436:78 are called %q, %q", u, g)
+	}
+	if u, g := root.UserName(3), root.GroupName(42436); u != "" || g != "" {
+		t.Errorf("numbers that nobody has are called %q, %q", u, g)
+	}
 	must(t, os.WriteFile(path+"/etc/passwd", []byte("nova:x:7:7:::\n"), 0o644))
 	if id, err := root.LookupUser("nova"); err != nil || id != 7 {
 		t.Errorf("after a reinstall nova is %d, %v; want 7", id, err)
@@ -47,6 +53,9 @@ func TestNamesOfTheOwnRootComeFromNSS(t *testing.T) {
 		}
 		if o, err := root.Owner("root", "root", 0); err != nil || (o != Owner{}) {
 			t.Errorf("%s: root:root is %v, %v", path, o, err)
+		}
+		if u, g := root.UserName(0), root.GroupName(0); u != "root" || g != "root" || root.UserName(4294967) != "" {
+			t.Errorf("%s: 0:0 are called %q, %q", path, u, g)
 		}
 		if _, err := root.Owner("no-such-user", "no-such-group", 0); !errors.Is(err, ErrUnknownName) {
 			t.Errorf("%s: %v", path, err)

@@ -18,6 +18,17 @@ type Owner struct {
 // String returns "UID:GID MODE" with the mode in octal.
 func (o Owner) String() string { return fmt.Sprintf("%d:%d %04o", o.UID, o.GID, o.bits()) }
 
+// OwnerOf returns the owner and mode that a file has.
+func OwnerOf(st unix.Stat_t) Owner {
+	mode := fs.FileMode(st.Mode & 0o777)
+	for bit, flag := range map[uint32]fs.FileMode{unix.S_ISUID: fs.ModeSetuid, unix.S_ISGID: fs.ModeSetgid, unix.S_ISVTX: fs.ModeSticky} {
+		if st.Mode&bit != 0 {
+			mode |= flag
+		}
+	}
+	return Owner{UID: st.Uid, GID: st.Gid, Mode: mode}
+}
+
 func (o Owner) bits() uint32 {
 	bits := uint32(o.Mode.Perm())
 	if o.Mode&fs.ModeSetuid != 0 {

@@ -26,11 +26,19 @@ type SymlinkError struct {
 	Path   string // the symlink, as seen within its Root
 	Target string // the text of the link
 	UID    uint32 // its owner
+	// Mount is the command that makes a bind mount of it; empty where that may be wrong.
+	Mount string
 }
 
 func (e *SymlinkError) Error() string {
-	return fmt.Sprintf("%s is a symlink to %q, owned by uid %d; users other than root could have put it there, so it is not followed",
+	text := fmt.Sprintf("%s is a symlink to %q, owned by uid %d; users other than root could have put it there, so it is not followed: "+
+		"find out who made it; if it belongs there, it is followed when it and all directories above it are root's, "+
+		"and nobody else can write them",
 		e.Path, e.Target, e.UID)
+	if e.Mount != "" {
+		text += ", or make a mount of it, which needs no trust (also in /etc/fstab): `" + e.Mount + "`"
+	}
+	return text
 }
 
 // Unwrap makes errors.Is(err, ErrSymlink) true.
@@ -106,8 +114,9 @@ func (r *Root) Nearest(path string) (*Dir, error) {
 
 // MkdirAll walks as OpenDir does and makes every missing directory. It calls owner
 // with the path of each. A directory is made with mode 0700 and then given that
-// owner and mode by descriptor, so nobody but root can enter it before. Each new
-// directory and its parent are fsynced.
+// owner and mode by descriptor, so nobody but root can enter it before; one in a
+// directory with the set-group-ID bit gets that too. Each new directory and its
+// parent are fsynced.
 //
 // created has the paths of the new directories, symlinks resolved, outermost
 // first, also when an error is returned. If MkdirAll is killed before it has set
@@ -319,6 +328,29 @@ func (w *walker) enter(s step) ([]step, error) {
 
 var errChanged = errors.New("it was replaced while being looked at")
 
+// mountFor is the command that makes a bind mount of the symlink of that name, which leads to
+// a directory of this host. What lies in another mount namespace, or has a name that a shell
+// would not take as it is, gets none.
+func (w *walker) mountFor(name, path, target string) string {
+	if !filepath.IsAbs(target) {
+		target = filepath.Join(filepath.Dir(path), target)
+	}
+	isPlain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-", r)
+	}
+	if strings.ContainsFunc(path+target, func(r rune) bool { return !isPlain(r) }) {
+		return ""
+	}
+	at, err := identity.At(w.top().fd, name, 0)
+	if err != nil || at.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return ""
+	}
+	if here, err := identity.At(unix.AT_FDCWD, path, 0); err != nil || here.Inode() != at.Inode() {
+		return ""
+	}
+	return fmt.Sprintf("rm %s && mkdir %[1]s && mount --bind %s %[1]s", path, target)
+}
+
 // readlink returns the steps of a trusted symlink's target.
 func (w *walker) readlink(s step) ([]step, error) {
 	path := w.join(s.name)
@@ -343,7 +375,11 @@ func (w *walker) readlink(s step) ([]step, error) {
 		return nil, &fs.PathError{Op: "readlink", Path: path, Err: err}
 	}
 	if st.Uid != 0 || !w.top().trusted {
-		return nil, &SymlinkError{Path: path, Target: target, UID: st.Uid}
+		refusal := &SymlinkError{Path: path, Target: target, UID: st.Uid}
+		if st.Uid == 0 {
+			refusal.Mount = w.mountFor(s.name, path, target)
+		}
+		return nil, refusal
 	}
 	if w.links++; w.links > maxLinks {
 		return nil, &fs.PathError{Op: "walk", Path: path, Err: unix.ELOOP}
@@ -404,9 +440,16 @@ func (w *walker) finish(fd int, s step) (err error) {
 	return ownDir(dirFD, w.top().fd, path, w.ownerOf(s))
 }
 
+// ownerOf returns the owner and mode of a directory to be made. One in a directory with the
+// set-group-ID bit gets that as well, as from mkdir(2).
 func (w *walker) ownerOf(s step) Owner {
-	if s.path == "" {
-		return w.owner(w.join(s.name))
+	path := s.path
+	if path == "" {
+		path = w.join(s.name)
 	}
-	return w.owner(s.path)
+	owner := w.owner(path)
+	if st, err := fstat(w.top().fd, path); err == nil && st.Mode&unix.S_ISGID != 0 {
+		owner.Mode |= fs.ModeSetgid
+	}
+	return owner
 }

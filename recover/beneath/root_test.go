@@ -294,6 +294,18 @@ func TestMkdirAllMakesWhatIsMissingWithItsOwners(t *testing.T) {
 	wantOwner(t, path+"/srv", 0, 0, 0o755)
 }
 
+func TestADirectoryInOneWithTheSetGroupIDBitGetsItToo(t *testing.T) {
+	root, path := testRoot(t)
+	build(t, path, "d i 0 755")
+	must(t, os.Chmod(path+"/i", 0o755|fs.ModeSetgid))
+	dir, _, err := root.MkdirAll("/i/a/b", func(string) Owner { return Owner{UID: nobody, GID: 7, Mode: 0o750} })
+	must(t, err)
+	dir.Close()
+	for _, p := range []string{"/i/a", "/i/a/b"} {
+		wantOwner(t, path+p, nobody, 7, 0o2750)
+	}
+}
+
 // TestManyWhoMakeOneDirectoryAtOnceAllGetIt: hosts that share a tree begin at the same time.
 func TestManyWhoMakeOneDirectoryAtOnceAllGetIt(t *testing.T) {
 	root, path := testRoot(t)

@@ -43,6 +43,9 @@ func Make(ctx context.Context, from Sources, o Options) (Report, error) {
 	f.keeper, f.keeperErr = limited(ctx, 1, "the keeper", from.Keeper)
 	f.now = time.Now().UTC()
 	if !f.isGuardEnough(o) {
+		if f.guardErr != nil {
+			ctx = pin.WithoutGuard(ctx, f.guardErr)
+		}
 		if f.report, f.scanErr = limited(ctx, 1, "the scan of this host", from.Scan); f.scanErr == nil {
 			f.source, f.scanned = SourceScan, f.report.Taken
 			return f.sum(o), nil
@@ -77,7 +80,7 @@ func limited[T any](ctx context.Context, share int, who string, ask func(context
 	case a := <-answers:
 		return a.value, a.err
 	case <-ctx.Done():
-		return none, fmt.Errorf("%s: no answer in time: %w", who, context.Cause(ctx))
+		return none, fmt.Errorf("%s: %w", who, context.Cause(ctx))
 	}
 }
 

@@ -24,8 +24,8 @@ type finder func(checked) []Finding
 // finders returns all of them. Findings of one level come in this order.
 func finders() []finder {
 	return []finder{
-		findNotLooked, findLost, findNextStart, findUnfinished, findUnknown, findDisplaced, findReplaced, findHeld, findGuard,
-		findGuardProblems, findSoftDeleted,
+		findNotLooked, findLost, findForeign, findNextStart, findUnfinished, findUnknown, findDisplaced, findReplaced, findComputeID,
+		findHeld, findGuard, findGuardProblems, findSoftDeleted,
 	}
 }
 
@@ -37,10 +37,17 @@ func findingf(level Level, kind FindingKind, next, format string, args ...any) [
 // findNotLooked finds the parts of the check that could not be made: each may hide
 // anything.
 func findNotLooked(c checked) []Finding {
-	return slices.Concat(
+	found := slices.Concat(
 		unlessNil(c.facts.scanErr, "os-rescue scan", "this host could not be scanned"),
 		unlessNil(c.facts.runsErr, "os-rescue status", "the runs could not be read"),
 		unlessNil(c.facts.keeperErr, "os-rescue status", "the keeper could not be asked"))
+	for _, k := range c.facts.keeper.Others {
+		if k.Own && k.Silent {
+			found = append(found, findingf(Unknown, FindingNotLooked, fmt.Sprintf("kill -CONT %d", k.PID),
+				"the keeper (process %d) does not answer: it is stopped, or hangs", k.PID)...)
+		}
+	}
+	return found
 }
 
 func unlessNil(err error, next, text string) []Finding {

@@ -31,6 +31,15 @@ func TestTheLevelOfACheckIsThatOfTheWorstItFound(t *testing.T) {
 	}
 	down := errors.New("it is down")
 	half := runs.UnfinishedRun{Run: "r2", State: recover.RunInterrupted, HalfDone: []runs.HalfDone{{Domain: "instance-1", Name: "web-1"}}}
+	stopped := runs.UnfinishedRun{Run: "r3", State: recover.RunInterrupted,
+		Suspended: []runs.HalfDone{{UUID: recovertest.UUID(0), Domain: "instance-0", Name: "web-0", Since: now.Add(-time.Minute)}}}
+	frozen := stopped
+	frozen.Suspended = []runs.HalfDone{{UUID: recovertest.UUID(0), Domain: "instance-0", Frozen: true}}
+	seen := func(state recover.DomainState) recover.Report {
+		r := recovertest.Scanned(recover.VerdictIntact)
+		r.Instances[0].State = state
+		return r
+	}
 	heldFile := func(inode uint64, allocated int64) recover.File {
 		return recover.File{Device: 1, Inode: inode, Allocated: allocated, State: recover.FileDeleted, Holders: []recover.Holder{{PID: 1}}}
 	}
@@ -39,6 +48,12 @@ func TestTheLevelOfACheckIsThatOfTheWorstItFound(t *testing.T) {
 	holding.Instances[1].Files = []recover.File{heldFile(1, gibibyte)} // a shared one counts once
 	diverging := recovertest.Scanned(recover.VerdictConflict)
 	diverging.Instances[0].NextStart = []recover.Divergence{{Target: "vda", Open: "/i/disk.snap", Next: "/i/disk", Writable: true}}
+
+	superseded := recovertest.Scanned(recover.VerdictConflict)
+	superseded.Instances[0].Superseded = []recover.File{{Path: "/i/disk", Device: 1, Inode: 7}}
+	bothWays := with(func(g *guard.Status) {
+		g.Report, g.Incidents = superseded, []guard.Incident{{UUID: recovertest.UUID(0), Domain: "instance-0", Replaced: true}}
+	})
 
 	for name, c := range map[string]struct {
 		facts checkFacts
@@ -57,6 +72,13 @@ func TestTheLevelOfACheckIsThatOfTheWorstItFound(t *testing.T) {
 			checkFacts{report: recovertest.Scanned(recover.VerdictRecoverable, recover.VerdictIntact)}, Options{},
 			Critical, "CRITICAL lost",
 			"1 of 2 instances has lost files (1 recoverable): instance-0 (web-0)",
+		},
+		"on an older copy, the keeper has the lost disk": {
+			checkFacts{report: superseded}, Options{}, Critical, "CRITICAL replaced",
+			"1 instance runs on other files than were lost, and the lost ones, which may be newer, are held: instance-0",
+		},
+		"the same, and the guard says so too": {
+			checkFacts{report: superseded, guard: bothWays, source: SourceGuard}, Options{}, Critical, "CRITICAL replaced", "which may be newer",
 		},
 		"lost": {
 			checkFacts{report: recovertest.Scanned(recover.VerdictLost)}, Options{},
@@ -133,6 +155,11 @@ func TestTheLevelOfACheckIsThatOfTheWorstItFound(t *testing.T) {
 			Unknown, "UNKNOWN not-looked",
 			"the runs could not be read",
 		},
+		"the keeper is stopped, and one of another state directory": {
+			checkFacts{keeper: pin.KeeperStatus{Others: []pin.OtherKeeper{{PID: 7, Own: true, Silent: true}, {PID: 8, Silent: true}}}}, Options{},
+			Unknown, "UNKNOWN not-looked",
+			"the keeper (process 7) does not answer: it is stopped, or hangs",
+		},
 		"the keeper can't be asked": {
 			checkFacts{keeperErr: down}, Options{},
 			Unknown, "UNKNOWN not-looked",
@@ -157,6 +184,31 @@ func TestTheLevelOfACheckIsThatOfTheWorstItFound(t *testing.T) {
 			checkFacts{runs: []runs.UnfinishedRun{half, {Run: "r1", State: recover.RunInterrupted}}}, Options{},
 			Critical, "CRITICAL half-done, WARNING interrupted",
 			"run r2 was interrupted and left a live rescue half done: instance-1 (web-1)",
+		},
+		"a guest that a killed run left suspended": {
+			checkFacts{report: seen(recover.StatePaused), scanned: now, runs: []runs.UnfinishedRun{stopped}}, Options{},
+			Critical, "CRITICAL suspended",
+			"run r3 was interrupted and left guests suspended or frozen: instance-0 (web-0)",
+		},
+		"one that was seen to run before": {
+			checkFacts{report: seen(recover.StateRunning), scanned: now.Add(-time.Hour), runs: []runs.UnfinishedRun{stopped}}, Options{},
+			Critical, "CRITICAL suspended", "",
+		},
+		"one that was let go on": {
+			checkFacts{report: seen(recover.StateRunning), scanned: now, runs: []runs.UnfinishedRun{stopped}}, Options{},
+			Warning, "WARNING interrupted", "",
+		},
+		"one that has ended": {
+			checkFacts{report: seen(recover.StateShutOff), scanned: now, runs: []runs.UnfinishedRun{stopped}}, Options{},
+			Warning, "WARNING interrupted", "",
+		},
+		"one that nobody can look at": {
+			checkFacts{source: "-", scanErr: down, runs: []runs.UnfinishedRun{stopped}}, Options{},
+			Critical, "CRITICAL suspended, UNKNOWN not-looked", "",
+		},
+		"one that may be frozen, and runs": {
+			checkFacts{report: seen(recover.StateRunning), scanned: now, runs: []runs.UnfinishedRun{frozen}}, Options{},
+			Critical, "CRITICAL suspended", "",
 		},
 		"half done although libvirt is down": {
 			checkFacts{source: "-", scanErr: down, runs: []runs.UnfinishedRun{half}}, Options{},
@@ -200,6 +252,21 @@ func TestTheLevelOfACheckIsThatOfTheWorstItFound(t *testing.T) {
 			Options{},
 			Warning, "WARNING replaced",
 			"1 instance runs on other files, and the guard still holds the deleted ones (1.0 GiB): d",
+		},
+		"a guest that libvirt does not know": {
+			checkFacts{report: recover.Report{Foreign: []recover.Foreign{{Path: "/i/u/disk", PID: 7, Process: "qemu-system-x86"}}}}, Options{},
+			Critical, "CRITICAL foreign",
+			"libvirt does not know who writes 1 deleted file: /i/u/disk (qemu-system-x86, process 7)",
+		},
+		"a compute_id that is missing, and all is intact": {
+			checkFacts{report: recover.Report{ComputeID: &recover.ComputeIDFault{Path: "/n/compute_id", UUID: "u"}}}, Options{},
+			Warning, "WARNING compute-id",
+			"/n/compute_id is missing",
+		},
+		"a compute_id that is another one": {
+			checkFacts{report: recover.Report{ComputeID: &recover.ComputeIDFault{Problem: "/n/compute_id holds v"}}}, Options{},
+			Warning, "WARNING compute-id",
+			"/n/compute_id holds v",
 		},
 		"held, no limit":     {checkFacts{report: holding}, Options{}, OK, "", ""},
 		"held, at the limit": {checkFacts{report: holding}, Options{WarningHeld: 2 * gibibyte}, OK, "", ""},

@@ -2,6 +2,7 @@ package check
 
 import (
 	"cmp"
+	"fmt"
 	"strings"
 	"time"
 )
@@ -33,6 +34,13 @@ func findGuardProblems(c checked) []Finding {
 	if len(problems) == 0 {
 		return nil
 	}
-	return findingf(Warning, FindingGuard, restartGuard, "the guard has %s: %s",
-		plural(len(problems), "problem"), strings.Join(problems, "; "))
+	const most = 2 << 10 // bytes
+	text, n := "", 0
+	for ; n < len(problems) && (n == 0 || len(text)+len(problems[n]) <= most); n++ {
+		text = strings.TrimPrefix(text+"; "+problems[n], "; ")
+	}
+	if more := len(problems) - n; more > 0 {
+		text += fmt.Sprintf("; and %d more", more)
+	}
+	return findingf(Warning, FindingGuard, restartGuard, "the guard has %s: %s", plural(len(problems), "problem"), text)
 }

@@ -16,7 +16,7 @@ func findLost(c checked) []Finding {
 		return nil
 	}
 	count := maps.Clone(c.report.Verdicts)
-	count[recover.VerdictConflict] -= len(c.report.diverging())
+	count[recover.VerdictConflict] -= len(c.report.disputed())
 	next := "do not stop, reboot, migrate or delete them; os-rescue --all --dry-run"
 	if count[recover.VerdictRecoverable]+count[recover.VerdictConflict] == 0 {
 		next = "os-rescue scan says what is still possible"
@@ -34,6 +34,20 @@ func findLost(c checked) []Finding {
 		}
 	}
 	return findingf(c.level(n), FindingLost, next, "%s lost files (%s): %s", c.have(n), strings.Join(parts, ", "), few(names))
+}
+
+// findForeign finds deleted files of instances that processes write which libvirt does not know.
+func findForeign(c checked) []Finding {
+	files := c.facts.report.Foreign
+	if len(files) == 0 {
+		return nil
+	}
+	names := make([]string, len(files))
+	for n, f := range files {
+		names[n] = fmt.Sprintf("%s (%s, process %d)", f.Path, f.Process, f.PID)
+	}
+	return findingf(Critical, FindingForeign, "do not end these processes; os-rescue scan says what helps",
+		"libvirt does not know who writes %s: %s", plural(len(files), "deleted file"), few(names))
 }
 
 // findNextStart finds instances that miss no file, and that a start would give other
@@ -107,22 +121,47 @@ func findSoftDeleted(c checked) []Finding {
 	return findingf(OK, FindingSoftDeleted, "", "%s that Nova has as SOFT_DELETED %s files: no incident", plural(n, "instance"), verb)
 }
 
-// findReplaced finds instances that run on other files than the deleted ones.
+// findComputeID finds what keeps nova-compute from starting again. No data is at risk by it.
+func findComputeID(c checked) []Finding {
+	fault := c.facts.report.ComputeID
+	if fault == nil {
+		return nil
+	}
+	next := "os-rescue scan"
+	if fault.Missing() {
+		next = "os-rescue --all puts it back from the guard's copy"
+	}
+	return findingf(Warning, FindingComputeID, next, "%s", fault.Sentence())
+}
+
+// findReplaced finds instances that run on other files than they have lost, while the lost
+// ones are held.
 func findReplaced(c checked) []Finding {
-	var names []string
+	var disputed, names []string
 	var bytes int64
+	seen := map[string]bool{}
+	for _, i := range c.report.Affected {
+		if len(i.Superseded) > 0 {
+			disputed, seen[i.UUID] = append(disputed, called(i.Domain, i.Name)), true
+		}
+	}
 	for _, i := range c.report.Guard.Incidents {
-		if i.Replaced {
+		if i.Replaced && !seen[i.UUID] {
 			names, bytes = append(names, called(i.Domain, i.Name)), bytes+i.Bytes
 		}
 	}
-	if len(names) == 0 {
-		return nil
+	var found []Finding
+	if len(disputed) > 0 {
+		found = findingf(c.level(len(disputed)), FindingReplaced, "os-rescue scan names both files, and says how to decide",
+			"%s on other files than were lost, and the lost ones, which may be newer, are held: %s", runOn(len(disputed)), few(disputed))
 	}
-	const next = "make sure that it runs on the files that its owner wants: the deleted ones may be newer; " +
-		"\"os-rescue guard release UUID\" lets them go"
-	return findingf(Warning, FindingReplaced, next, "%s on other files, and the guard still holds the deleted ones (%s): %s",
-		runOn(len(names)), size(bytes), few(names))
+	if len(names) > 0 {
+		const next = "make sure that it runs on the files that its owner wants: the deleted ones may be newer; " +
+			"\"os-rescue guard release UUID\" lets them go"
+		found = append(found, findingf(Warning, FindingReplaced, next, "%s on other files, and the guard still holds the deleted ones (%s): %s",
+			runOn(len(names)), size(bytes), few(names))...)
+	}
+	return found
 }
 
 func runOn(n int) string {

@@ -58,6 +58,7 @@ type FindingKind string
 const (
 	FindingLost        FindingKind = "lost"         // instances that have lost files, held or not
 	FindingHalfDone    FindingKind = "half-done"    // an interrupted run left a live rescue between two states
+	FindingSuspended   FindingKind = "suspended"    // an interrupted run left guests suspended or frozen
 	FindingInterrupted FindingKind = "interrupted"  // any other interrupted run
 	FindingUnknown     FindingKind = "unknown"      // instances that could not be judged
 	FindingNotLooked   FindingKind = "not-looked"   // the check, or a part of it, could not be made
@@ -65,6 +66,8 @@ const (
 	FindingReplaced    FindingKind = "replaced"     // instances on other files, while their deleted ones are held
 	FindingNextStart   FindingKind = "next-start"   // instances that a start would give other files
 	FindingHeld        FindingKind = "held"         // deleted files take more room than they may
+	FindingForeign     FindingKind = "foreign"      // processes that libvirt does not know write deleted files of instances
+	FindingComputeID   FindingKind = "compute-id"   // Nova's compute_id is missing, or is another one: nova-compute can't start again
 	FindingSoftDeleted FindingKind = "soft-deleted" // instances that miss files, and that their owners have deleted: no incident
 	FindingGuard       FindingKind = "guard"        // the guard does not run, does not answer, or can't do its work
 )
@@ -121,6 +124,7 @@ type HeldDeleted struct {
 // Add adds a finding to the others of its level, and raises the report's level if it is
 // worse.
 func (r *Report) Add(f Finding) {
+	f.Text = recover.InWords(f.Text)
 	r.Findings = append(r.Findings, f)
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int { return cmp.Compare(a.Level.rank(), b.Level.rank()) })
 	r.Level = r.Findings[0].Level
@@ -139,14 +143,13 @@ func (r Report) Count(verdicts ...recover.Verdict) int {
 func (r Report) Instances() int { return r.Count(recover.Verdicts()...) }
 
 // Lost returns how many instances have lost files, whether somebody holds them or not.
-// A conflict about the next start alone is no loss.
+// A conflict about the next start alone, or about what is held of earlier files, is no loss.
 func (r Report) Lost() int {
-	return r.Count(recover.VerdictLost, recover.VerdictConflict, recover.VerdictRecoverable) - len(r.diverging())
+	return r.Count(recover.VerdictLost, recover.VerdictConflict, recover.VerdictRecoverable) - len(r.disputed())
 }
 
-// diverging returns the instances that miss no file, and that a start would give other
-// files than they have.
-func (r Report) diverging() []recover.Instance {
+// disputed returns the instances that miss no file, and are a conflict all the same.
+func (r Report) disputed() []recover.Instance {
 	var list []recover.Instance
 	for _, i := range r.Affected {
 		if i.Verdict == recover.VerdictConflict && i.IsWhole() {
@@ -154,6 +157,12 @@ func (r Report) diverging() []recover.Instance {
 		}
 	}
 	return list
+}
+
+// diverging returns the instances that miss no file, and that a start would give other
+// files than they have.
+func (r Report) diverging() []recover.Instance {
+	return slices.DeleteFunc(r.disputed(), func(i recover.Instance) bool { return i.AboutNextStart() == "" })
 }
 
 // Interrupted returns how many runs were interrupted, and are not under way again.
@@ -183,7 +192,7 @@ func Unmade(host string, why error) Report {
 		Host:     host,
 		Taken:    time.Now().UTC(),
 		Level:    Unknown,
-		Findings: []Finding{{Level: Unknown, Kind: FindingNotLooked, Text: why.Error()}},
+		Findings: []Finding{{Level: Unknown, Kind: FindingNotLooked, Text: recover.InWords(why.Error())}},
 		Affected: []recover.Instance{},
 		Keeper:   pin.KeeperStatus{Holds: []pin.KeeperHold{}},
 	}

@@ -2,7 +2,6 @@ package copier
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -10,37 +9,6 @@ import (
 
 	"github.com/rs/zerolog"
 )
-
-// maxSums bounds the memory of a Draft: 32 MiB, for a file of a TiB.
-const maxSums = 1 << 20
-
-// sum is the SHA-256 of a chunk, or all zeros for a chunk of zeros. SHA-256 was
-// the fastest digest without known collisions on processors with instructions for
-// it: 1.6 GB/s on one core.
-type sum [sha256.Size]byte
-
-func sumOf(data []byte) sum {
-	if isZero(data) {
-		return sum{}
-	}
-	return sha256.Sum256(data)
-}
-
-// Draft has the digests of a copy that was made ahead and is not proven: one of
-// each chunk as it is on the disk, or none where that could not be read back.
-type Draft struct {
-	step int64
-	sums []sum
-}
-
-// has reports whether the copy provably has that data at a span.
-func (d *Draft) has(sp span, data []byte) bool {
-	if d == nil || sp.end-sp.off != d.step {
-		return false
-	}
-	n := sp.off / d.step
-	return n < int64(len(d.sums)) && sumOf(data) == d.sums[n]
-}
 
 // Ahead copies src into dst while somebody still writes src, so that Finish has
 // little left to write. It may read a mixture of old and new content and proves
@@ -51,8 +19,8 @@ func (d *Draft) has(sp span, data []byte) bool {
 // progress, which may be nil, is called with the number of bytes done since its
 // last call, holes included. bytes is the number of bytes written. Errors:
 // ErrNotEmpty, ErrNotRegular, syscall.ENOSPC or EDQUOT, the context's.
-func Ahead(ctx context.Context, dst *os.File, src Source, progress func(bytes int64)) (d *Draft, bytes int64, err error) {
-	d, bytes, err = ahead(ctx, dst, src, progress)
+func Ahead(ctx context.Context, dst *os.File, src Source, progress func(bytes int64)) (sums *Sums, bytes int64, err error) {
+	sums, bytes, err = ahead(ctx, dst, src, progress)
 	if err != nil {
 		return nil, 0, fmt.Errorf("copy %s to %s ahead: %w", src.File.Name(), dst.Name(), err)
 	}
@@ -60,12 +28,12 @@ func Ahead(ctx context.Context, dst *os.File, src Source, progress func(bytes in
 		Str("source", src.File.Name()).
 		Str("copy", dst.Name()).
 		Int64("data_bytes", bytes).
-		Int("digests", len(d.sums)).
+		Int("digests", len(sums.sums)).
 		Msg("copied ahead")
-	return d, bytes, nil
+	return sums, bytes, nil
 }
 
-func ahead(ctx context.Context, dst *os.File, src Source, progress func(int64)) (*Draft, int64, error) {
+func ahead(ctx context.Context, dst *os.File, src Source, progress func(int64)) (*Sums, int64, error) {
 	to, err := statFile(dst)
 	if err != nil {
 		return nil, 0, err
@@ -90,14 +58,14 @@ func ahead(ctx context.Context, dst *os.File, src Source, progress func(int64)) 
 	}
 
 	needs := t.suits(from)
-	d := &Draft{step: needs.chunk()}
-	if chunks := roundUp(from.size, d.step) / d.step; t.readsBack && chunks <= maxSums {
-		d.sums = make([]sum, chunks)
+	sums := &Sums{}
+	if t.readsBack {
+		sums = newSums(from.size, needs.chunk())
 	}
 	holes := &holes{file: src.File, stat: from, blind: !fs.seeks}
 	var total atomic.Int64
 	done := meter{progress: progress}
-	err = each(ctx, needs, holes.mark(sequence(from.size, d.step)), func(sp span, a, b []byte) error {
+	err = each(ctx, needs, holes.mark(sequence(from.size, needs.chunk())), func(sp span, a, b []byte) error {
 		if !sp.hole {
 			data, err := readSpan(src.File, a, sp, from.size, ErrSourceChanged)
 			if err != nil && !errors.Is(err, ErrSourceChanged) {
@@ -109,12 +77,12 @@ func ahead(ctx context.Context, dst *os.File, src Source, progress func(int64)) 
 			}
 			total.Add(n)
 		}
-		if d.sums != nil {
+		if sums.sums != nil {
 			got, err := readSpan(t.onDisk, b, sp, t.size, errShrunk)
 			if err != nil {
 				return err
 			}
-			d.sums[sp.off/d.step] = sumOf(got)
+			sums.set(sp, got)
 		}
 		done.add(min(sp.end, from.size) - sp.off)
 		return nil
@@ -122,7 +90,7 @@ func ahead(ctx context.Context, dst *os.File, src Source, progress func(int64)) 
 	if err != nil {
 		return nil, 0, err
 	}
-	return d, total.Load(), dst.Sync()
+	return sums, total.Load(), dst.Sync()
 }
 
 // holes finds the spans in which the source has no data, so that they need not be

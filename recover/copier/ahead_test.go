@@ -133,7 +133,7 @@ func TestFinishReadsTheSourceInFullAndWritesOnlyTheBlocksThatDiffer(t *testing.T
 				equals(t, src, dst, content)
 				content[off] ^= 1
 				write(t, guest, off, content[off:off+1])
-				_, err = copier.Finish(t.Context(), dst, src, nil, nil)
+				_, err = copier.Finish(t.Context(), dst, src, draft, nil)
 				must(t, err)
 				// XFS reserves space of its own accord for a file that grows.
 				if n := allocated(t, dst); n > 21*mib && n > allocated(t, src.File) {

@@ -42,6 +42,7 @@ func (e *DiffersError) Is(target error) bool { return target == ErrDiffers }
 // CompareOptions are options of Compare.
 type CompareOptions struct {
 	Digest   bool              // compute the SHA-256 of the content
+	Sums     *Sums             // becomes the digests of dst, which has those of src, unless nil
 	Progress func(bytes int64) // called with the bytes compared since its last call; may be nil
 }
 
@@ -92,6 +93,11 @@ func compare(ctx context.Context, src Source, dst *os.File, opt CompareOptions) 
 	b := newStream(ctx, written, to, errShrunk, sequence(to.size, to.chunk()))
 	defer b.Close()
 
+	var sums *Sums
+	if opt.Sums != nil {
+		*opt.Sums = Sums{}
+		sums = newSums(from.size, from.chunk())
+	}
 	var sum hash.Hash
 	if opt.Digest {
 		sum = sha256.New()
@@ -114,12 +120,18 @@ func compare(ctx context.Context, src Source, dst *os.File, opt CompareOptions) 
 		if sum != nil {
 			sum.Write(x)
 		}
+		if sums != nil {
+			sums.set(span{off: off}, x)
+		}
 		if opt.Progress != nil {
 			opt.Progress(int64(len(x)))
 		}
 	}
 	if err := checkSizes(dst, src, from.size); err != nil {
 		return "", err
+	}
+	if sums != nil {
+		*opt.Sums = *sums
 	}
 	if sum == nil {
 		return "", nil

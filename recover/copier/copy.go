@@ -44,6 +44,8 @@ type CopyOptions struct {
 	// system can't read back from the disk, the Result is not Proven.
 	Prove    bool
 	Progress func(bytes int64) // called with the bytes of src done since its last call; may be nil
+	// Sums, unless nil, becomes the digests of the copy if that was read back to prove it.
+	Sums *Sums
 }
 
 // Copy writes the content of src into dst and brings it to the disk: on success
@@ -118,8 +120,12 @@ func copyFile(ctx context.Context, dst *os.File, src Source, opt CopyOptions) (R
 		return Result{}, err
 	}
 	if opt.Prove && t.readsBack {
-		result.DataBytes, err = t.copyProven(ctx, src.File, from, opt.Progress)
+		var sums *Sums
+		result.DataBytes, sums, err = t.copyProven(ctx, src.File, from, opt.Progress)
 		result.Proven = true
+		if opt.Sums != nil && err == nil {
+			*opt.Sums = *sums
+		}
 	} else {
 		result.DataBytes, err = copyExtents(ctx, t.writer, src.File, from, fs.seeks, opt.Progress)
 	}

@@ -2,8 +2,9 @@
 //
 // Copy clones where that is safe and reads extent by extent elsewhere; Compare
 // reads both sides in full and reports whether they are equal. Ahead copies while
-// the guest still writes, and Finish then makes that copy equal and proves it.
-// Memory stays at a few MiB for a file of any size.
+// the guest still writes, and Finish then makes that copy equal and proves it. A
+// source's Mark tells later whether it was written since, and Verify whether a copy
+// is still what was proven. Memory stays at a few MiB, and 32 MiB more for a TiB.
 //
 // May call: nothing of ours.
 //

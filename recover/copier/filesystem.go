@@ -14,6 +14,7 @@ type fileSystem struct {
 	coherent bool // buffered, direct and cloned reads all return the latest write
 	seeks    bool // SEEK_DATA and SEEK_HOLE are right after an fsync
 	local    bool // only this host writes it
+	stamps   bool // each write changes the times that a stat then returns
 	// readsBack: O_DIRECT reads from the device (btrfs and tmpfs answer from the page
 	// cache).
 	readsBack bool
@@ -22,32 +23,36 @@ type fileSystem struct {
 // kind returns the properties of the file system with this f_type (statfs(2) and
 // the kernel's include/uapi/linux/magic.h). All FUSE file systems are "fuse"; ext2
 // and ext3 are "ext4".
+//
+// Which ones stamp writes: NFS has the server do it (RFC 8881, time_modify), and of the FUSE
+// ones ceph-fuse (Client::_write in src/client/Client.cc) and GlusterFS (the utime translator)
+// take this host's time. An SMB server may put it off until the file is closed.
 func kind(magic uint32) fileSystem {
 	switch magic {
 	case unix.EXT4_SUPER_MAGIC:
-		return fileSystem{name: "ext4", coherent: true, seeks: true, local: true, readsBack: true}
+		return fileSystem{name: "ext4", coherent: true, seeks: true, local: true, readsBack: true, stamps: true}
 	case unix.XFS_SUPER_MAGIC:
-		return fileSystem{name: "xfs", coherent: true, seeks: true, local: true, readsBack: true}
+		return fileSystem{name: "xfs", coherent: true, seeks: true, local: true, readsBack: true, stamps: true}
 	case unix.BTRFS_SUPER_MAGIC:
-		return fileSystem{name: "btrfs", coherent: true, seeks: true, local: true}
+		return fileSystem{name: "btrfs", coherent: true, seeks: true, local: true, stamps: true}
 	case unix.TMPFS_MAGIC:
-		return fileSystem{name: "tmpfs", seeks: true, local: true}
+		return fileSystem{name: "tmpfs", seeks: true, local: true, stamps: true}
 	case unix.F2FS_SUPER_MAGIC:
-		return fileSystem{name: "f2fs", local: true}
+		return fileSystem{name: "f2fs", local: true, stamps: true}
 	case unix.OVERLAYFS_SUPER_MAGIC:
-		return fileSystem{name: "overlayfs", local: true}
+		return fileSystem{name: "overlayfs", local: true, stamps: true}
 	case 0x2fc12fc1:
-		return fileSystem{name: "zfs", local: true}
+		return fileSystem{name: "zfs", local: true, stamps: true}
 	case unix.NFS_SUPER_MAGIC:
-		return fileSystem{name: "nfs"}
+		return fileSystem{name: "nfs", stamps: true}
 	case unix.FUSE_SUPER_MAGIC:
-		return fileSystem{name: "fuse"}
+		return fileSystem{name: "fuse", stamps: true}
 	case unix.CEPH_SUPER_MAGIC:
-		return fileSystem{name: "ceph"}
+		return fileSystem{name: "ceph", stamps: true}
 	case 0x01161970:
-		return fileSystem{name: "gfs2"}
+		return fileSystem{name: "gfs2", stamps: true}
 	case unix.OCFS2_SUPER_MAGIC:
-		return fileSystem{name: "ocfs2"}
+		return fileSystem{name: "ocfs2", stamps: true}
 	case unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC:
 		return fileSystem{name: "cifs"}
 	default:

@@ -12,18 +12,19 @@ import (
 
 // Finish makes dst equal to src for any content of dst, proves that, and brings dst
 // to the disk. It reads src, which nobody writes any more, in full as QEMU sees it,
-// and compares each chunk with the digest in draft, which is that of the copy on
-// the disk. Where draft, which may be nil, has no digest, Finish reads the copy from
+// and compares each chunk with its digest in sums, which is that of the copy on
+// the disk. Where sums, which may be nil, has no digest, Finish reads the copy from
 // the disk too. Blocks that differ are written again, and their chunks are compared
 // with the source once more, after an fsync.
 //
 // dst is a regular file open for reading and writing. Nobody else writes it, and
-// nobody has written it since the draft. progress, which may be nil, is called with
+// nobody has written it since the sums were made. They are those of the finished copy
+// afterwards, and none after an error. progress, which may be nil, is called with
 // the number of bytes compared since its last call. DataBytes of the Result is the
 // number of bytes written again. Errors: ErrDiffers, ErrSourceChanged,
 // ErrNotRegular, syscall.ENOSPC or EDQUOT, the context's.
-func Finish(ctx context.Context, dst *os.File, src Source, draft *Draft, progress func(bytes int64)) (Result, error) {
-	result, err := finish(ctx, dst, src, draft, progress)
+func Finish(ctx context.Context, dst *os.File, src Source, sums *Sums, progress func(bytes int64)) (Result, error) {
+	result, err := finish(ctx, dst, src, sums, progress)
 	if err != nil {
 		return Result{}, fmt.Errorf("finish %s, a copy of %s: %w", dst.Name(), src.File.Name(), err)
 	}
@@ -36,7 +37,12 @@ func Finish(ctx context.Context, dst *os.File, src Source, draft *Draft, progres
 	return result, nil
 }
 
-func finish(ctx context.Context, dst *os.File, src Source, draft *Draft, progress func(int64)) (Result, error) {
+func finish(ctx context.Context, dst *os.File, src Source, sums *Sums, progress func(int64)) (_ Result, err error) {
+	if sums == nil {
+		sums = &Sums{}
+	}
+	old := *sums
+	*sums = Sums{}
 	from, _, err := src.flushed()
 	if err != nil {
 		return Result{}, err
@@ -56,18 +62,19 @@ func finish(ctx context.Context, dst *os.File, src Source, draft *Draft, progres
 	result := Result{Method: MethodAhead, Size: from.size, Proven: true}
 	done := meter{progress: progress}
 	needs := t.suits(from)
+	made := newSums(from.size, needs.chunk())
 	err = each(ctx, needs, sequence(from.size, needs.chunk()), func(sp span, a, b []byte) error {
 		data, err := readSpan(src.File, a, sp, from.size, ErrSourceChanged)
 		if err != nil {
 			return err
 		}
-		if !draft.has(sp, data) {
-			old, err := readSpan(t.onDisk, b, sp, t.size, errShrunk)
+		if !old.has(sp, data) {
+			have, err := readSpan(t.onDisk, b, sp, t.size, errShrunk)
 			if err != nil {
 				return err
 			}
-			if !bytes.Equal(data, old) {
-				n, err := t.writeChanged(sp.off, data, old)
+			if !bytes.Equal(data, have) {
+				n, err := t.writeChanged(sp.off, data, have)
 				if err != nil {
 					return err
 				}
@@ -77,20 +84,25 @@ func finish(ctx context.Context, dst *os.File, src Source, draft *Draft, progres
 				mu.Unlock()
 			}
 		}
+		made.set(sp, data)
 		done.add(int64(len(data)))
 		return nil
 	})
 	if err != nil {
 		return Result{}, err
 	}
-	if err := t.proveAgain(ctx, src, from, again); err != nil {
+	if err := t.proveAgain(ctx, src, from, again, made); err != nil {
 		return Result{}, err
 	}
-	return result, settle(dst, src, from.size)
+	if err := settle(dst, src, from.size); err != nil {
+		return Result{}, err
+	}
+	*sums = *made
+	return result, nil
 }
 
-// proveAgain compares spans that were written again with the source.
-func (t *target) proveAgain(ctx context.Context, src Source, from stat, spans []span) error {
+// proveAgain compares spans that were written again with the source, and notes their sums.
+func (t *target) proveAgain(ctx context.Context, src Source, from stat, spans []span, sums *Sums) error {
 	if len(spans) == 0 {
 		return nil
 	}
@@ -105,6 +117,7 @@ func (t *target) proveAgain(ctx context.Context, src Source, from stat, spans []
 		if err != nil {
 			return err
 		}
+		sums.set(sp, data)
 		return t.same(sp, data, b)
 	})
 }

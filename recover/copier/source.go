@@ -114,6 +114,7 @@ func (s Source) sync() error {
 // stat is the state of an open file.
 type stat struct {
 	size, allocated int64 // bytes
+	mtime, ctime    int64 // nanoseconds since 1970
 	device          uint64
 	// The alignment that O_DIRECT needs of memory, and of offsets and lengths, in
 	// bytes; 0 where O_DIRECT does not work, -1 where the kernel does not say (before
@@ -125,7 +126,7 @@ type stat struct {
 // file system's client may otherwise answer from a cache.
 func statFile(f *os.File) (stat, error) {
 	var st unix.Statx_t
-	const mask = unix.STATX_TYPE | unix.STATX_SIZE | unix.STATX_BLOCKS | unix.STATX_DIOALIGN
+	const mask = unix.STATX_TYPE | unix.STATX_SIZE | unix.STATX_BLOCKS | unix.STATX_MTIME | unix.STATX_CTIME | unix.STATX_DIOALIGN
 	for {
 		err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_STATX_FORCE_SYNC, mask, &st)
 		if err == unix.EINTR {
@@ -142,6 +143,8 @@ func statFile(f *os.File) (stat, error) {
 	s := stat{
 		size:      int64(st.Size),
 		allocated: int64(st.Blocks) * 512,
+		mtime:     nanoseconds(st.Mtime),
+		ctime:     nanoseconds(st.Ctime),
 		device:    unix.Mkdev(st.Dev_major, st.Dev_minor),
 		memAlign:  -1,
 		ioAlign:   -1,
@@ -175,11 +178,4 @@ func syncFile(f *os.File) error {
 		}
 		return &os.PathError{Op: "fsync", Path: f.Name(), Err: err}
 	}
-}
-
-// OpenStored opens a file of a backup for buffered reading. It does not follow a
-// symlink at the end of the path (unix.ELOOP). The caller closes File.
-func OpenStored(path string) (Source, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	return Source{File: f}, err
 }

@@ -65,10 +65,11 @@ func (t *target) suits(from stat) stat {
 
 // copyProven copies all of src chunk by chunk, holes included, reads back each
 // chunk that was written, and compares it with what was read of the source.
-func (t *target) copyProven(ctx context.Context, src *os.File, from stat, progress func(int64)) (int64, error) {
+func (t *target) copyProven(ctx context.Context, src *os.File, from stat, progress func(int64)) (int64, *Sums, error) {
 	var total atomic.Int64
 	done := meter{progress: progress}
 	needs := t.suits(from)
+	sums := newSums(from.size, needs.chunk())
 	err := each(ctx, needs, sequence(from.size, needs.chunk()), func(sp span, a, b []byte) error {
 		data, err := readSpan(src, a, sp, from.size, ErrSourceChanged)
 		if err != nil {
@@ -82,10 +83,11 @@ func (t *target) copyProven(ctx context.Context, src *os.File, from stat, progre
 		if err := t.same(sp, data, b); err != nil {
 			return err
 		}
+		sums.set(sp, data)
 		done.add(int64(len(data)))
 		return nil
 	})
-	return total.Load(), err
+	return total.Load(), sums, err
 }
 
 // same reads a span of the copy from the disk into buffer and compares it with

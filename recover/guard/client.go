@@ -11,25 +11,27 @@ import (
 
 // Ask returns what the guard of a state directory knows, from its last scan and what it
 // has noticed since: it is not made to scan. That no guard runs is no error: Running is
-// false then.
+// false then. One that does not answer, or not as a guard does, or hangs up while it lives, is an
+// error after some seconds.
 func Ask(ctx context.Context, stateDir string) (Status, error) {
-	c, err := keeper.ConnectGuard(ctx, stateDir)
+	var status Status
+	err := keeper.AskGuard(ctx, stateDir, func(c *keeper.Client) error {
+		parts, err := c.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if status, err = joinStatus(parts); err != nil {
+			return fmt.Errorf("the guard's answer: %w", err)
+		}
+		status.Running, status.PID = true, c.PID()
+		return nil
+	})
 	if errors.Is(err, keeper.ErrNoKeeper) {
 		return Status{}, nil
 	}
 	if err != nil {
 		return Status{}, err
 	}
-	defer c.Close()
-	parts, err := c.Status(ctx)
-	if err != nil {
-		return Status{}, err
-	}
-	status, err := joinStatus(parts)
-	if err != nil {
-		return Status{}, fmt.Errorf("the guard's answer: %w", err)
-	}
-	status.Running, status.PID = true, c.PID()
 	return status, nil
 }
 

@@ -52,6 +52,7 @@ func (s *fullScan) run(ctx context.Context) {
 	}
 	s.problems.set("scan", nil)
 	s.takeIn(ctx, report, stale)
+	s.keepComputeID()
 	s.last.set(report)
 	for _, h := range s.holds.deleted() { // some may be deleted since the report looked at them
 		for _, uuid := range h.Owners {
@@ -70,11 +71,21 @@ func (s *fullScan) run(ctx context.Context) {
 	}
 }
 
+// keepComputeID keeps a copy of Nova's compute_id. Of one that is gone or has changed the
+// scan's report tells.
+func (s *fullScan) keepComputeID() {
+	err := inventory.In(s.settings.StateDir).KeepComputeID(s.root, s.settings.ComputeIDPaths)
+	if err != nil {
+		err = fmt.Errorf("no copy of Nova's %s is kept, so it could not be put back: %w", recover.ComputeIDName, err)
+	}
+	s.problems.set("compute-id", err)
+}
+
 // takeIn holds each instance's files and notes the instance. One that could not be
 // read stays stale.
 func (s *fullScan) takeIn(ctx context.Context, report recover.Report, stale takenDomains) {
 	var unknown []string
-	unheld := map[string]error{} // by path
+	unheld := faults{}
 	for _, i := range report.Instances {
 		if i.Verdict == recover.VerdictUnknown {
 			unknown = append(unknown, i.Domain+": "+strings.Join(i.Reasons, "; "))
@@ -85,7 +96,7 @@ func (s *fullScan) takeIn(ctx context.Context, report recover.Report, stale take
 			continue
 		}
 		s.holdFiles(i, unheld)
-		err := s.note(ctx, i, stale.has(i.UUID))
+		err := s.note(ctx, i, stale.has(i.UUID), report.Taken)
 		if err != nil && stale.has(i.UUID) {
 			s.stale.add(i.UUID)
 		}
@@ -101,24 +112,29 @@ func (s *fullScan) takeIn(ctx context.Context, report recover.Report, stale take
 		err = fmt.Errorf("%d instances can't be judged; none of their files is let go: %s", len(unknown), unknown[0])
 	}
 	s.problems.set("unknown", err)
-	s.problems.replace("open", unheld)
+	s.problems.replace(aboutOpen, unheld)
+	if err := s.holds.shelve(); err != nil {
+		s.problems.set("shelf", err)
+	}
 }
 
 // holdFiles holds the files that an instance's processes have open and the guard has
 // not, and learns what each of its files is to it. A file that could not be held is
 // put into unheld.
-func (s *fullScan) holdFiles(i recover.Instance, unheld map[string]error) {
+func (s *fullScan) holdFiles(i recover.Instance, unheld faults) {
 	for _, f := range slices.Concat(i.Files, i.Nameless) {
 		if f.Inode == 0 || f.Role == recover.RoleDiskInfo || f.Proven {
 			continue
 		}
 		key := f.Identity()
 		direct := false
+		opened := isOpenedBy(i, f)
 		known := s.holds.update(key, func(h *guardHold) {
 			h.addOwner(i.UUID)
+			h.Opened = h.Opened || opened
 			if f.Role != recover.RoleOther {
 				h.Role, h.Format, h.Target, h.Backing = f.Role, f.Format, f.Target, f.Backing
-				h.Path = f.Path
+				h.Path, h.Belongs = f.Path, f.Path
 			}
 			direct = h.direct
 		})
@@ -130,17 +146,25 @@ func (s *fullScan) holdFiles(i recover.Instance, unheld map[string]error) {
 		if !known && !s.isWanted(i, f) {
 			continue
 		}
+		if !known && s.holds.isFull() {
+			unheld.addFull(f.Path)
+			continue
+		}
 		file, err := openScanned(s.root, f)
 		if err != nil {
 			if !errors.Is(err, os.ErrNotExist) {
-				unheld[f.Path] = fmt.Errorf("%s can't be held: %w", f.Path, err)
+				unheld.add(f.Path, fmt.Errorf("%s can't be held: %w", f.Path, err))
 			}
 			continue
 		}
 		if known {
 			err = s.holds.makeDirect(key, file)
 		} else {
-			m := holdMemory{Path: f.Path, Owners: []string{i.UUID}, Role: f.Role, Format: f.Format, Target: f.Target, Backing: f.Backing}
+			m := holdMemory{Path: f.Path, Owners: []string{i.UUID}, Role: f.Role, Format: f.Format, Target: f.Target, Backing: f.Backing,
+				Opened: opened}
+			if f.Role != recover.RoleOther {
+				m.Belongs = f.Path
+			}
 			if f.Unlinked {
 				m.Deleted = time.Now().UTC()
 			}
@@ -153,6 +177,12 @@ func (s *fullScan) holdFiles(i recover.Instance, unheld map[string]error) {
 	if i.PID != 0 && i.Verdict != recover.VerdictUnknown {
 		s.disownBases(i)
 	}
+}
+
+// isOpenedBy is true for a file that the instance's QEMU has open, or virtlogd for it. What a keeper
+// or anybody else has open may be anything.
+func isOpenedBy(i recover.Instance, f recover.File) bool {
+	return slices.ContainsFunc(f.Holders, func(h recover.Holder) bool { return i.PID != 0 && h.PID == i.PID || h.Process == scan.Virtlogd })
 }
 
 // disownBases notes which backing files a running instance does not have any more:
@@ -184,8 +214,8 @@ func (s *fullScan) isWanted(i recover.Instance, f recover.File) bool {
 }
 
 // note writes down what libvirt says of an instance, and its small files. The
-// definition is read if it is stale or not known yet.
-func (s *fullScan) note(ctx context.Context, i recover.Instance, stale bool) error {
+// definition is read if it is stale or not known yet. taken is when the domains were listed.
+func (s *fullScan) note(ctx context.Context, i recover.Instance, stale bool, taken time.Time) error {
 	old, _ := s.records.get(i.UUID)
 	definition := old.Definition
 	if !i.GuardOnly && (stale || definition == "") {
@@ -200,7 +230,9 @@ func (s *fullScan) note(ctx context.Context, i recover.Instance, stale bool) err
 			r.Gone = time.Now().UTC()
 		}
 		if !i.GuardOnly {
-			r.Gone = time.Time{}
+			if r.Gone.Before(taken) { // else it was undefined since its domain was listed
+				r.Gone = time.Time{}
+			}
 			r.Definition = definition
 			if i.PID != 0 || len(r.Domain.Disks) == 0 {
 				r.Domain = i.Definition
@@ -212,6 +244,20 @@ func (s *fullScan) note(ctx context.Context, i recover.Instance, stale bool) err
 			r.DropSmall(inventory.UnrescueName)
 		}
 	})
+}
+
+// noteUndefined notes at once that libvirt does not know a domain any more: in which order it
+// was undefined and its files were deleted decides about these.
+func (s *fullScan) noteUndefined(ctx context.Context, uuid string) {
+	if _, err := s.hypervisor.Domain(ctx, uuid); !errors.Is(err, recover.ErrNoDomain) {
+		return
+	}
+	s.holds.retire(uuid)
+	s.problems.unsaved(uuid, s.records.update(uuid, func(r *inventory.Record) {
+		if r.Gone.IsZero() {
+			r.Gone = time.Now().UTC()
+		}
+	}))
 }
 
 // readSmall reads an instance's small files. unrescued is true when Nova has removed

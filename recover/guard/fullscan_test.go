@@ -46,13 +46,13 @@ func TestAFileThatWasLetGoDuringAScanIsNotMissed(t *testing.T) {
 func TestTroubleThatHasPassedIsNoProblem(t *testing.T) {
 	p := newProblems()
 	p.set("open-ended", errors.New("c"))
-	p.replace("open", map[string]error{"/a": errors.New("a"), "/b": errors.New("b")})
-	p.replace("open", map[string]error{"/b": errors.New("b again")})
-	if got := p.list(); !slices.Equal(got, []string{"b again", "c"}) {
+	p.replace(aboutOpen, map[string]error{"/a": errors.New("a"), "/b": errors.New("b")})
+	p.replace(aboutOpen, map[string]error{"/b": errors.New("b again")})
+	if got := p.list(); !slices.Equal(got, []string{"c", "b again"}) {
 		t.Errorf("problems: %v", got)
 	}
 	p.set("open-ended", nil)
-	p.replace("open", nil)
+	p.replace(aboutOpen, nil)
 	if got := p.list(); len(got) != 0 {
 		t.Errorf("problems: %v", got)
 	}

@@ -44,6 +44,8 @@ const (
 	// decision, for as long as maxUndecided after its deletion.
 	undecidedTime = time.Second
 	maxUndecided  = time.Minute
+	// longestRest is how long a full scan waits after the last one: no longer than that took.
+	longestRest = time.Second
 )
 
 // Guard holds every file of the host's instances open, so that no inode is lost if files
@@ -70,6 +72,7 @@ type Guard struct {
 	locks     *locker
 	stale     *staleDomains
 	tree      *treeScan
+	poll      *linkPoll
 	full      *fullScan
 }
 
@@ -136,12 +139,18 @@ func (g *Guard) connectParts(deps Deps, shelf Shelf) {
 		watch:     g.watch,
 		holds:     g.holds,
 		holdable:  newHoldable(g.root, settings.InstancesPath, g.problems),
+		records:   g.records,
 		incidents: g.incidents,
 		last:      g.last,
 		problems:  g.problems,
 		save:      g.save,
 		onChange:  g.scanDue.fire,
 	}
+	onHeld := func(ctx context.Context) {
+		g.tree.notice(ctx)
+		g.scanDue.fire() // which walks through the tree: nothing that is polled waits for that
+	}
+	g.poll = &linkPoll{holds: g.holds, last: g.last, onHeld: onHeld, onOpen: g.scanDue.fire}
 	g.full = &fullScan{
 		settings:   settings,
 		hypervisor: deps.Hypervisor,
@@ -156,6 +165,7 @@ func (g *Guard) connectParts(deps Deps, shelf Shelf) {
 			runs:      runs.Of(settings.StateDir),
 			settle:    deps.Settle,
 			root:      g.root,
+			instances: settings.InstancesPath,
 			holds:     g.holds,
 			records:   g.records,
 			incidents: g.incidents,
@@ -207,7 +217,10 @@ func (g *Guard) Run(ctx context.Context, ready func()) (err error) {
 	g.scan(ctx)
 	ready()
 	work.Go(func() { g.tree.runOnChanges(serving) })
-	work.Go(func() { g.stale.follow(serving, g.full.hypervisor, g.problems, g.wishes, g.scanDue.fire) })
+	work.Go(func() { g.poll.run(serving) })
+	work.Go(func() {
+		g.stale.follow(serving, g.full.hypervisor, g.problems, g.wishes, g.full.noteUndefined, g.scanDue.fire)
+	})
 	work.Go(func() { g.locks.run(serving) })
 	g.locks.due.fire()
 	g.scanWhenDue(ctx)
@@ -245,7 +258,9 @@ func (g *Guard) scanWhenDue(ctx context.Context) {
 		}
 		timer.Stop()
 		if ctx.Err() == nil {
+			begun := time.Now()
 			g.scan(ctx)
+			recover.Pause(ctx, min(time.Since(begun), longestRest)) // a flood of changes does not take a processor
 		}
 	}
 }
@@ -265,6 +280,9 @@ func (g *Guard) scan(ctx context.Context) {
 	}
 	g.tree.run(ctx)
 	g.full.run(ctx)
+	if g.tree.beyond.Load() > 0 { // what libvirt names by now may be among that
+		g.tree.run(ctx)
+	}
 }
 
 // isUndecided is true while a deleted file waits for a decision.
@@ -275,24 +293,31 @@ func (g *Guard) isUndecided() bool {
 // save brings what the guard knows of its held files to the disk.
 func (g *Guard) save() error { return g.memory.save(g.holds, g.nova.knownHost) }
 
-// end hands the deleted files to the keeper that an instance needs, or of which it was not
-// known yet whether one does: without this process they would be nobody's.
+// endTime bounds the last look, in which a hypervisor may hang.
+const endTime = 10 * time.Second
+
+// end looks once more, and hands the deleted files to the keeper of which it is not known that
+// nobody needs them: without this process they would be nobody's.
 func (g *Guard) end(ctx context.Context) error {
-	inIncident := func(uuid string) bool {
-		_, ok := g.incidents.get(uuid)
-		return ok
-	}
+	looking, stop := context.WithTimeout(ctx, endTime)
+	g.scan(looking)
+	stop()
 	g.tree.newlyDeleted() // also what was deleted a moment ago
-	var needed []guardHold
-	for _, h := range g.holds.deleted() {
-		// A log of a guest that is back is nobody's any more.
-		isNeeded := h.Needed && (h.Role != recover.RoleConsoleLog || slices.ContainsFunc(h.Owners, inIncident))
-		if isNeeded || !h.Needed && isEssential(h.Role) {
-			needed = append(needed, h)
-		}
-	}
+	needed := slices.DeleteFunc(g.holds.deleted(), g.isUnneeded)
 	if err := g.save(); err != nil {
 		zerolog.Ctx(ctx).Error().Err(err).Msg("the list of held files could not be written")
 	}
 	return handOver(ctx, g.settings, needed)
+}
+
+// isUnneeded is true for a deleted file that can be made anew, and for the log of a guest that is back.
+func (g *Guard) isUnneeded(h guardHold) bool {
+	if h.Role == recover.RoleDiskInfo {
+		return true
+	}
+	inIncident := func(uuid string) bool {
+		_, ok := g.incidents.get(uuid)
+		return ok
+	}
+	return h.Role == recover.RoleConsoleLog && (!h.Needed || !slices.ContainsFunc(h.Owners, inIncident))
 }

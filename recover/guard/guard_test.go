@@ -132,6 +132,33 @@ func TestFilesThatNoDefinitionNamesGoBackWithTheOthers(t *testing.T) {
 	g.await("the end of the incident", func(s guard.Status) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
 }
 
+// Nova has fetched the kernel again before the run.
+func TestAKernelThatIsThereAgainEndsWithTheIncident(t *testing.T) {
+	h := runtest.NewHost(t)
+	v := h.Add(1, recovertest.GuestOptions{})
+	kernel := filepath.Join(v.Dir, "kernel")
+	h.HV.Change(v.UUID, func(d *recovertest.FakeDomain) { d.Boot = recover.BootFiles(kernel, "", "") })
+	recovertest.Must(t, os.WriteFile(kernel, []byte("kernel"), 0o640))
+	g := startGuard(h, guard.Options{}, nil, nil)
+	g.awaitScan()
+	h.Purge()
+	g.await("the incident", func(s guard.Status) bool { return len(s.Incidents) == 1 && s.Held.DeletedFiles == 2 })
+	recovertest.Must(t, os.MkdirAll(v.Dir, 0o755))
+	recovertest.Must(t, os.WriteFile(kernel, []byte("fetched"), 0o640))
+	if i := h.Scan(v); i.Verdict != recover.VerdictRecoverable || len(i.Superseded) > 0 {
+		t.Errorf("%s %v", i.Verdict, i.Reasons)
+	}
+	ran, err := h.Run(t.Context(), recover.CommandRescue, recovertest.OfflineOptions(v))
+	recovertest.Must(t, err)
+	if ran.Instances[0].Outcome != recover.OutcomeRescued || len(ran.Warnings) > 0 {
+		t.Fatalf("it says %+v", ran)
+	}
+	g.await("the end of the incident", func(s guard.Status) bool { return len(s.Incidents) == 0 && s.Held.DeletedFiles == 0 })
+	if i := h.Scan(v); i.Verdict != recover.VerdictIntact {
+		t.Errorf("%s %v", i.Verdict, i.Reasons)
+	}
+}
+
 func TestTwoGuardsAreOneTooMany(t *testing.T) {
 	h := runtest.NewHost(t)
 	startGuard(h, guard.Options{}, nil, nil)

@@ -35,13 +35,17 @@ func handOver(ctx context.Context, settings recover.Settings, needed []guardHold
 	return errs
 }
 
-// giveTo gives one held file to the keeper, for each of its owners.
+// giveTo gives one held file to the keeper, for each of its owners; one of nobody's for the guard.
 func giveTo(ctx context.Context, c *keeper.Client, h guardHold) error {
 	meta, err := json.Marshal(h.meta())
 	if err != nil {
 		return err
 	}
-	for _, owner := range h.Owners {
+	owners := h.Owners
+	if len(owners) == 0 {
+		owners = []string{pin.GuardRun}
+	}
+	for _, owner := range owners {
 		if err := c.Hold(ctx, owner, h.inode().Key(), meta, h.file); err != nil {
 			return fmt.Errorf("%s is held by its QEMU alone, if that lives: %w", h.Path, err)
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/recovertest"
+	"github.com/os-rescue/os-rescue/recover/scan"
 )
 
 func FuzzHeldFiles(f *testing.F) {
@@ -31,18 +32,18 @@ func TestTheListOfHeldFilesIsForThisBootAlone(t *testing.T) {
 	if got := holds[want.inode()]; host != "node" || !got.same(want.holdMemory) || !got.Needed || !got.Since.Equal(want.Since) {
 		t.Errorf("host %q, %+v, want %+v", host, got, want.holdMemory)
 	}
-	data, err := os.ReadFile(m.file)
+	data, err := os.ReadFile(m.dir.HoldsFile())
 	recovertest.Must(t, err)
 	var held heldFiles
 	recovertest.Must(t, json.Unmarshal(data, &held))
 	held.BootID = "another"
 	data, err = json.Marshal(held)
 	recovertest.Must(t, err)
-	recovertest.Must(t, os.WriteFile(m.file, data, 0o600))
+	recovertest.Must(t, os.WriteFile(m.dir.HoldsFile(), data, 0o600))
 	if holds, host, err := m.load(); len(holds) != 0 || host != "node" || err != nil {
 		t.Errorf("after a reboot of the host: %v, %q, %v", holds, host, err)
 	}
-	recovertest.Must(t, os.WriteFile(m.file, []byte("{"), 0o600))
+	recovertest.Must(t, os.WriteFile(m.dir.HoldsFile(), []byte("{"), 0o600))
 	if _, _, err := m.load(); err == nil {
 		t.Error("a broken list is taken for an empty one")
 	}
@@ -93,9 +94,9 @@ func TestTheListOfHeldFilesIsWrittenWhenItHasChangedAndUntilItIsOnDisk(t *testin
 	m := newMemory(b.dir)
 	written := func() bool {
 		t.Helper()
-		before, _ := os.Stat(m.file)
+		before, _ := os.Stat(m.dir.HoldsFile())
 		recovertest.Must(t, m.save(b.holds, func() string { return "node" }))
-		after, err := os.Stat(m.file)
+		after, err := os.Stat(m.dir.HoldsFile())
 		recovertest.Must(t, err)
 		return before == nil || !os.SameFile(before, after)
 	}
@@ -110,5 +111,37 @@ func TestTheListOfHeldFilesIsWrittenWhenItHasChangedAndUntilItIsOnDisk(t *testin
 	recovertest.Must(t, os.Rename(string(b.dir)+".away", string(b.dir)))
 	if !written() {
 		t.Error("after a failure it is not written again")
+	}
+}
+
+// An earlier guard did not say whether a file was opened: one that was needed, and that no
+// definition names, was one that its QEMU had open.
+func TestAListOfAnEarlierGuardKeepsWhatAQEMUHadOpen(t *testing.T) {
+	const list = `"boot_id":"x","holds":[{"path":"/a","role":"other","needed":true},{"path":"/b","role":"other"}]}`
+	for version, opened := range map[string]bool{"": true, `"version":1,`: false} {
+		held, err := parseHeldFiles([]byte("{" + version + list))
+		recovertest.Must(t, err)
+		if a, b := held.Holds[0], held.Holds[1]; a.Opened != opened || a.meta().Stray == opened || b.Opened {
+			t.Errorf("with %q: %+v, %+v", version, a, b)
+		}
+	}
+}
+
+// What a keeper pins, or anybody else has open, is none that an instance's process had open.
+func TestOnlyAnInstancesOwnProcessesOpenItsFiles(t *testing.T) {
+	for name, c := range map[string]struct {
+		pid    int
+		holder recover.Holder
+		want   bool
+	}{
+		"its QEMU":     {7, recover.Holder{PID: 7, Process: "qemu-system-x86"}, true},
+		"virtlogd":     {7, recover.Holder{PID: 8, Process: scan.Virtlogd}, true},
+		"the keeper":   {7, recover.Holder{PID: 8, Process: "os-rescue"}, false},
+		"another QEMU": {7, recover.Holder{PID: 8, Process: "qemu-system-x86"}, false},
+		"it is off":    {0, recover.Holder{Process: "qemu-system-x86"}, false},
+	} {
+		if got := isOpenedBy(recover.Instance{PID: c.pid}, recover.File{Holders: []recover.Holder{c.holder}}); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
 	}
 }

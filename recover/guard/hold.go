@@ -38,6 +38,13 @@ type holdMemory struct {
 	// Needed is true once an instance that exists had lost it: then only a proven
 	// copy, Nova's word, or an operator's lets it go.
 	Needed bool `json:"needed,omitempty"`
+	// Belongs is the path that the definition of its instance gave it; empty when none did.
+	Belongs string `json:"belongs,omitempty"`
+	// Retired are the owners whose domain was undefined after the deletion, as Nova does
+	// before it makes other disks in a rebuild (nova/virt/libvirt/driver.py, _cleanup).
+	Retired []string `json:"retired,omitempty"`
+	// Opened is true once the QEMU of an instance, or virtlogd, has had it open.
+	Opened bool `json:"opened,omitempty"`
 }
 
 // newHold makes the hold of an open file. The file stays the caller's on error.
@@ -66,17 +73,20 @@ func (m holdMemory) isOf(uuid string) bool { return slices.Contains(m.Owners, uu
 
 // meta is what a scan and the keeper are told of the hold.
 func (m holdMemory) meta() pin.Meta {
-	return pin.Meta{Path: m.Path, Role: m.Role, Format: m.Format, Target: m.Target, Backing: m.Backing, Run: pin.GuardRun, Needed: m.Needed}
+	return pin.Meta{Path: m.Path, Role: m.Role, Format: m.Format, Target: m.Target, Backing: m.Backing, Run: pin.GuardRun,
+		Needed: m.Needed, Belongs: m.Belongs, Retired: slices.Clone(m.Retired),
+		Stray: m.Role == recover.RoleOther && m.Belongs == "" && !m.Opened}
 }
 
 func (m holdMemory) copy() holdMemory {
-	m.Owners = slices.Clone(m.Owners)
+	m.Owners, m.Retired = slices.Clone(m.Owners), slices.Clone(m.Retired)
 	return m
 }
 
 func (m holdMemory) same(other holdMemory) bool {
 	return m.Path == other.Path && slices.Equal(m.Owners, other.Owners) && m.Role == other.Role && m.Format == other.Format &&
-		m.Target == other.Target && m.Backing == other.Backing && m.Deleted.Equal(other.Deleted) && m.Needed == other.Needed
+		m.Target == other.Target && m.Backing == other.Backing && m.Deleted.Equal(other.Deleted) && m.Needed == other.Needed &&
+		m.Belongs == other.Belongs && m.Opened == other.Opened && slices.Equal(m.Retired, other.Retired)
 }
 
 // addOwner adds an instance for which the file is held.

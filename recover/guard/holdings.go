@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/identity"
 	"github.com/os-rescue/os-rescue/recover/keeper"
 	"github.com/os-rescue/os-rescue/recover/procfs"
 )
@@ -33,17 +34,20 @@ type Shelf interface {
 type holdings struct {
 	shelf     Shelf  // nil: there is none
 	onRelease func() // called when a client has released something
+	bounds    bounds
 
 	mu         sync.Mutex
 	files      map[recover.Inode]*guardHold
 	remembered map[recover.Inode]holdMemory // of an earlier life, for files that are found again
 	changed    bool                         // since it was saved
 	released   map[keeper.ReleaseReason]int
+	shelved    shelved
 }
 
 func newHoldings(shelf Shelf, onRelease func()) *holdings {
-	return &holdings{shelf: shelf, onRelease: onRelease, files: map[recover.Inode]*guardHold{}, remembered: map[recover.Inode]holdMemory{},
-		released: map[keeper.ReleaseReason]int{}}
+	return &holdings{shelf: shelf, onRelease: onRelease, bounds: boundsNow(), files: map[recover.Inode]*guardHold{},
+		remembered: map[recover.Inode]holdMemory{},
+		released:   map[keeper.ReleaseReason]int{}}
 }
 
 // remember notes what an earlier life knew of its files, by inode, before any is added.
@@ -69,6 +73,7 @@ func (h *holdings) add(f *os.File, m holdMemory) error {
 	}
 	if old, ok := h.recall(hold.inode()); ok && old.Path == hold.Path {
 		hold.Since, hold.Deleted, hold.Needed = old.Since, old.Deleted, old.Needed
+		hold.Belongs, hold.Retired, hold.Opened = cmp.Or(old.Belongs, hold.Belongs), old.Retired, old.Opened || hold.Opened
 		for _, o := range old.Owners {
 			hold.addOwner(o)
 		}
@@ -89,10 +94,53 @@ func (h *holdings) recall(key recover.Inode) (holdMemory, bool) {
 	return m, ok
 }
 
-// put puts a hold's descriptor on the shelf.
+// rememberedNamed are the files that an earlier life held with a name, that isNamed, and that were
+// not found again yet.
+func (h *holdings) rememberedNamed() []holdMemory {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var list []holdMemory
+	for _, m := range h.remembered {
+		if m.isNamed() && m.Deleted.IsZero() {
+			list = append(list, m.copy())
+		}
+	}
+	return list
+}
+
+// tally counts what is held against the bounds.
+func (h *holdings) tally() *tally {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t := newTally(h.bounds)
+	h.shelved = shelved{}
+	for _, hold := range h.files {
+		t.add(hold.holdMemory)
+		if hold.shelf != "" && !hold.isNamed() {
+			*h.shelved.kind(hold)++
+		}
+	}
+	return t
+}
+
+// isFull is true when no further file may be held.
+func (h *holdings) isFull() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.files) >= h.bounds.total()
+}
+
+// put puts a hold's descriptor on the shelf. Of those that nobody names it takes some: a
+// guard that was killed has lost the others if they were deleted meanwhile.
 func (h *holdings) put(hold *guardHold) error {
 	if h.shelf == nil || hold.shelf != "" {
 		return nil
+	}
+	if !hold.isNamed() {
+		if !h.shelved.hasRoom(hold) {
+			return nil
+		}
+		*h.shelved.kind(hold)++
 	}
 	// Short: the names of all have to fit into one variable of the environment.
 	name := strconv.FormatUint(hold.Device, 36) + "-" + strconv.FormatUint(hold.Inode, 36)
@@ -176,16 +224,28 @@ func (h *holdings) makeDirect(key recover.Inode, f *os.File) error {
 	return err
 }
 
-// lookAtEach calls do with a copy of every hold, and what its file is like now.
-// Files are looked at outside the lock: on a dead server that can hang.
-func (h *holdings) lookAtEach(do func(hold guardHold, st unix.Stat_t)) {
+// all returns copies of every hold.
+func (h *holdings) all() []guardHold {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	all := make([]guardHold, 0, len(h.files))
 	for _, hold := range h.files {
 		all = append(all, hold.copy())
 	}
-	h.mu.Unlock()
-	for _, hold := range all {
+	return all
+}
+
+// has is true for a file that is held.
+func (h *holdings) has(key recover.Inode) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.files[key] != nil
+}
+
+// lookAtEach calls do with a copy of every hold, and what its file is like now.
+// Files are looked at outside the lock: on a dead server that can hang.
+func (h *holdings) lookAtEach(do func(hold guardHold, st unix.Stat_t)) {
+	for _, hold := range h.all() {
 		var st unix.Stat_t
 		// An error means that it was let go since.
 		if keeper.Control(hold.file, func(fd int) error { return unix.Fstat(fd, &st) }) == nil && st.Dev == hold.Device && st.Ino == hold.Inode {
@@ -204,6 +264,22 @@ func (h *holdings) update(key recover.Inode, do func(*guardHold)) bool {
 	}
 	h.change(hold, do)
 	return true
+}
+
+// shelve puts what is named by now on the shelf.
+func (h *holdings) shelve() error {
+	var errs error
+	for _, hold := range h.all() {
+		if hold.shelf != "" || !hold.isNamed() {
+			continue
+		}
+		h.mu.Lock() // not for long: a status waits
+		if now := h.files[hold.inode()]; now != nil {
+			errs = errors.Join(errs, h.put(now))
+		}
+		h.mu.Unlock()
+	}
+	return errs
 }
 
 // updateEach changes what is known of every hold.
@@ -231,6 +307,23 @@ func (h *holdings) need(key recover.Inode) {
 			hold.Deleted = time.Now().UTC()
 		}
 	})
+}
+
+// retire notes that the domain of an instance was undefined after its files were deleted,
+// also of those whose deletion was not noticed yet.
+func (h *holdings) retire(uuid string) {
+	for _, hold := range h.all() {
+		if !hold.isOf(uuid) || slices.Contains(hold.Retired, uuid) {
+			continue
+		}
+		// An error means that it was let go since, or that its server does not answer.
+		if st, err := identity.OfFile(hold.file); err != nil || st.Nlink > 0 {
+			continue
+		}
+		h.update(hold.inode(), func(hold *guardHold) {
+			hold.Retired = append(slices.Clone(hold.Retired), uuid)
+		})
+	}
 }
 
 // owners are the instances that a file is held for.
@@ -266,6 +359,19 @@ func (h *holdings) deleted() []guardHold {
 // deletedOf returns copies of an instance's holds whose files have no name.
 func (h *holdings) deletedOf(uuid string) []guardHold {
 	return slices.DeleteFunc(h.deleted(), func(hold guardHold) bool { return !hold.isOf(uuid) })
+}
+
+// of returns copies of an instance's holds, deleted or not.
+func (h *holdings) of(uuid string) []guardHold {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var list []guardHold
+	for _, hold := range h.files {
+		if hold.isOf(uuid) {
+			list = append(list, hold.copy())
+		}
+	}
+	return list
 }
 
 // letGo lets a deleted file go for some of its owners, or for all when none are

@@ -25,9 +25,11 @@ type Incident struct {
 	Since       time.Time `json:"since"` // when the deletion was noticed
 	// Found is the domain's state when the deletion was noticed.
 	Found recover.DomainState `json:"found"`
-	// Paths are those that the deleted files had, sorted.
+	// Paths are those that the deleted files had: those that its definition names first, sorted.
 	Paths []string `json:"paths"`
-	Bytes int64    `json:"bytes"` // of the deleted files on disk, holes not counted
+	// More is how many further files it has lost, when Paths would be too long.
+	More  int   `json:"more,omitempty"`
+	Bytes int64 `json:"bytes"` // of the deleted files on disk, holes not counted
 	// Locked is true when it is locked in Nova, by the guard or by somebody before.
 	Locked bool `json:"locked,omitempty"`
 	// Replaced is true when it runs on other files by now, which nobody has proven
@@ -84,12 +86,16 @@ func (b *incidents) begin(ctx context.Context, i recover.Instance) {
 		}
 	}
 	gone := map[recover.Inode]bool{}
-	for _, h := range b.holds.deleted() {
-		if h.isOf(i.UUID) && !wasOfRun(h.Path) {
+	for _, h := range b.holds.of(i.UUID) {
+		if h.Deleted.IsZero() {
+			continue
+		}
+		if !wasOfRun(h.Path) {
 			b.holds.need(h.inode())
 		}
 		gone[h.inode()] = true
 	}
+	b.last.markDeleted(i.UUID, gone) // first: a status that has the incident has a report that fits
 	now := time.Now().UTC()
 	b.mu.Lock()
 	_, known := b.current[i.UUID]
@@ -107,7 +113,6 @@ func (b *incidents) begin(ctx context.Context, i recover.Instance) {
 	}
 	b.mu.Unlock()
 	b.describe(i.UUID)
-	b.last.markDeleted(i.UUID, gone)
 	if known {
 		return
 	}
@@ -163,17 +168,28 @@ func (b *incidents) drop(uuid string) {
 
 // describe fills in which files of an incident are deleted.
 func (b *incidents) describe(uuid string) {
-	var paths []string
+	var named, others []string
 	var bytes int64
-	for _, h := range b.holds.deletedOf(uuid) {
-		if h.Needed {
-			paths = append(paths, h.Path)
-			bytes += h.bytes
+	for _, h := range b.holds.of(uuid) {
+		if h.Deleted.IsZero() || !h.Needed {
+			continue
 		}
+		if h.Belongs != "" {
+			named = append(named, h.Path)
+		} else {
+			others = append(others, h.Path)
+		}
+		bytes += h.bytes
 	}
-	slices.Sort(paths)
-	b.update(uuid, func(i *Incident) { i.Paths, i.Bytes = slices.Compact(paths), bytes })
+	slices.Sort(named)
+	slices.Sort(others)
+	paths := slices.Compact(slices.Concat(named, others))
+	n := fitting(paths, pathsBytes)
+	b.update(uuid, func(i *Incident) { i.Paths, i.More, i.Bytes = paths[:n:n], len(paths)-n, bytes })
 }
+
+// Files is how many files it has lost.
+func (i Incident) Files() int { return len(i.Paths) + i.More }
 
 // update changes an incident, if there is one.
 func (b *incidents) update(uuid string, do func(*Incident)) {

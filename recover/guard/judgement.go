@@ -9,8 +9,8 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/beneath"
 	"github.com/os-rescue/os-rescue/recover/inventory"
-	"github.com/os-rescue/os-rescue/recover/keeper"
 	"github.com/os-rescue/os-rescue/recover/runs"
+	"github.com/os-rescue/os-rescue/recover/verdict"
 )
 
 // arbiter decides about every deleted file after a full scan: does an instance that
@@ -19,6 +19,7 @@ type arbiter struct {
 	runs      runs.Runs
 	settle    time.Duration // Deps.Settle
 	root      *beneath.Root
+	instances string // the instances directory
 	holds     *holdings
 	records   *records
 	incidents *incidents
@@ -30,7 +31,7 @@ type arbiter struct {
 
 // decide judges by a scan's report.
 func (a *arbiter) decide(ctx context.Context, report recover.Report) {
-	j := &judgement{arbiter: a, report: report, answers: map[string]novaAnswer{}}
+	j := &judgement{arbiter: a, report: report, answers: map[string]novaAnswer{}, spare: map[recover.Inode][]string{}}
 	a.incidents.noteSoftDeleted(j.softDeleted(ctx))
 	if !a.isAnythingOpen() && !slices.ContainsFunc(report.Instances, missesFiles) && len(j.gone()) == 0 {
 		return // as on nearly every day: the journals need not be read
@@ -75,6 +76,8 @@ type judgement struct {
 	proven  runs.Published
 	inHand  map[string]string // by UUID, the unfinished run that works on it
 	answers map[string]novaAnswer
+	spare   map[recover.Inode][]string // for which owners a deleted file goes first when room is short
+	writers writers
 }
 
 // answer asks Nova about an instance, once per judgement.
@@ -118,44 +121,47 @@ func (j *judgement) gone() []string {
 	return slices.DeleteFunc(gone, func(uuid string) bool { return j.known(uuid) != nil })
 }
 
-// judgeGone decides about an instance that libvirt does not know.
+// judgeGone decides about an instance that libvirt does not know; its deleted files are
+// judged one by one.
 func (j *judgement) judgeGone(ctx context.Context, uuid string) {
+	j.holds.retire(uuid)
 	if j.inHand[uuid] != "" {
 		return
 	}
 	switch j.answer(ctx, uuid) {
-	case novaDeleted:
-		j.disown(ctx, uuid, keeper.ReleasedDeleted)
-	case novaMoved:
-		j.disown(ctx, uuid, keeper.ReleasedMoved)
+	case novaDeleted, novaMoved:
+		j.disownBases(uuid)
 	case novaHere:
 		// Nova's hard reboot undefines a domain before it finds that the disk is gone.
-		if i := findInstance(j.report, uuid); i != nil && missesFiles(*i) {
+		if i := findInstance(j.report, uuid); i != nil && missesFiles(*i) && !j.isOutdated(*i) {
 			j.incidents.begin(ctx, *i)
 		}
 	case novaOffline:
-		j.judgeByGrace(ctx, uuid)
+		j.noteGone(uuid)
+		if j.isOrderly(uuid) || !j.isWanted(uuid) && j.isGraceOver(uuid) {
+			j.disownBases(uuid)
+		}
 	}
 }
 
-// judgeByGrace lets the files of an instance go that libvirt does not know, when the
-// grace is over and none of them was needed: Nova can't be asked.
-func (j *judgement) judgeByGrace(ctx context.Context, uuid string) {
-	j.noteGone(uuid)
-	since, needed := time.Now(), false
+// isGraceOver is true for an instance of which libvirt has known nothing for all of the grace.
+func (j *judgement) isGraceOver(uuid string) bool {
+	since := time.Now()
 	r, recorded := j.records.get(uuid)
-	if recorded {
+	if recorded && !r.Gone.IsZero() {
 		since = r.Gone
 	}
 	for _, h := range j.holds.deletedOf(uuid) {
-		needed = needed || h.Needed
 		if h.Deleted.Before(since) && !recorded {
 			since = h.Deleted
 		}
 	}
-	if !needed && time.Since(since) > j.options().Grace {
-		j.disown(ctx, uuid, keeper.ReleasedGrace)
-	}
+	return time.Since(since) > j.options().Grace
+}
+
+// isWanted is true for an instance that had lost one of the deleted files while it existed.
+func (j *judgement) isWanted(uuid string) bool {
+	return slices.ContainsFunc(j.holds.deletedOf(uuid), func(h guardHold) bool { return h.Needed })
 }
 
 // noteGone notes since when libvirt does not know an instance.
@@ -167,46 +173,21 @@ func (j *judgement) noteGone(uuid string) {
 	}))
 }
 
-// judgeHold decides about one deleted file for those of its owners that libvirt knows.
+// judgeHold decides about one deleted file, for each of its owners.
 func (j *judgement) judgeHold(ctx context.Context, h guardHold) {
-	settled := j.isSettled(h)
 	if len(h.Owners) == 0 {
-		if settled && !j.isAnyMissingFiles() && !j.isWritten(h) {
-			j.letGo(ctx, h, keeper.ReleasedUnneeded)
-		}
+		j.act(ctx, h, verdict.Held(j.facts(ctx, h, "")))
 		return
 	}
 	for _, uuid := range h.Owners {
-		if j.inHand[uuid] != "" {
-			continue
-		}
-		i := j.known(uuid)
-		if i != nil && i.Verdict == recover.VerdictUnknown {
-			continue // its QEMU may write it
-		}
-		if j.isProven(h) {
-			j.letGo(ctx, h, keeper.ReleasedProven, uuid)
-			continue
-		}
-		if i == nil {
-			continue
-		}
-		_, inIncident := j.incidents.get(uuid)
-		if hasLost(*i, h) {
-			// One that was SOFT_DELETED in its incident may be back.
-			if i.PID == 0 && (!h.Needed || !inIncident) && missesFiles(*i) && j.isIncident(ctx, *i, settled) {
+		// One that was SOFT_DELETED in its incident may be back.
+		if i := j.known(uuid); i != nil && i.PID == 0 && j.inHand[uuid] == "" && i.Verdict != recover.VerdictUnknown && !j.isProven(h) {
+			_, inIncident := j.incidents.get(uuid)
+			if hasLost(*i, h) && (!h.Needed || !inIncident) && missesFiles(*i) && j.isIncident(ctx, *i, j.isSettled(h)) && !j.isOutdated(*i) {
 				j.incidents.begin(ctx, *i)
 			}
-			continue
 		}
-		// A console log is made anew at every start, in the middle of an incident too.
-		oldLog := h.Role == recover.RoleConsoleLog && i.PID != 0 && i.IsWhole()
-		if !settled || j.isWritten(h) || !oldLog && !wasOfRun(h.Path) && (h.Needed || inIncident) {
-			continue
-		}
-		if reason := j.unneeded(ctx, *i, h); reason != "" {
-			j.letGo(ctx, h, reason, uuid)
-		}
+		j.act(ctx, h, verdict.Held(j.facts(ctx, h, uuid)), uuid)
 	}
 }
 
@@ -215,12 +196,14 @@ func (j *judgement) judgeHold(ctx context.Context, h guardHold) {
 // have taken its time.
 func (j *judgement) isSettled(h guardHold) bool { return j.report.Taken.Sub(h.Deleted) >= j.settle }
 
-// isAnyMissingFiles is true while any instance misses files: then a file that nobody
-// is known to need may be one of them.
-func (j *judgement) isAnyMissingFiles() bool {
-	return j.incidents.any() || slices.ContainsFunc(j.report.Instances, func(i recover.Instance) bool {
-		return missesFiles(i) || isInDoubt(i)
-	})
+// isAnyMissingFiles is true while any instance misses files, other than the given one: then a
+// file that nobody is known to need may be one of them.
+func (j *judgement) isAnyMissingFiles(but string) bool {
+	list, _ := j.incidents.list()
+	return slices.ContainsFunc(list, func(i Incident) bool { return i.UUID != but }) ||
+		slices.ContainsFunc(j.report.Instances, func(i recover.Instance) bool {
+			return i.UUID != but && (missesFiles(i) || isInDoubt(i)) && (!i.GuardOnly || !j.isOrderly(i.UUID))
+		})
 }
 
 // hasLost is true when a scan found that the file is one that an instance has lost, or may be.
@@ -242,38 +225,19 @@ func (j *judgement) isIncident(ctx context.Context, i recover.Instance, settled 
 	return false
 }
 
-// unneeded says why an instance that libvirt knows does not need a deleted file
-// that is none of its own any more; empty when that is not sure.
-func (j *judgement) unneeded(ctx context.Context, i recover.Instance, h guardHold) keeper.ReleaseReason {
-	if isInDoubt(i) {
-		return ""
-	}
-	if i.PID != 0 {
-		return keeper.ReleasedUnneeded // its QEMU runs, and has other files open
-	}
-	switch j.answer(ctx, i.UUID) {
-	case novaHere:
-		return keeper.ReleasedUnneeded
-	case novaOffline:
-		if time.Since(h.Deleted) > j.options().Grace {
-			return keeper.ReleasedGrace
-		}
-	}
-	return ""
+// isOutdated is true if files have been made since the report at paths where it has seen none:
+// Nova's answer is of a later time then, at which a rebuild was over. The next scan decides.
+func (j *judgement) isOutdated(i recover.Instance) bool {
+	return slices.ContainsFunc(i.Files, func(f recover.File) bool {
+		_, err := j.root.Lstat(f.Path)
+		return f.State == recover.FileDeleted && err == nil
+	})
 }
 
 // isInDoubt is true for an instance of which files are gone that nobody could find, or that
 // could not be judged: a file that seems to be none of its own may be one of those.
 func isInDoubt(i recover.Instance) bool {
-	return i.Verdict == recover.VerdictLost || i.Verdict == recover.VerdictUnknown
-}
-
-// mayBeNeeded is true while an owner of the file that libvirt knows is in doubt.
-func (j *judgement) mayBeNeeded(h guardHold) bool {
-	return slices.ContainsFunc(h.Owners, func(uuid string) bool {
-		i := j.known(uuid)
-		return i != nil && isInDoubt(*i)
-	})
+	return i.Verdict == recover.VerdictLost || i.Verdict == recover.VerdictUnknown || slices.ContainsFunc(i.Files, recover.File.Unusable)
 }
 
 // isProven is true when a run has put the file's content back, and that stands. Where a

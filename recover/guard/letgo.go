@@ -13,11 +13,9 @@ import (
 	"github.com/os-rescue/os-rescue/recover/keeper"
 )
 
-// disown lets an instance's deleted files go, and forgets that it shared others.
-func (a *arbiter) disown(ctx context.Context, uuid string, reason keeper.ReleaseReason) {
-	for _, h := range a.holds.deletedOf(uuid) {
-		a.letGo(ctx, h, reason, uuid)
-	}
+// disownBases forgets that an instance which is gone shared backing files: the image cache
+// may remove them.
+func (a *arbiter) disownBases(uuid string) {
 	a.holds.updateEach(func(h *guardHold) {
 		if h.Deleted.IsZero() && h.Role == recover.RoleBacking {
 			h.dropOwner(uuid)
@@ -38,9 +36,9 @@ func (a *arbiter) letGo(ctx context.Context, h guardHold, reason keeper.ReleaseR
 	}
 }
 
-// keepFree lets deleted files go, the oldest first, that no instance is known to
-// need, while their file system is fuller than it may be: a full one pauses every
-// healthy guest on it.
+// keepFree lets spare deleted files go, the oldest first, while their file system is fuller
+// than it may be: a full one pauses every healthy guest on it. Nothing else goes for want of
+// room: it is said.
 func (j *judgement) keepFree(ctx context.Context) {
 	least := j.options().MinFree
 	full := map[uint64]bool{}
@@ -49,15 +47,13 @@ func (j *judgement) keepFree(ctx context.Context) {
 			full[h.Device] = false
 			continue
 		}
-		if h.Needed || j.mayBeNeeded(h) {
+		owners := j.spare[h.inode()]
+		if len(owners) == 0 || j.isOpenForWriting(ctx, h) {
 			full[h.Device] = true
 			continue
 		}
-		if !j.isSettled(h) || j.isWritten(h) {
-			continue // an instance may be found to need it, or has it open
-		}
 		zerolog.Ctx(ctx).Warn().Str("path", h.Path).Msg("free space is under the floor")
-		j.letGo(ctx, h, keeper.ReleasedSpace)
+		j.letGo(ctx, h, keeper.ReleasedSpace, owners...)
 	}
 	var err error
 	for _, is := range full {

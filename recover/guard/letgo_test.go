@@ -24,12 +24,19 @@ func TestUnderTheFloorOnlyWhatNobodyNeedsIsLetGo(t *testing.T) {
 		return s.Report.Instances[0].State == recover.StateShutOff || s.Report.Instances[1].State == recover.StateShutOff
 	})
 	unneeded.Forgotten()
+	g.awaitUndefined(unneeded)
 	unneeded.Rm()
 	g.await("both are held", func(s guard.Status) bool { return s.Held.DeletedFiles >= 2 })
 	g.Configure(guard.Options{Grace: time.Hour, MinFree: 1, Interval: 100 * time.Millisecond})
 	s := g.await("it makes room", func(s guard.Status) bool { return s.Released[keeper.ReleasedSpace] > 0 && len(s.Problems) > 0 })
 	time.Sleep(500 * time.Millisecond)
-	if p := g.paths(); !p[needed.Disk] || p[unneeded.Disk] {
+	// What nobody can say anything of is held, whatever the room.
+	unsure := h.Add(3, recovertest.GuestOptions{State: recover.StateShutOff})
+	g.await("it is held", func(guard.Status) bool { _, ok := g.paths()[unsure.Disk]; return ok })
+	unsure.Rm()
+	unsure.Forgotten()
+	time.Sleep(time.Second)
+	if p := g.paths(); !p[needed.Disk] || p[unneeded.Disk] || !p[unsure.Disk] {
 		t.Errorf("it holds %v", p)
 	}
 	if !strings.Contains(strings.Join(s.Problems, ";"), "make room") {

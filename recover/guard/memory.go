@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"sync"
 
 	"github.com/os-rescue/os-rescue/recover"
@@ -18,26 +17,28 @@ import (
 // holds, for its next life. Inode numbers of deleted files mean something only
 // until the next boot.
 type heldFiles struct {
-	BootID string       `json:"boot_id"`
-	Host   string       `json:"host,omitempty"` // a name under which Nova had instances here
-	Holds  []holdMemory `json:"holds"`
+	// Version is 1 since holds say whether they were opened.
+	Version int          `json:"version,omitempty"`
+	BootID  string       `json:"boot_id"`
+	Host    string       `json:"host,omitempty"` // a name under which Nova had instances here
+	Holds   []holdMemory `json:"holds"`
 }
 
 // memory is holds.json. It is safe for concurrent use.
 type memory struct {
-	file string
+	dir inventory.Dir
 
 	mu   sync.Mutex // held while the file is written
 	host string     // what the file says
 }
 
-func newMemory(dir inventory.Dir) *memory { return &memory{file: dir.File("holds.json")} }
+func newMemory(dir inventory.Dir) *memory { return &memory{dir: dir} }
 
 // load returns what an earlier life of the guard knew: its files by inode, of
 // which nothing is left after a reboot of the host, and the host's name in Nova.
 func (m *memory) load() (holds map[recover.Inode]holdMemory, host string, err error) {
 	holds = map[recover.Inode]holdMemory{}
-	data, err := os.ReadFile(m.file)
+	data, err := m.dir.ReadHolds()
 	if errors.Is(err, fs.ErrNotExist) {
 		return holds, "", nil
 	}
@@ -46,7 +47,7 @@ func (m *memory) load() (holds map[recover.Inode]holdMemory, host string, err er
 		held, err = parseHeldFiles(data)
 	}
 	if err != nil {
-		return holds, "", fmt.Errorf("the list of the files that an earlier guard held (%s) can't be read: %w", m.file, err)
+		return holds, "", fmt.Errorf("the list of the files that an earlier guard held (%s) can't be read: %w", m.dir.HoldsFile(), err)
 	}
 	if boot, err := procfs.BootID(procfs.Dir); err != nil || boot != held.BootID {
 		return holds, held.Host, err
@@ -60,6 +61,11 @@ func (m *memory) load() (holds map[recover.Inode]holdMemory, host string, err er
 func parseHeldFiles(data []byte) (heldFiles, error) {
 	var held heldFiles
 	err := json.Unmarshal(data, &held)
+	if held.Version == 0 { // a needed file that no definition names was one that its QEMU had open
+		for n := range held.Holds {
+			held.Holds[n].Opened = held.Holds[n].Opened || held.Holds[n].Needed
+		}
+	}
 	return held, err
 }
 
@@ -73,7 +79,7 @@ func (m *memory) save(h *holdings, knownHost func() string) error {
 	if !changed && host == m.host {
 		return nil
 	}
-	if err := m.write(heldFiles{Host: host, Holds: holds}); err != nil {
+	if err := m.write(heldFiles{Version: 1, Host: host, Holds: holds}); err != nil {
 		h.notSaved()
 		return err
 	}
@@ -90,7 +96,7 @@ func (m *memory) write(held heldFiles) error {
 	if err != nil {
 		return err
 	}
-	return statedir.WriteFile(m.file, data)
+	return statedir.WriteFile(m.dir.HoldsFile(), data)
 }
 
 // toSave returns what outlives the process of every hold, and whether it has changed

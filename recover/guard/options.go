@@ -15,8 +15,8 @@ type Options struct {
 	// Grace is how long a deleted file is held whose instance nobody knows any more, when
 	// the guard works without Nova.
 	Grace time.Duration
-	// MinFree is the share of a file system, 0 to 1, below which deleted files
-	// that no instance needs are let go at once.
+	// MinFree is the share of a file system, 0 to 1, below which deleted files go that no
+	// instance needs and that are held for the length of an incident (verdict.Spare).
 	MinFree float64
 	// Lock locks an instance in Nova as soon as its files are deleted.
 	Lock bool

@@ -1,11 +1,18 @@
 package guard
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
+)
+
+// The kinds of problems with files that can't be held.
+const (
+	aboutTree = "tree-open" // that the tree scan has found
+	aboutOpen = "open"      // that a full scan has found
 )
 
 // problems are what keeps a guard from its work, one sentence for each subject. It
@@ -39,11 +46,32 @@ func (p *problems) replace(kind string, errs map[string]error) {
 	}
 }
 
-// list returns the sentences in alphabetical order; nil when there are none.
+// list returns the sentences, and of many or long ones some; nil when there are none. First those
+// about the host, then those about instances, then those about files, which others can give any
+// number of names; each kind in alphabetical order.
 func (p *problems) list() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Sorted(maps.Values(p.texts))
+	subjects := slices.SortedFunc(maps.Keys(p.texts), func(a, b string) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(p.texts[a], p.texts[b]))
+	})
+	var texts []string
+	for _, subject := range subjects {
+		texts = append(texts, p.texts[subject])
+	}
+	return briefProblems(texts)
+}
+
+// rank is where the problems with subjects of this kind are told.
+func rank(subject string) int {
+	kind, _, isOfOne := strings.Cut(subject, " ")
+	switch {
+	case kind == aboutTree || kind == aboutOpen || subject == "beyond":
+		return 2
+	case isOfOne:
+		return 1
+	}
+	return 0
 }
 
 // unsaved notes that an instance's record could not be written; nothing when err is nil.

@@ -54,12 +54,17 @@ func (h *holdings) Open(key string) (*os.File, error) {
 }
 
 // Release lets deleted files of an owner go, all when no keys are named; what still
-// has a name stays held.
+// has a name stays held, and so does what a process writes, unless it is back.
 func (h *holdings) Release(owner string, keys []string, reason keeper.ReleaseReason) error {
 	why := cmp.Or(reason, keeper.ReleasedByHand)
 	var err error
+	var w writers
 	for _, hold := range h.deletedOf(owner) {
 		if len(keys) == 0 || keeper.Names(keys, hold.inode()) {
+			if werr := w.mayRelease(hold, why); werr != nil {
+				err = errors.Join(err, werr)
+				continue
+			}
 			_, lerr := h.letGo(hold.inode(), why, owner)
 			err = errors.Join(err, lerr)
 		}

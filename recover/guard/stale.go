@@ -57,10 +57,10 @@ type takenDomains struct {
 
 func (t takenDomains) has(uuid string) bool { return t.all || t.uuids[uuid] }
 
-// follow notes the domains that change, and calls onChange for each. While libvirt's
+// follow notes the domains that change, and calls onDomain and onChange for each. While libvirt's
 // events can't be had, it tries again in intervals.
 func (s *staleDomains) follow(ctx context.Context, hypervisor recover.Hypervisor, problems *problems, options func() Options,
-	onChange func(),
+	onDomain func(ctx context.Context, uuid string), onChange func(),
 ) {
 	for ctx.Err() == nil {
 		events, err := hypervisor.Events(ctx)
@@ -75,6 +75,9 @@ func (s *staleDomains) follow(ctx context.Context, hypervisor recover.Hypervisor
 		onChange()
 		for uuid := range events {
 			s.add(uuid)
+			if uuid != "" {
+				onDomain(ctx, uuid)
+			}
 			onChange()
 		}
 	}

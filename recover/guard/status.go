@@ -12,7 +12,10 @@ import (
 // what it has noticed since, and what it holds.
 type Status struct {
 	// Running is false when no guard runs: then nothing else is set.
-	Running bool      `json:"running"`
+	Running bool `json:"running"`
+	// Fault says why a guard that runs could not be asked: then only PID is set besides, where
+	// that is known.
+	Fault   string    `json:"fault,omitempty"`
 	PID     int       `json:"pid,omitempty"`    // of the guard's process
 	Started time.Time `json:"started,omitzero"` // when the guard began
 	// Scanned is when its last full scan ended; zero before the first one.
@@ -40,14 +43,18 @@ type Held struct {
 	Bytes        int64 `json:"bytes"`         // on disk, holes not counted
 	DeletedFiles int   `json:"deleted_files"` // without a name
 	DeletedBytes int64 `json:"deleted_bytes"` // what deleting them has not freed
+	// NotHeld is how many files and directories of the instances directory, at least, are not
+	// held because there are too many that libvirt does not name.
+	NotHeld int `json:"not_held,omitempty"`
 }
 
 // Status returns what the guard knows and holds, without a new look. PID is not set.
 func (g *Guard) Status() Status {
 	s := Status{Running: true, Started: g.started, Problems: g.problems.list()}
 	s.Held, s.Released = g.holds.sum()
-	s.Report, s.Scanned = g.last.get()
+	s.Held.NotHeld = int(g.tree.beyond.Load())
 	s.Incidents, s.IncidentsSeen = g.incidents.list()
+	s.Report, s.Scanned = g.last.get() // after the incidents: it is no older than they are
 	s.SoftDeleted = g.incidents.softDeletedOnes()
 	return s
 }

@@ -3,6 +3,7 @@ package guard
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 
 	"github.com/os-rescue/os-rescue/recover"
 )
@@ -19,29 +20,41 @@ const partBytes = 64 << 10
 
 // splitStatus encodes a status as the messages for a client; joinStatus is its reverse.
 func splitStatus(status Status) []json.RawMessage {
-	instances := status.Report.Instances
-	incidents := status.Incidents
-	status.Report.Instances, status.Incidents = nil, nil
+	whole := status
+	status.Report.Instances, status.Report.Foreign, status.Incidents, status.SoftDeleted = nil, nil, nil, nil
+	foreign := whole.Report.Foreign
+	if more := len(foreign) - foreignFiles; more > 0 {
+		foreign = foreign[:foreignFiles]
+		status.Problems = append(status.Problems[:len(status.Problems):len(status.Problems)],
+			fmt.Sprintf("and %d more deleted files that processes write which libvirt does not know", more))
+	}
 	parts := []json.RawMessage{encodePart(statusPart{Status: &status})}
-	for len(incidents) > 0 { // by themselves, because of their paths
-		n := min(len(incidents), 50)
-		parts = append(parts, encodePart(statusPart{Status: &Status{Incidents: incidents[:n]}}))
-		incidents = incidents[n:]
+	add := func(part statusPart) { parts = append(parts, encodePart(part)) }
+	inParts(whole.Incidents, func(list []Incident) { add(statusPart{Status: &Status{Incidents: list}}) })
+	inParts(whole.SoftDeleted, func(list []string) { add(statusPart{Status: &Status{SoftDeleted: list}}) })
+	inParts(foreign, func(list []recover.Foreign) { add(statusPart{Status: &Status{Report: recover.Report{Foreign: list}}}) })
+	var instances []recover.Instance
+	for _, i := range whole.Report.Instances {
+		instances = append(instances, briefInstance(i))
 	}
-	var chunk []recover.Instance
-	size := 0
-	for _, i := range instances {
-		data := encodePart(i)
-		if size+len(data) > partBytes && len(chunk) > 0 {
-			parts = append(parts, encodePart(statusPart{Instances: chunk}))
-			chunk, size = nil, 0
-		}
-		chunk, size = append(chunk, i), size+len(data)
-	}
-	if len(chunk) > 0 {
-		parts = append(parts, encodePart(statusPart{Instances: chunk}))
-	}
+	inParts(instances, func(list []recover.Instance) { add(statusPart{Instances: list}) })
 	return parts
+}
+
+// inParts calls do for pieces of a list of which each fits into one message.
+func inParts[T any](list []T, do func([]T)) {
+	begin, size := 0, 0
+	for n, one := range list {
+		data := len(encodePart(one))
+		if size+data > partBytes && n > begin {
+			do(list[begin:n])
+			begin, size = n, 0
+		}
+		size += data
+	}
+	if begin < len(list) {
+		do(list[begin:])
+	}
 }
 
 // encodePart encodes what has no value that can't be encoded.
@@ -56,8 +69,7 @@ func encodePart(v any) json.RawMessage {
 // joinStatus puts the parts of a status together.
 func joinStatus(parts []json.RawMessage) (Status, error) {
 	var status Status
-	instances := []recover.Instance{}
-	var incidents []Incident
+	all := Status{Report: recover.Report{Instances: []recover.Instance{}}}
 	for n, data := range parts {
 		var part statusPart
 		d := json.NewDecoder(bytes.NewReader(data))
@@ -68,10 +80,13 @@ func joinStatus(parts []json.RawMessage) (Status, error) {
 			status = *part.Status
 		}
 		if part.Status != nil {
-			incidents = append(incidents, part.Status.Incidents...)
+			all.Incidents = append(all.Incidents, part.Status.Incidents...)
+			all.SoftDeleted = append(all.SoftDeleted, part.Status.SoftDeleted...)
+			all.Report.Foreign = append(all.Report.Foreign, part.Status.Report.Foreign...)
 		}
-		instances = append(instances, part.Instances...)
+		all.Report.Instances = append(all.Report.Instances, part.Instances...)
 	}
-	status.Report.Instances, status.Incidents = instances, incidents
+	status.Incidents, status.SoftDeleted = all.Incidents, all.SoftDeleted
+	status.Report.Instances, status.Report.Foreign = all.Report.Instances, all.Report.Foreign
 	return status, nil
 }

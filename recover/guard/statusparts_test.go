@@ -43,6 +43,17 @@ func TestAStatusOfAnySizeArrivesInSmallParts(t *testing.T) {
 }
 
 func FuzzGuardStatus(f *testing.F) {
-	f.Add([]byte(`{"status":{"running":true}}`))
-	f.Fuzz(func(_ *testing.T, data []byte) { _, _ = joinStatus([]json.RawMessage{data}) })
+	f.Add([]byte(`{"status":{"running":true}}`), []byte(`{"instances":[{"uuid":"u"}]}`))
+	f.Add([]byte(`{"status":{"incidents":[{"uuid":"u","paths":["/a"]}]}}`), []byte(`{"status":{"incidents":[{}]}} {}`))
+	f.Fuzz(func(t *testing.T, a, b []byte) {
+		status, err := joinStatus([]json.RawMessage{a, b})
+		if err != nil {
+			return
+		}
+		again, err := joinStatus(splitStatus(status))
+		if err != nil || len(again.Report.Instances) != len(status.Report.Instances) || len(again.Incidents) != len(status.Incidents) {
+			t.Errorf("%d instances and %d incidents come back as %d and %d: %v", len(status.Report.Instances), len(status.Incidents),
+				len(again.Report.Instances), len(again.Incidents), err)
+		}
+	})
 }

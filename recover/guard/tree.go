@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -26,7 +27,10 @@ type treeFile struct {
 // treeWalk is one walk through the instances directory, beneath a handle, no link
 // followed: the nova user can write there.
 type treeWalk struct {
-	dirs []string // every directory that was walked, to be watched
+	dirs    []string // every directory that was walked, to be watched
+	subdirs int      // how many of them are in the directory of the present instance
+	names   int      // how many more names are looked at
+	passed  func(path string, isOver bool)
 	// visit is called for each file with its directory and name, while that is open.
 	visit func(f treeFile, dir *beneath.Dir, name string)
 }
@@ -35,9 +39,14 @@ type treeWalk struct {
 const maxDepth = 3
 
 // walkTree visits the instances' files and the cached images, and returns every
-// directory that it walked. A tree that is not there is an empty one. The error is of
-// what could not be walked; the rest was.
-func walkTree(root *beneath.Root, instancesPath string, visit func(treeFile, *beneath.Dir, string)) (dirs []string, err error) {
+// directory that it walked. A tree that is not there is an empty one. It looks at no more
+// names than it may (bounds.go), and calls passed for each directory of which it leaves some, and
+// whether that has more than its own bound;
+// the directories of instances that isKnown come first. The error is of what could not be
+// walked; the rest was.
+func walkTree(root *beneath.Root, instancesPath string, isKnown func(uuid string) bool,
+	visit func(treeFile, *beneath.Dir, string), passed func(path string, isOver bool),
+) (dirs []string, err error) {
 	top, err := root.OpenDir(instancesPath)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -46,17 +55,24 @@ func walkTree(root *beneath.Root, instancesPath string, visit func(treeFile, *be
 		return nil, err
 	}
 	defer top.Close()
-	w := &treeWalk{dirs: []string{instancesPath}, visit: visit}
-	names, err := top.Names()
+	w := &treeWalk{dirs: []string{instancesPath}, visit: visit, passed: passed, names: mostNames}
+	names, err := w.namesOf(top, mostInTop)
 	if err != nil {
 		return w.dirs, err
 	}
+	first := func(name string) bool { return name == "_base" || isOfRun(name) || isKnown(ownerOfDir(name)) }
+	names = slices.Concat(slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !first(n) }), slices.DeleteFunc(names, first))
 	var errs error
 	for _, name := range names {
 		owner, ofRun := ownerOfDir(name), isOfRun(name)
 		if owner == "" && name != "_base" && !ofRun {
 			continue
 		}
+		if len(w.dirs) >= mostDirs || w.names == 0 {
+			passed(instancesPath, false)
+			break
+		}
+		w.subdirs = 0
 		dir, err := top.Subdir(name)
 		if err == nil {
 			if !ofRun || isClosed(dir) {
@@ -73,7 +89,11 @@ func walkTree(root *beneath.Root, instancesPath string, visit func(treeFile, *be
 
 func (w *treeWalk) walk(dir *beneath.Dir, owner string, ofRun bool, depth int) error {
 	w.dirs = append(w.dirs, dir.Path())
-	names, err := dir.Names()
+	most := mostInDir
+	if owner == "" {
+		most = mostInBase
+	}
+	names, err := w.namesOf(dir, most)
 	if err != nil {
 		return err
 	}
@@ -88,6 +108,10 @@ func (w *treeWalk) walk(dir *beneath.Dir, owner string, ofRun bool, depth int) e
 			}
 			w.visit(treeFile{path: dir.Path() + "/" + name, owner: owner, ofRun: ofRun, inode: st.Inode()}, dir, name)
 		case st.Mode&unix.S_IFMT == unix.S_IFDIR && depth < maxDepth && owner != "":
+			if w.subdirs++; w.subdirs > mostSubdirs || len(w.dirs) >= mostDirs {
+				w.passed(dir.Path()+"/"+name, w.subdirs > mostSubdirs)
+				continue
+			}
 			var sub *beneath.Dir
 			if sub, err = dir.Subdir(name); err == nil {
 				err = w.walk(sub, owner, ofRun || isOfRun(name) && isClosed(sub), depth+1)
@@ -99,6 +123,21 @@ func (w *treeWalk) walk(dir *beneath.Dir, owner string, ofRun bool, depth int) e
 		}
 	}
 	return errs
+}
+
+// namesOf returns the names in a directory: no more than the most, nor than may be looked at yet.
+func (w *treeWalk) namesOf(dir *beneath.Dir, most int) ([]string, error) {
+	may := min(most, w.names)
+	if may == 0 {
+		w.passed(dir.Path(), false)
+		return nil, nil
+	}
+	names, err := dir.NamesUpTo(may)
+	if err == nil && len(names) == may {
+		w.passed(dir.Path(), may == most)
+	}
+	w.names -= len(names)
+	return names, err
 }
 
 // isToHold is false for an instance's small files, of which the record has the

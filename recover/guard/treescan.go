@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -28,24 +29,34 @@ type treeScan struct {
 	watch     *treewatch.Watcher
 	holds     *holdings
 	holdable  *holdable
+	records   *records
 	incidents *incidents
 	last      *lastScan
 	problems  *problems
 	save      func() error // brings the holdings to the disk
 	onChange  func()       // called when a full scan has more to find out
 
-	running sync.Mutex // held by a scan
+	noticing sync.Mutex   // held while the held files are looked at
+	running  sync.Mutex   // held by a scan, after that
+	beyond   atomic.Int64 // files that the last one found and that are not held: there are too many
+}
+
+// notice looks whether a held file has lost its name, and begins what follows from that. It waits
+// for no walk through the tree.
+func (t *treeScan) notice(ctx context.Context) {
+	t.noticing.Lock()
+	defer t.noticing.Unlock()
+	if gone := t.newlyDeleted(); len(gone) > 0 {
+		t.alarm(ctx, gone)
+		t.onChange()
+	}
 }
 
 // run scans the tree once.
 func (t *treeScan) run(ctx context.Context) {
+	t.notice(ctx)
 	t.running.Lock()
 	defer t.running.Unlock()
-	gone := t.newlyDeleted()
-	if len(gone) > 0 {
-		t.alarm(ctx, gone)
-		t.onChange()
-	}
 	t.holdTree(ctx)
 	err := t.save()
 	if err != nil {
@@ -64,8 +75,9 @@ func (t *treeScan) runOnChanges(ctx context.Context) {
 			return
 		case <-t.watch.C():
 		}
+		begun := time.Now()
 		t.run(ctx)
-		recover.Pause(ctx, quiet)
+		recover.Pause(ctx, max(quiet, time.Since(begun))) // a flood of changes does not take a processor
 	}
 }
 
@@ -85,7 +97,7 @@ func (t *treeScan) newlyDeleted() []guardHold {
 			if fresh {
 				h.Deleted = time.Now().UTC()
 			} else if !deleted {
-				h.Deleted, h.Needed = time.Time{}, false // linked again, from another name
+				h.Deleted, h.Needed, h.Retired = time.Time{}, false, nil // linked again, from another name
 			}
 		})
 		if fresh {
@@ -98,15 +110,17 @@ func (t *treeScan) newlyDeleted() []guardHold {
 // alarm begins the incidents of instances whose own QEMU has a file open that is
 // deleted now: that takes no word of libvirt's or Nova's.
 func (t *treeScan) alarm(ctx context.Context, gone []guardHold) {
+	begun := map[string]bool{} // once, however many files it has lost
 	for _, h := range gone {
 		for _, uuid := range h.Owners {
 			i, known := t.last.instance(uuid)
-			if !known {
+			if !known || begun[uuid] {
 				continue
 			}
 			// Further files that an instance loses in an incident are held with the rest.
 			if _, already := t.incidents.get(uuid); already || i.PID != 0 && isInUse(i, h.inode()) {
 				t.incidents.begin(ctx, i)
+				begun[uuid] = true
 			}
 		}
 	}
@@ -132,29 +146,17 @@ func isInUse(i recover.Instance, key recover.Inode) bool {
 	return false
 }
 
-// holdTree walks the tree, holds what is new and notes what was renamed.
+// holdTree holds what is new in the tree, first what libvirt names, and notes what was renamed.
 func (t *treeScan) holdTree(ctx context.Context) {
-	held, refused := 0, false
-	unheld := map[string]error{} // by path
-	dirs, err := walkTree(t.root, t.path, func(f treeFile, dir *beneath.Dir, name string) {
-		known := t.holds.update(f.inode, func(h *guardHold) {
-			h.Path = f.path
-			h.addOwner(f.owner)
-		})
-		switch {
-		case known, f.ofRun: // a mirror has its disk's name for a moment: of that it is held
-		case !t.holdable.mayHold(dir):
-			refused = true
-		default:
-			switch err := t.hold(f, dir, name); {
-			case err == nil:
-				held++
-			case !vanished(err):
-				unheld[f.path] = fmt.Errorf("%s can't be held: %w", f.path, err)
-			}
-		}
-	})
-	t.problems.replace("tree-open", unheld)
+	named, known := t.named()
+	w := &treeHolding{treeScan: t, tally: t.holds.tally(), known: known, unheld: faults{}}
+	for _, m := range named {
+		w.holdNamed(m)
+	}
+	isKnown := func(uuid string) bool { return w.known[uuid] }
+	dirs, err := walkTree(t.root, t.path, isKnown, w.visit, w.tally.skip)
+	t.problems.replace(aboutTree, w.unheld)
+	t.noteBeyond(ctx, w.tally)
 	dirs = append(dirs, filepath.Dir(t.path))
 	for n, dir := range dirs {
 		dirs[n] = filepath.Join(t.root.String(), dir)
@@ -166,30 +168,28 @@ func (t *treeScan) holdTree(ctx context.Context) {
 	}
 	t.problems.set("tree", err)
 	err = nil
-	if refused {
+	if w.refused {
 		err = errors.New("nothing can be held below " + t.path + ": on this file system (NFS?) a deleted file that is open keeps a " +
 			"hidden name, which would keep Nova from deleting instances. Deletions are still noticed")
 	}
 	t.problems.set("silly", err)
-	if held > 0 {
-		zerolog.Ctx(ctx).Debug().Int("files", held).Msg("held")
+	if w.held > 0 {
+		zerolog.Ctx(ctx).Debug().Int("files", w.held).Msg("held")
 		t.onChange() // whose they are, and what they are to their instances
 	}
 }
 
-// hold holds a file of the tree.
-func (t *treeScan) hold(f treeFile, dir *beneath.Dir, name string) error {
-	file, err := openTreeFile(dir, name)
-	if err != nil {
-		return err
+// noteBeyond notes that there are more files than are held, and logs it when that begins. It is a
+// problem where a single directory has too many.
+func (t *treeScan) noteBeyond(ctx context.Context, c *tally) {
+	if before := t.beyond.Swap(int64(c.beyond)); before == 0 && c.beyond > 0 {
+		zerolog.Ctx(ctx).Warn().Int("files", c.beyond).Str("example", c.example).Msg("there are more files than are held")
 	}
-	m := holdMemory{Path: f.path, Role: recover.RoleOther}
-	m.addOwner(f.owner)
-	if f.owner != "" && name == "console.log" { // it may be gone before a full scan says what it is
-		m.Role = recover.RoleConsoleLog
+	var err error
+	if c.over != "" {
+		err = fmt.Errorf("%d or more files and directories below %s are not held: libvirt names none of them, and %s is in a directory with "+
+			"more than the guard looks at or holds (%d files of an instance, %d of _base). Who makes them?",
+			c.beyond, t.path, c.over, c.ofOwner, c.bases)
 	}
-	if err := t.holds.add(file, m); err != nil {
-		t.problems.set("shelf", err)
-	}
-	return nil
+	t.problems.set("beyond", err)
 }

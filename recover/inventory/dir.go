@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/plainfile"
 	"github.com/os-rescue/os-rescue/recover/statedir"
 )
 
@@ -39,6 +40,13 @@ func (d Dir) File(name string) string { return filepath.Join(string(d), name) }
 // RecordFile returns the path of an instance's record. It need not exist.
 func (d Dir) RecordFile(uuid string) string { return d.File(uuid + ".json") }
 
+// maxRecord is more than the largest definition that libvirt takes, in bytes.
+const maxRecord = 16 << 20
+
+func (d Dir) read(uuid string) ([]byte, error) {
+	return plainfile.Read(d.RecordFile(uuid), plainfile.Rules{Most: maxRecord, Ours: true})
+}
+
 // Records returns every record, by UUID; none where no guard has ever run. Beside the
 // error, which joins what is wrong with each record that can't be read, it returns the
 // others.
@@ -53,7 +61,7 @@ func (d Dir) Records() (map[string]Record, error) {
 		if !ok || uuid.Validate(id) != nil {
 			continue
 		}
-		data, rerr := os.ReadFile(d.RecordFile(id))
+		data, rerr := d.read(id)
 		var r Record
 		if rerr == nil {
 			r, rerr = parse(id, data)
@@ -72,7 +80,7 @@ func (d Dir) Records() (map[string]Record, error) {
 // Definition returns the XML of a domain in its record, with its secrets; empty when
 // there is none.
 func (d Dir) Definition(uuid string) (string, error) {
-	data, err := os.ReadFile(d.RecordFile(uuid))
+	data, err := d.read(uuid)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
@@ -90,7 +98,7 @@ func (d Dir) Write(r Record) error {
 		return err
 	}
 	path := d.RecordFile(r.Domain.UUID)
-	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) {
+	if old, err := d.read(r.Domain.UUID); err == nil && bytes.Equal(old, data) {
 		return nil
 	}
 	return statedir.WriteFile(path, data)

@@ -16,9 +16,11 @@ type History struct {
 	Settlement   *Settlement           // of the last try; nil when that did not end
 	FreezeBegun  bool                  // its guest may be frozen
 	SuspendBegun bool                  // its guest may be suspended
+	Suspending   bool                  // its suspend was asked for, and nobody has heard how that ended
 	Suspended    time.Time             // when the last suspend began
 	DestroyBegun bool                  // its QEMU may have been ended
 	DestroyDone  bool                  // its QEMU has been ended
+	Crashed      bool                  // its QEMU has crashed
 	RebootBegun  bool                  // Nova may have been asked for a hard reboot
 	PausedAgain  bool                  // after its reboot
 	Copies       map[string]Copy       // by path, the last copy of each
@@ -34,8 +36,9 @@ type History struct {
 	Exported     bool                  // its disks may be exported
 	Relinked     map[string]bool       // by path: it has got its right name back
 	Differs      map[string]bool       // by path: its comparison failed after the pivot
+	Compared     map[string]bool       // by path: its comparison after the pivot succeeded
 
-	ahead map[string]Staged // by path, copies made while the guest still wrote
+	ahead map[string]Staged // by path, copies that may be incomplete
 }
 
 // Copy is a staged copy. History.Proven tells whether it was proven.
@@ -59,14 +62,21 @@ func (h *History) Proven(f recover.FilePlan) (Staged, bool) {
 	return c.Staged, ok && c.Inode != 0 && (c.Proven || c.compared || f.Content != "") && f.HasKey(c.Source)
 }
 
-// AheadOf returns the copy of the file's lost inode that was made while its guest still
-// wrote, and whether there is one.
+// AheadOf returns the copy of the file's lost inode that may be incomplete, because its guest
+// still wrote or because it was just being brought up to date, and whether there is one.
 func (h *History) AheadOf(f recover.FilePlan) (Staged, bool) {
 	if h == nil {
 		return Staged{}, false
 	}
 	rec, ok := h.ahead[f.Path]
 	return rec, ok && f.HasKey(rec.Source)
+}
+
+// UpdateOf returns the copy of the file's lost inode that was just being brought up to date,
+// its patch and the proof of what it is to become, and whether there is one.
+func (h *History) UpdateOf(f recover.FilePlan) (Staged, bool) {
+	rec, ok := h.AheadOf(f)
+	return rec, ok && rec.Patch != "" && rec.Digest != ""
 }
 
 // StageDirs returns every staging directory that a journal names. Some may be gone or
@@ -120,6 +130,7 @@ func newHistory() *History {
 		Pivoted:   map[string]bool{},
 		Relinked:  map[string]bool{},
 		Differs:   map[string]bool{},
+		Compared:  map[string]bool{},
 	}
 }
 
@@ -148,15 +159,19 @@ func (h *History) add(r Record) error {
 	case StepThaw + ".done":
 		h.FreezeBegun = false
 	case StepSuspend + ".begin":
-		h.SuspendBegun, h.Suspended = true, r.Time
+		h.SuspendBegun, h.Suspending, h.Suspended = true, true, r.Time
+	case StepSuspend + ".failed":
+		h.Suspending = false
 	case StepSuspend + ".done":
-		h.PausedAgain = h.RebootBegun
+		h.Suspending, h.PausedAgain = false, h.RebootBegun
 	case StepReboot + ".begin":
 		h.RebootBegun = true
 	case StepContinue + ".done":
 		h.SuspendBegun = false
 	case StepDestroy + ".begin":
 		h.DestroyBegun = true
+	case StepCrash + ".done":
+		h.Crashed = true
 	case StepDestroy + ".done":
 		h.DestroyDone = true
 	case StepAhead + ".begin":
@@ -174,6 +189,20 @@ func (h *History) add(r Record) error {
 		h.Copies[r.Path] = Copy{Staged: rec}
 		if r.Phase == recover.PhaseBegin {
 			h.Staged = append(h.Staged, rec)
+		}
+	case StepUpdate + ".begin", StepUpdate + ".done":
+		var rec Staged
+		if err := r.decode(&rec); err != nil {
+			return err
+		}
+		if r.Phase == recover.PhaseBegin {
+			// Until it is done the copy is neither what it was nor what it is to be: its
+			// patch makes it that.
+			delete(h.Copies, r.Path)
+			h.ahead[r.Path] = rec
+		} else {
+			delete(h.ahead, r.Path)
+			h.Copies[r.Path] = Copy{Staged: rec}
 		}
 	case StepSeal + ".begin":
 		var rec Seal
@@ -208,7 +237,13 @@ func (h *History) add(r Record) error {
 	case StepCompare + ".done":
 		c := h.Copies[r.Path]
 		c.compared = true
+		if r.Data != nil && c.Inode != 0 {
+			if err := r.decode(&c.Proof); err != nil {
+				return err
+			}
+		}
 		h.Copies[r.Path] = c
+		h.Compared[r.Path] = h.Pivoted[r.Path]
 	case StepCleanup + ".done":
 		h.Copies, h.ahead = map[string]Copy{}, map[string]Staged{}
 	case StepPublish + ".begin", StepPublish + ".done":
@@ -234,6 +269,19 @@ func SameBoot(records []Record) (bool, error) {
 	}
 	boot, err := procfs.BootID(procfs.Dir)
 	return boot == head.BootID, err
+}
+
+// PinnedOf returns the keys of the inodes that a run had the keeper hold, by instance. What
+// can't be read is left out.
+func PinnedOf(records []Record) map[string]Pinned {
+	pinned := map[string]Pinned{}
+	for _, r := range records {
+		var keys Pinned
+		if r.Point() == StepPin+".done" && r.decode(&keys) == nil {
+			pinned[r.Instance] = append(pinned[r.Instance], keys...)
+		}
+	}
+	return pinned
 }
 
 // PlanOf returns the plan of the run as a whole, and whether the journal has one. A plan

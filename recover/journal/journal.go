@@ -1,29 +1,28 @@
 package journal
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/copier"
 	"github.com/os-rescue/os-rescue/recover/statedir"
 )
 
 // FileName is the name of a journal in its run's directory.
 const FileName = "journal.jsonl"
 
-// Record is one line of a journal, in JSON. It is written and fsynced before the run
-// goes on. Only the last line of a journal may be torn.
+// Record is one line of a journal, in JSON, with a checksum. It is written and fsynced before
+// the run goes on. Only the last line of a journal may be torn.
 type Record struct {
 	Seq      int             `json:"seq"`                // 1, 2, 3, ...; Write sets it
 	Time     time.Time       `json:"time"`               // UTC; Write sets it
@@ -52,21 +51,22 @@ type Writer struct {
 	file      *os.File
 	seq       int
 	length    int64 // of the complete lines, in bytes
+	reserved  bool  // Reserve has reserved room behind length
 	failpoint func(string)
 }
 
 // Open opens the journal of the run in dir for appending, and returns the records
-// that it already has. It cuts off a torn last line; a damaged line before that is an
+// that it already has. It cuts off a torn last line; a damaged line is an
 // error. failpoint, which may be nil, is called with each record's Point when the record
 // is on disk.
 func Open(dir string, failpoint func(string)) (*Writer, []Record, error) {
-	f, err := os.OpenFile(filepath.Join(dir, FileName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := openFile(dir, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the journal: %w", err)
 	}
 	records, length, err := readRecords(f)
 	if err == nil {
-		err = f.Truncate(length)
+		err = cut(f, length)
 	}
 	if err == nil {
 		err = statedir.SyncDir(dir)
@@ -80,6 +80,24 @@ func Open(dir string, failpoint func(string)) (*Writer, []Record, error) {
 		j.seq = records[len(records)-1].Seq
 	}
 	return j, records, nil
+}
+
+// openFile opens the journal in dir, which must be a regular file. It does not wait for a
+// FIFO's other end.
+func openFile(dir string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, FileName), flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s: %w", f.Name(), copier.ErrNotRegular)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // Write appends one record, with data as its Data unless that is nil, and returns when
@@ -108,31 +126,77 @@ func (j *Writer) append(r *Record) error {
 	defer j.mu.Unlock()
 	j.seq++
 	r.Seq, r.Time = j.seq, time.Now().UTC()
-	line, err := json.Marshal(r)
+	line, err := encode(*r)
 	if err != nil {
 		return err
 	}
 	// Always behind the last complete line: this overwrites the part of a line that a
 	// failed write left, if it could not be cut off.
-	n, err := j.file.WriteAt(append(line, '\n'), j.length)
+	n, err := j.file.WriteAt(line, j.length)
 	if err == nil {
 		err = unix.Fdatasync(int(j.file.Fd()))
 	}
 	if err != nil {
-		return errors.Join(err, j.file.Truncate(j.length))
+		return errors.Join(err, cut(j.file, j.length))
 	}
 	j.length += int64(n)
 	return nil
 }
 
-// Close closes the file. What was written stays on disk.
-func (j *Writer) Close() error { return j.file.Close() }
+// cut cuts off what is behind the complete lines. A file that ends there is left alone: to
+// truncate it would give up what Reserve has reserved behind its end.
+func cut(f *os.File, length int64) error {
+	st, err := f.Stat()
+	if err != nil || st.Size() == length {
+		return err
+	}
+	return f.Truncate(length)
+}
+
+// Reserve reserves room for that many bytes of records to come, so that a state directory
+// that somebody fills up does not stop the run in the middle. Where the file system can't
+// reserve (NFS, many in user space) it sees that the bytes are free now. recover.ErrNoSpace
+// when they are not.
+func (j *Writer) Reserve(bytes int64) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if bytes <= 0 {
+		return nil // a run that touches nothing; fallocate(2) refuses no bytes with EINVAL
+	}
+	err := unix.Fallocate(int(j.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, j.length, bytes)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		var room unix.Statfs_t
+		if err = unix.Fstatfs(int(j.file.Fd()), &room); err == nil && int64(room.Bfree)*room.Bsize < bytes {
+			err = unix.ENOSPC
+		}
+	}
+	switch {
+	case err == nil:
+		j.reserved = true
+		return nil
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return fmt.Errorf("%w: the run's journal needs %s in the state directory: free some there, or set state_dir to another one (%w)",
+			recover.ErrNoSpace, humanize.IBytes(uint64(bytes)), err)
+	default:
+		return fmt.Errorf("reserve room for the journal: %w", err)
+	}
+}
+
+// Close closes the file. What was written stays on disk; what was reserved and not used is
+// given back.
+func (j *Writer) Close() error {
+	var err error
+	if j.reserved {
+		err = j.file.Truncate(j.length)
+	}
+	return errors.Join(err, j.file.Close())
+}
 
 // Read returns the records of the run in dir; none if it has no journal. It skips
 // a torn last line, which a crash can leave. After an error about a damaged line the
-// result is the records before that line.
+// result is the records before that line: what is behind it may build on what it said.
 func Read(dir string) ([]Record, error) {
-	f, err := os.Open(filepath.Join(dir, FileName))
+	f, err := openFile(dir, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil // the run was killed before its first record
 	}
@@ -157,42 +221,15 @@ func Salvage(dir string) error {
 	}
 	var lines []byte
 	for _, r := range records {
-		line, err := json.Marshal(r)
+		line, err := encode(r)
 		if err != nil {
 			return err
 		}
-		lines = append(append(lines, line...), '\n')
+		lines = append(lines, line...)
 	}
 	name := filepath.Join(dir, FileName)
 	if lerr := os.Link(name, filepath.Join(dir, DamagedName)); lerr != nil && !errors.Is(lerr, fs.ErrExist) {
 		return fmt.Errorf("put the damaged journal aside: %w", errors.Join(lerr, err))
 	}
 	return statedir.WriteFile(name, lines)
-}
-
-// readRecords returns the records of a journal and the length of their lines in bytes.
-// A line that is not a record is an error unless it is the last one; the records before
-// it are returned in either case.
-func readRecords(r io.Reader) ([]Record, int64, error) {
-	var records []Record
-	var length int64
-	in := bufio.NewReader(r)
-	for {
-		line, err := in.ReadBytes('\n')
-		if errors.Is(err, io.EOF) {
-			return records, length, nil // a line without its newline was never fsynced
-		}
-		if err != nil {
-			return nil, 0, err
-		}
-		var rec Record
-		if err := json.Unmarshal(bytes.TrimSpace(line), &rec); err != nil {
-			if _, err := in.Peek(1); errors.Is(err, io.EOF) {
-				return records, length, nil
-			}
-			return records, length, fmt.Errorf("the journal is damaged after record %d: %w", len(records), err)
-		}
-		records = append(records, rec)
-		length += int64(len(line))
-	}
 }

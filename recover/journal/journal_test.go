@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -25,13 +26,24 @@ func writeJournal(t testing.TB, dir string, steps ...string) {
 	}
 }
 
+func TestAJournalThatIsNoFileIsAnErrorAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	recovertest.Must(t, unix.Mkfifo(filepath.Join(dir, FileName), 0o600))
+	if records, err := Read(dir); err == nil {
+		t.Errorf("it was read: %v", records)
+	}
+	if j, _, err := Open(dir, nil); err == nil {
+		j.Close()
+		t.Error("it was opened")
+	}
+}
+
 func TestATornLastLineIsPassedOverAndWrittenAnew(t *testing.T) {
 	for name, torn := range map[string]string{
-		"half a record":             `{"seq":3,"step":"co`,
-		"no end of line":            `{"seq":3,"step":"copy","phase":"begin"}`,
-		"a line of zeros":           "\x00\x00\x00\x00\n",
-		"a line that is no record":  "garbage\n",
-		"half a record with an end": "{\"seq\":3,\n",
+		"half a record":                     `{"seq":3,"step":"co`,
+		"no end of line":                    `{"seq":3,"step":"copy","phase":"begin"}`,
+		"a line of zeros":                   "\x00\x00\x00\x00\n",
+		"a sector that did not get to disk": `{"seq":3,"error":"` + strings.Repeat("x", 600) + strings.Repeat("\x00", 1100) + "}\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -50,6 +62,84 @@ func TestATornLastLineIsPassedOverAndWrittenAnew(t *testing.T) {
 				t.Errorf("after it was opened again: %+v", records)
 			}
 		})
+	}
+}
+
+func TestEveryBitThatIsTurnedOverInAJournalIsNoticed(t *testing.T) {
+	dir := t.TempDir()
+	writeJournal(t, dir, "one")
+	j, _, err := Open(dir, nil)
+	recovertest.Must(t, err)
+	recovertest.Must(t, j.Write(Record{Step: "copy", Phase: recover.PhaseDone, Path: "/i/a disk"}, Staged{Name: "x", Proof: Proof{Size: 7}}))
+	recovertest.Must(t, j.Write(Record{Step: "destroy", Phase: recover.PhaseFailed, Error: "no more"}, nil))
+	recovertest.Must(t, j.Close())
+	path := filepath.Join(dir, FileName)
+	data, err := os.ReadFile(path)
+	recovertest.Must(t, err)
+	want, err := Read(dir)
+	recovertest.Must(t, err)
+	for at := range len(data) * 8 {
+		data[at/8] ^= 1 << (at % 8)
+		got, _, err := readRecords(bytes.NewReader(data))
+		for n, r := range got {
+			if !reflect.DeepEqual(r, want[n]) {
+				t.Fatalf("bit %d: record %d is %+v", at, n, r)
+			}
+		}
+		// A first record that seems to have no checksum is that of an earlier release.
+		if err == nil && len(got) != len(want) || err != nil && !errors.Is(err, ErrDamaged) {
+			t.Fatalf("bit %d: %d records, %v", at, len(got), err)
+		}
+		data[at/8] ^= 1 << (at % 8)
+	}
+}
+
+func TestADamagedLastLineIsNotPassedOver(t *testing.T) {
+	for name, line := range map[string]string{
+		"a line that is no record":    "garbage\n",
+		"half a record with an end":   "{\"seq\":3,\n",
+		"a record without a checksum": "{\"seq\":3,\"step\":\"copy\",\"phase\":\"begin\"}\n",
+		"a record with a wrong one":   "{\"seq\":3,\"step\":\"copy\",\"phase\":\"begin\",\"crc32c\":\"00000000\"}\n",
+		"a record with a zero byte":   "{\"seq\":3,\"step\":\"co\x00y\",\"phase\":\"begin\",\"crc32c\":\"00000000\"}\n",
+		"a record with a flipped end": "{\"seq\":3,\"step\":\"copy\",\"phase\":\"begin\",\"crc32c\":\"00000000\"}\x0b\n",
+	} {
+		dir := t.TempDir()
+		writeJournal(t, dir, "one", "two")
+		f, err := os.OpenFile(filepath.Join(dir, FileName), os.O_WRONLY|os.O_APPEND, 0)
+		recovertest.Must(t, err)
+		f.WriteString(line)
+		f.Close()
+		if records, err := Read(dir); !errors.Is(err, ErrDamaged) || len(records) != 2 {
+			t.Errorf("%s: %d records, %v", name, len(records), err)
+		}
+	}
+}
+
+// Those of earlier releases have no checksums; what is added to one has.
+func TestAJournalWithoutChecksumsIsReadAndWrittenOn(t *testing.T) {
+	for _, torn := range []string{"", "{\"seq\":3,", "garbage\n"} {
+		dir := t.TempDir()
+		old := "{\"seq\":1,\"step\":\"run\",\"phase\":\"begin\"}\n{\"seq\":2,\"step\":\"pin\",\"phase\":\"begin\"}\n"
+		recovertest.Must(t, os.WriteFile(filepath.Join(dir, FileName), []byte(old+torn), 0o600))
+		writeJournal(t, dir, "three")
+		if records, err := Read(dir); err != nil || len(records) != 3 || records[2].Seq != 3 {
+			t.Errorf("%q: %+v, %v", torn, records, err)
+		}
+	}
+}
+
+func TestASalvagedJournalHasChecksums(t *testing.T) {
+	dir := t.TempDir()
+	writeJournal(t, dir, "one", "two", "three")
+	path := filepath.Join(dir, FileName)
+	data, err := os.ReadFile(path)
+	recovertest.Must(t, err)
+	recovertest.Must(t, os.WriteFile(path, bytes.Replace(data, []byte("three"), []byte("thrge"), 1), 0o600))
+	recovertest.Must(t, Salvage(dir))
+	after, err := os.ReadFile(path)
+	recovertest.Must(t, err)
+	if want := bytes.Join(bytes.SplitAfter(data, []byte("\n"))[:2], nil); !bytes.Equal(after, want) {
+		t.Errorf("it is %q, not %q", after, want)
 	}
 }
 

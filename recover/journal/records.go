@@ -159,6 +159,22 @@ type Staged struct {
 	Proven bool   `json:"proven,omitempty"`
 	Inode  uint64 `json:"inode,omitempty"` // of the copy
 	Birth  string `json:"birth,omitempty"` // of the copy: recover.Inode.Birth
+	// Updated is true when the copy was brought up to what the inode had after QEMU's end.
+	Updated bool `json:"updated,omitempty"`
+	// Patch is the name, in the same directory, of what makes of the copy what the Proof is of
+	// (copier.Apply), before an update.
+	Patch string `json:"patch,omitempty"`
+	Proof
+}
+
+// Proof is what a proven copy is known again by when nobody has its source any more. It is
+// zero in the journals of releases that noted none.
+type Proof struct {
+	Size int64 `json:"size,omitempty"` // of the copy, in bytes
+	// Digest is copier.Sums.Digest of the copy; empty for a clone, which is not read.
+	Digest string `json:"sha256,omitempty"`
+	// Modified is the copy's mtime, in nanoseconds since 1970.
+	Modified int64 `json:"mtime,omitempty"`
 }
 
 // Is is true when the file is the staged copy: it has its name in a directory that only

@@ -10,7 +10,10 @@ const (
 	StepPin       = "pin"        // the keeper holds every lost file of the instance; done carries the Pinned
 	StepAhead     = "ahead"      // one file is copied while the guest still writes it; begin and done carry the Staged
 	StepCopy      = "copy"       // one file is copied to its staging directory; begin and done carry the Staged
-	StepCompare   = "compare"    // one copy is compared with its source in full
+	StepCompare   = "compare"    // one copy is compared with its source in full; done carries the Proof
+	StepLookAgain = "look-again" // after QEMU's end every held inode is looked at once more
+	StepUpdate    = "update"     // one copy is made anew where its inode was written since; begin and done carry the Staged
+	StepUnchanged = "unchanged"  // what is still held of one file is compared with the backup that is to be restored
 	StepCheck     = "check"      // qemu-img check of one copied qcow2 image
 	StepBackup    = "backup"     // the instance's files are stored in the backup directory
 	StepStore     = "store"      // one file is stored in the backup directory
@@ -22,6 +25,7 @@ const (
 	StepFreeze    = "freeze"     // the guest's file systems are frozen through its agent
 	StepSuspend   = "suspend"    // the guest is paused and its block layer flushed
 	StepDestroy   = "destroy"    // the domain's QEMU ends
+	StepCrash     = "crash"      // its QEMU was seen to have crashed
 	StepStart     = "start"      // a new QEMU starts on the published files
 	StepConfirm   = "confirm"    // QEMU is seen to have the published inodes open
 	StepContinue  = "continue"   // undo of suspend
@@ -39,5 +43,6 @@ const (
 	StepPivot     = "pivot"      // the guest is moved onto one mirror
 	StepExport    = "export"     // its disks can be read, as they are now, while it runs; begin carries the Export
 	StepAbandon   = "abandon"    // a person ends the run as it is; begin carries the recover.AbandonChoice
+	StepComputeID = "compute-id" // Nova's compute_id is put back, for the run as a whole
 	StepEndExport = "end-export" // undo of export
 )

@@ -76,7 +76,7 @@ func TestAClientOfAReleaseThatKnewNoBirthsIsAnsweredWithout(t *testing.T) {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(context.Background(), "unixpacket", socketName)
 	must(t, err)
-	old := &Client{conn: conn.(*net.UnixConn), buf: make([]byte, maxMessage)}
+	old := &Client{conn: conn.(*net.UnixConn), buf: make([]byte, maxMessage), limit: answerTime}
 	defer old.Close()
 	_, err = old.ask(t.Context(), request{Op: opHello, Protocol: protocolVersion})
 	must(t, err)

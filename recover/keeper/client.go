@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,57 +24,90 @@ import (
 
 const (
 	// startTime bounds Start's wait for a keeper.
-	startTime = 15 * time.Second
+	startTime = 30 * time.Second
 	startPoll = 20 * time.Millisecond
-	// answerTime bounds the greeting of a keeper that hangs.
-	answerTime = 10 * time.Second
+	// answerTime bounds the wait for each answer of a keeper's. One that only was slow goes on
+	// holding what it holds, beside another that takes its place.
+	answerTime = 5 * time.Second
+	// againTime bounds Start's wait for the next answer, when there was none before: by then
+	// another keeper may have the place.
+	againTime = 500 * time.Millisecond
+	// guardTime is the same for a guard, which has more to do. It says at once who it is, too.
+	guardTime = 10 * time.Second
+	// streamTime and streamBytes bound an answer of many messages, each of which may be in time.
+	streamTime  = 30 * time.Second
+	streamBytes = 32 << 20
 )
 
 // Client is a connection to a keeper or a guard. It is safe for concurrent use;
 // requests go one after the other. A keeper never ends by itself while a client is
 // connected. If it was ended, or a context ended in the middle of a request, all
-// further methods of the client return ErrNoKeeper.
+// further methods of the client return ErrNoKeeper. Each waits for an answer for some
+// seconds, and then returns ErrSilent: also for an answer that is malformed, or without an end.
 type Client struct {
 	pid    int
-	births bool // the server knows keys with births
+	dir    string        // the server's state directory; empty for one of an earlier release
+	births bool          // the server knows keys with births
+	limit  time.Duration // of the wait for an answer
 
 	mu   sync.Mutex
 	conn *net.UnixConn // nil once it is broken or closed
 	buf  []byte
 }
 
-// Connect connects to the keeper of a state directory. ErrNoKeeper when none runs.
+// Connect connects to the keeper of a state directory. ErrNoKeeper when none runs, ErrSilent when
+// it does not answer.
 func Connect(ctx context.Context, dir string) (*Client, error) {
-	c, err := connect(ctx, dir, socketName)
+	c, err := connect(ctx, dir, socketName, answerTime)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the keeper in %s: %w", dir, err)
 	}
 	return c, nil
 }
 
-func connect(ctx context.Context, path, socket string) (*Client, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
+func connect(ctx context.Context, path, socket string, limit time.Duration) (*Client, error) {
 	dir, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, orNoKeeper(err)
 	}
 	defer dir.Close()
+	c, err := dial(ctx, within(dir, socket))
+	if err == nil {
+		c.limit = min(limit, answerTime)
+		err = c.greet(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.limit = limit
+	return c, nil
+}
+
+// dial connects to a socket, whose other side has to be a process of root's.
+func dial(ctx context.Context, at string) (*Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
 	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "unixpacket", within(dir, socket))
+	conn, err := dialer.DialContext(ctx, "unixpacket", at)
 	if err != nil {
 		return nil, orNoKeeper(err)
 	}
-	c := &Client{conn: conn.(*net.UnixConn), buf: make([]byte, maxMessage)}
+	c := &Client{conn: conn.(*net.UnixConn)}
 	cred, err := peer(c.conn)
 	if err == nil && cred.Uid != 0 {
 		err = fmt.Errorf("%w: its socket belongs to a process of uid %d, not root's", ErrRefused, cred.Uid)
 	}
-	var hello reply
-	if err == nil {
-		c.pid = int(cred.Pid)
-		hello, err = c.ask(ctx, request{Op: opHello, Protocol: protocolVersion, Births: true})
+	if err != nil {
+		c.Close()
+		return nil, err
 	}
+	c.pid, c.buf = int(cred.Pid), make([]byte, maxMessage)
+	return c, nil
+}
+
+// greet asks the other side who it is. It closes the client of one that can't be used.
+func (c *Client) greet(ctx context.Context) error {
+	hello, err := c.ask(ctx, request{Op: opHello, Protocol: protocolVersion, Births: true})
 	if err == nil && hello.Protocol != protocolVersion {
 		err = fmt.Errorf("%w: it speaks version %d of the protocol, and this os-rescue version %d; "+
 			"it is of another release, and ends when its files are released",
@@ -81,10 +115,10 @@ func connect(ctx context.Context, path, socket string) (*Client, error) {
 	}
 	if err != nil {
 		c.Close()
-		return nil, err
+		return err
 	}
-	c.births = hello.Births
-	return c, nil
+	c.births, c.dir = hello.Births, hello.Dir
+	return nil
 }
 
 // keys returns keys as the server knows them.
@@ -99,8 +133,13 @@ func (c *Client) keys(keys ...string) []string {
 	return known
 }
 
-// orNoKeeper adds ErrNoKeeper to an error that means that nobody answers.
+// orNoKeeper adds ErrNoKeeper to an error that means that nobody is there, and ErrSilent to one
+// that means that somebody is there and does not answer.
 func orNoKeeper(err error) error {
+	// EAGAIN: more connections wait than its socket takes (unix(7)).
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, unix.EAGAIN) {
+		return fmt.Errorf("%w (%w)", ErrSilent, err)
+	}
 	for _, gone := range []error{fs.ErrNotExist, unix.ECONNREFUSED, unix.ECONNRESET, unix.EPIPE, io.EOF, net.ErrClosed} {
 		if errors.Is(err, gone) {
 			return fmt.Errorf("%w (%w)", ErrNoKeeper, err)
@@ -110,10 +149,11 @@ func orNoKeeper(err error) error {
 }
 
 // Start connects to the keeper of Options.Dir, or starts Options.Command, detached
-// from this process, and waits at most 15 s until it answers. Concurrent calls, also
+// from this process, and waits at most 30 s until it answers. Concurrent calls, also
 // of several processes, all get the same keeper. The command gets no environment but
 // PATH, because ours may contain secrets, and it is never killed, not even when the
-// context ends. ErrRefused when the keeper speaks another version of the protocol.
+// context ends. The place of a keeper that does not answer is given to another one.
+// ErrRefused when the keeper speaks another version of the protocol.
 func Start(ctx context.Context, o Options) (*Client, error) {
 	fail := func(err error) (*Client, error) {
 		return nil, fmt.Errorf("start the keeper in %s: %w", o.Dir, err)
@@ -122,25 +162,33 @@ func Start(ctx context.Context, o Options) (*Client, error) {
 	if err != nil {
 		return fail(err)
 	}
-	dir.Close()
+	defer dir.Close()
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	poll := time.NewTicker(startPoll)
 	defer poll.Stop()
 	var child <-chan error // nil when none of ours is running
 	var ended error
+	limit := answerTime
 	for {
-		c, err := connect(ctx, o.Dir, socketName)
+		c, err := connect(ctx, o.Dir, socketName, limit)
 		if err == nil {
+			c.limit = answerTime
 			return c, nil
 		}
-		if !errors.Is(err, ErrNoKeeper) && !errors.Is(err, context.DeadlineExceeded) {
+		if errors.Is(err, ErrSilent) {
+			limit = againTime
+		}
+		if !errors.Is(err, ErrNoKeeper) && !errors.Is(err, ErrSilent) && ctx.Err() == nil {
 			return fail(err)
 		}
 		// A child that found another keeper's lock has ended. That keeper may have been
-		// ending too, so another child is needed.
+		// ending too, so another child is needed. The place of one that is silent is the child's.
 		if child == nil && ctx.Err() == nil {
-			if child, err = spawn(ctx, o.Command); err != nil {
+			if err = canServe(dir); err == nil {
+				child, err = spawn(ctx, o.Command)
+			}
+			if err != nil {
 				return fail(err)
 			}
 		}
@@ -247,20 +295,27 @@ func (c *Client) stream(ctx context.Context, op string, take func(reply)) error 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var refused error // the connection stays usable
+	end := time.Now().Add(streamTime)
+	bytes := 0
 	err = c.exclusively(ctx, func(conn *net.UnixConn) error {
 		err := send(conn, data, nil)
 		for err == nil && refused == nil {
 			var r reply
 			var f *os.File
-			r, f, err = c.read(conn)
+			var n int
+			r, f, n, err = c.read(conn)
 			if f != nil {
 				f.Close()
 			}
 			if err != nil || r.End {
 				break
 			}
+			if bytes += n; bytes > streamBytes || time.Now().After(end) {
+				return garbled(fmt.Errorf("its answer has no end: %d bytes", bytes))
+			}
 			if refused = r.err(); refused == nil {
 				take(r)
+				err = conn.SetDeadline(earlier(end, time.Now().Add(c.limit))) // it is at it
 			}
 		}
 		return err
@@ -333,7 +388,7 @@ func (c *Client) roundTrip(ctx context.Context, r request, f *os.File) (answer r
 		if err := send(conn, data, f); err != nil {
 			return err
 		}
-		answer, got, err = c.read(conn)
+		answer, got, _, err = c.read(conn)
 		return err
 	})
 	if err == nil {
@@ -356,8 +411,16 @@ func (c *Client) exclusively(ctx context.Context, exchange func(*net.UnixConn) e
 	if conn == nil {
 		return fmt.Errorf("%w: the connection is closed", ErrNoKeeper)
 	}
+	err := conn.SetDeadline(time.Now().Add(c.limit))
+	if err == nil && isStopped(c.pid) {
+		err = fmt.Errorf("%w: process %d is stopped (kill -CONT %[2]d lets it go on)", ErrSilent, c.pid)
+	}
+	if err != nil {
+		_ = c.shut()
+		return err
+	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	err := exchange(conn)
+	err = exchange(conn)
 	if !stop() {
 		c.conn = nil
 		if err != nil {
@@ -371,15 +434,64 @@ func (c *Client) exclusively(ctx context.Context, exchange func(*net.UnixConn) e
 	return orNoKeeper(err)
 }
 
-func (c *Client) read(conn *net.UnixConn) (reply, *os.File, error) {
+// isStopped is true for a process that a signal has stopped: nobody need wait for its answer
+// (the state in proc_pid_stat(5), after the command name, which may contain anything).
+func isStopped(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)) //nolint:gosec // a number
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	return err == nil && len(fields) > 0 && string(fields[0]) == "T"
+}
+
+// read reads one reply of so many bytes. ErrSilent for a message that is none.
+func (c *Client) read(conn *net.UnixConn) (r reply, f *os.File, bytes int, err error) {
 	data, f, err := receive(conn, c.buf)
+	var bad *messageError
+	if errors.As(err, &bad) {
+		err = garbled(err)
+	}
 	if err != nil {
-		return reply{}, nil, err
+		return reply{}, nil, 0, err
 	}
-	r, err := parseReply(data)
-	if err != nil && f != nil {
-		f.Close()
-		f = nil
+	if r, err = parseReply(data); err != nil {
+		if f != nil {
+			f.Close()
+		}
+		return reply{}, nil, 0, garbled(err)
 	}
-	return r, f, err
+	return r, f, len(data), nil
+}
+
+// garbled is the error of an answer that is none: it is as good as silence.
+func garbled(err error) error { return fmt.Errorf("%w as it must: %w", ErrSilent, err) }
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// AwaitEnd returns nil when the process of a client's keeper (Client.PID) has ended, else the
+// context's error, or that of pidfd_open(2). It notices the end at once.
+func AwaitEnd(ctx context.Context, pid int) error {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(pidfd)
+	const tick = 200 // milliseconds, after which the context is looked at
+	for ctx.Err() == nil {
+		fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, tick)
+		if n > 0 {
+			return nil
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+	return ctx.Err()
 }

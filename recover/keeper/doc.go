@@ -17,12 +17,13 @@
 // sends SIGTERM to every remaining process when the host shuts down, and waits for
 // them; a keeper that ignored it would only delay the shutdown.
 //
-// May call: recover, identity.
+// May call: recover, identity, plainfile, printable.
 //
 // Invariants:
 //
-//   - A state directory has at most one keeper and one guard: each holds a lock file
-//     until its socket is gone.
+//   - A state directory has at most one keeper and one guard that answer: each holds a lock
+//     file until its socket is gone. A keeper that does not answer loses its place to another
+//     one, and is found by its process (Find), as is one whose state directory was removed.
 //   - Nobody but root is answered, and no socket but one of root's is trusted.
 //   - Every held descriptor is of a regular file and open for reading only, or of one that
 //     no name leads to; nothing is ever written or moved through it.

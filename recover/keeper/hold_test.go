@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover/plainfile"
 )
 
 func TestAFileIsHeldUntilItsLastOwnerReleasesIt(t *testing.T) {
@@ -210,9 +212,13 @@ func TestTheSocketIsRootsAlone(t *testing.T) {
 	}
 	for mode, owner := range map[fs.FileMode]int{0o777: 0, 0o770: 0, 0o700: 65534} {
 		dir := t.TempDir()
-		must(t, errors.Join(os.Chmod(dir, mode), os.Chown(dir, owner, owner)))
+		must(t, errors.Join(os.Chmod(dir, mode), os.Chown(dir, owner, 65534)))
 		if c, err := Start(t.Context(), options(dir, time.Millisecond)); err == nil {
 			t.Errorf("a keeper was started in a directory of uid %d with mode %v", owner, mode)
+			c.Close()
+		}
+		if c, err := Start(t.Context(), options(filepath.Join(dir, "a/b"), time.Millisecond)); err == nil {
+			t.Errorf("a keeper was started below a directory of uid %d with mode %v", owner, mode)
 			c.Close()
 		}
 	}
@@ -232,5 +238,30 @@ func TestAClientHonoursItsContext(t *testing.T) {
 	must(t, c.Close())
 	if _, err := c.List(t.Context()); !errors.Is(err, ErrNoKeeper) {
 		t.Errorf("after Close: %v", err)
+	}
+}
+
+func TestWhatIsNoFileInAKeepersPlaceIsAnErrorAtOnce(t *testing.T) {
+	for _, name := range []string{logName, lockName} {
+		for what, put := range map[string]func(path string) error{
+			"a FIFO":          func(path string) error { return unix.Mkfifo(path, 0o600) },
+			"/dev/zero":       func(path string) error { return os.Symlink("/dev/zero", path) },
+			"a directory":     func(path string) error { return os.Mkdir(path, 0o700) },
+			"a dangling link": func(path string) error { return os.Symlink("nothing", path) },
+		} {
+			dir := stateDir(t)
+			must(t, errors.Join(os.MkdirAll(dir, 0o700), put(filepath.Join(dir, name))))
+			begin := time.Now()
+			c, err := Start(t.Context(), options(dir, time.Millisecond))
+			if !errors.Is(err, plainfile.ErrNotRegular) || !strings.Contains(err.Error(), name) {
+				t.Errorf("%s as %s: %v", what, name, err)
+			}
+			if took := time.Since(begin); took > startTime/2 {
+				t.Errorf("%s as %s: it took %s", what, name, took)
+			}
+			if c != nil {
+				c.Close()
+			}
+		}
 	}
 }

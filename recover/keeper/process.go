@@ -17,6 +17,8 @@ import (
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover/printable"
 )
 
 // maxLog is the size in bytes above which keeper.log is begun anew.
@@ -30,7 +32,7 @@ func becomeKeeper(dir *os.File) (zerolog.Logger, error) {
 	if err != nil {
 		return zerolog.Nop(), err
 	}
-	log := zerolog.New(&boundedLog{file: file}).With().Timestamp().Logger()
+	log := zerolog.New(printable.JSON(&boundedLog{file: file})).With().Timestamp().Logger()
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGPIPE)
 	attempt := func(step string, err error) {
 		if err != nil {
@@ -46,7 +48,7 @@ func becomeKeeper(dir *os.File) (zerolog.Logger, error) {
 		attempt("begin a session", err)
 	}
 	// oom_score_adj -1000 is "never" (proc_pid_oom_score_adj(5)).
-	attempt("hide from the OOM killer", os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0))
+	attempt("hide from the OOM killer", hide())
 	attempt("raise the limit of open files", RaiseFiles())
 	cgroups, err := os.ReadFile("/proc/self/cgroup")
 	attempt("read its cgroup", err)
@@ -58,6 +60,21 @@ func becomeKeeper(dir *os.File) (zerolog.Logger, error) {
 	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))
 	debug.SetGCPercent(25)
 	return log, nil
+}
+
+// hide makes the OOM killer pass this process over. A guard's keeper, which may not, is the last that
+// it takes, as the guard is.
+func hide() error {
+	const score, last = "/proc/self/oom_score_adj", -999
+	err := os.WriteFile(score, []byte("-1000"), 0)
+	if err == nil {
+		return nil
+	}
+	now, rerr := os.ReadFile(score)
+	if adj, nerr := strconv.Atoi(strings.TrimSpace(string(now))); rerr == nil && nerr == nil && adj <= last {
+		return nil
+	}
+	return err
 }
 
 // closeInherited closes inherited descriptors, for example a pipe of cron's whose

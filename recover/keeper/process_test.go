@@ -195,11 +195,9 @@ func TestStartWinsAgainstAKeeperThatIsEnding(t *testing.T) {
 
 func TestWhoComesWhileTheKeeperEndsIsToldThereIsNone(t *testing.T) {
 	path := stateDir(t)
-	dir, err := openStateDir(path)
+	d, err := openDoor(path, socketName, lockName)
 	must(t, err)
-	defer dir.Close()
-	l, err := listen(dir, socketName)
-	must(t, err)
+	defer d.close()
 	holds := newHolds()
 	k := &server{holdings: holds, log: zerolog.Nop(), join: holds.join, leave: holds.leave}
 	if !holds.join() || holds.end() {
@@ -210,12 +208,12 @@ func TestWhoComesWhileTheKeeperEndsIsToldThereIsNone(t *testing.T) {
 		t.Fatal("it does not end")
 	}
 	var clients sync.WaitGroup
-	clients.Go(func() { k.accept(t.Context(), l, &clients) })
+	clients.Go(func() { k.accept(t.Context(), d.listener, &clients) })
 	for _, state := range []string{"ending", "closed"} {
 		if _, err := Connect(t.Context(), path); !errors.Is(err, ErrNoKeeper) {
 			t.Errorf("%s: %v", state, err)
 		}
-		l.Close()
+		d.listener.Close()
 	}
 	clients.Wait()
 }

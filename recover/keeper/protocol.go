@@ -24,9 +24,14 @@ import (
 var (
 	// ErrNoKeeper: no keeper runs, or the client's keeper has ended.
 	ErrNoKeeper = errors.New("no keeper runs")
+	// ErrSilent: a keeper or a guard runs, and does not answer as it must: it is stopped, hangs, or is out of its mind.
+	ErrSilent = errors.New("it does not answer")
 	// ErrRefused: the keeper refused the request; its holdings did not change.
 	ErrRefused = errors.New("the keeper refused")
 )
+
+// errTooLong: nothing of the message was sent.
+var errTooLong = errors.New("too long a message")
 
 const (
 	protocolVersion = 1
@@ -135,6 +140,7 @@ type reply struct {
 	Missing  bool   `json:"missing,omitempty"` // the error is that the key is not held
 	Protocol int    `json:"protocol,omitempty"`
 	Births   bool   `json:"births,omitempty"` // to a hello: the server knows keys with births
+	Dir      string `json:"dir,omitempty"`    // to a hello: the server's state directory
 	Hold     *Hold  `json:"hold,omitempty"`
 	End      bool   `json:"end,omitempty"`
 
@@ -211,7 +217,7 @@ func validKey(key string) bool {
 func encode(message any) ([]byte, error) {
 	data, err := json.Marshal(message)
 	if err == nil && len(data) > maxMessage {
-		err = fmt.Errorf("a message of %d bytes is over the limit of %d", len(data), maxMessage)
+		err = fmt.Errorf("%w: %d bytes, over the limit of %d", errTooLong, len(data), maxMessage)
 	}
 	return data, err
 }

@@ -33,6 +33,7 @@ type Holdings interface {
 
 // server answers clients' requests with its holdings.
 type server struct {
+	dir      string // its state directory, as its clients are told
 	holdings Holdings
 	log      zerolog.Logger
 	join     func() bool // counts a client in; if false, it is sent away
@@ -112,7 +113,7 @@ func (k *server) answer(conn *net.UnixConn, r request, f *os.File, births bool) 
 	var err error
 	switch r.Op {
 	case opHello:
-		return respond(conn, reply{Protocol: protocolVersion, Births: true}, nil)
+		return respond(conn, reply{Protocol: protocolVersion, Births: true, Dir: k.dir}, nil)
 	case opHold:
 		if f == nil {
 			err = errors.New("no descriptor came with the request")
@@ -124,7 +125,9 @@ func (k *server) answer(conn *net.UnixConn, r request, f *os.File, births bool) 
 			if !births {
 				hold.Key = unborn(hold.Key)
 			}
-			if err := respond(conn, reply{Hold: &hold}, nil); err != nil {
+			if err := respond(conn, reply{Hold: &hold}, nil); errors.Is(err, errTooLong) {
+				k.log.Error().Err(err).Str("key", hold.Key).Msg("a held file is not listed")
+			} else if err != nil {
 				return err
 			}
 		}
@@ -161,8 +164,14 @@ func (k *server) answer(conn *net.UnixConn, r request, f *os.File, births bool) 
 
 func respond(conn *net.UnixConn, r reply, f *os.File) error {
 	data, err := encode(r)
+	if err == nil {
+		err = conn.SetWriteDeadline(time.Now().Add(readTime))
+	}
 	if err != nil {
 		return err
 	}
 	return send(conn, data, f)
 }
+
+// readTime bounds the wait for a client that does not read its answer.
+const readTime = time.Minute

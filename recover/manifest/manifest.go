@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -17,6 +16,8 @@ const (
 	// Version is that of the manifests that this program writes, and the only one that it
 	// reads.
 	Version = 1
+	// mostBytes is more than the manifest of ten thousand instances takes, or a definition.
+	mostBytes = 64 << 20
 )
 
 // ErrNoBackup: the directory contains no backup that this version can read.
@@ -38,6 +39,7 @@ type Instance struct {
 	ProjectID   string              `json:"project_id,omitempty"`   // of the project that owns it
 	ProjectName string              `json:"project_name,omitempty"` // as it was when the backup was made
 	Taken       time.Time           `json:"taken"`                  // while the guest was off or suspended for it
+	BootID      string              `json:"boot_id,omitempty"`      // of the boot in which it was taken
 	Run         string              `json:"run"`                    // the name of the run that made it
 	Found       recover.DomainState `json:"found"`                  // before the backup
 	Left        recover.DomainState `json:"left"`                   // after it
@@ -59,26 +61,24 @@ type File struct {
 	SHA256    string           `json:"sha256"`            // of the copy, in hexadecimal
 	UID       uint32           `json:"uid"`               // of the original, as Path had it
 	GID       uint32           `json:"gid"`               // as UID
+	User      string           `json:"user,omitempty"`    // the name of UID then; empty when it had none
+	Group     string           `json:"group,omitempty"`   // as User
 	Mode      recover.FileMode `json:"mode"`              // as UID
 	Writable  bool             `json:"writable"`          // the guest writes it
 }
 
-// Read reads the manifest of the backup in dir. ErrNoBackup when dir has none,
-// or none that this version can read.
-func Read(dir string) (Manifest, error) {
-	var m Manifest
-	data, err := os.ReadFile(filepath.Join(dir, FileName))
+// Read reads the manifest of the backup in dir: Open and Store.Manifest in one.
+func Read(dir, owner string) (Manifest, error) {
+	s, err := Open(dir, owner)
 	if err != nil {
-		return m, fmt.Errorf("%w in %s: %w", ErrNoBackup, dir, err)
+		return Manifest{}, err
 	}
-	if m, err = parse(data); err != nil {
-		return m, fmt.Errorf("%w in %s: %w", ErrNoBackup, dir, err)
-	}
-	return m, nil
+	defer s.Close()
+	return s.Manifest()
 }
 
-// parse reads a manifest. It accepts only absolute, clean paths of files, and
-// only paths of copies that stay below the backup's directory.
+// parse reads a manifest. It accepts only absolute, clean paths of files, each once, only
+// paths of copies that stay below the backup's directory, and only roles that files have.
 func parse(data []byte) (Manifest, error) {
 	var m Manifest
 	if err := json.Unmarshal(data, &m); err != nil {
@@ -87,14 +87,27 @@ func parse(data []byte) (Manifest, error) {
 	if m.Version != Version {
 		return m, fmt.Errorf("its manifest has version %d, but this program knows only version %d", m.Version, Version)
 	}
+	instances := map[string]bool{}
 	for _, i := range m.Instances {
 		if !recover.ValidUUID(i.UUID) {
 			return m, fmt.Errorf("%q is not a UUID", i.UUID)
 		}
+		if instances[i.UUID] {
+			return m, fmt.Errorf("it has %s twice", i.UUID)
+		}
+		instances[i.UUID] = true
+		paths := map[string]bool{}
 		for _, f := range i.Files {
 			fits := filepath.IsAbs(f.Path) && filepath.Clean(f.Path) == f.Path && f.Path != "/" && filepath.IsLocal(f.Stored)
 			if !fits || f.Size < 0 || f.Allocated < 0 {
 				return m, fmt.Errorf("%s: the entry of %q (stored as %q) is not valid", i.UUID, f.Path, f.Stored)
+			}
+			if paths[f.Path] {
+				return m, fmt.Errorf("%s: it has %s twice", i.UUID, f.Path)
+			}
+			paths[f.Path] = true
+			if !f.Role.IsKnown() {
+				return m, fmt.Errorf("%s: %s has the role %q, which no file has", i.UUID, f.Path, f.Role)
 			}
 			if f.SHA256 == "" {
 				return m, fmt.Errorf("%s: %s has no digest", i.UUID, f.Path)
@@ -117,18 +130,19 @@ func (m Manifest) Find(uuid string) (Instance, bool) {
 	return Instance{}, false
 }
 
-// StoredDefinition returns the XML of a domain from the backup in dir, with its secrets.
-// ErrNoBackup when dir has no backup that this version can read; another error when the
-// backup has no definition of that domain.
-func StoredDefinition(dir, uuid string) (string, error) {
-	m, err := Read(dir)
-	if err != nil {
-		return "", err
+// Named returns the files of the backup as a definition would name them: where they belong
+// and what they are, not where they stand.
+func (i Instance) Named() []recover.File {
+	var files []recover.File
+	for _, f := range i.Files {
+		files = append(files, recover.File{
+			Path:     f.Path,
+			Role:     f.Role,
+			Format:   f.Format,
+			Target:   f.Target,
+			Backing:  f.Backing,
+			Writable: f.Writable,
+		})
 	}
-	i, ok := m.Find(uuid)
-	if !ok || i.Definition == "" {
-		return "", fmt.Errorf("the backup in %s has no definition of %s", dir, uuid)
-	}
-	data, err := os.ReadFile(filepath.Join(dir, i.Definition))
-	return string(data), err
+	return files
 }

@@ -3,13 +3,15 @@ package manifest
 import (
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/os-rescue/os-rescue/recover"
-	"github.com/os-rescue/os-rescue/recover/copier"
 	"github.com/os-rescue/os-rescue/recover/recovertest"
 )
 
@@ -49,6 +51,9 @@ func TestAManifestWhosePathsLeadElsewhereIsRefused(t *testing.T) {
 		"no place of the copy":            {file(func(f *File) { f.Stored = "" }), false},
 		"a negative size":                 {file(func(f *File) { f.Size = -1 }), false},
 		"a negative allocation":           {file(func(f *File) { f.Allocated = -1 }), false},
+		"a path twice":                    {func(m *Manifest) { i := &m.Instances[0]; i.Files = append(i.Files, i.Files...) }, false},
+		"an instance twice":               {func(m *Manifest) { m.Instances = append(m.Instances, m.Instances...) }, false},
+		"a role that no file has":         {file(func(f *File) { f.Role = "cron" }), false},
 		"no digest":                       {file(func(f *File) { f.SHA256 = "" }), false},
 		"a UUID that is a path":           {func(m *Manifest) { m.Instances[0].UUID = "../../../../../../../../etc/x/y/z/a/b" }, false},
 		"a UUID in upper case":            {func(m *Manifest) { m.Instances[0].UUID = strings.ToUpper(recovertest.UUID(10)) }, false},
@@ -66,23 +71,53 @@ func TestAManifestWhosePathsLeadElsewhereIsRefused(t *testing.T) {
 			}
 			dir := t.TempDir()
 			recovertest.Must(t, os.WriteFile(filepath.Join(dir, FileName), data, 0o600))
-			if _, err := Read(dir); (err == nil) != c.ok || !c.ok && !errors.Is(err, ErrNoBackup) {
+			if _, err := Read(dir, ""); (err == nil) != c.ok || !c.ok && !errors.Is(err, ErrNoBackup) {
 				t.Errorf("%v", err)
 			}
 		})
 	}
-	if _, err := Read(t.TempDir()); !errors.Is(err, ErrNoBackup) {
+	if _, err := Read(t.TempDir(), ""); !errors.Is(err, ErrNoBackup) {
 		t.Errorf("an empty directory: %v", err)
 	}
 }
 
-func TestABackupsFileIsNeverReadThroughASymlink(t *testing.T) {
-	link := filepath.Join(t.TempDir(), "disk")
-	recovertest.Must(t, os.Symlink("/etc/passwd", link))
-	if src, err := copier.OpenStored(link); err == nil {
-		src.File.Close()
-		t.Error("it was followed")
+// Whoever can write a backup's directory must not be able to make a run wait, or take all
+// memory.
+func TestWhatIsNoFileOfABackupIsAnErrorAtOnce(t *testing.T) {
+	for name, put := range map[string]func(path string) error{
+		"a FIFO":       func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"a device":     func(path string) error { return os.Symlink("/dev/zero", path) },
+		"a directory":  func(path string) error { return os.Mkdir(path, 0o700) },
+		"without end":  func(path string) error { return sparse(path, 1<<40) },
+		"a bit larger": func(path string) error { return sparse(path, mostBytes+1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			recovertest.Must(t, put(filepath.Join(dir, FileName)))
+			if _, err := Read(dir, ""); !errors.Is(err, ErrNoBackup) || errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the manifest: %v", err)
+			}
+			dir = t.TempDir()
+			data, err := json.Marshal(goodManifest())
+			recovertest.Must(t, err)
+			recovertest.Must(t, os.WriteFile(filepath.Join(dir, FileName), data, 0o600))
+			recovertest.Must(t, os.Mkdir(filepath.Join(dir, recovertest.UUID(1)), 0o700))
+			recovertest.Must(t, put(filepath.Join(dir, recovertest.UUID(1), DefinitionName)))
+			store, err := Open(dir, "")
+			recovertest.Must(t, err)
+			defer store.Close()
+			if _, err := store.Definition(recovertest.UUID(1)); err == nil {
+				t.Error("the definition was read")
+			}
+		})
 	}
+}
+
+func sparse(path string, size int64) error {
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		return err
+	}
+	return os.Truncate(path, size)
 }
 
 func FuzzParseManifest(f *testing.F) {

@@ -62,8 +62,8 @@ func (o *Table) Astray(root *beneath.Root, dirs []string) []recover.Directory {
 
 // Mend has a directory, one of Covered's, changed if it is not as the table says. change is
 // called with how the directory is, and with a function that gives it the table's owner and
-// mode; its error is Mend's. Others: fs.ErrNotExist, and beneath.ErrSymlink when the directory
-// is reached through a symlink below the instances directory.
+// mode, with the set-group-ID and sticky bits that it has; its error is Mend's.
+// Others: fs.ErrNotExist, and beneath.ErrSymlink when the directory is reached through a symlink below the instances directory.
 func (o *Table) Mend(root *beneath.Root, path string, change func(now recover.Directory, set func() error) error) error {
 	dir, err := o.open(root, path)
 	if err != nil {
@@ -75,7 +75,13 @@ func (o *Table) Mend(root *beneath.Root, path string, change func(now recover.Di
 		return err
 	}
 	return change(now, func() error {
-		if err := dir.SetOwner(o.Dir(path)); err != nil {
+		st, err := dir.Info()
+		if err != nil {
+			return err
+		}
+		owner := o.Dir(path)
+		owner.Mode |= beneath.OwnerOf(st.Stat_t).Mode & (fs.ModeSetgid | fs.ModeSticky)
+		if err := dir.SetOwner(owner); err != nil {
 			return err
 		}
 		return dir.Sync()

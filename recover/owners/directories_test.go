@@ -107,6 +107,16 @@ func TestDirectoriesThatAreNotAsTheTableSaysAreNamedAndMended(t *testing.T) {
 	}
 }
 
+func TestADirectoryThatIsMendedKeepsItsSetGroupIDAndStickyBits(t *testing.T) {
+	table, root, path := tree(t, "nova/instances 0:0 3775")
+	recovertest.Must(t, table.Mend(root, "/nova/instances", func(_ recover.Directory, set func() error) error { return set() }))
+	var st unix.Stat_t
+	recovertest.Must(t, unix.Stat(filepath.Join(path, "nova/instances"), &st))
+	if st.Uid != 100 || st.Gid != 200 || st.Mode&0o7777 != 0o3755 {
+		t.Errorf("%d:%d %04o", st.Uid, st.Gid, st.Mode&0o7777)
+	}
+}
+
 // TestNoSymlinkLeadsTheOwnersElsewhere: even root's own may lead to a directory that the table
 // says nothing about.
 func TestNoSymlinkLeadsTheOwnersElsewhere(t *testing.T) {

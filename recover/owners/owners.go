@@ -78,6 +78,9 @@ func (o *Table) File(f recover.FilePlan, dacLabel string) beneath.Owner {
 	return owner
 }
 
+// ComputeID returns the owner and mode of Nova's compute_id as Nova would write it.
+func (o *Table) ComputeID() beneath.Owner { return o.resolved[o.settings.Owners.DiskInfo] }
+
 // Dir returns the owner and mode that a new directory at that path gets. Far from the
 // instances directory that is root, 0755.
 func (o *Table) Dir(path string) beneath.Owner {
@@ -98,6 +101,8 @@ func (o *Table) rule(path string) recover.OwnerRule {
 		return t.LocksDir
 	case recover.IsBelow(path, base):
 		return t.InstanceDir
+	case len(o.settings.ComputeIDPaths) > 0 && path == filepath.Dir(o.settings.ComputeIDPaths[0]):
+		return t.InstancesDir // state_path
 	case path == base || recover.IsBelow(base, path) && recover.IsBelow(path, filepath.Dir(filepath.Dir(base))):
 		// The instances directory and its parent, /var/lib/nova.
 		return t.InstancesDir

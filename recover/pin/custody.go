@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 
@@ -16,6 +15,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/copier"
 	"github.com/os-rescue/os-rescue/recover/journal"
 	"github.com/os-rescue/os-rescue/recover/keeper"
+	"github.com/os-rescue/os-rescue/recover/manifest"
 )
 
 // CustodyOptions are what a run's custody must know of it.
@@ -25,7 +25,14 @@ type CustodyOptions struct {
 	Run           string          // the run's name
 	SameBoot      bool            // the host was not booted since the run began: a key still names the same inode
 	Log           *journal.Writer // the run's journal
+	// Failpoint, if not nil, is called with keeperEnded before another keeper is started. The
+	// tests stop a run there that they have killed.
+	Failpoint func(point string)
 }
+
+// keeperEnded is the failpoint of a run whose keeper has ended, and that is about to have
+// another one hold everything.
+const keeperEnded = "keeper.ended"
 
 // Custody keeps the inodes of one run alive: it holds them open itself, to copy
 // from, and has the keeper hold those that have lost their names. It is safe for
@@ -36,14 +43,17 @@ type Custody struct {
 
 	mu      sync.Mutex
 	keeper  *keeper.Client
+	spares  spares
 	foreign []string // instances whose pins are older than this run
 	own     []string // instances that this run has pinned
 	tried   []string // instances whose lost files it has tried to pin
+
+	stopWatching context.CancelFunc // of the keeper
 }
 
 // NewCustody returns the custody of a run that holds nothing yet.
 func NewCustody(o CustodyOptions) *Custody {
-	return &Custody{options: o, sources: sources{open: map[string]copier.Source{}}}
+	return &Custody{options: o, sources: sources{open: map[string]copier.Source{}}, spares: spares{}}
 }
 
 // PinAll pins instances, each only once in the life of the run. Errors are those of Pin.
@@ -110,6 +120,15 @@ func (c *Custody) hold(ctx context.Context, uuid, key string, f recover.File, fi
 	if err == nil {
 		err = c.keeper.Hold(ctx, uuid, key, meta, file)
 	}
+	if isGone(err) { // another one holds this too
+		c.disconnect()
+		if err = c.start(ctx); err == nil {
+			err = c.keeper.Hold(ctx, uuid, key, meta, file)
+		}
+	}
+	if err == nil {
+		err = c.spares.add(key, uuid, meta, file, f.Holders...)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: the keeper does not hold %s: %w", recover.ErrUnusable, f.Path, err)
 	}
@@ -125,16 +144,19 @@ func (c *Custody) start(ctx context.Context) error {
 	if c.keeper != nil {
 		return nil
 	}
+	if len(c.spares) > 0 {
+		return c.ensure(ctx)
+	}
 	client, err := keeper.Start(ctx, keeper.Options{Dir: c.options.StateDir, Command: c.options.KeeperCommand})
 	if err != nil {
 		return fmt.Errorf("%w: no keeper: %w", recover.ErrUnusable, err)
 	}
-	c.keeper = client
+	c.use(ctx, client)
 	_, err = c.list(ctx)
 	return err
 }
 
-// list asks the keeper what it holds, and notes whose that is.
+// list asks the keeper what it holds, notes whose that is, and keeps it open once more.
 func (c *Custody) list(ctx context.Context) ([]keeper.Hold, error) {
 	holds, err := c.keeper.List(ctx)
 	if err != nil {
@@ -142,12 +164,33 @@ func (c *Custody) list(ctx context.Context) ([]keeper.Hold, error) {
 	}
 	for _, h := range holds {
 		c.foreign = append(c.foreign, h.Owners...)
+		if err := c.spareOf(ctx, h); err != nil {
+			return nil, fmt.Errorf("%w: what the keeper holds can't be opened: %w", recover.ErrUnusable, err)
+		}
 	}
 	return holds, nil
 }
 
-// Connect connects to a keeper that runs already; none is no error. ErrUnusable
-// when one runs and does not answer.
+// spareOf opens once more what the keeper holds for runs before this one.
+func (c *Custody) spareOf(ctx context.Context, h keeper.Hold) error {
+	f, err := c.keeper.Open(ctx, h.Key)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // released meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for _, owner := range h.Owners {
+		if err := c.spares.add(h.Key, owner, h.Meta, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Connect connects to a keeper that runs already; none is no error, and one that does not
+// answer is none.
 func (c *Custody) Connect(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -162,18 +205,25 @@ func (c *Custody) reconnect(ctx context.Context) error {
 	if errors.Is(err, keeper.ErrNoKeeper) {
 		return nil
 	}
+	if errors.Is(err, keeper.ErrSilent) {
+		return c.ensure(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: the keeper does not answer: %w", recover.ErrUnusable, err)
 	}
-	c.keeper = client
+	c.use(ctx, client)
 	return nil
 }
 
 // Earlier returns what the keeper holds for runs before this one; none when no keeper
-// runs. Call it before the first pin. ErrUnusable when the keeper does not answer.
+// runs. What keepers hold that have lost their place is given to the keeper first. Call it before
+// the first pin. ErrUnusable when the keeper can't hold that.
 func (c *Custody) Earlier(ctx context.Context) ([]keeper.Hold, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := c.takeOver(ctx); err != nil {
+		return nil, err
+	}
 	if err := c.reconnect(ctx); err != nil || c.keeper == nil {
 		return nil, err
 	}
@@ -181,34 +231,36 @@ func (c *Custody) Earlier(ctx context.Context) ([]keeper.Hold, error) {
 }
 
 // Release has the keeper release inodes of an instance, by key (recover.Inode.Key): all of
-// them when none is given. A keeper that is gone holds nothing.
+// them when none is given. A keeper that is gone holds nothing; one that does not answer holds on.
 func (c *Custody) Release(ctx context.Context, uuid string, keys ...string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.spares.release(uuid, keys...)
 	var err error
 	for range 2 {
 		if err := c.reconnect(ctx); err != nil || c.keeper == nil {
 			return err
 		}
 		err = c.keeper.Release(ctx, uuid, keys...)
-		if !errors.Is(err, keeper.ErrNoKeeper) {
+		if !isGone(err) {
 			return err
 		}
-		c.keeper.Close()
-		c.keeper = nil
+		c.disconnect()
 	}
 	return err
 }
 
 // ReleaseOthers releases what this run has pinned of instances that are not among
-// the selected ones.
+// the selected ones. What nobody else has by now stays held.
 func (c *Custody) ReleaseOthers(ctx context.Context, selected []recover.Instance) error {
 	for _, uuid := range slices.Clone(c.own) {
 		if slices.ContainsFunc(selected, func(i recover.Instance) bool { return i.UUID == uuid }) {
 			continue
 		}
-		if err := c.Release(ctx, uuid); err != nil {
-			return err
+		if !c.isLast(uuid) {
+			if err := c.Release(ctx, uuid); err != nil {
+				return err
+			}
 		}
 		c.own = slices.DeleteFunc(c.own, func(p string) bool { return p == uuid })
 	}
@@ -216,13 +268,28 @@ func (c *Custody) ReleaseOthers(ctx context.Context, selected []recover.Instance
 }
 
 // ReleaseOwn releases all that this run has pinned, even if ctx has ended. It goes on
-// after an error.
+// after an error. recover.ErrLastCopy for an instance of which something has no other holder by
+// now: all of it stays held.
 func (c *Custody) ReleaseOwn(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
 	var errs error
 	for _, uuid := range c.own {
-		errs = errors.Join(errs, c.Release(context.WithoutCancel(ctx), uuid))
+		if c.isLast(uuid) {
+			errs = errors.Join(errs, fmt.Errorf("%w: the process that had the lost files of %s open has ended meanwhile; %s: "+
+				"os-rescue --instance %s brings them back", recover.ErrLastCopy, uuid, c.WhoHolds(ctx, uuid), uuid))
+			continue
+		}
+		errs = errors.Join(errs, c.Release(ctx, uuid))
 	}
 	return errs
+}
+
+// isLast is true when a file that is held for an instance is not open any more in any of the
+// processes that had it open when it was pinned.
+func (c *Custody) isLast(uuid string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.spares.isLast(uuid)
 }
 
 // Leave makes ReleaseOwn release nothing: what this run has pinned stays pinned.
@@ -241,10 +308,10 @@ func (c *Custody) Source(ctx context.Context, f recover.FilePlan) (copier.Source
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.keeper == nil || !c.options.SameBoot {
+	if !c.options.SameBoot {
 		return copier.Source{}, fmt.Errorf("%s: %w", f.Path, os.ErrNotExist)
 	}
-	file, err := c.keeper.Open(ctx, f.Key())
+	file, err := c.heldFile(ctx, f)
 	if err != nil {
 		return copier.Source{}, fmt.Errorf("%s: %w", f.Path, err)
 	}
@@ -264,17 +331,22 @@ func (c *Custody) Source(ctx context.Context, f recover.FilePlan) (copier.Source
 }
 
 // Stored returns the backup's file to copy a planned file from. The run keeps it open
-// until Close. The errors are those of copier.OpenStored.
-func (c *Custody) Stored(backupDir string, f recover.FilePlan) (copier.Source, error) {
+// until Close. The errors are those of manifest.Open and Store.File.
+func (c *Custody) Stored(o recover.Options, f recover.FilePlan) (copier.Source, error) {
 	key := "stored:" + f.Stored
 	if src, ok := c.sources.get(key); ok {
 		return src, nil
 	}
-	src, err := copier.OpenStored(filepath.Join(backupDir, f.Stored))
+	store, err := manifest.Open(o.BackupDir, o.AcceptOwner)
 	if err != nil {
-		return src, err
+		return copier.Source{}, err
 	}
-	return c.sources.add(key, src), nil
+	defer store.Close()
+	file, err := store.File(f.Stored)
+	if err != nil {
+		return copier.Source{}, err
+	}
+	return c.sources.add(key, copier.Source{File: file}), nil
 }
 
 // SameBoot is true while a number that the run noted names the same inode still.
@@ -303,8 +375,6 @@ func (c *Custody) Close() {
 	c.sources.close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.keeper != nil {
-		c.keeper.Close()
-		c.keeper = nil
-	}
+	c.disconnect()
+	c.spares.close()
 }

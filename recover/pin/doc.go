@@ -2,7 +2,7 @@
 // hold and for whom, opens a held inode afresh the way QEMU has it open, and is a run's
 // custody of what it copies from.
 //
-// May call: recover, copier, identity, journal, keeper, procfs.
+// May call: recover, copier, identity, journal, keeper, manifest, procfs, statedir.
 //
 // Invariants: an inode is opened through a holder and then looked at, never trusted by its
 // number; what QEMU reads with O_DIRECT is read so here; a duplicate of QEMU's descriptor, which

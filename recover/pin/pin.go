@@ -3,9 +3,8 @@ package pin
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"time"
+	"strings"
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/keeper"
@@ -23,6 +22,15 @@ type Meta struct {
 	Run     string       `json:"run"`               // the name of the run that pinned it, or GuardRun
 	// Needed is set by the guard: an existing instance has lost this file.
 	Needed bool `json:"needed,omitempty"`
+	// Belongs is set by the guard: the path that a definition gave the file, which may have
+	// been renamed since; Path is its last name then. Empty when no definition named it.
+	Belongs string `json:"belongs,omitempty"`
+	// Retired is set by the guard: the instances whose domain was undefined after this file
+	// was deleted. If they have another file at its path now, that is an orderly change.
+	Retired []string `json:"retired,omitempty"`
+	// Stray is set by the guard: no definition that it has seen names the file, and no process of
+	// an instance has had it open. Whoever can write in an instance's directory can make such.
+	Stray bool `json:"stray,omitempty"`
 }
 
 // MetaOf returns the Meta of a pin of the keeper's or the guard's. The error is that of a
@@ -39,126 +47,71 @@ type Held struct {
 	Meta   Meta     // what was noted when it was pinned
 }
 
-// KeeperHold is one file that the keeper holds.
-type KeeperHold struct {
-	Key       string       `json:"key"`       // recover.Inode.Key
-	Instances []string     `json:"instances"` // UUIDs of those that it is held for
-	Path      string       `json:"path"`      // where the file belongs
-	Role      recover.Role `json:"role"`      // what it is to its instance
-	Size      int64        `json:"size"`      // bytes
-	Allocated int64        `json:"allocated"` // bytes on disk, holes not counted
-	Since     time.Time    `json:"since"`     // when it was pinned
-}
-
-// KeeperStatus says whether a keeper runs, and what it holds.
-type KeeperStatus struct {
-	Running bool         `json:"running"`       // a keeper runs
-	PID     int          `json:"pid,omitempty"` // 0 when none runs
-	Holds   []KeeperHold `json:"holds"`         // never nil
-}
-
-// Keeper returns whether the keeper of the host runs, and what it holds. That none runs is
-// no error; that one runs and does not answer is.
-func Keeper(ctx context.Context, stateDir string) (KeeperStatus, error) {
-	status := KeeperStatus{Holds: []KeeperHold{}}
-	c, err := keeper.Connect(ctx, stateDir)
-	if errors.Is(err, keeper.ErrNoKeeper) {
-		return status, nil
-	}
-	if err != nil {
-		return status, err
-	}
-	defer c.Close()
-	holds, err := c.List(ctx)
-	if err != nil {
-		return status, err
-	}
-	status.Running, status.PID = true, c.PID()
-	for _, h := range holds {
-		meta, err := MetaOf(h)
-		if err != nil {
-			return status, fmt.Errorf("the keeper's record of %s: %w", h.Key, err)
-		}
-		status.Holds = append(status.Holds, KeeperHold{
-			Key:       h.Key,
-			Instances: h.Owners,
-			Path:      meta.Path,
-			Role:      meta.Role,
-			Size:      h.Size,
-			Allocated: h.Allocated,
-			Since:     h.Since,
-		})
-	}
-	return status, nil
-}
-
 // Lister returns a function that lists what the keeper and the guard of a host hold. A
 // guard itself gives own, which lists its pins; everybody else gives nil, and the guard is
-// asked, if one runs. That a keeper or a guard does not run is no error.
+// asked, if one runs. That a keeper or a guard does not run is no error. A *GuardFault comes
+// beside what the keeper holds and what of the guard's word could be proven.
+//
+// A guard that did not answer is not asked again: the function is good for one command.
 func Lister(stateDir string, own func() ([]Held, error)) func(ctx context.Context) ([]Held, error) {
-	if own == nil {
-		return func(ctx context.Context) ([]Held, error) { return ofHost(ctx, stateDir) }
+	asked := (&asker{stateDir: stateDir}).ask
+	if own != nil {
+		asked = func(context.Context) ([]Held, error) { return own() }
 	}
 	return func(ctx context.Context) ([]Held, error) {
-		pins, err := ofKeeper(ctx, stateDir)
+		// In this order: a guard that ends hands what it holds to the keeper.
+		more, fault := asked(ctx)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		pins, err := ofKeepers(ctx, stateDir)
 		if err != nil {
 			return nil, err
 		}
-		more, err := own()
-		return append(pins, more...), err
+		if fault == nil && len(more) == 0 {
+			more, fault = asked(ctx) // one that begins takes them back
+		}
+		return append(pins, more...), fault
 	}
 }
 
-// ofHost returns what the keeper and the guard of this host hold. That one of them
-// does not run is no error.
-func ofHost(ctx context.Context, stateDir string) ([]Held, error) {
-	pins, err := ofKeeper(ctx, stateDir)
-	if err != nil {
-		return nil, err
-	}
-	more, err := pinsBehind(ctx, stateDir, "guard", keeper.ConnectGuard)
-	return append(pins, more...), err
-}
+// The servers that pinsOf asks.
+const (
+	keeperName = "keeper"
+	guardName  = "guard"
+)
 
-// ofKeeper returns what the keeper of this host holds. That none runs is no error.
-func ofKeeper(ctx context.Context, stateDir string) ([]Held, error) {
-	return pinsBehind(ctx, stateDir, "keeper", keeper.Connect)
-}
-
-// pinsBehind returns what the process behind a socket holds. That none runs is no error.
-func pinsBehind(
-	ctx context.Context, stateDir, who string, connect func(context.Context, string) (*keeper.Client, error),
-) ([]Held, error) {
-	c, err := connect(ctx, stateDir)
-	if errors.Is(err, keeper.ErrNoKeeper) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("ask the %s what it holds: %w", who, err)
-	}
-	defer c.Close()
+// pinsOf returns what a keeper or a guard holds. Of what it says only that counts of which it has
+// the descriptor: the identity is that of the open file, and its word says whose it is. What a keeper
+// has open counts also where its record can't be read. unproven is how many files it names that it
+// does not have open, or of which it says nothing that can be read.
+func pinsOf(ctx context.Context, c *keeper.Client, who string) (pins []Held, unproven int, err error) {
 	holds, err := c.List(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("ask the %s what it holds: %w", who, err)
+		return nil, 0, fmt.Errorf("ask the %s what it holds: %w", who, err)
 	}
 	held, err := procfs.HeldBy(ctx, c.PID())
 	if err != nil {
-		return nil, fmt.Errorf("list the open files of the %s: %w", who, err)
+		return nil, 0, fmt.Errorf("list the open files of the %s: %w", who, err)
 	}
 	byKey := map[string]procfs.HeldFile{}
 	for _, h := range held {
 		byKey[h.Inode().Unborn().Key()] = h // of a keeper of a release that knew no births
 		byKey[h.Inode().Key()] = h
 	}
-	var pins []Held
 	for _, h := range holds {
 		meta, err := MetaOf(h)
-		if err != nil {
-			return nil, fmt.Errorf("the %s's record of %s: %w", who, h.Key, err)
+		file, ok := byKey[h.Key]
+		if err != nil || !ok {
+			unproven++
 		}
-		if file, ok := byKey[h.Key]; ok {
-			pins = append(pins, Held{HeldFile: file, Owners: h.Owners, Meta: meta})
+		if !ok || err != nil && who != keeperName {
+			continue
 		}
+		if err != nil { // what a keeper has open it holds for its owners, whatever was noted of it
+			meta = Meta{Path: strings.TrimSuffix(file.Link, procfs.DeletedSuffix), Role: recover.RoleOther, Needed: true}
+		}
+		pins = append(pins, Held{HeldFile: file, Owners: h.Owners, Meta: meta})
 	}
-	return pins, nil
+	return pins, unproven, nil
 }

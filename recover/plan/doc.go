@@ -6,7 +6,7 @@
 // rescue asks what mode live can't do (live) as well.
 //
 // May call: recover, beneath, copier, manifest, owners, pin, procfs, qcow2, scan,
-// selection, space.
+// selection, space, startable.
 //
 // Invariants: what can be foreseen is a refusal here, before the first pause; a rescue is
 // planned as the least that helps: only a lost file that the guest writes justifies a pause

@@ -26,11 +26,14 @@ func (p rebootPlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 		return todo.Refuse("%s", i.Misplaced), nil
 	case i.Disagreement != "":
 		return todo.Refuse("%s", i.Disagreement), nil
+	case i.Withheld != "":
+		return todo.Refuse("%s", strings.Join(append(i.Reasons, i.Possible...), "; ")), nil
 	case !selection.Meant(*i.Server, states):
 		return todo.Refuse("it is %s, and this run reboots only %s instances (--state names other statuses)",
 			i.Server.Status, strings.Join(states, " and ")), nil
+	case i.LacksBootFilesOnly(): // the reboot is what brings them
 	case i.Verdict == recover.VerdictConflict && i.IsWhole():
-		return todo.Refuse("%s", wholeButDiverging(i)), nil
+		return todo.Refuse("%s", wholeButDisputed(i)), nil
 	case i.Verdict != recover.VerdictIntact && i.Verdict != recover.VerdictUnaffected:
 		return todo.Refuse("its files are not all in place (%s), and Nova destroys a domain before it looks for its files: "+
 			"rescue it first (os-rescue --instance %s on host %s): %s",
@@ -41,6 +44,9 @@ func (p rebootPlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 	}
 	todo.Action = recover.ActionHardReboot
 	if why, err := p.nova.refuse(ctx, i, todo); why != "" || err != nil {
+		return todo.Refuse("%s", why), err
+	}
+	if why, err := p.wouldNotStart(ctx, i, todo); why != "" || err != nil {
 		return todo.Refuse("%s", why), err
 	}
 	todo.Steps = []string{"hard reboot it through Nova and wait until it is ACTIVE"}

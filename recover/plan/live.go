@@ -74,6 +74,8 @@ func unmirrored(d recover.Domain, f recover.FilePlan) string {
 	case disk.Encrypted:
 		// virDomainBlockCopy encrypts its target only if its XML has an <encryption> with a secret (libvirt's qemuDomainBlockCopyCommon).
 		return fmt.Sprintf("QEMU encrypts %s, and would write its mirror in the clear: --mode reboot keeps every byte of it", f.Path)
+	case disk.Unmirrorable != "":
+		return fmt.Sprintf("disk %s %s: --mode reboot", disk.Target, disk.Unmirrorable)
 	case err != nil:
 		return fmt.Sprintf("the guest writes %s, which is no disk of its definition: --mode reboot", f.Path)
 	case f.Format != "qcow2" && f.Format != "raw":
@@ -86,7 +88,11 @@ func unmirrored(d recover.Domain, f recover.FilePlan) string {
 func (r *liveRules) steps(todo recover.InstancePlan, written []recover.FilePlan) (steps []string) {
 	add := func(format string, args ...any) { steps = append(steps, fmt.Sprintf(format, args...)) }
 	for _, f := range written {
-		add("mirror %s (%s) while the guest runs", f.Path, amount(f))
+		loses := ""
+		if f.MirrorLoses != "" {
+			loses = "; the new image is without " + f.MirrorLoses + ", which the guest does not notice"
+		}
+		add("mirror %s (%s) while the guest runs%s", f.Path, amount(f), loses)
 	}
 	moment := "suspend the guest for a moment, check the new images"
 	if todo.Found == recover.StatePaused {
@@ -96,18 +102,22 @@ func (r *liveRules) steps(todo recover.InstancePlan, written []recover.FilePlan)
 	for n, f := range written {
 		paths[n] = filepath.Base(f.Path)
 	}
-	proof := ""
+	proof, running := "", false
 	switch r.options.Verify {
 	case recover.VerifyFull:
 		proof = ", compare them in full"
 	case recover.VerifyStructure:
 	default:
-		if !r.support.Export {
-			proof = ", compare them in full if that is short enough"
+		running = r.support.Export && todo.Unexported == ""
+		if !running {
+			proof = fmt.Sprintf(", compare them in full if that takes no longer than %s", r.options.Live.LongestPause())
+		}
+		if todo.Unexported != "" {
+			proof += fmt.Sprintf(" (not while it runs: %s, and QEMU may crash when it has shown such a disk)", todo.Unexported)
 		}
 	}
 	add("%s%s, and move it onto them (%s) with their owners and modes", moment, proof, strings.Join(paths, ", "))
-	if (r.options.Verify == recover.VerifyDefault || r.options.Verify == recover.VerifyRunning) && r.support.Export {
+	if running {
 		add("compare the new disks in full with the old ones while the guest runs")
 	}
 	return steps

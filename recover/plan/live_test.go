@@ -4,6 +4,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/recovertest"
@@ -61,5 +62,26 @@ func TestALivePlanIsMadeWhereItCanBeAndSaysWhyNotBefore(t *testing.T) {
 				t.Errorf("mode auto: %s: %s %s", inAuto.Action, inAuto.NotLive, inAuto.Refusal)
 			}
 		})
+	}
+}
+
+func TestALivePlanSaysHowAGuestIsProvenThatMustNotBeExported(t *testing.T) {
+	h := runtest.NewHost(t)
+	g := h.Add(1, recovertest.GuestOptions{})
+	h.HV.Change(g.UUID, func(d *recovertest.FakeDomain) { d.Disks[0].Unexportable = "has an IOThread" })
+	h.Purge()
+	for wish, c := range map[recover.Verify]struct{ says, not string }{
+		recover.VerifyDefault:   {"no longer than 20s (not while it runs: disk vda has an IOThread", "compare the new disks"},
+		recover.VerifyRunning:   {"no longer than 20s (not while it runs: disk vda has an IOThread", "compare the new disks"},
+		recover.VerifyFull:      {"compare them in full,", "IOThread"},
+		recover.VerifyStructure: {"check the new images", "compare"},
+	} {
+		o := recovertest.Options(g)
+		o.Mode, o.Verify, o.Live.MaxPause = recover.ModeLive, wish, 20*time.Second
+		got := h.Planned(g, recover.CommandRescue, o)
+		text := strings.Join(got.Steps, "\n")
+		if got.Action != recover.ActionLive || got.Unexported == "" || !strings.Contains(text, c.says) || strings.Contains(text, c.not) {
+			t.Errorf("%q: %s (%s):\n%s", wish, got.Action, got.Unexported, text)
+		}
 	}
 }

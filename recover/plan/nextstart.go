@@ -1,17 +1,32 @@
 package plan
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/startable"
 )
 
-// wholeButDiverging says of an instance that misses no file, but that would not start on
-// the files that it has, how it is cured. There is nothing in it for a run to do.
-func wholeButDiverging(i recover.Instance) string {
-	return "its files are in place, but do not stop or reboot it: " + i.AboutNextStart()
+// wholeButDisputed says of an instance that misses no disk, but that would not start on
+// the files that it has, or that runs on others than it has lost, how it is cured. There is
+// nothing in it for a run to do.
+func wholeButDisputed(i recover.Instance) string {
+	var why []string
+	switch next := i.AboutNextStart(); {
+	case i.LacksBootFilesOnly():
+		why = append(why, "its files are in place, but for what it boots from: "+next)
+	case next != "":
+		why = append(why, "its files are in place, but do not stop or reboot it: "+next)
+	}
+	if cure := i.CureOfSuperseded(); cure != "" {
+		why = append(why, append(i.AboutSuperseded(), cure)...)
+	}
+	return strings.Join(why, "; ")
 }
 
 // starter returns who starts an instance at the end of the run.
@@ -31,6 +46,10 @@ func (p *planner) startsElsewhere(i recover.Instance, todo recover.InstancePlan)
 	if !ends && !starts {
 		return ""
 	}
+	// What is missing, and what this run brings back, keeps no start from it.
+	i.NextStart = slices.DeleteFunc(slices.Clone(i.NextStart), func(d recover.Divergence) bool {
+		return d.Open == "" && d.Over == "" && slices.ContainsFunc(todo.Files, func(f recover.FilePlan) bool { return f.Path == d.Next })
+	})
 	why, cure := i.StartsElsewhere(p.starter()), i.CureOfNextStart()
 	if why == "" && starts && p.Command == recover.CommandRestore {
 		d, found := olderThanItsDefinition(i.Definition, todo.Files)
@@ -51,6 +70,71 @@ func (p *planner) startsElsewhere(i recover.Instance, todo recover.InstancePlan)
 		return fmt.Sprintf("%s: nothing was destroyed; --mode live brings its files back and keeps it on the file that it has, "+
 			"and then: %s", why, cure)
 	}
+}
+
+// wouldNotStart says why nothing of an instance may be ended: it would not start again on
+// this host. Empty when nothing is known against it. Of one that has ended already, and of
+// one that the run leaves off, it is a warning: its files come back in any case. So is what
+// can't be found out. The error is the context's.
+func (p *planner) wouldNotStart(ctx context.Context, i recover.Instance, todo recover.InstancePlan) (string, error) {
+	ends := todo.Action == recover.ActionReboot || todo.Action == recover.ActionHardReboot && !p.Options.Reboot.Remote
+	if !ends && (todo.Action != recover.ActionPublish || todo.Found == recover.StateShutOff) {
+		return "", nil
+	}
+	why, err := startable.WhyNot(ctx, p.Hypervisor, p.Settings, i.UUID, p.starter())
+	if unread := p.unreadable(i, todo); unread != "" {
+		why = strings.Join(slices.DeleteFunc([]string{why, unread}, func(text string) bool { return text == "" }), "; ")
+	}
+	switch {
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case err != nil:
+		p.warn("whether %s would start again could not be found out in full: %v", i.Domain, err)
+		return "", nil
+	case why == "":
+		return "", nil
+	case ends && !p.Options.NoReboot && todo.Action == recover.ActionHardReboot:
+		return "it would not start again: " + why, nil
+	case ends && !p.Options.NoReboot:
+		return fmt.Sprintf("it would not start again, so it is not ended: %s. Or: --mode live brings its files back while it runs, "+
+			"and --no-reboot puts them back and leaves it off", why), nil
+	}
+	p.warn("%s would not start as this host is: %s", i.Domain, why)
+	return "", nil
+}
+
+// unreadable says which files that stay as they are Nova could not read; empty when it starts
+// nothing, or can. Nova's hard reboot has qemu-img look at every qcow2 disk (not below it) as
+// nova-compute's user, after the destroy (nova/virt/libvirt/driver.py, _hard_reboot and
+// _get_instance_disk_info_from_config; nova/privsep/qemu.py, unprivileged_qemu_img_info). libvirt leaves root:root 0600 where it made a
+// file itself (virsh blockcopy), or gives a disk back. What is QEMU's alone may become nova's
+// again at the destroy (remember_owner in qemu.conf), and a mode with any bit for others than the
+// owner may let nova read it by a group or an access list.
+func (p *planner) unreadable(i recover.Instance, todo recover.InstancePlan) string {
+	if p.starter() != recover.StarterNova {
+		return ""
+	}
+	nova, err := p.root.LookupUser(p.Settings.Owners.InstancesDir.User)
+	if err != nil || nova == 0 {
+		return ""
+	}
+	var paths, modes []string
+	for _, f := range i.Files {
+		given := slices.ContainsFunc(todo.Files, func(file recover.FilePlan) bool { return file.Path == f.Path })
+		if given || f.Role != recover.RoleDisk || f.Format != "qcow2" || !recover.IsBelow(f.Path, p.Settings.InstancesPath) {
+			continue
+		}
+		st, err := p.root.Lstat(f.Path)
+		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Uid == 0 && st.Mode&0o077 == 0 {
+			paths = append(paths, f.Path)
+			modes = append(modes, fmt.Sprintf("%s (%d:%d %04o)", f.Path, st.Uid, st.Gid, st.Mode&0o7777))
+		}
+	}
+	if len(paths) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("nova-compute can't read %s, which it does before it starts a guest: chmod %04o %s",
+		strings.Join(modes, ", "), p.Settings.Owners.Disk.Mode, strings.Join(paths, " "))
 }
 
 // olderThanItsDefinition finds a disk in a backup of a domain that is off by now whose

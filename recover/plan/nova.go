@@ -18,6 +18,8 @@ type novaRules struct {
 	options  recover.Options
 	services map[string]recover.ComputeService // by host
 	warn     func(format string, args ...any)
+	// computeID says what may keep a nova-compute that is down from starting; may be empty.
+	computeID string
 }
 
 // refuse says why the state of an instance in Nova forbids its plan; empty when it does
@@ -116,6 +118,9 @@ func (r *novaRules) refuseByService(ctx context.Context, host string, action rec
 	switch {
 	case !service.Known:
 		return fmt.Sprintf("Nova knows no nova-compute on %s: if Nova knows this host by another name, set host in the configuration", host), nil
+	case !service.Up && r.computeID != "":
+		return fmt.Sprintf("nova-compute is down on %s, and a hard reboot would hang: %s. Of nova-compute itself: %s",
+			host, next, r.computeID), nil
 	case !service.Up:
 		return fmt.Sprintf("nova-compute is down on %s, and a hard reboot would hang: %s", host, next), nil
 	}

@@ -27,6 +27,8 @@ type Request struct {
 	// the name of that run.
 	Unsettled map[string]string
 	Resuming  bool // a resume makes the plan anew
+	// ComputeID says what is wrong with Nova's compute_id; nil for nothing.
+	ComputeID *recover.ComputeIDFault
 }
 
 // Make plans a run for the chosen instances. It changes nothing. An instance that
@@ -49,13 +51,16 @@ func Make(ctx context.Context, r Request) (recover.Plan, error) {
 	}
 	defer root.Close()
 	p := newPlanner(r, root)
-	if r.Command != recover.CommandReboot {
+	if r.Command.Publishes() {
 		table, err := owners.Resolve(r.Settings, root)
 		if err != nil {
 			return plan, err
 		}
 		p.directories = &directories{table: table, root: root, named: map[string]bool{}}
 	}
+	warnOfHolders(r.Options.Holders, p.warn)
+	p.warnOfComputeID()
+	plan.ComputeID = r.ComputeID
 	m, err := p.maker()
 	if err != nil {
 		return plan, err
@@ -90,24 +95,70 @@ type planner struct {
 	root        *beneath.Root
 	directories *directories // nil where no file is given to anybody
 	nova        *novaRules
+	names       names
 	warnings    []string
 }
 
 func newPlanner(r Request, root *beneath.Root) *planner {
 	p := &planner{Request: r, root: root, warnings: r.Chosen.Warnings}
-	p.nova = &novaRules{cloud: r.Cloud, options: r.Options, services: map[string]recover.ComputeService{}, warn: p.warn}
+	p.names = names{root, r.Settings.InstancesPath, r.Options.ReplaceExisting}
+	p.nova = &novaRules{
+		cloud:     r.Cloud,
+		options:   r.Options,
+		services:  map[string]recover.ComputeService{},
+		warn:      p.warn,
+		computeID: p.computeIDHint(),
+	}
 	return p
+}
+
+// warnOfComputeID says what is wrong with Nova's compute_id, and what the run does about it.
+func (p *planner) warnOfComputeID() {
+	fault := p.ComputeID
+	switch {
+	case fault == nil:
+	case !fault.Missing():
+		p.warn("%s", fault.Sentence())
+	case p.Command.Publishes():
+		p.warn("%s. The run puts it back from the guard's copy", fault.Sentence())
+	default:
+		p.warn("%s. A rescue puts it back from the guard's copy", fault.Sentence())
+	}
+}
+
+// computeIDHint says what may keep a nova-compute that is down from starting; empty where its
+// compute_id stands in its place.
+func (p *planner) computeIDHint() string {
+	if len(p.Settings.ComputeIDPaths) == 0 {
+		return ""
+	}
+	if p.ComputeID != nil {
+		return p.ComputeID.Sentence()
+	}
+	if !p.Options.Reboot.Remote {
+		for _, path := range p.Settings.ComputeIDPaths {
+			if _, err := p.root.Lstat(path); err == nil {
+				return ""
+			}
+		}
+	}
+	return recover.ComputeIDHint(p.Settings.ComputeIDPaths[0])
 }
 
 // maker returns the maker of the run's command.
 func (p *planner) maker() (maker, error) {
+	if dir := p.Options.BackupDir; dir != "" && p.Command != recover.CommandRestore {
+		if err := manifest.Trusted(dir, p.Options.AcceptOwner); err != nil {
+			return nil, fmt.Errorf("%w: %w", recover.ErrUsage, err)
+		}
+	}
 	switch p.Command {
 	case recover.CommandBackup:
 		return backupPlans{p}, nil
 	case recover.CommandReboot:
 		return rebootPlans{p}, nil
 	case recover.CommandRestore:
-		stored, err := manifest.Read(p.Options.BackupDir)
+		stored, err := manifest.Read(p.Options.BackupDir, p.Options.AcceptOwner)
 		return restorePlans{p, stored}, err
 	default:
 		return rescuePlans{p, &liveRules{mirrors: p.Hypervisor, options: p.Options}}, nil
@@ -130,8 +181,14 @@ func (p *planner) warnNoDomain(i recover.Instance) {
 	}
 }
 
-// keepStrays notes what a plan that ends the instance's QEMU must not let go with it.
+// keepStrays notes what a run must not let go with the files that it brings back.
 func (p *planner) keepStrays(i recover.Instance, todo *recover.InstancePlan) {
+	for _, f := range i.Superseded {
+		todo.Strays = append(todo.Strays, f.Identity().Key())
+	}
+	if len(i.Superseded) > 0 && todo.Action != recover.ActionRefuse {
+		p.warn("%s: %s; %s", i.Domain, strings.Join(i.AboutSuperseded(), "; "), i.CureOfSuperseded())
+	}
 	if i.PID == 0 || todo.Action != recover.ActionReboot && todo.Action != recover.ActionPublish {
 		return
 	}

@@ -50,7 +50,7 @@ func (p relinkPlans) plan(f recover.File) (recover.Relink, error) {
 			return r, fmt.Errorf("%w: the last name of the file that belongs to %s was deleted just now: scan again",
 				recover.ErrRefused, f.Path)
 		}
-		return r, nil
+		return r, canLink(f, src.File)
 	}
 	r.Found = f.Found
 	return r, p.mayMove(f)
@@ -81,7 +81,7 @@ func (p relinkPlans) nameIsFree(f recover.File) error {
 }
 
 // mayMove checks that the name that a file has now is its own, and that no other instance
-// of the run needs it.
+// of the host, chosen or not, has the file by that name.
 func (p relinkPlans) mayMove(f recover.File) error {
 	st, err := p.root.Lstat(f.Found)
 	if err != nil {
@@ -91,11 +91,12 @@ func (p relinkPlans) mayMove(f recover.File) error {
 	if !st.Inode().Is(f.Identity(), true) || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return fmt.Errorf("%w: %s is not the file that QEMU has open for %s: scan again", recover.ErrRefused, f.Found, f.Path)
 	}
-	for _, i := range p.Chosen.Here {
+	for _, i := range slices.Concat(p.Chosen.Here, p.Chosen.Bystanders) {
 		for _, other := range i.Files {
 			if filepath.Clean(other.Path) == filepath.Clean(f.Found) {
-				return fmt.Errorf("%w: %s needs the file at %s, which this instance needs at %s: link it there (ln), so that both have it",
-					recover.ErrRefused, i.Domain, f.Found, f.Path)
+				return fmt.Errorf("%w: %s of %s has the path %s, and the file there is the one that QEMU has open for %s: if both need it, "+
+					"link it there (ln), so that both have it; if %s does not, move it back by hand",
+					recover.ErrRefused, filepath.Base(other.Path), i.Domain, f.Found, f.Path, i.Domain)
 			}
 		}
 	}

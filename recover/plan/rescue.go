@@ -37,6 +37,9 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 			return todo, nil
 		}
 		if todo.Directories = p.directories.unnamed(p.directories.of(i)); len(todo.Directories) > 0 {
+			if why := p.names.obstacle(todo); why != "" {
+				return todo.Refuse("%s", why), nil
+			}
 			todo.Action, todo.Steps = recover.ActionDirectories, p.directories.steps(todo.Directories)
 		}
 		return todo, nil
@@ -47,8 +50,8 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 	if why := firstCure(i); why != "" {
 		return todo.Refuse("%s", why), nil
 	}
-	if i.IsWhole() {
-		return todo.Refuse("%s", wholeButDiverging(i)), nil
+	if i.IsWhole() || len(i.Superseded) > 0 && !slices.ContainsFunc(i.Files, recover.File.Lost) {
+		return todo.Refuse("%s", wholeButDisputed(i)), nil
 	}
 	todo.NextStart = i.AboutNextStart()
 	lost, relinked := lostFiles(i), relinkedFiles(i)
@@ -87,6 +90,7 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 			return todo, err
 		case why == "":
 			todo.Action = recover.ActionLive
+			todo.Unexported = i.Definition.Unexportable(todo.Files)
 		case p.Options.Mode == recover.ModeLive:
 			return todo.Refuse("mode live can't rescue it: %s", why), nil
 		default:
@@ -109,7 +113,13 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 	if why, err := p.nova.refuse(ctx, i, todo); why != "" || err != nil {
 		return todo.Refuse("%s", why), err
 	}
+	if why, err := p.wouldNotStart(ctx, i, todo); why != "" || err != nil {
+		return todo.Refuse("%s", why), err
+	}
 	todo.Directories = p.directories.of(i)
+	if why := p.names.obstacle(todo); why != "" {
+		return todo.Refuse("%s", why), nil
+	}
 	todo.Steps = p.steps(todo)
 	return todo, nil
 }
@@ -202,7 +212,7 @@ func (p rescuePlans) preclude(i recover.Instance) (refusal string, ok bool) {
 		return i.Disagreement, true
 	case i.Server != nil && i.Server.VMState == recover.VMSoftDeleted:
 		return recover.Deletion(*i.Server), true
-	case i.Verdict == recover.VerdictUnknown, i.Verdict == recover.VerdictLost:
+	case i.Verdict == recover.VerdictUnknown, i.Verdict == recover.VerdictLost && !lacksOnlyMedia(i):
 		return why, true
 	case i.Server == nil && i.Definition.Nova == nil && p.Options.Selection.All:
 		return "it has no Nova metadata, so --all does not select it: name it with --instance " + i.UUID, true
@@ -210,11 +220,25 @@ func (p rescuePlans) preclude(i recover.Instance) (refusal string, ok bool) {
 	return "", false
 }
 
+// lacksOnlyMedia is true for an instance that is off, of which files are held, and nothing is
+// gone for good but what its guest only has in a drive: that keeps nothing from being put
+// back, only a start.
+func lacksOnlyMedia(i recover.Instance) bool {
+	isOther := func(f recover.File) bool {
+		return f.State == recover.FileUnknown ||
+			f.State == recover.FileMissing && f.Remedy == recover.RemedyRestore && (f.Role != recover.RoleDisk || f.Writable)
+	}
+	return i.PID == 0 && len(lostFiles(i)) > 0 && !slices.ContainsFunc(i.Files, isOther)
+}
+
 // firstCure says what a person must put in order before a run can bring an instance back;
 // empty for nothing.
 func firstCure(i recover.Instance) string {
 	for _, f := range i.Files {
-		if f.State == recover.FileDisplaced && !isRelinked(f) || f.Remedy == recover.RemedyMount {
+		if f.Temporary {
+			continue
+		}
+		if f.State == recover.FileDisplaced && !isRelinked(f) || f.Remedy == recover.RemedyMount || f.Unusable() {
 			return fmt.Sprintf("%s must be back at its path first, so that the next start finds it: %s", f.Path, f.Reason)
 		}
 	}
@@ -278,7 +302,7 @@ func (p rescuePlans) steps(todo recover.InstancePlan) (steps []string) {
 		add("keep a copy of all files in %s", p.Options.BackupDir)
 	}
 	if todo.Action == recover.ActionReboot {
-		add("destroy the domain")
+		add("destroy the domain; copy again what was written since the last look")
 	}
 	if len(written) > 0 {
 		add("publish the copies with their owners and modes")

@@ -241,6 +241,17 @@ func TestAQcow2HeaderThatSaysOtherThanLibvirtStopsItsInstance(t *testing.T) {
 			},
 			ok: true,
 		},
+		"the same, with a feature of a later QEMU": {
+			make: func(t *testing.T, g *recovertest.Guest) {
+				recovertest.CreateQcow2(t, "-F", "raw", "-b", g.Base, g.Disk, "1M")
+				f, err := os.OpenFile(g.Disk, os.O_RDWR, 0)
+				recovertest.Must(t, err)
+				defer f.Close()
+				_, err = f.WriteAt([]byte{4}, 72+6) // incompatible_features, bit 10
+				recovertest.Must(t, err)
+			},
+			ok: true,
+		},
 		"another backing file": {
 			make: func(t *testing.T, g *recovertest.Guest) {
 				recovertest.CreateQcow2(t, "-u", "-F", "raw", "-b", "/etc/shadow", g.Disk, "1M")

@@ -1,11 +1,11 @@
 package plan
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -40,12 +40,20 @@ func (p restorePlans) plan(ctx context.Context, i recover.Instance) (recover.Ins
 	case i.Server != nil && i.Server.VMState == recover.VMSoftDeleted:
 		return todo.Refuse("%s", recover.Deletion(*i.Server)), nil
 	case i.IsWhole():
-		return todo.Refuse("%s", wholeButDiverging(i)), nil
+		return todo.Refuse("%s", wholeButDisputed(i)), nil
 	}
 	todo.NextStart = i.AboutNextStart()
 	for _, f := range entry.Files {
-		if here(i, f.Path) {
+		here, displaced := standing(i, f.Path)
+		if here {
 			continue
+		}
+		if displaced {
+			return todo.Refuse("%s is not lost: the file that its guest has is there under another name or in another place: "+
+				"os-rescue --instance %s says where, and what gives it its name back", f.Path, i.UUID), nil
+		}
+		if why := p.notNamed(i, entry, f); why != "" {
+			return todo.Refuse("%s", why), nil
 		}
 		file := recover.FilePlan{
 			Path:      f.Path,
@@ -62,6 +70,7 @@ func (p restorePlans) plan(ctx context.Context, i recover.Instance) (recover.Ins
 			Stored:    f.Stored,
 			SHA256:    f.SHA256,
 		}
+		p.nameOwner(f, &file)
 		if err := p.place(&file); err != nil {
 			return todo.Refuse("%v", err), nil
 		}
@@ -82,20 +91,47 @@ func (p restorePlans) plan(ctx context.Context, i recover.Instance) (recover.Ins
 	if reason := recover.HandsOff(i.Definition, todo.Action, todo.Paths()); reason != "" {
 		return todo.Refuse("%s", reason), nil
 	}
-	if err := p.notOutrun(ctx, entry, i, &todo); err != nil {
+	if err := p.notOlder(ctx, entry, i, &todo); err != nil {
 		return todo.Refuse("%v", err), nil
 	}
 	if why, err := p.nova.refuse(ctx, i, todo); why != "" || err != nil {
 		return todo.Refuse("%s", why), err
 	}
+	if why, err := p.wouldNotStart(ctx, i, todo); why != "" || err != nil {
+		return todo.Refuse("%s", why), err
+	}
 	todo.Directories = p.directories.of(i)
+	if why := p.names.obstacle(todo); why != "" {
+		return todo.Refuse("%s", why), nil
+	}
 	todo.Steps = p.restoreSteps(todo, entry)
 	return todo, nil
 }
 
-// here is true when an instance's file is in place.
-func here(i recover.Instance, path string) bool {
-	return slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.Path == path && !f.Lost() && f.State != recover.FileMissing })
+// nameOwner gives a file outside the instances directory the owner that its original had, by
+// name: a package that was installed again may have given its user another number.
+func (p restorePlans) nameOwner(stored manifest.File, f *recover.FilePlan) {
+	if recover.IsBelow(f.Path, p.Settings.InstancesPath) {
+		return // the table of owners says
+	}
+	owner, err := p.root.Owner(cmp.Or(stored.User, fmt.Sprintf("+%d", f.UID)), cmp.Or(stored.Group, fmt.Sprintf("+%d", f.GID)), 0)
+	if err != nil {
+		p.warn("%s gets the numbers of its owner in the backup, %d:%d: %v", f.Path, f.UID, f.GID, err)
+		return
+	}
+	f.UID, f.GID = owner.UID, owner.GID
+}
+
+// standing says whether an instance's file is in place, or a proven copy of it, and whether it
+// is elsewhere and has a name. Of one that is unknown it is neither.
+func standing(i recover.Instance, path string) (here, displaced bool) {
+	for _, f := range i.Files {
+		if f.Path == path {
+			here = here || (f.State == recover.FilePresent || f.Proven) && !f.Unusable()
+			displaced = displaced || f.State == recover.FileDisplaced
+		}
+	}
+	return here, displaced
 }
 
 // notShared returns ErrRefused when other hosts may write the directory to which a file
@@ -114,43 +150,22 @@ func (p restorePlans) notShared(path string) error {
 	return p.notSharedFile(path, dir)
 }
 
-// notOutrun returns ErrOlder unless the guest has provably written nothing since the
-// backup was taken: it is the same QEMU, and its write counters have not changed.
-func (p restorePlans) notOutrun(ctx context.Context, entry manifest.Instance, i recover.Instance, todo *recover.InstancePlan) error {
-	if p.Options.AcceptOlder || !recover.AnyWritable(todo.Files) {
-		return nil
-	}
-	held := slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.Writable && len(f.Holders) > 0 })
-	better := ""
-	if held {
-		better = fmt.Sprintf("; its newer files are still held: os-rescue --instance %s brings those back and loses nothing", i.UUID)
-	}
-	taken := entry.Taken.Local().Format(time.DateTime)
-	if i.PID == 0 {
-		return fmt.Errorf("%w: the guest's QEMU has ended since the backup of %s, and may have written before it ended%s; "+
-			"--accept-older restores the backup as it is", recover.ErrOlder, taken, better)
-	}
-	counters, err := p.Hypervisor.Counters(ctx, i.UUID)
-	if err != nil {
-		return err
-	}
-	now := recover.Snapshot{Process: i.Process, Counters: counters}
-	if !entry.Snapshot.Unchanged(now) {
-		return fmt.Errorf("%w: the guest has written since the backup of %s%s; --accept-older restores the backup as it is",
-			recover.ErrOlder, taken, better)
-	}
-	todo.Restored = &entry.Snapshot
-	return nil
-}
-
 // restoreSteps describes what a plan will do.
 func (p restorePlans) restoreSteps(todo recover.InstancePlan, entry manifest.Instance) []string {
 	steps := p.directories.steps(todo.Directories)
 	add := func(format string, args ...any) { steps = append(steps, fmt.Sprintf(format, args...)) }
 	for _, f := range todo.Files {
+		if f.Held != "" {
+			add("compare what is still held of %s with the backup, in full, and stop if it differs", f.Path)
+		}
+	}
+	for _, f := range todo.Files {
 		add("copy %s from the backup of %s, compare it in full", f.Path, entry.Taken.Local().Format(time.DateTime))
 	}
-	if todo.Action == recover.ActionReboot {
+	switch {
+	case todo.Action == recover.ActionReboot && todo.Restored != nil:
+		add("destroy the domain; copy again what was written since the last look")
+	case todo.Action == recover.ActionReboot:
 		add("destroy the domain")
 	}
 	add("publish the copies with their owners and modes")

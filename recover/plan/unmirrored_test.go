@@ -15,6 +15,10 @@ func TestWhatNoBlockJobReachesIsNotMirrored(t *testing.T) {
 		Target:    "vdb",
 		Encrypted: true,
 		Chain:     []recover.Image{{Source: recover.SourceFile, Path: "/i/luks", Format: "raw"}},
+	}, {
+		Target:       "vdc",
+		Unmirrorable: "is copied on read",
+		Chain:        []recover.Image{{Source: recover.SourceFile, Path: "/i/cor", Format: "qcow2"}},
 	}}}
 	for name, c := range map[string]struct {
 		file recover.FilePlan
@@ -30,6 +34,10 @@ func TestWhatNoBlockJobReachesIsNotMirrored(t *testing.T) {
 		"a disk that QEMU encrypts": {
 			file: recover.FilePlan{Path: "/i/luks", Target: "vdb", Format: "raw", Role: recover.RoleDisk},
 			says: "in the clear",
+		},
+		"a disk that QEMU would not leave": {
+			file: recover.FilePlan{Path: "/i/cor", Target: "vdc", Format: "qcow2", Role: recover.RoleDisk},
+			says: "copied on read: --mode reboot",
 		},
 		"a disk that was moved": {
 			file: recover.FilePlan{Path: "/i/other", Target: "vda", Format: "qcow2", Role: recover.RoleDisk},

@@ -4,7 +4,7 @@
 // It reads what it says of processes from /proc. A Process is held by a pidfd while it is
 // looked at, so that its PID can't become another's in the middle.
 //
-// May call: recover, identity.
+// May call: recover, identity, plainfile.
 //
 // Invariants: nothing is opened through a descriptor of another process, and a duplicate of
 // one is given only where that keeps nobody from the file (Duplicate); paths are looked

@@ -3,12 +3,15 @@ package procfs
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
 )
@@ -41,8 +44,20 @@ func HeldBy(ctx context.Context, pid int) ([]HeldFile, error) {
 
 // HeldBy returns the regular files that the process holds. The error wraps unix.ESRCH
 // when it has ended.
-func (p *Process) HeldBy(ctx context.Context) ([]HeldFile, error) {
-	descriptors, err := p.descriptors(ctx)
+func (p *Process) HeldBy(ctx context.Context) ([]HeldFile, error) { return p.held(ctx, nil) }
+
+// DeletedBy is HeldBy for the files that the kernel calls deleted, that a network file system
+// has renamed instead, and that are below dir, where another client may have deleted them. No
+// other file is looked at.
+func (p *Process) DeletedBy(ctx context.Context, dir string) ([]HeldFile, error) {
+	return p.held(ctx, func(link string) bool {
+		d := Descriptor{Link: link}
+		return strings.HasSuffix(link, DeletedSuffix) || d.SillyRenamed() || recover.IsBelow(link, dir)
+	})
+}
+
+func (p *Process) held(ctx context.Context, isMeant func(link string) bool) ([]HeldFile, error) {
+	descriptors, err := p.descriptors(ctx, isMeant)
 	if err != nil {
 		return nil, err
 	}
@@ -58,6 +73,64 @@ func (p *Process) HeldBy(ctx context.Context) ([]HeldFile, error) {
 	}
 	return files, nil
 }
+
+// Writers returns the regular files that processes have open for writing, without those of
+// the process but. proc is Dir. A process that ends meanwhile has nothing open.
+func Writers(ctx context.Context, proc string, but int) (map[recover.Inode]bool, error) {
+	written := map[recover.Inode]bool{}
+	err := eachProcess(ctx, proc, func(p *Process, open []Descriptor) {
+		for _, d := range open {
+			if d.Writable() && p.Identity.PID != but {
+				written[d.Inode()] = true
+			}
+		}
+	})
+	return written, err
+}
+
+// Holders calls do for each of the files that a process has open, with that process, which is
+// closed afterwards. proc is Dir.
+func Holders(ctx context.Context, proc string, files map[recover.Inode]bool, do func(recover.Inode, *Process)) error {
+	return eachProcess(ctx, proc, func(p *Process, open []Descriptor) {
+		for _, d := range open {
+			if files[d.Inode()] {
+				do(d.Inode(), p)
+			}
+		}
+	})
+}
+
+func eachProcess(ctx context.Context, proc string, do func(*Process, []Descriptor)) error {
+	entries, err := os.ReadDir(proc)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		p, err := Open(proc, pid)
+		if gone(err) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		list, err := p.descriptors(ctx, nil)
+		if err == nil {
+			do(p, list)
+		}
+		p.Close()
+		if err != nil && !gone(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// gone is true for the errors of a process that has ended.
+func gone(err error) bool { return errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrNotExist) }
 
 // StartedWithBlockdev is true when libvirt 6.0 or later started that QEMU with
 // -blockdev, so that the target of a block job is a node of its own (needs QEMU 4.2;

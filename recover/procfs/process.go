@@ -104,8 +104,9 @@ func (p *Process) list(name string) ([]string, error) {
 }
 
 // descriptors returns the process's open regular files, without those that it closes
-// meanwhile.
-func (p *Process) descriptors(ctx context.Context) ([]Descriptor, error) {
+// meanwhile; with isMeant only those whose link that is true for. The others are not looked at: on
+// a dead server that can hang.
+func (p *Process) descriptors(ctx context.Context, isMeant func(link string) bool) ([]Descriptor, error) {
 	dir := p.path("fd")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -123,10 +124,10 @@ func (p *Process) descriptors(ctx context.Context) ([]Descriptor, error) {
 		d := Descriptor{FD: fd}
 		path := filepath.Join(dir, e.Name())
 		// The process may have closed this descriptor: then it does not count.
-		if d.stat(path) != nil || d.Stat.Mode&unix.S_IFMT != unix.S_IFREG {
+		if d.Link, err = os.Readlink(path); err != nil || isMeant != nil && !isMeant(d.Link) {
 			continue
 		}
-		if d.Link, err = os.Readlink(path); err != nil {
+		if d.stat(path) != nil || d.Stat.Mode&unix.S_IFMT != unix.S_IFREG {
 			continue
 		}
 		info, err := readProc(p.path("fdinfo", e.Name()))
@@ -144,15 +145,23 @@ func (p *Process) descriptors(ctx context.Context) ([]Descriptor, error) {
 // CheckQEMU returns ErrNotQEMU unless the process runs the domain of that UUID: libvirt
 // starts every QEMU with "-uuid UUID" (src/qemu/qemu_command.c).
 func (p *Process) CheckQEMU(uuid string) error {
-	args, err := p.Args()
-	if err != nil {
+	if _, err := p.Args(); err != nil {
 		return err
 	}
-	i := slices.Index(args, "-uuid")
-	if i < 0 || i+1 >= len(args) || !strings.EqualFold(args[i+1], uuid) {
+	if !strings.EqualFold(p.UUID(), uuid) {
 		return fmt.Errorf("%w: process %d (%s) is not the QEMU of %s", ErrNotQEMU, p.Identity.PID, p.Command, uuid)
 	}
 	return nil
+}
+
+// UUID returns what the process's command line says after -uuid, as that of a QEMU has it;
+// empty without one.
+func (p *Process) UUID() string {
+	args, err := p.Args()
+	if i := slices.Index(args, "-uuid"); err == nil && i >= 0 && i+1 < len(args) {
+		return args[i+1]
+	}
+	return ""
 }
 
 // IsRoot is true for a process of root's. Everybody can run a set-user-ID program by another
@@ -177,17 +186,22 @@ func (p *Process) isOf(uid string) bool {
 	if err != nil || p.Alive() != nil {
 		return false
 	}
-	for line := range bytes.Lines(status) {
-		if fields := strings.Fields(string(line)); len(fields) > 3 && fields[0] == "Uid:" {
-			return fields[1] == uid && fields[2] == uid && fields[3] == uid
-		}
-	}
-	return false
+	ids := statusFields(string(status), "Uid")
+	return len(ids) > 2 && ids[0] == uid && ids[1] == uid && ids[2] == uid
 }
 
 // Named returns the PIDs of all processes of that command name, which the kernel cuts to
 // 15 characters. proc is Dir.
 func Named(proc, name string) ([]int, error) {
+	pids, err := All(proc)
+	return slices.DeleteFunc(pids, func(pid int) bool {
+		c, err := commandName(proc, pid)
+		return err != nil || c != name
+	}), err
+}
+
+// All returns the PIDs of all processes. proc is Dir.
+func All(proc string) ([]int, error) {
 	dir, err := os.Open(proc)
 	if err != nil {
 		return nil, err
@@ -199,11 +213,7 @@ func Named(proc, name string) ([]int, error) {
 	}
 	var pids []int
 	for _, e := range entries {
-		pid, err := strconv.Atoi(e)
-		if err != nil {
-			continue
-		}
-		if c, err := commandName(proc, pid); err == nil && c == name {
+		if pid, err := strconv.Atoi(e); err == nil {
 			pids = append(pids, pid)
 		}
 	}
@@ -244,6 +254,14 @@ func Identify(proc string, pid int) (recover.ProcessIdentity, error) {
 	}
 	boot, err := BootID(proc)
 	return recover.ProcessIdentity{PID: pid, StartTicks: ticks, BootID: boot}, err
+}
+
+// IsStopped is true for a process that a signal has stopped, with all its threads: it does
+// nothing until somebody continues it (state T in /proc/PID/stat, proc(5)). proc is Dir.
+func IsStopped(proc string, pid int) bool {
+	stat, err := readProc(filepath.Join(proc, strconv.Itoa(pid), "stat"))
+	_, rest, found := bytes.Cut(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" "))
+	return err == nil && found && bytes.HasPrefix(rest, []byte("T "))
 }
 
 // BootID returns the ID of the host's current boot, which is another one after each

@@ -81,7 +81,7 @@ func TestADeletedFileIsSeenByItsLinkCountAndReadThroughProc(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	list, err := p.descriptors(t.Context())
+	list, err := p.descriptors(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

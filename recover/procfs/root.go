@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover/identity"
+	"github.com/os-rescue/os-rescue/recover/plainfile"
 )
 
 // Root is a directory that serves as "/" for looking up paths.
@@ -73,6 +74,27 @@ func (r Root) IsOverlay(path string) bool {
 	return unix.Fstatfs(fd, &st) == nil && st.Type == unix.OVERLAYFS_SUPER_MAGIC
 }
 
+// Renames is true when the name of the file at a path could be moved into a directory: both
+// are reached through one mount. The error wraps fs.ErrNotExist when one of them is not there.
+func (r Root) Renames(path, dir string) (bool, error) {
+	from, err := r.mount(path)
+	if err != nil {
+		return false, err
+	}
+	to, err := r.mount(dir)
+	return from == to, err
+}
+
+func (r Root) mount(path string) (int, error) {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
+	fd, err := unix.Openat2(int(r.file.Fd()), strings.TrimLeft(path, "/"), &how)
+	if err != nil {
+		return 0, &fs.PathError{Op: "look up", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	return identity.Mount(fd)
+}
+
 // Lstat is Stat for the very file that has the path's last name: a link there is not
 // followed.
 func (r Root) Lstat(path string) (unix.Stat_t, error) {
@@ -90,27 +112,16 @@ func (r Root) Lstat(path string) (unix.Stat_t, error) {
 	return st, err
 }
 
-// Open opens a regular file for reading, and follows links inside the root. It does not
-// wait on a FIFO. The error wraps fs.ErrNotExist when nothing is there.
+// Open opens a regular file for reading, and follows links inside the root. It looks before it
+// opens, and waits for nobody (plainfile). The error wraps fs.ErrNotExist when nothing is there.
 func (r Root) Open(path string) (*os.File, error) {
-	how := unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT,
-	}
-	fd, err := unix.Openat2(int(r.file.Fd()), strings.TrimLeft(path, "/"), &how)
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
+	at, err := unix.Openat2(int(r.file.Fd()), strings.TrimLeft(path, "/"), &how)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	f := os.NewFile(uintptr(fd), path)
-	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		err = &fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
+	defer unix.Close(at)
+	return plainfile.Beneath(at, path, plainfile.Rules{})
 }
 
 // Names returns the names in a directory, sorted, at most that many; more of them are an
@@ -164,6 +175,32 @@ func (r Root) Resolve(path string) string {
 		return path
 	}
 	return filepath.Join(real, strings.TrimPrefix(path, dir))
+}
+
+// Dangling returns the first symlink above path that leads nowhere, and what it names; empty
+// without one.
+func (r Root) Dangling(path string) (link, target string) {
+	for at, c := range path {
+		if c != '/' || at == 0 {
+			continue
+		}
+		if _, err := r.Stat(path[:at]); err == nil {
+			continue
+		}
+		how := unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
+		fd, err := unix.Openat2(int(r.file.Fd()), strings.TrimLeft(path[:at], "/"), &how)
+		if err != nil {
+			return "", ""
+		}
+		defer unix.Close(fd)
+		text := make([]byte, unix.PathMax)
+		n, err := unix.Readlinkat(fd, "", text)
+		if err != nil {
+			return "", "" // it is no symlink
+		}
+		return path[:at], string(text[:n])
+	}
+	return "", ""
 }
 
 // Ancestor returns the nearest existing directory above path, and its status.

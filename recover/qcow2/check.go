@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -25,16 +23,19 @@ var (
 	// ErrCheckFailed: qemu-img could not check the image, or was killed by a limit.
 	// The image may or may not be good.
 	ErrCheckFailed = errors.New("qemu-img could not check the image")
+	// ErrStopped: a signal or a limit ended qemu-img in the middle, which says nothing
+	// of the image. It wraps ErrCheckFailed.
+	ErrStopped = fmt.Errorf("%w: it was stopped in the middle, by a limit or a fault of its own", ErrCheckFailed)
+	// ErrTouched: somebody has changed the image while it was checked.
+	ErrTouched = errors.New("the image was changed while it was checked")
 )
 
 // CheckOptions configure the run of qemu-img. The zero value is usable.
 type CheckOptions struct {
-	// UID and GID run qemu-img, and own the file meanwhile. They should be an account
-	// that nothing else runs as. Both 0 means nobody (65534), or root with InService.
-	UID, GID uint32
-	// InService: a suspended QEMU has the image open. Check takes no lock and leaves
-	// the file's owner alone; UID and GID must be able to read the file as it is.
-	InService bool
+	// InService is the account of the suspended QEMU that has the image open, and whose it
+	// is. qemu-img runs as that, Check takes no lock and leaves the file alone. nil: it is a
+	// copy that nobody else has.
+	InService *Account
 	// Direct reads the image with O_DIRECT, for file systems on which buffered reads
 	// may return old content.
 	Direct bool
@@ -69,20 +70,22 @@ func (r CheckResult) Corrupt() bool { return r.Corruptions > 0 || r.CheckErrors 
 //   - the format is given and the backing chain is cut
 //     (`"backing": null`, blockdev-add in QEMU's qapi/block-core.json), so that
 //     no other file is opened, and missing backing files don't matter;
-//   - qemu-img gets the file as descriptor 3 and runs as an unprivileged user
-//     without capabilities, in network and IPC namespaces of its own, with
-//     no_new_privs, an empty environment and limits on memory, CPU time and
+//   - qemu-img gets the file as descriptor 3 and runs without capabilities, as a user and a
+//     group that no other process has, in network and IPC namespaces of its own, with
+//     no_new_privs, few system calls, an empty environment and limits on memory, CPU time and
 //     files. It dies with this process and with the context.
 //
-// qemu-img opens /proc/self/fd/3 afresh, which needs permission on the inode. So
-// Check makes opt.UID and opt.GID the owner meanwhile and restores the owner before
-// it returns. f must be a private copy with mode 0600; for a file that QEMU has open
-// use InService. After a crash of this process the copy may still have that owner.
+// qemu-img opens /proc/self/fd/3 afresh, which needs permission on the inode. So Check lets
+// that group read the file meanwhile, and nobody ever gets a descriptor that writes it: f is
+// a private copy with mode 0600 whose owner is root. Owner, group, mode and access control list
+// are as before when it returns; after a crash of this process the group may still be one that
+// nobody is in. Where the file system allows no such change the check is skipped.
 //
 // Corruption is a result, not an error. Refcounts that are too low are none while the
 // image's dirty bit is set: QEMU has it open, or did not close it. An encrypted image is skipped, because its
-// key is not known here. Errors: ErrNotQcow2, ErrMalformed, ErrExternalData,
-// ErrNoQemuImg, ErrCheckFailed, the context's.
+// key is not known here, and so is one with features that are not known here. Errors:
+// ErrNotQcow2, ErrMalformed, ErrExternalData, ErrNoQemuImg, ErrCheckFailed, ErrStopped,
+// ErrTouched, the context's.
 func Check(ctx context.Context, f *os.File, opt CheckOptions) (CheckResult, error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -98,14 +101,14 @@ func Check(ctx context.Context, f *os.File, opt CheckOptions) (CheckResult, erro
 	if header.Encryption != EncryptionNone {
 		return CheckResult{Skipped: "the image is encrypted"}, nil
 	}
+	if unknown := header.UnknownFeatures(); unknown != 0 {
+		return CheckResult{Skipped: fmt.Sprintf("it has features (%#x) that this release does not know, of a later QEMU", unknown)}, nil
+	}
 	var result CheckResult
-	if opt.InService {
-		result, err = runCheck(ctx, f, header, opt)
+	if opt.InService != nil {
+		result, err = runCheck(ctx, f, header, *opt.InService, opt)
 	} else {
-		if opt.UID == 0 && opt.GID == 0 {
-			opt.UID, opt.GID = 65534, 65534
-		}
-		result, err = checkOwned(ctx, f, info, header, opt)
+		result, err = checkLent(ctx, f, header, opt)
 	}
 	if err != nil {
 		return CheckResult{}, fmt.Errorf("check %s: %w", f.Name(), err)
@@ -114,28 +117,43 @@ func Check(ctx context.Context, f *os.File, opt CheckOptions) (CheckResult, erro
 	return result, nil
 }
 
-// checkOwned makes the unprivileged user the file's owner for the check.
-func checkOwned(
-	ctx context.Context, f *os.File, info os.FileInfo, header Header, opt CheckOptions,
-) (result CheckResult, err error) {
-	owner := info.Sys().(*syscall.Stat_t)
-	if err := f.Chown(int(opt.UID), int(opt.GID)); err != nil {
+// checkLent lends the file for the check, and looks whether it was changed meanwhile.
+func checkLent(ctx context.Context, f *os.File, header Header, opt CheckOptions) (result CheckResult, err error) {
+	account, err := unusedAccount()
+	if err != nil {
+		return CheckResult{}, fmt.Errorf("%w: %w", ErrCheckFailed, err)
+	}
+	giveBack, err := lend(f, account.GID)
+	if cantBeLent(err) {
+		_ = giveBack() // as far as it was changed at all
+		return CheckResult{Skipped: fmt.Sprintf("the file system lets nobody else read it for that (%v)", err)}, nil
+	}
+	defer func() { err = errors.Join(err, giveBack()) }()
+	if err != nil {
 		return CheckResult{}, err
 	}
-	defer func() {
-		err = errors.Join(err, f.Chown(int(owner.Uid), int(owner.Gid)))
-	}()
-	return runCheck(ctx, f, header, opt)
+	before, err := stateOf(f)
+	if err != nil {
+		return CheckResult{}, err
+	}
+	if result, err = runCheck(ctx, f, header, account, opt); err != nil {
+		return CheckResult{}, err
+	}
+	after, err := stateOf(f)
+	if err == nil && after != before {
+		err = ErrTouched
+	}
+	return result, err
 }
 
-// runCheck runs the check and leaves the file's owner alone.
-func runCheck(ctx context.Context, f *os.File, header Header, opt CheckOptions) (CheckResult, error) {
+// runCheck runs the check and leaves the file as it is.
+func runCheck(ctx context.Context, f *os.File, header Header, account Account, opt CheckOptions) (CheckResult, error) {
 	args := []string{"check", "--output=json"}
 	if opt.Direct {
 		args = append(args, "-T", "none")
 	}
 	node := map[string]any{"driver": "file", "filename": "/proc/self/fd/3"}
-	if opt.InService {
+	if opt.InService != nil {
 		node["locking"] = "off"
 	}
 	image, err := json.Marshal(map[string]any{"driver": "qcow2", "file": node, "backing": nil})
@@ -145,7 +163,7 @@ func runCheck(ctx context.Context, f *os.File, header Header, opt CheckOptions) 
 	if opt.CPUTime == 0 {
 		opt.CPUTime = 15 * time.Minute
 	}
-	c := confined{uid: opt.UID, gid: opt.GID, memory: opt.MemoryBytes, cpu: opt.CPUTime, files: []*os.File{f}}
+	c := confined{account: account, memory: opt.MemoryBytes, cpu: opt.CPUTime, files: []*os.File{f}}
 	cmd, err := c.command(ctx, append(args, "json:"+string(image))...)
 	if err != nil {
 		return CheckResult{}, err
@@ -154,10 +172,7 @@ func runCheck(ctx context.Context, f *os.File, header Header, opt CheckOptions) 
 	findings := &refcountFindings{rest: stderr, shared: header.Snapshots > 0}
 	cmd.Stdout, cmd.Stderr = stdout, findings
 
-	// The kernel sends Pdeathsig when the thread that started the child ends.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	runErr := cmd.Run()
+	runErr := onItsOwnThread(cmd.Run)
 	if err := ctx.Err(); err != nil {
 		return CheckResult{}, err
 	}
@@ -182,6 +197,9 @@ func parse(stdout []byte, stderr string, runErr error) (CheckResult, error) {
 		Leaks       int64   `json:"leaks"`
 		CheckErrors int64   `json:"check-errors"`
 		ImageEnd    int64   `json:"image-end-offset"`
+	}
+	if exit != nil && !exit.Exited() {
+		return CheckResult{}, fmt.Errorf("%w: %s", ErrStopped, reason(stderr, runErr))
 	}
 	err := json.Unmarshal(stdout, &report)
 	if err != nil || report.Filename == nil {

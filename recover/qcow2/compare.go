@@ -12,7 +12,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -42,9 +41,8 @@ type Side struct {
 
 // CompareOptions configure the run of qemu-img.
 type CompareOptions struct {
-	// UID and GID run qemu-img: an account that may read the images and connect to
-	// the socket, preferably the one that their QEMU runs as.
-	UID, GID uint32
+	// Account runs qemu-img: one that may read the images, preferably that of their QEMU.
+	Account Account
 	// Direct reads the images with O_DIRECT.
 	Direct bool
 	// Progress, if not nil, is called with the share that is done, 0 to 1.
@@ -69,7 +67,7 @@ func Compare(ctx context.Context, a, b Side, opt CompareOptions) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c := confined{uid: opt.UID, gid: opt.GID, memory: opt.MemoryBytes, cpu: opt.CPUTime}
+	c := confined{account: opt.Account, memory: opt.MemoryBytes, cpu: opt.CPUTime}
 	defer c.disconnect()
 	args := []string{"compare", "-p"}
 	if opt.Direct {
@@ -98,14 +96,14 @@ func Compare(ctx context.Context, a, b Side, opt CompareOptions) error {
 	}
 	stderr := &limitedBuffer{limit: 64 << 10}
 	cmd.Stderr = stderr
-	// The kernel sends Pdeathsig when the thread that started the child ends.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("%w: %w", ErrCompareFailed, err)
-	}
-	words := followProgress(out, opt.Progress)
-	runErr := cmd.Wait()
+	var words string
+	runErr := onItsOwnThread(func() error {
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		words = followProgress(out, opt.Progress)
+		return cmd.Wait()
+	})
 	if err := ctx.Err(); err != nil {
 		return err
 	}

@@ -18,7 +18,9 @@ import (
 const nobody = 65534
 
 // asNobody compares as that account.
-func asNobody() qcow2.CompareOptions { return qcow2.CompareOptions{UID: nobody, GID: nobody} }
+func asNobody() qcow2.CompareOptions { return qcow2.CompareOptions{Account: account(nobody)} }
+
+func account(id uint32) qcow2.Account { return qcow2.Account{UID: id, GID: id} }
 
 // chain is a side of open images, the top one first.
 func chain(members ...qcow2.Member) qcow2.Side { return qcow2.Side{Chain: members} }
@@ -81,7 +83,7 @@ func TestCompareTellsWhetherAGuestWouldSeeADifference(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, direct := range []bool{false, true} {
-				err := qcow2.Compare(t.Context(), tt.a, tt.b, qcow2.CompareOptions{UID: nobody, GID: nobody, Direct: direct})
+				err := qcow2.Compare(t.Context(), tt.a, tt.b, qcow2.CompareOptions{Account: account(nobody), Direct: direct})
 				if tt.same && err != nil || !tt.same && !errors.Is(err, qcow2.ErrDiffers) {
 					t.Errorf("direct %v: %v", direct, err)
 				}
@@ -120,7 +122,7 @@ func TestCompareTellsWhetherAGuestWouldSeeADifference(t *testing.T) {
 			t.Fatal(err)
 		}
 		a, b := qcow2.Side{Chain: []qcow2.Member{member(t, odd, "qcow2")}}, qcow2.Side{Chain: []qcow2.Member{member(t, raw, "raw")}}
-		if err := qcow2.Compare(t.Context(), a, b, qcow2.CompareOptions{UID: nobody, GID: nobody}); err != nil {
+		if err := qcow2.Compare(t.Context(), a, b, asNobody()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -211,7 +213,8 @@ func TestCompareAndCheckReadWhatAQEMUHasOpen(t *testing.T) {
 	if err := qcow2.Compare(t.Context(), chain(member(t, larger, "qcow2")), export, opt); !errors.Is(err, qcow2.ErrDiffers) {
 		t.Errorf("an export of a smaller disk: %v", err)
 	}
-	r, err := qcow2.Check(t.Context(), locked.File, qcow2.CheckOptions{UID: nobody, GID: nobody, InService: true})
+	unprivileged := account(nobody)
+	r, err := qcow2.Check(t.Context(), locked.File, qcow2.CheckOptions{InService: &unprivileged})
 	if err != nil || r.Corrupt() || r.ImageEnd == 0 {
 		t.Errorf("check of a locked image: %+v, %v", r, err)
 	}
@@ -285,7 +288,7 @@ func TestTheContextEndsAComparisonThatHangs(t *testing.T) {
 		}
 	}()
 	side := qcow2.Side{Chain: []qcow2.Member{member(t, written(t, nil, "write -P 7 0 1M"), "qcow2")}}
-	err = qcow2.Compare(ctx, side, qcow2.Side{Socket: socket, Export: "vda"}, qcow2.CompareOptions{UID: nobody, GID: nobody})
+	err = qcow2.Compare(ctx, side, qcow2.Side{Socket: socket, Export: "vda"}, asNobody())
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
@@ -317,7 +320,7 @@ func TestAnExitCodeAloneIsNoVerdict(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			standIn(t, tool[0], tool[1])
-			err := qcow2.Compare(t.Context(), side, side, qcow2.CompareOptions{UID: nobody, GID: nobody})
+			err := qcow2.Compare(t.Context(), side, side, asNobody())
 			if !errors.Is(err, qcow2.ErrCompareFailed) || errors.Is(err, qcow2.ErrDiffers) {
 				t.Errorf("error %v", err)
 			}
@@ -333,7 +336,7 @@ while read -r key value; do
 done < /proc/self/status >&2
 exit 2`)
 	for uid, uids := range map[uint32]string{0: "Uid: 0 0 0 0", nobody: "Uid: 65534 65534 65534 65534"} {
-		err := qcow2.Compare(t.Context(), side, side, qcow2.CompareOptions{UID: uid, GID: uid})
+		err := qcow2.Compare(t.Context(), side, side, qcow2.CompareOptions{Account: account(uid)})
 		if err == nil {
 			t.Fatal("the stand-in did not run")
 		}

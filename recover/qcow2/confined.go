@@ -11,13 +11,13 @@ import (
 
 // confined runs qemu-img on bytes that a guest wrote: as another user (root only
 // where QEMU runs as root) without capabilities, in its own network and IPC
-// namespaces, with no_new_privs, an empty environment and limits on memory, CPU time
-// and files. It dies with this process and with the context.
+// namespaces, with no_new_privs, few system calls (forbidden), an empty environment and limits
+// on memory, CPU time and files. It dies with this process and with the context.
 type confined struct {
-	uid, gid uint32
-	memory   int64         // bytes of address space; 4 GiB when 0
-	cpu      time.Duration // no limit when 0
-	files    []*os.File    // its descriptors from 3 on
+	account Account
+	memory  int64         // bytes of address space; 4 GiB when 0
+	cpu     time.Duration // no limit when 0
+	files   []*os.File    // its descriptors from 3 on
 
 	connections []*os.File // those of the files that were opened for it
 }
@@ -48,7 +48,7 @@ func (c confined) command(ctx context.Context, args ...string) (*exec.Cmd, error
 		limits = append(limits, fmt.Sprintf("--cpu=%d", max(1, int64(c.cpu.Seconds()))))
 	}
 	all := append(limits, "--", paths[1], "--no-new-privs")
-	if c.uid == 0 {
+	if c.account.UID == 0 {
 		// Otherwise root would get all capabilities back when it starts qemu-img.
 		// libvirt's QEMU has none either.
 		all = append(all, "--securebits=+noroot,+noroot_locked")
@@ -60,7 +60,7 @@ func (c confined) command(ctx context.Context, args ...string) (*exec.Cmd, error
 	cmd.ExtraFiles = c.files
 	cmd.WaitDelay = 10 * time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Credential: &syscall.Credential{Uid: c.uid, Gid: c.gid},
+		Credential: &syscall.Credential{Uid: c.account.UID, Gid: c.account.GID},
 		Setsid:     true,
 		Pdeathsig:  syscall.SIGKILL,
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC,

@@ -5,12 +5,12 @@
 // The format is described in QEMU's docs/interop/qcow2.txt:
 // https://www.qemu.org/docs/master/interop/qcow2.html
 //
-// May call: nothing of ours.
+// May call: plainfile, procfs.
 //
 // Invariants:
 //
 //   - No name in an image is followed, and no format is probed.
-//   - qemu-img runs confined: without capabilities, network or environment, and
-//     with limits on memory and files.
+//   - qemu-img runs confined: as nobody else, without capabilities, network or environment,
+//     with few system calls, and with limits on memory and files.
 //   - No image is written.
 package qcow2

@@ -44,6 +44,9 @@ type Header struct {
 	Dirty   bool // refcounts may be wrong (lazy refcounts): normal while QEMU has the image open
 	Corrupt bool // QEMU found corruption and will not write to it before a repair
 
+	LazyRefcounts bool   // QEMU writes refcounts only when it closes the image
+	RefcountBits  uint32 // of each refcount: 1 to 64
+
 	Snapshots uint32 // internal snapshots
 	Bitmaps   bool   // persistent dirty bitmaps, of incremental backups
 
@@ -67,7 +70,17 @@ const (
 	incompatibleDirty    = 1 << 0
 	incompatibleCorrupt  = 1 << 1
 	incompatibleDataFile = 1 << 2
+
+	compatibleLazyRefcounts = 1 << 0
 )
+
+// knownIncompatible are all incompatible features that QEMU has defined: the three above,
+// the compression type and extended L2 entries (docs/interop/qcow2.txt).
+const knownIncompatible = 1<<5 - 1
+
+// UnknownFeatures returns the incompatible features of the image that only a later QEMU
+// knows; 0 when there are none. An older one, and its qemu-img, refuse to open it.
+func (h Header) UnknownFeatures() uint64 { return h.IncompatibleFeatures &^ knownIncompatible }
 
 // ParseHeader reads the header of an image of size bytes. It reads at most the
 // first cluster (2 MiB) and opens nothing. Errors: ErrNotQcow2, ErrMalformed, those
@@ -91,6 +104,8 @@ func ParseHeader(r io.ReaderAt, size int64) (Header, error) {
 		Encryption:  Encryption(be.Uint32(fixed[32:])),
 		Snapshots:   be.Uint32(fixed[60:]),
 		Length:      lengthV2,
+
+		RefcountBits: 16,
 	}
 	if h.ClusterBits < 9 || h.ClusterBits > 21 {
 		return Header{}, malformed("cluster_bits is %d", h.ClusterBits)
@@ -102,6 +117,12 @@ func ParseHeader(r io.ReaderAt, size int64) (Header, error) {
 			return Header{}, malformed("it ends after %d bytes", len(fixed))
 		}
 		h.IncompatibleFeatures = be.Uint64(fixed[72:])
+		h.LazyRefcounts = be.Uint64(fixed[80:])&compatibleLazyRefcounts != 0
+		order := be.Uint32(fixed[96:])
+		if order > 6 {
+			return Header{}, malformed("refcount_order is %d", order)
+		}
+		h.RefcountBits = 1 << order
 		h.Length = be.Uint32(fixed[100:])
 	default:
 		return Header{}, malformed("version %d", h.Version)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -104,6 +105,8 @@ func TestTheHeaderSaysWhatQemuImgWroteThere(t *testing.T) {
 	}{
 		"plain":     {nil, qcow2.Header{Version: 3, Length: 112}},
 		"version 2": {[]string{"-o", "compat=0.10"}, qcow2.Header{Version: 2, Length: 72}},
+		"unusual refcounts": {[]string{"-o", "lazy_refcounts=on,refcount_bits=64"},
+			qcow2.Header{Version: 3, Length: 112, LazyRefcounts: true, RefcountBits: 64}},
 		"small clusters": {[]string{"-o", "cluster_size=512"},
 			qcow2.Header{Version: 3, Length: 112, ClusterBits: 9}},
 		"backing file": {[]string{"-u", "-b", "/nowhere/_base/f00", "-F", "raw"},
@@ -122,6 +125,9 @@ func TestTheHeaderSaysWhatQemuImgWroteThere(t *testing.T) {
 			if test.want.ClusterBits == 0 {
 				test.want.ClusterBits = 16
 			}
+			if test.want.RefcountBits == 0 {
+				test.want.RefcountBits = 16
+			}
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Error(diff)
 			}
@@ -131,7 +137,7 @@ func TestTheHeaderSaysWhatQemuImgWroteThere(t *testing.T) {
 	t.Run("encrypted", func(t *testing.T) {
 		f := encrypted(t)
 		got, err := qcow2.ParseHeader(f, size(t, f))
-		want := qcow2.Header{Version: 3, Length: 112, ClusterBits: 16, VirtualSize: 64 << 20, Encryption: qcow2.EncryptionLUKS}
+		want := qcow2.Header{Version: 3, Length: 112, ClusterBits: 16, VirtualSize: 64 << 20, RefcountBits: 16, Encryption: qcow2.EncryptionLUKS}
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
 			t.Errorf("%v %s", err, diff)
 		}
@@ -326,6 +332,15 @@ func TestCheckRunsNothingOnWhatItMustNotOpen(t *testing.T) {
 	if r, err := qcow2.Check(t.Context(), f, qcow2.CheckOptions{}); err != nil || r.Skipped == "" || r.Corrupt() {
 		t.Errorf("encrypted: %+v, %v", r, err)
 	}
+
+	f = image(t)
+	put(t, f, 72, 0, 0, 0, 0, 0, 0, 4, 0) // incompatible_features, bit 10
+	if out, err := exec.Command("qemu-img", "info", "-f", "qcow2", f.Name()).CombinedOutput(); err == nil {
+		t.Errorf("qemu-img is expected to refuse an unknown feature: %s", out)
+	}
+	if r, err := qcow2.Check(t.Context(), f, qcow2.CheckOptions{}); err != nil || !strings.Contains(r.Skipped, "0x400") || r.Corrupt() {
+		t.Errorf("an unknown feature: %+v, %v", r, err)
+	}
 }
 
 func TestACheckThatCantBeMadeIsAnErrorAndNoVerdict(t *testing.T) {
@@ -353,6 +368,15 @@ func TestACheckThatCantBeMadeIsAnErrorAndNoVerdict(t *testing.T) {
 	}
 	if st := info.Sys().(*syscall.Stat_t); st.Uid != 0 || st.Gid != 0 {
 		t.Errorf("the file is left to %d:%d", st.Uid, st.Gid)
+	}
+}
+
+func TestACheckThatIsStoppedSaysNothingOfTheImage(t *testing.T) {
+	f := image(t)
+	standIn(t, "qemu-img", "kill -9 $$")
+	_, err := qcow2.Check(t.Context(), f, qcow2.CheckOptions{})
+	if !errors.Is(err, qcow2.ErrStopped) || !errors.Is(err, qcow2.ErrCheckFailed) {
+		t.Errorf("killed: error %v", err)
 	}
 }
 

@@ -27,6 +27,10 @@ type FakeDomain struct {
 	// Defined is the persistent definition where it differs from what the QEMU has; nil
 	// where it does not.
 	Defined *recover.Definition
+	// Lacking is what a start would lack.
+	Lacking []string
+	// Needs are files that a start needs beside the emulator.
+	Needs []recover.NeededFile
 	// secret is what only XML tells.
 	secret string
 
@@ -56,10 +60,16 @@ func (d *FakeDomain) Off() {
 	d.logd.End()
 	d.QEMU, d.logd = nil, nil
 	d.fds, d.mirrors, d.BlockJobs, d.booted = nil, nil, nil, false
-	d.State, d.PauseReason, d.PID, d.Frozen = recover.StateShutOff, recover.PauseNone, 0, false
+	d.State, d.PauseReason, d.PID, d.Frozen, d.Crashed = recover.StateShutOff, recover.PauseNone, 0, false, false
 	if d.Defined != nil {
 		d.Disks, d.NVRAM, d.Defined = d.Defined.Disks, d.Defined.NVRAM, nil
 	}
+}
+
+// Crash ends a domain's QEMU without a word.
+func (d *FakeDomain) Crash() {
+	d.Off()
+	d.Crashed = true
 }
 
 // next is what the next start opens; nil where the domain shows it as its own.
@@ -68,9 +78,9 @@ func (d *FakeDomain) next() *recover.Definition {
 	case d.QEMU == nil || !d.Persistent:
 		return nil
 	case d.Defined != nil:
-		return &recover.Definition{Disks: cloneDisks(d.Defined.Disks), NVRAM: d.Defined.NVRAM}
+		return &recover.Definition{Disks: cloneDisks(d.Defined.Disks), NVRAM: d.Defined.NVRAM, Boot: d.Boot}
 	default:
-		return &recover.Definition{Disks: cloneDisks(d.Disks), NVRAM: d.NVRAM}
+		return &recover.Definition{Disks: cloneDisks(d.Disks), NVRAM: d.NVRAM, Boot: d.Boot}
 	}
 }
 
@@ -109,7 +119,7 @@ func (d *FakeDomain) start(paused bool) error {
 			return err
 		}
 	}
-	d.PID = d.QEMU.pid()
+	d.PID, d.Crashed = d.QEMU.pid(), false
 	if paused {
 		d.State, d.PauseReason = recover.StatePaused, recover.PauseUser
 		return nil

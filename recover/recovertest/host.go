@@ -38,7 +38,9 @@ func NewHost(t testing.TB) *Host {
 	settings := recover.DefaultSettings()
 	settings.Host = "node"
 	settings.StateDir = state
+	settings.RunDir = filepath.Join(dir, "run")
 	settings.InstancesPath = filepath.Join(dir, "nova/instances")
+	settings.ComputeIDPaths = []string{filepath.Join(dir, "nova", recover.ComputeIDName), filepath.Join(dir, "etc", recover.ComputeIDName)}
 	settings.Owners = rootOwners()
 	settings.Headroom = 0
 	settings.FreezeTimeout = time.Second
@@ -175,14 +177,15 @@ func (h *Host) KillKeeper() {
 	}
 }
 
-// DropLock takes the lock of runs away from whatever in this process has it, as the
+// DropLock takes the locks of runs away from whatever in this process has them, as the
 // kernel does from a process that ends.
 func (h *Host) DropLock() {
 	h.T.Helper()
 	names, err := os.ReadDir("/proc/self/fd")
 	Must(h.T, err)
 	for _, n := range names {
-		if link, _ := os.Readlink("/proc/self/fd/" + n.Name()); link == filepath.Join(h.Settings.StateDir, "lock") {
+		link, _ := os.Readlink("/proc/self/fd/" + n.Name())
+		if link == filepath.Join(h.Settings.StateDir, "lock") || filepath.Dir(link) == h.Settings.RunDir {
 			fd, err := strconv.Atoi(n.Name())
 			Must(h.T, err)
 			unlock := unix.Flock_t{Type: unix.F_UNLCK}

@@ -22,6 +22,7 @@ func TestHypervisor(t *testing.T, bed HypervisorBed) {
 		{"a domain that nobody knows", testUnknownDomain},
 		{"a definition", testDefinitions},
 		{"what the next start opens", testNextStart},
+		{"what a start needs", testStartNeeds},
 		{"suspend and resume", testPauses},
 		{"a pause of somebody else", testOthersPause},
 		{"start and destroy", testLives},

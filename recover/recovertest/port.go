@@ -3,6 +3,7 @@ package recovertest
 import (
 	"context"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/os-rescue/os-rescue/recover"
@@ -61,6 +62,16 @@ func (v *FakeHypervisor) Define(ctx context.Context, text string) error {
 	}
 	v.tell(defined.UUID)
 	return nil
+}
+
+// StartNeeds returns the shell that is the domain's QEMU, and what a test says.
+func (v *FakeHypervisor) StartNeeds(ctx context.Context, uuid string) (n recover.StartNeeds, err error) {
+	err = v.act(ctx, "startneeds", uuid, func(d *FakeDomain) error {
+		n.Files = append([]recover.NeededFile{{Path: "/bin/sh", What: "its emulator", Executable: true}}, d.Needs...)
+		n.Lacking = slices.Clone(d.Lacking)
+		return nil
+	})
+	return n, err
 }
 
 // Counters returns what the guest has written.

@@ -83,7 +83,7 @@ func (o *abandoned) find(ctx context.Context) error {
 	}
 	found = append(found, o.copies(safe)...)
 	for _, f := range o.i.t.Plan.Files {
-		aside := f.Path + ".replaced-" + o.a.id
+		aside := recover.AsideName(f.Path, o.a.id)
 		if st, err := o.a.s.root.Lstat(aside); err == nil {
 			found = append(found, recover.RunHolding{Kind: recover.HoldingAside, Of: f.Path, Path: aside, Size: st.Blocks * 512, Last: true})
 		}
@@ -201,7 +201,7 @@ func (o *abandoned) undo(ctx context.Context) {
 		}
 	}
 	if err != nil {
-		o.said.Error = err.Error()
+		o.said.Error = recover.InWords(err.Error())
 	}
 }
 
@@ -254,7 +254,7 @@ func (o *abandoned) removeCopy(path string) error {
 	if err != nil {
 		return err
 	}
-	return dir.Remove(filepath.Base(path))
+	return staging.RemoveCopy(dir, filepath.Base(path))
 }
 
 // settle journals that the run is over for the instance.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -34,8 +33,7 @@ func (a *Abandonment) prepare(ctx context.Context, name string, offline bool) er
 	if err != nil {
 		return err
 	}
-	info := statedir.LockInfo{Run: id, Command: statedir.CommandResume, PID: os.Getpid(), Since: s.started}
-	if s.lock, err = s.state.Lock(info); err != nil {
+	if err := s.takeLocks(id, statedir.CommandResume); err != nil {
 		return err
 	}
 	a.id = id

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/os-rescue/os-rescue/recover"
@@ -148,16 +149,19 @@ func TestAKillInTheMiddleOfTheEndingIsSafe(t *testing.T) {
 	t.Parallel()
 	for _, at := range []string{"suspend.done", "copy.done"} {
 		for _, resumed := range []bool{false, true} {
-			for k := 1; ; k++ {
+			for k := int64(1); ; k++ {
 				h, g, run := crashed(t, recovertest.GuestOptions{Agent: true}, at)
 				pid := h.HV.Get(g.UUID).PID
 				e := h.Engine()
 				crash := make(chan string)
-				n := 0
+				var points atomic.Int64 // the watch over the keeper has one too
 				e.Failpoint = func(point string) {
-					if n++; n == k {
+					switch n := points.Add(1); {
+					case n == k:
 						crash <- point
 						select {}
+					case n > k:
+						select {} // nothing of a dead run goes on
 					}
 				}
 				ended := make(chan error)

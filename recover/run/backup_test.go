@@ -46,7 +46,7 @@ func TestABackupHasTheManualLayoutAndLeavesTheGuestRunning(t *testing.T) {
 	}
 	recovertest.Must(t, a.AsFound(recover.StateRunning, pids[0]))
 	recovertest.Must(t, b.AsFound(recover.StatePaused, pids[1]))
-	m, err := manifest.Read(dir)
+	m, err := manifest.Read(dir, "")
 	recovertest.Must(t, err)
 	if len(m.Instances) != 2 {
 		t.Fatalf("%d entries", len(m.Instances))
@@ -115,7 +115,7 @@ func TestABackupLeavesTheGuestPausedIfAskedAndNeverFrozen(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 	recovertest.Must(t, g.AsFound(recover.StatePaused, pid))
-	m, err := manifest.Read(dir)
+	m, err := manifest.Read(dir, "")
 	recovertest.Must(t, err)
 	if e := m.Instances[0]; e.Found != recover.StateRunning || e.Left != recover.StatePaused {
 		t.Errorf("found %s, left %s", e.Found, e.Left)
@@ -139,7 +139,7 @@ func TestABackupOfAGuestThatWroteMeanwhileIsNoBackup(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	recovertest.Must(t, g.AsFound(recover.StateRunning, pid))
-	if _, err := manifest.Read(dir); err == nil {
+	if _, err := manifest.Read(dir, ""); err == nil {
 		t.Error("it is in the manifest")
 	}
 	// Nothing of it is in the way of the next one.
@@ -156,7 +156,7 @@ func TestABackupsFailureToLetTheGuestGoOnIsSaid(t *testing.T) {
 	h.HV.Errs["resume"] = errors.New("no answer from the monitor")
 	_, report := backUp(h, t, nil, g)
 	r := g.Report(report)
-	if r.Outcome != recover.OutcomeFailed || strings.Contains(r.Error, "it is as it was found") {
+	if r.Outcome != recover.OutcomeFailed || strings.Contains(r.Error, "is as it was found") {
 		t.Errorf("%+v", r)
 	}
 	h.HV.Errs = map[string]error{}
@@ -343,7 +343,7 @@ func TestFilesOfOneNameAreRestoredEachToItsOwnPlace(t *testing.T) {
 	h := runtest.NewHost(t)
 	g := h.Add(1, recovertest.GuestOptions{})
 	dir, _ := backUp(h, t, nil, g)
-	m, err := manifest.Read(dir)
+	m, err := manifest.Read(dir, "")
 	recovertest.Must(t, err)
 	second := filepath.Join(g.Dir, "more/disk")
 	content := recovertest.Payload(55, 40<<10)
@@ -405,7 +405,7 @@ func TestABackupWhoseGuestEndsWhileItIsCopiedIsNotCalledOneOfARunningGuest(t *te
 	endsWhen(h, "domain", 2)
 	dir, report := backUp(h, t, nil, g)
 	r := g.Report(report)
-	m, err := manifest.Read(dir)
+	m, err := manifest.Read(dir, "")
 	if r.Outcome == recover.OutcomeRescued || err == nil && len(m.Instances) > 0 && m.Instances[0].Left == recover.StateRunning {
 		t.Errorf("%+v; the manifest says that it was left %+v", r, m.Instances)
 	}

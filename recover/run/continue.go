@@ -93,7 +93,6 @@ func (i *instance) restoreEnded(ctx context.Context) (recover.Outcome, error) {
 			plan.Action, plan.Found = recover.ActionPublish, recover.StateShutOff
 		})
 	}
-	i.ownDirectories(ctx)
 	if err := i.relink(ctx); err != nil {
 		return recover.OutcomeFailed, err
 	}
@@ -155,6 +154,9 @@ func (i *instance) startOver(ctx context.Context) (recover.Outcome, error) {
 // on older files meanwhile. ErrConflict when it does not.
 func (i *instance) settle(ctx context.Context, now recover.Instance) error {
 	t := i.t
+	if t.History.Crashed {
+		i.guest.TellCrash()
+	}
 	for _, f := range t.Written() {
 		if f.Role == recover.RoleNVRAM && t.Run.Cloud != nil {
 			continue // Nova has made it anew, which was agreed to (staging.IsOpen)
@@ -181,7 +183,7 @@ func (i *instance) settle(ctx context.Context, now recover.Instance) error {
 	if err := t.Step(ctx, journal.StepCleanup, "", func() error { return i.files.RemoveInherited(ctx) }); err != nil {
 		return err
 	}
-	i.ownDirectories(ctx)
+	staging.MendDirectories(ctx, t)
 	return staging.Unpin(ctx, t)
 }
 
@@ -190,15 +192,25 @@ func isWrittenBy(pid int, f recover.File) bool {
 	return slices.ContainsFunc(f.Holders, func(h recover.Holder) bool { return h.PID == pid && h.Writable })
 }
 
-// undoKilled is undoEarlier for a run that was killed just now. A guest that has
-// ended since is left to resume: its pins are what counts now.
-func (i *instance) undoKilled(ctx context.Context) error {
+// undoKilledGuest is undoGuest for a run that was killed just now. A guest that has ended
+// since is left to resume: its pins are what counts now.
+func (i *instance) undoKilledGuest(ctx context.Context) error {
 	if !i.guest.SameProcess() {
 		return nil
 	}
-	d, err := i.guest.Domain(ctx)
+	d, err := i.guest.AfterSuspend(ctx)
 	if err != nil {
 		return err
 	}
-	return i.undoEarlier(ctx, d)
+	return i.undoGuest(ctx, d)
+}
+
+// undoKilledCopies removes the copies of a run that was killed just now. They are those of
+// a guest that goes on, and no longer of what it has.
+func (i *instance) undoKilledCopies(ctx context.Context) error {
+	if !i.guest.SameProcess() {
+		return nil
+	}
+	i.t.OnFailure(journal.StepCleanup, i.files.RemoveInherited)
+	return i.t.Rollback(ctx)
 }

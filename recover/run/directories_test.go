@@ -71,6 +71,46 @@ func TestAnIntactInstanceOfWrongDirectoriesGetsThemRightAndIsNotTouched(t *testi
 	}
 }
 
+// TestNobodyButRootCanWriteWhereLibvirtMakesAMirror: it makes files by path and as root.
+func TestNobodyButRootCanWriteWhereLibvirtMakesAMirror(t *testing.T) {
+	for name, lose := range map[string]func(*recovertest.Guest){
+		"the directory is gone": (*recovertest.Guest).Rm,
+		"it is root's": func(g *recovertest.Guest) {
+			g.Rm()
+			recovertest.Must(t, os.Mkdir(g.Dir, 0o755))
+		},
+		"it is as the table says": func(g *recovertest.Guest) {
+			recovertest.Must(t, os.Remove(g.Disk))
+			recovertest.Must(t, os.Chown(g.Dir, nobody, nobody))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := runtest.NewHost(t)
+			directoriesOfNobody(h)
+			g := h.Add(1, recovertest.GuestOptions{})
+			lose(g)
+			e := h.Engine()
+			looked := 0
+			e.Failpoint = func(point string) {
+				if point == "mirror.begin" || point == "pivot.done" {
+					if looked++; ownerOf(t, g.Dir) != 0 {
+						t.Errorf("at %s it is not root's", point)
+					}
+				}
+			}
+			o := recovertest.OfflineOptions(g)
+			o.Mode = recover.ModeLive
+			report := executed(t, e, o)
+			if r := g.Report(report); r.Outcome != recover.OutcomeRescued || looked != 2 {
+				t.Fatalf("%d looks, %+v", looked, r)
+			}
+			if uid := ownerOf(t, g.Dir); uid != nobody {
+				t.Errorf("afterwards it is %d's", uid)
+			}
+		})
+	}
+}
+
 func TestARescueGivesTheDirectoriesTheirOwnersWhereverItIsResumed(t *testing.T) {
 	setUp := func(t *testing.T) (*runtest.Host, *recovertest.Guest) {
 		h := runtest.NewHost(t)

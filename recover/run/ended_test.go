@@ -124,7 +124,7 @@ func TestAGuestThatEndsInTheVeryMomentOfTheLastLookLosesNothing(t *testing.T) {
 	recovertest.Must(t, err)
 	r := g.Report(report)
 	if r.Outcome != recover.OutcomeRescued {
-		if strings.Contains(r.Error, "it is as it was found") {
+		if strings.Contains(r.Error, "is as it was found") {
 			t.Errorf("it ran and is off now, and yet: %s", r.Error)
 		}
 		report, err = h.Resume(t.Context(), report.Run)

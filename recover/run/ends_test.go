@@ -88,7 +88,7 @@ func endsDeleted(t *testing.T, h *runtest.Host, g *recovertest.Guest, report rec
 
 func TestAnInstanceThatIsDeletedDuringItsRescueIsNotPutBack(t *testing.T) {
 	for name, deletes := range deletions() {
-		for _, at := range []string{"plan.done", "lock.done", "suspend.done", "copy.done"} {
+		for _, at := range []string{"plan.done", "lock.done", "suspend.done", "copy.done", "destroy.begin", "destroy.done"} {
 			for _, off := range []bool{false, true} {
 				t.Run(fmt.Sprint(name, " at ", at, ", and its domain: ", off), func(t *testing.T) {
 					h, g := onlineHost(t, recovertest.GuestOptions{})
@@ -114,12 +114,36 @@ func TestAnInstanceThatIsDeletedDuringItsRescueIsNotPutBack(t *testing.T) {
 					if left := h.Staged(); len(left) > 0 {
 						t.Errorf("left behind: %v", left)
 					}
-					if !off {
+					if !off && !strings.HasPrefix(at, "destroy") {
 						recovertest.Must(t, g.AsFound(recover.StateRunning, pid))
 					}
 				})
 			}
 		}
+	}
+}
+
+// TestAnInstanceThatIsDeletedWhileItIsRebootedEndsItsRun: what was put back by then is named.
+func TestAnInstanceThatIsDeletedWhileItIsRebootedEndsItsRun(t *testing.T) {
+	for name, deletes := range deletions() {
+		t.Run(name, func(t *testing.T) {
+			h, g := onlineHost(t, recovertest.GuestOptions{})
+			e := h.Engine()
+			e.Failpoint = func(point string) {
+				if point == "reboot.begin" {
+					deletes(h, g)
+				}
+			}
+			report := executed(t, e, recovertest.Options(g))
+			if r := g.Report(report); r.Outcome != recover.OutcomeSkipped || !strings.Contains(r.Error, "had put back "+g.Disk) ||
+				!strings.Contains(r.Error, "resume --abandon "+report.Run+" --release") {
+				t.Errorf("%s: %s", r.Outcome, r.Error)
+			}
+			isFinished(t, h, report.Run)
+			if n := h.Cloud.Called("HardReboot", ""); n > 0 {
+				t.Errorf("%d hard reboots", n)
+			}
+		})
 	}
 }
 

@@ -6,9 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
+	"github.com/dustin/go-humanize"
+	"github.com/rs/zerolog"
+
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/inventory"
 	"github.com/os-rescue/os-rescue/recover/journal"
 	"github.com/os-rescue/os-rescue/recover/pin"
 	"github.com/os-rescue/os-rescue/recover/plan"
@@ -16,11 +22,12 @@ import (
 	"github.com/os-rescue/os-rescue/recover/scan"
 	"github.com/os-rescue/os-rescue/recover/selection"
 	"github.com/os-rescue/os-rescue/recover/statedir"
+	"github.com/os-rescue/os-rescue/recover/treelock"
 )
 
 // Engine rescues instances on one compute node. Its fields are set once, before
 // its first use; its methods are safe for concurrent use, but only one run at a
-// time is let through on a host, whoever starts it.
+// time is let through of a state directory, and of an instances directory on a host.
 type Engine struct {
 	Settings   recover.Settings   // of this host
 	Hypervisor recover.Hypervisor // this host's
@@ -29,19 +36,24 @@ type Engine struct {
 	// errors are Cloud's. nil where only offline runs are made.
 	SignIn func(ctx context.Context) (recover.Cloud, error)
 	// Failpoint, if not nil, is called at every journal point with its name:
-	// "copy.begin", "copy.done". With it the tests crash a run at each one.
+	// "copy.begin", "copy.done", and with "keeper.ended" when another keeper is needed. With
+	// it the tests crash a run at each one.
 	Failpoint func(point string)
 	// PollInterval is how soon Nova is asked again how a reboot is; 0 is 300 ms.
 	PollInterval time.Duration
+
+	pinning sync.Once // makes pins, which remember a guard that does not answer
+	pins    func(context.Context) ([]pin.Held, error)
 }
 
-// Prepare gets a run ready: it takes the host's lock, scans, has the keeper hold
+// Prepare gets a run ready: it takes the locks of runs, scans, has the keeper hold
 // every lost file of the selected instances, and plans. Nothing else is changed,
 // and no guest is touched. Abandon undoes it; Execute carries it out; Close must
 // follow in any case.
 //
 // Errors of package recover: ErrBusy (another run is under way), ErrUsage,
-// ErrNothingSelected, ErrUnusable (state directory, owners, keeper), ErrUnavailable
+// ErrNothingSelected, ErrUnusable (state directory, owners, keeper; with ErrNoSpace if the
+// state directory has no room for the journal, and what was pinned stays so), ErrUnavailable
 // (hypervisor), and unless the run is offline those of Cloud: ErrCredentials,
 // ErrForbidden, ErrCloudUnavailable (what was pinned by then stays so), ErrNoProject,
 // ErrAmbiguous.
@@ -51,10 +63,10 @@ func (e *Engine) Prepare(ctx context.Context, command recover.Command, o recover
 	}
 	s := newSession(e)
 	if err := s.prepare(ctx, command, o); err != nil {
-		if errors.Is(err, recover.ErrCloudUnavailable) && s.pins != nil {
-			s.pins.Leave() // held on while somebody thinks about going on without Nova
+		if (errors.Is(err, recover.ErrCloudUnavailable) || errors.Is(err, recover.ErrNoSpace)) && s.pins != nil {
+			s.pins.Leave() // held on while somebody thinks about going on without Nova, or makes room
 		}
-		return nil, errors.Join(err, s.Abandon(ctx))
+		return nil, errors.Join(err, s.Abandon(context.WithoutCancel(ctx)))
 	}
 	return s, nil
 }
@@ -106,22 +118,29 @@ func (e *Engine) DryRun(ctx context.Context, command recover.Command, o recover.
 	if err := c.Choose(ctx, cloud); err != nil {
 		return recover.Plan{}, err
 	}
-	return e.makePlan(ctx, cloud, command, o, c.Selected, false)
+	plan, err := e.makePlan(ctx, cloud, command, o, c.Selected, false)
+	if need := journalRoom(plan); err == nil && freeAt(e.Settings.StateDir) < need {
+		plan.Warnings = append(plan.Warnings, fmt.Sprintf("the run would be refused: its journal needs %s in the state directory (%s), "+
+			"and there is less: free some there, or set state_dir to another one", humanize.IBytes(uint64(need)), e.Settings.StateDir))
+	}
+	return plan, err
 }
 
-// Undo leaves the guests whose live rescue was killed as they were found: mirrors are
-// ended, their files are removed, and a suspended guest goes on. A guest stays on the
-// disks that it was moved onto already. lock is the killed run's own lock, still held;
-// Undo lets it go. The run stays unfinished, and resume does the rest.
+// Undo leaves the guests that a killed run was at work on as they were found: a suspended
+// guest goes on, and then mirrors and copies are removed. A guest stays on the disks that it
+// was moved onto already. One whose destroy had begun is left to resume: libvirt may be about
+// to carry it out, and what the guest wrote until then would be in no proven copy. lock and tree
+// are the killed run's own locks, still held; Undo lets them go. The run stays unfinished, and
+// resume does the rest.
 //
 // Errors: those of PrepareResume without ErrBusy, and what could not be undone.
-func (e *Engine) Undo(ctx context.Context, run string, lock *os.File) error {
+func (e *Engine) Undo(ctx context.Context, run string, lock *os.File, tree []*os.File) error {
 	s := newSession(e)
-	s.lock = lock
+	s.lock, s.tree = lock, treelock.Adopt(tree)
 	defer s.Close()
 	info := statedir.LockInfo{Run: run, Command: statedir.CommandUndo, PID: os.Getpid(), Since: s.started}
-	if err := statedir.WriteLock(lock, info); err != nil {
-		return err
+	if err := errors.Join(statedir.WriteLock(lock, info), s.tree.SetHolder(e.Settings, info)); err != nil {
+		zerolog.Ctx(ctx).Warn().Err(err).Msg("the locks still name the run that was killed") // they are held all the same
 	}
 	records, err := s.openJournal(run, nil)
 	if err != nil {
@@ -134,23 +153,25 @@ func (e *Engine) Undo(ctx context.Context, run string, lock *os.File) error {
 	if err := s.takeUp(ctx, run, s.plan.Command, records); err != nil {
 		return err
 	}
-	r := s.run()
 	var errs error
-	for _, todo := range s.plan.Instances {
-		h := s.history[todo.UUID]
-		if h == nil || !h.Begun || h.Settlement != nil {
-			continue
+	half := s.halfDone()
+	undo := func(i *instance, do func(context.Context) error) bool {
+		err := do(ctx)
+		if err != nil {
+			errs = errors.Join(errs, fmt.Errorf("%s: %w", i.t.Plan.Domain, err))
 		}
-		if h.Replanned != nil {
-			todo = *h.Replanned
+		return err == nil
+	}
+	var going []*instance // the copies of a guest that could not be put back are still of what it has
+	for _, i := range half {
+		if undo(i, i.undoKilledGuest) {
+			going = append(going, i)
 		}
-		if todo.Action != recover.ActionLive {
-			continue
-		}
-		i := newInstance(r, s.workshop(), todo)
-		if err := i.undoKilled(ctx); err != nil {
-			errs = errors.Join(errs, fmt.Errorf("%s: %w", todo.Domain, err))
-		}
+	}
+	for _, i := range going {
+		undo(i, i.undoKilledCopies)
+	}
+	for _, i := range half {
 		i.close()
 	}
 	return errors.Join(errs, s.dirs.Clean())
@@ -162,7 +183,8 @@ func (e *Engine) novaInterval() time.Duration {
 }
 
 func (e *Engine) scanner() *scan.Scanner {
-	return scan.New(e.Settings, e.Hypervisor, pin.Lister(e.Settings.StateDir, nil))
+	e.pinning.Do(func() { e.pins = pin.Lister(e.Settings.StateDir, nil) })
+	return scan.New(e.Settings, e.Hypervisor, e.pins)
 }
 
 // scannerOf is the scanner with which a command looks from its plan to its end: what one look
@@ -190,7 +212,13 @@ func (e *Engine) makePlan(
 	if err != nil {
 		return recover.Plan{}, err
 	}
+	root, err := beneath.OpenRoot(e.Settings.Root)
+	if err != nil {
+		return recover.Plan{}, fmt.Errorf("%w: %w", recover.ErrUnusable, err)
+	}
+	defer root.Close()
 	return plan.Make(ctx, plan.Request{
+		ComputeID:  inventory.In(e.Settings.StateDir).ComputeIDFault(root, e.Settings.ComputeIDPaths),
 		Settings:   e.Settings,
 		Hypervisor: e.Hypervisor,
 		Cloud:      cloud,

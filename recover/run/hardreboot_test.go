@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -88,6 +89,25 @@ func TestRebootGoesByBatches(t *testing.T) {
 	}
 	if n := slices.Index(order[2:], "begin"); len(order) != 2*len(all) || n != 2 {
 		t.Errorf("%v", order)
+	}
+}
+
+// Nova fetches it again before it starts the guest.
+func TestAnInstanceThatLacksNothingButItsKernelIsRebooted(t *testing.T) {
+	for kernel, reboots := range map[string]int{"kernel": 1, "kernel-6.1": 0} {
+		h, all := rebootHost(t, 1)
+		g := all[0]
+		h.HV.Change(g.UUID, func(d *recovertest.FakeDomain) {
+			d.Boot = recover.BootFiles(filepath.Join(g.Dir, kernel), "", "")
+		})
+		if i := h.Scan(g); i.Verdict != recover.VerdictConflict || i.LacksBootFilesOnly() != (reboots > 0) {
+			t.Errorf("%s: %s %v", kernel, i.Verdict, i.Reasons)
+		}
+		report, err := h.Run(t.Context(), recover.CommandReboot, rebootAll())
+		recovertest.Must(t, err)
+		if n := h.Cloud.Get(g.UUID).Reboots; n != reboots {
+			t.Errorf("%s: rebooted %d times: %+v", kernel, n, g.Report(report))
+		}
 	}
 }
 
@@ -312,7 +332,7 @@ func TestCtrlCDuringARebootEndsWhatHasBegunAndNothingElse(t *testing.T) {
 	report, err := s.Execute(ctx)
 	recovertest.Must(t, err)
 	first, second := all[0].Report(report), all[1].Report(report)
-	if first.Outcome != recover.OutcomeRescued || second.Outcome != recover.OutcomeSkipped || !report.Interrupted {
+	if first.Outcome != recover.OutcomeRescued || second.Outcome != recover.OutcomeInterrupted || !report.Interrupted {
 		t.Errorf("%+v\n%+v\n%+v", first, second, report.Interrupted)
 	}
 	recovertest.Must(t, h.Cloud.In(all[0].UUID, recover.VMActive, false, 1))
@@ -336,7 +356,8 @@ func TestCtrlCWhileSomebodyElsesRebootIsWaitedForStopsTheWaiting(t *testing.T) {
 	defer s.Close()
 	report, err := s.Execute(ctx)
 	recovertest.Must(t, err)
-	if r := all[0].Report(report); r.Outcome != recover.OutcomeSkipped || h.Cloud.Called("HardReboot", "") > 0 {
+	r := all[0].Report(report)
+	if r.Outcome != recover.OutcomeInterrupted || !strings.Contains(r.Error, "It was not rebooted") || h.Cloud.Called("HardReboot", "") > 0 {
 		t.Errorf("%+v", r)
 	}
 }

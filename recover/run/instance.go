@@ -52,7 +52,12 @@ func newInstance(r *task.Run, w workshop, plan recover.InstancePlan) *instance {
 	t := task.New(r, plan)
 	g := guest.New(t, func() (string, error) {
 		if r.Plan.Command == recover.CommandRestore {
-			return manifest.StoredDefinition(r.Plan.Options.BackupDir, plan.UUID)
+			store, err := manifest.Open(r.Plan.Options.BackupDir, r.Plan.Options.AcceptOwner)
+			if err != nil {
+				return "", err
+			}
+			defer store.Close()
+			return store.Definition(plan.UUID)
 		}
 		return inventory.In(r.Settings.StateDir).Definition(plan.UUID)
 	})
@@ -81,8 +86,8 @@ func (i *instance) do(ctx context.Context, refused error) (report recover.Instan
 	case t.Plan.Action == recover.ActionNone:
 		return t.End(recover.OutcomeIntact, nil), true
 	case ctx.Err() != nil && t.History == nil:
-		return t.End(recover.OutcomeSkipped, t.Fail(fmt.Errorf("interrupted before it began: %w", ctx.Err()),
-			"Nothing of it was touched; its lost files stay held by the keeper", "Run the command again")), true
+		return t.End(recover.OutcomeInterrupted, t.Fail(errors.New(recover.StoppedBy(ctx)+" before it began"),
+			sentence("Nothing of it was touched", i.t.Run.Pins.WhoHolds(ctx, i.t.Plan.UUID)), "Run the command again")), true
 	case errors.Is(refused, recover.ErrDeleted) && t.History == nil:
 		return i.deleted(refused), true
 	case refused != nil && t.History == nil:
@@ -102,15 +107,10 @@ func (i *instance) do(ctx context.Context, refused error) (report recover.Instan
 		return t.End(recover.OutcomeFailed, t.Fail(off, "No data is lost",
 			"Have Nova start it: os-rescue reboot --instance "+t.Plan.UUID+" --state SHUTOFF")), true
 	}
-	return t.End(outcome, nil), true
-}
-
-// ownDirectories gives the directories of the instance's files their owners. A directory that
-// can't be changed keeps no file from its path.
-func (i *instance) ownDirectories(ctx context.Context) {
-	if err := staging.OwnDirectories(ctx, i.t); err != nil {
-		i.t.Notef("%v", err)
+	if note := offAfter(ctx, t.Run, t.Plan); note != "" && outcome == recover.OutcomeRescued {
+		t.Notef("%s", note)
 	}
+	return t.End(outcome, nil), true
 }
 
 // relink gives the files that still have a name their right one. A run that is resumed has
@@ -133,11 +133,16 @@ func (i *instance) relink(ctx context.Context) error {
 func (i *instance) failed(ctx context.Context, err error) (report recover.InstanceReport, settled bool) {
 	t, resume := i.t, "os-rescue resume "+i.t.Run.Plan.Run
 	final := &task.Final{}
+	outcome, again, goOn := recover.OutcomeFailed, "When the cause is gone, run the command again", "When the cause is gone: "+resume
+	if ctx.Err() != nil && recover.IsInterruption(err) {
+		err = t.Stopped(ctx, err)
+		outcome, again, goOn = recover.OutcomeInterrupted, "Run the command again", "Go on with: "+resume
+	}
 	switch isFinal := errors.As(err, &final); {
 	case t.Plan.Action == recover.ActionHardReboot:
-		return i.reboot.Failed(err)
+		return i.reboot.Failed(err, outcome)
 	case t.Plan.Action == recover.ActionDirectories:
-		return t.End(recover.OutcomeFailed, t.Fail(err, "Its files are in place, and nothing else of it was touched",
+		return t.End(outcome, t.Fail(err, "Its files are in place, and nothing else of it was touched",
 			"Change the directory by hand")), true
 	case isFinal && errors.Is(err, recover.ErrDeleted):
 		return i.deleted(err), true
@@ -150,20 +155,29 @@ func (i *instance) failed(ctx context.Context, err error) (report recover.Instan
 	case isFinal:
 		return t.End(recover.OutcomeFailed, t.Fail(err, "No data is lost", final.Next)), true
 	case i.isGone(ctx, err):
-		return t.End(recover.OutcomeFailed, t.Fail(err, i.files.WhatIsSafe(ctx), "Nothing can bring that back: restore it from a backup "+
-			"(os-rescue restore --from DIR) or a snapshot, or have a cached image fetched again")), true
+		next := "Nothing can bring that back: restore it from a backup " +
+			"(os-rescue restore --from DIR) or a snapshot, or have a cached image fetched again"
+		if errors.Is(err, staging.ErrDamaged) {
+			next = "See what is left in the copy that is kept, or restore it from a backup (os-rescue restore --from DIR) or a snapshot"
+		}
+		return t.End(recover.OutcomeFailed, t.Fail(err, i.files.WhatIsSafe(ctx), next)), true
 	case t.State() == task.StateOldKept:
 		return t.End(recover.OutcomeFailed, t.Fail(errors.Join(err, staging.Unpin(context.WithoutCancel(ctx), t)),
 			"It runs on its new disk, and the disk as it was before is in a file beside it",
 			"Compare the two, and tell os-rescue's developers")), true
+	case errors.Is(err, recover.ErrOlder):
+		return i.outrun(ctx, err)
+	case errors.Is(err, guest.ErrCrashed) && t.State().IsCommitted():
+		return t.End(recover.OutcomeFailed, t.Fail(err, i.switchover.AfterCrash(ctx),
+			"When its guest is found to be well, this lets the old disks go: "+resume)), false
 	case t.State().IsCommitted():
-		return t.End(recover.OutcomeFailed, t.Fail(err, i.files.WhatIsSafe(ctx), "When the cause is gone: "+resume)), false
+		return t.End(outcome, t.Fail(err, i.files.WhatIsSafe(ctx), goOn)), false
 	case i.guest.EndedMeanwhile() && !errors.Is(err, recover.ErrDeleted):
-		return t.End(recover.OutcomeFailed, t.Fail(err, i.files.WhatIsSafe(ctx)+"; the guest ended in the middle", "Go on with: "+resume)), false
+		return t.End(outcome, t.Fail(err, i.files.WhatIsSafe(ctx)+"; the guest ended in the middle", "Go on with: "+resume)), false
 	}
 	if rerr := t.Rollback(ctx); rerr != nil {
 		return t.End(recover.OutcomeFailed, t.Fail(errors.Join(err, fmt.Errorf("and putting it back as it was found failed: %w", rerr)),
-			"Nothing was destroyed: its QEMU still has every byte, and the keeper holds the lost files",
+			sentence("Nothing was destroyed: its QEMU still has every byte", t.Run.Pins.WhoHolds(ctx, t.Plan.UUID)),
 			"See how it is with `virsh domstate "+t.Plan.Domain+"`, then: "+resume)), false
 	}
 	if errors.Is(err, recover.ErrDeleted) {
@@ -172,31 +186,71 @@ func (i *instance) failed(ctx context.Context, err error) (report recover.Instan
 	}
 	if t.History != nil {
 		// Not yet as it was found: only a plan made anew begins after all is undone.
-		return t.End(recover.OutcomeFailed, t.Fail(err, i.files.WhatIsSafe(ctx), "When the cause is gone: "+resume)), false
+		return t.End(outcome, t.Fail(err, i.files.WhatIsSafe(ctx), goOn)), false
 	}
-	outcome, next := recover.OutcomeFailed, "When the cause is gone, run the command again"
 	if errors.Is(err, recover.ErrRefused) || errors.Is(err, recover.ErrConflict) {
-		outcome, next = recover.OutcomeSkipped, ""
+		outcome, again = recover.OutcomeSkipped, ""
 	}
-	return t.End(outcome, t.Fail(err, "Nothing was destroyed: it is as it was found, and the keeper holds its lost files", next)), true
+	safe := sentence("Nothing was destroyed", i.files.WhatStays(), i.guest.HowItIs(ctx), t.Run.Pins.WhoHolds(ctx, t.Plan.UUID))
+	return t.End(outcome, t.Fail(err, safe, again)), true
 }
 
-// deleted reports an instance that Nova has deleted. Nothing of it is published by now.
+// sentence joins what is said of an instance; parts may be empty.
+func sentence(parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), "; ")
+}
+
+// outrun ends the restore of an instance whose guest has written since the backup: its newer
+// files are held, so nothing of the backup is published. Another try would meet the same.
+func (i *instance) outrun(ctx context.Context, err error) (report recover.InstanceReport, settled bool) {
+	t := i.t
+	ctx = context.WithoutCancel(ctx)
+	outcome, safe := recover.OutcomeSkipped, "Nothing was destroyed: it is as it was found, and what is newer stays held"
+	if t.DestroyedBefore() {
+		outcome = recover.OutcomeFailed
+		safe = "No disk of the backup was put back; the interrupted run has ended the domain, and what is newer stays held"
+	} else if i.guest.EndedMeanwhile() {
+		outcome = recover.OutcomeFailed
+		safe = "No disk of the backup was put back; the guest ended in the middle, and what is newer stays held"
+	}
+	undone := t.Rollback(ctx)
+	if t.History != nil {
+		undone = errors.Join(undone, i.files.RemoveInherited(ctx))
+	}
+	if undone != nil {
+		return t.End(recover.OutcomeFailed, t.Fail(errors.Join(err, fmt.Errorf("and putting it back as it was found failed: %w", undone)),
+			"No disk of the backup was put back, and what is newer stays held", "Then: os-rescue resume "+t.Run.Plan.Run)), false
+	}
+	return t.End(outcome, t.Fail(err, safe, "")), true
+}
+
+// deleted reports an instance that Nova has deleted: before anything of it was published, or
+// while it was rebooted.
 func (i *instance) deleted(err error) recover.InstanceReport {
 	t := i.t
+	var paths []string
+	if t.History != nil {
+		paths = slices.Collect(maps.Keys(t.History.Published))
+	}
+	if i.files.AreAllBack() {
+		for _, f := range t.Written() {
+			paths = append(paths, f.Path)
+		}
+	}
+	slices.Sort(paths)
 	safe := "Nothing of it was put back; the keeper goes on holding its lost files"
-	if t.History != nil && len(t.History.Published) > 0 {
-		paths := slices.Sorted(maps.Keys(t.History.Published))
+	if paths = slices.Compact(paths); len(paths) > 0 {
 		safe = "The run had put back " + strings.Join(paths, ", ") + " before; the keeper goes on holding its lost files"
 	}
 	return t.End(recover.OutcomeSkipped, t.Fail(err, safe, "When nobody needs them: "+task.LetGo(t.Run.Plan.Run)))
 }
 
 // isGone is true when an interrupted run can't be finished because of files that nobody
-// holds any more, and of which no copy was proven: the host was booted, or QEMU and the
+// holds any more, and of which there is no proven copy: the host was booted, or QEMU and the
 // keeper have both ended.
 func (i *instance) isGone(ctx context.Context, err error) bool {
-	return i.t.History != nil && errors.Is(err, fs.ErrNotExist) && !i.guest.SameProcess() && len(i.files.Gone(ctx)) > 0
+	missing := errors.Is(err, fs.ErrNotExist) || errors.Is(err, staging.ErrDamaged)
+	return i.t.History != nil && missing && !i.guest.SameProcess() && len(i.files.Gone(ctx)) > 0
 }
 
 // run chooses the way: afresh, or on from where an interrupted run ended.
@@ -221,7 +275,6 @@ func (i *instance) fresh(ctx context.Context) (recover.Outcome, error) {
 	case recover.ActionHardReboot:
 		return recover.OutcomeRescued, i.reboot.Only(ctx)
 	}
-	i.ownDirectories(ctx)
 	if err := i.relink(ctx); err != nil {
 		return recover.OutcomeFailed, err
 	}
@@ -229,8 +282,11 @@ func (i *instance) fresh(ctx context.Context) (recover.Outcome, error) {
 	case recover.ActionLive:
 		t.SetMode(recover.ModeLive)
 		err := i.switchover.CarryOut(ctx)
-		if errors.Is(err, live.ErrEnded) {
+		switch {
+		case errors.Is(err, live.ErrEnded):
 			err = i.restoration.CarryOut(ctx)
+		case errors.Is(err, guest.ErrCrashed) && !errors.Is(err, recover.ErrUnproven) && t.State().IsCommitted():
+			err = errors.Join(err, i.restoration.StartAgain(ctx))
 		}
 		return recover.OutcomeRescued, err
 	case recover.ActionReboot:

@@ -119,7 +119,7 @@ func (l *novaLocks) lock(ctx context.Context, server recover.Server) error {
 	}
 	point.Phase = recover.PhaseDone
 	if err != nil {
-		point.Phase, point.Error = recover.PhaseFailed, err.Error()
+		point.Phase, point.Error = recover.PhaseFailed, recover.InWords(err.Error())
 		err = fmt.Errorf("it can't be locked: %w", err)
 	}
 	return errors.Join(err, l.run.Log.Write(point, rec))
@@ -149,8 +149,8 @@ func (l *novaLocks) unlockAfter(
 	if err == nil {
 		return report, settled
 	}
-	if report.Outcome == recover.OutcomeFailed && !settled {
-		report.Notes = append(report.Notes, fmt.Sprintf("it is still locked in Nova (%v)", err))
+	if !settled && (report.Outcome == recover.OutcomeFailed || report.Outcome == recover.OutcomeInterrupted) {
+		report.Notes = append(report.Notes, recover.InWords(fmt.Sprintf("it is still locked in Nova (%v)", err)))
 		return report, settled
 	}
 	said := "its files are in place"
@@ -159,6 +159,7 @@ func (l *novaLocks) unlockAfter(
 	}
 	report.Outcome = recover.OutcomeFailed
 	report.Error = fmt.Sprintf("it is still locked in Nova (%v); %s. When Nova answers: os-rescue resume %s", err, said, l.run.Plan.Run)
+	report.Error = recover.InWords(report.Error)
 	return report, false
 }
 

@@ -244,3 +244,18 @@ func TestAGuestThatEndedOnAnOverlayIsNotStartedOnWhatLiesBelow(t *testing.T) {
 	delete(g.Content, filepath.Join(g.Dir, recover.DiskInfoName)) // made anew, from what the definition names
 	recovertest.Must(t, g.Back())
 }
+
+// What a start would open is in the image.
+func TestAGuestWhoseSavedMemoryCantBeReadIsUnknown(t *testing.T) {
+	h := runtest.NewHost(t)
+	g := h.Add(1, recovertest.GuestOptions{State: recover.StateShutOff})
+	if i := h.Scan(g); i.Verdict != recover.VerdictIntact {
+		t.Fatalf("it is %s: %v", i.Verdict, i.Reasons)
+	}
+	h.HV.Change(g.UUID, func(d *recovertest.FakeDomain) { d.SavedUnread = "the image is truncated" })
+	i := h.Scan(g)
+	if said := strings.Join(append(i.Reasons, i.Possible...), "\n"); i.Verdict != recover.VerdictUnknown ||
+		!strings.Contains(said, "the image is truncated") || !strings.Contains(said, "managedsave-remove") {
+		t.Errorf("it is %s: %s", i.Verdict, said)
+	}
+}

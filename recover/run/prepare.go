@@ -2,9 +2,14 @@ package run
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"os"
+	"path/filepath"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/beneath"
@@ -17,6 +22,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/runs"
 	"github.com/os-rescue/os-rescue/recover/selection"
 	"github.com/os-rescue/os-rescue/recover/statedir"
+	"github.com/os-rescue/os-rescue/recover/treelock"
 )
 
 func (s *Session) prepare(ctx context.Context, command recover.Command, o recover.Options) error {
@@ -38,7 +44,7 @@ func (s *Session) prepare(ctx context.Context, command recover.Command, o recove
 		return err
 	}
 	s.plan.Run = head.Run
-	if s.lock, err = s.state.Lock(statedir.LockInfo{Run: head.Run, Command: command, PID: head.PID, Since: s.started}); err != nil {
+	if err := s.takeLocks(head.Run, command); err != nil {
 		return err
 	}
 	if _, err := s.openJournal(head.Run, s.e.Failpoint); err != nil {
@@ -63,13 +69,28 @@ func (s *Session) open(command recover.Command) error {
 	if s.root, err = beneath.OpenRoot(s.e.Settings.Root); err != nil {
 		return fmt.Errorf("%w: %w", recover.ErrUnusable, err)
 	}
-	if command != recover.CommandReboot { // which gives no file to anybody, and may run where nova is no user
+	if command.Publishes() { // the others give no file to anybody, and may run where nova is no user
 		if s.owners, err = owners.Resolve(s.e.Settings, s.root); err != nil {
 			return err
 		}
 	}
 	s.dirs = staging.NewDirectories(s.root, s.e.Settings)
 	return nil
+}
+
+// takeLocks takes the lock of the state directory, and the one of the instances directory.
+func (s *Session) takeLocks(run string, command recover.Command) (err error) {
+	info := statedir.LockInfo{Run: run, Command: command, PID: os.Getpid(), Since: s.started}
+	if s.lock, err = s.state.Lock(info); err != nil {
+		return err
+	}
+	s.tree, err = treelock.Take(s.e.Settings, info)
+	if errors.Is(err, recover.ErrUnusable) { // a /run that is full or can't be written keeps nobody from a rescue
+		s.tree = treelock.Adopt(nil)
+		s.notes = append(s.notes, fmt.Sprintf("runs with other state directories are not kept away: %v", err))
+		return nil
+	}
+	return err
 }
 
 // openJournal opens the run's journal, and returns what is in it.
@@ -87,17 +108,22 @@ func (s *Session) takeCustody(run string, sameBoot bool) {
 		Run:           run,
 		SameBoot:      sameBoot,
 		Log:           s.log,
+		Failpoint:     s.e.Failpoint,
 	})
 }
 
 // choosePinPlan fills the session in from a fresh scan. It pins the instances that the
 // domains' own metadata selects before it asks Nova, which may take long.
 func (s *Session) choosePinPlan(ctx context.Context, id string, head journal.Header) error {
+	earlier, err := s.pins.Earlier(ctx) // before the scan: what it finds is where it stays
+	if err != nil {
+		return err
+	}
 	c := selection.New(s.e.Settings, s.e.scannerOf(head.Command), head.Command, head.Options)
 	if err := c.Scan(ctx); err != nil {
 		return err
 	}
-	if err := s.releaseIntact(ctx, c.Report); err != nil {
+	if err := s.releaseIntact(ctx, c.Report, earlier); err != nil {
 		return err
 	}
 	pinAll := func(instances []recover.Instance) error {
@@ -128,7 +154,61 @@ func (s *Session) choosePinPlan(ctx context.Context, id string, head journal.Hea
 	}
 	plan.Run, plan.BootID = id, head.BootID
 	s.plan = plan
-	return s.log.Write(journal.Record{Step: journal.StepPlan, Phase: recover.PhaseDone}, plan)
+	if err := s.log.Write(journal.Record{Step: journal.StepPlan, Phase: recover.PhaseDone}, plan); err != nil {
+		return err
+	}
+	return s.reserve()
+}
+
+// reserve reserves the room for the journal of all that the plan has yet to do.
+func (s *Session) reserve() error {
+	todo := s.plan
+	todo.Instances = slices.DeleteFunc(slices.Clone(todo.Instances), func(plan recover.InstancePlan) bool {
+		_, done := s.settled(plan.UUID)
+		return done
+	})
+	if err := s.log.Reserve(journalRoom(todo)); err != nil {
+		return fmt.Errorf("%w: %w", recover.ErrUnusable, err)
+	}
+	return nil
+}
+
+// What a run writes into the state directory after its plan: some 25 records of an instance
+// and 6 of each file, most of them of 500 bytes, and the domain's definition, of 5 to 20 KiB,
+// which is written before the pause. The room for it is generous.
+const (
+	roomOfRun      = 64 << 10
+	roomOfInstance = 128 << 10
+	roomOfFile     = 16 << 10
+)
+
+// freeAt returns how many bytes root can still write where a directory is, or would be
+// made. What can't be found out is no obstacle.
+func freeAt(dir string) int64 {
+	for {
+		var room unix.Statfs_t
+		err := unix.Statfs(dir, &room)
+		if errors.Is(err, unix.ENOENT) && dir != "/" {
+			dir = filepath.Dir(dir)
+			continue
+		}
+		if err != nil {
+			return math.MaxInt64
+		}
+		return int64(room.Bfree) * room.Bsize
+	}
+}
+
+// journalRoom returns how many bytes a plan's run may write into the state directory.
+func journalRoom(plan recover.Plan) int64 {
+	var n int64
+	for _, todo := range plan.Work() {
+		n += roomOfInstance + int64(len(todo.Files)+len(todo.Relinks))*roomOfFile
+	}
+	if n > 0 {
+		n += roomOfRun
+	}
+	return n
 }
 
 // signIn connects to Nova, where the run asks it.
@@ -139,10 +219,9 @@ func (s *Session) signIn(ctx context.Context, command recover.Command, o recover
 
 // releaseIntact releases what an earlier run pinned for instances that have come
 // into order since, in whatever way.
-func (s *Session) releaseIntact(ctx context.Context, report recover.Report) error {
-	holds, err := s.pins.Earlier(ctx)
-	if err != nil || len(holds) == 0 {
-		return err
+func (s *Session) releaseIntact(ctx context.Context, report recover.Report, holds []keeper.Hold) error {
+	if len(holds) == 0 {
+		return nil
 	}
 	unsettled, err := s.e.runs().Unsettled(ctx)
 	if err != nil {

@@ -179,6 +179,21 @@ func TestAMovedFileIsMovedBackThoughItsGuestHasEndedMeanwhile(t *testing.T) {
 	}
 }
 
+// TestAFileIsNotTakenFromAnInstanceThatTheRunIsNotAbout: a disk was moved to where another
+// instance, which nobody selected, has its own.
+func TestAFileIsNotTakenFromAnInstanceThatTheRunIsNotAbout(t *testing.T) {
+	h := runtest.NewHost(t)
+	g := h.Add(1, recovertest.GuestOptions{Base: "b", NoNova: true})
+	other := h.Add(2, recovertest.GuestOptions{NoNova: true})
+	recovertest.Must(t, os.Remove(other.Disk))
+	recovertest.Must(t, os.Rename(g.Disk, other.Disk))
+	plan, err := h.Engine().DryRun(t.Context(), recover.CommandRescue, recovertest.OfflineOptions(g))
+	recovertest.Must(t, err)
+	if r := runtest.PlanOf(t, plan, g.UUID).Refusal; !strings.Contains(r, other.Disk) || !strings.Contains(r, "link it there") {
+		t.Errorf("planned although another instance has it: %q", r)
+	}
+}
+
 func TestANameThatCantBeGivenBackIsLeftAsItWas(t *testing.T) {
 	occupy := func(t *testing.T, g *recovertest.Guest) {
 		recovertest.Must(t, os.MkdirAll(g.Dir, 0o755))

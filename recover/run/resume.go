@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/journal"
@@ -18,8 +19,7 @@ func (s *Session) prepareResume(ctx context.Context, run string, offline bool) e
 	if err != nil {
 		return err
 	}
-	info := statedir.LockInfo{Run: id, Command: statedir.CommandResume, PID: os.Getpid(), Since: s.started}
-	if s.lock, err = s.state.Lock(info); err != nil {
+	if err := s.takeLocks(id, statedir.CommandResume); err != nil {
 		return err
 	}
 	records, err := s.openJournal(id, s.e.Failpoint)
@@ -57,7 +57,7 @@ func (s *Session) prepareResume(ctx context.Context, run string, offline bool) e
 			delete(s.history, todo.UUID) // only pinned: it is worked on from the beginning
 		}
 	}
-	return nil
+	return s.reserve()
 }
 
 // takeUp fills the session in with what an interrupted run had done and held.
@@ -71,7 +71,7 @@ func (s *Session) takeUp(ctx context.Context, run string, command recover.Comman
 		return err
 	}
 	s.takeCustody(run, same)
-	if err := s.pins.Connect(ctx); err != nil {
+	if _, err := s.pins.Earlier(ctx); err != nil {
 		return err
 	}
 	if s.history, err = journal.HistoriesOf(records); err != nil {
@@ -152,4 +152,35 @@ func (s *Session) replan(ctx context.Context, i recover.Instance) (recover.Insta
 		return recover.InstancePlan{}, err
 	}
 	return plan.Instances[0], nil
+}
+
+// halfDone returns the work that a killed run was in the middle of, and that can be undone:
+// of instances that it neither settled nor began to destroy. Those whose suspend may be under
+// way yet come last: nobody has to wait for them. Its session is that of Undo.
+func (s *Session) halfDone() []*instance {
+	var half []*instance
+	for _, todo := range s.plan.Instances {
+		h := s.history[todo.UUID]
+		if h == nil || !h.Begun || h.Settlement != nil || h.DestroyBegun {
+			continue
+		}
+		if h.Replanned != nil {
+			todo = *h.Replanned
+		}
+		if suspends(todo) {
+			half = append(half, newInstance(s.run(), s.workshop(), todo))
+		}
+	}
+	slices.SortStableFunc(half, func(a, b *instance) int {
+		x, y := a.t.History.Suspending, b.t.History.Suspending
+		switch {
+		case x == y:
+			return 0
+		case x:
+			return 1
+		default:
+			return -1
+		}
+	})
+	return half
 }

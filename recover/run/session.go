@@ -20,16 +20,18 @@ import (
 	"github.com/os-rescue/os-rescue/recover/run/staging"
 	"github.com/os-rescue/os-rescue/recover/run/task"
 	"github.com/os-rescue/os-rescue/recover/statedir"
+	"github.com/os-rescue/os-rescue/recover/treelock"
 )
 
-// Session is one run from its plan to its end. It holds the host's lock of runs:
+// Session is one run from its plan to its end. It holds the locks of runs:
 // Close it.
 type Session struct {
 	e       *Engine
 	state   statedir.Dir
 	started time.Time
 
-	lock   *os.File
+	lock   *os.File       // of the state directory
+	tree   *treelock.Lock // of the instances directory
 	log    *journal.Writer
 	root   *beneath.Root
 	owners *owners.Table
@@ -43,6 +45,8 @@ type Session struct {
 	history  map[string]*journal.History // what it had done, by UUID; empty for a new one
 	locks    map[string]journal.Lock     // its locks in Nova, by UUID
 	backup   *backup.Dir                 // nil when the run keeps no backup
+
+	notes []string // what the report says beside the plan's warnings
 
 	mu      sync.Mutex
 	reports map[string]recover.InstanceReport
@@ -108,7 +112,15 @@ func (s *Session) Execute(ctx context.Context) (recover.RunReport, error) {
 	if err := s.openBackup(); err != nil {
 		return s.endUntouched(ctx, err)
 	}
-	watching := startWitness(ctx, s.e.Settings.UndoCommand, s.plan, s.lock)
+	if s.plan.Command.Publishes() {
+		id := computeID{s.e.Settings, s.root, s.owners, s.log}
+		notes, err := id.putBack()
+		if err != nil {
+			return s.endUntouched(ctx, err)
+		}
+		s.notes = append(s.notes, notes...)
+	}
+	watching := startWitness(ctx, s.e.Settings.UndoCommand, s.plan, s.lock, s.tree)
 	defer watching.end()
 	r := s.run()
 	locks := newNovaLocks(r, s.locks)
@@ -119,11 +131,13 @@ func (s *Session) Execute(ctx context.Context) (recover.RunReport, error) {
 	if err == nil {
 		err = s.work(ctx, r, locks)
 	}
-	err = errors.Join(err, s.dirs.Clean())
+	// The run ends, and what it holds with it: a keeper that died a moment ago is replaced first.
+	err = errors.Join(err, s.dirs.Clean(), s.pins.HandOn(ctx))
 	report := s.report(ctx)
 	if err == nil {
 		err = s.log.Write(journal.Record{Step: journal.StepRun, Phase: recover.PhaseDone}, journal.End{Interrupted: report.Interrupted})
 	}
+	lookAgain(ctx, r, &report)
 	zerolog.Ctx(ctx).Debug().Str("run", s.plan.Run).Msg("run ended")
 	return report, err
 }
@@ -143,7 +157,7 @@ func (s *Session) endUntouched(ctx context.Context, err error) (recover.RunRepor
 		}
 		t := task.New(s.run(), plan)
 		report := t.End(recover.OutcomeSkipped, t.Fail(err,
-			"Nothing of it was touched; its lost files stay held by the keeper", "Run the command again"))
+			sentence("Nothing of it was touched", s.pins.WhoHolds(ctx, plan.UUID)), "Run the command again"))
 		s.note(report)
 		done := journal.Record{Instance: plan.UUID, Step: journal.StepInstance, Phase: recover.PhaseDone}
 		if jerr := s.log.Write(done, journal.Settlement{Report: report, Settled: true}); jerr != nil {
@@ -159,7 +173,7 @@ func (s *Session) openBackup() (err error) {
 	if dir == "" || s.plan.Command == recover.CommandRestore || s.backup != nil || len(s.plan.Work()) == 0 {
 		return nil
 	}
-	s.backup, err = backup.OpenDir(dir, s.e.Settings.Host)
+	s.backup, err = backup.OpenDir(dir, s.plan.Options.AcceptOwner, s.e.Settings.Host)
 	return err
 }
 
@@ -252,7 +266,7 @@ func (s *Session) report(ctx context.Context) recover.RunReport {
 		Finished:  time.Now().UTC(),
 		Instances: []recover.InstanceReport{},
 		Elsewhere: s.plan.Elsewhere,
-		Warnings:  s.plan.Warnings,
+		Warnings:  append(slices.Clip(s.plan.Warnings), s.notes...),
 	}
 	for _, plan := range s.plan.Instances {
 		if report, ok := s.reports[plan.UUID]; ok {
@@ -283,7 +297,7 @@ func (s *Session) Abandon(ctx context.Context) error {
 	return err
 }
 
-// Close lets go of the host's lock and of everything that is open. It may be
+// Close lets go of the run's locks and of everything that is open. It may be
 // called twice.
 func (s *Session) Close() {
 	if s.pins != nil {
@@ -300,6 +314,7 @@ func (s *Session) Close() {
 		s.root.Close()
 		s.root = nil
 	}
+	s.tree.Release() // first: who waits for the run looks at the other one
 	if s.lock != nil {
 		statedir.Unlock(s.lock)
 		s.lock = nil

@@ -5,41 +5,44 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"syscall"
 
 	"github.com/rs/zerolog"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/treelock"
 )
 
 // The descriptors that Settings.UndoCommand is started with.
 const (
 	UndoRunFD  = 3 // a pipe: a byte when the run ends in order, its end when it was killed
-	UndoLockFD = 4 // the host's lock of runs, which outlives the run in it
+	UndoLockFD = 4 // the lock of the state directory, which outlives the run in it
+	UndoTreeFD = 5 // the first of the lock on the instances directory, which does so too
 )
 
-// witness is a process that outlives a live run that is killed: libvirt's jobs go
-// on without whoever began them, and a suspended guest stays so.
+// witness is a process that outlives a run that is killed: a suspended guest stays so, and
+// libvirt's jobs go on, without whoever began them.
 type witness struct {
 	cmd  *exec.Cmd
 	pipe *os.File
 }
 
-// startWitness starts the witness of a run that works live; command is
-// Settings.UndoCommand, and lock the host's lock, which the run holds. It returns nil
+// startWitness starts the witness of a run that suspends guests; command is
+// Settings.UndoCommand, and lock and tree are the locks that the run holds. It returns nil
 // when there is no need of one, or none can be started: the run is as good without,
 // until it is killed.
-func startWitness(ctx context.Context, command []string, plan recover.Plan, lock *os.File) *witness {
-	live := slices.ContainsFunc(plan.Work(), func(i recover.InstancePlan) bool { return i.Action == recover.ActionLive })
-	if !live || len(command) == 0 || lock == nil {
+func startWitness(ctx context.Context, command []string, plan recover.Plan, lock *os.File, tree *treelock.Lock) *witness {
+	if !slices.ContainsFunc(plan.Work(), suspends) || len(command) == 0 || lock == nil {
 		return nil
 	}
 	theirs, ours, err := os.Pipe()
 	if err == nil {
 		defer theirs.Close()
 		lasting := context.WithoutCancel(ctx) // an interrupted run has things to undo itself
-		w := &witness{cmd: exec.CommandContext(lasting, command[0], append(slices.Clone(command[1:]), plan.Run)...), pipe: ours}
-		w.cmd.ExtraFiles = []*os.File{theirs, lock} // UndoRunFD, UndoLockFD
+		args := append(slices.Clone(command[1:]), plan.Run, strconv.Itoa(len(tree.Files())))
+		w := &witness{cmd: exec.CommandContext(lasting, command[0], args...), pipe: ours}
+		w.cmd.ExtraFiles = append([]*os.File{theirs, lock}, tree.Files()...) // UndoRunFD, UndoLockFD, UndoTreeFD
 		w.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err = w.cmd.Start(); err == nil {
 			return w
@@ -48,6 +51,16 @@ func startWitness(ctx context.Context, command []string, plan recover.Plan, lock
 	}
 	zerolog.Ctx(ctx).Warn().Err(err).Msg("nobody will undo this run if it is killed: then use resume")
 	return nil
+}
+
+// suspends is true when the run leaves a guest suspended, or mirrored, while it works on it.
+func suspends(plan recover.InstancePlan) bool {
+	switch plan.Action {
+	case recover.ActionLive, recover.ActionReboot, recover.ActionBackup:
+		return true
+	default:
+		return false
+	}
 }
 
 // end sends the witness home.

@@ -188,7 +188,7 @@ func TestAReportSaysTheModeOfItsRunAndWhetherItWasInterrupted(t *testing.T) {
 			}
 			resume := 0
 			for _, i := range report.Instances {
-				if i.Outcome == recover.OutcomeFailed && strings.Contains(i.Error, "os-rescue resume "+r.id) {
+				if i.Outcome == recover.OutcomeInterrupted && strings.Contains(i.Error, "os-rescue resume "+r.id) {
 					resume++
 				}
 			}
@@ -215,8 +215,8 @@ func TestAReportSaysOfEachInstanceHowFarItCame(t *testing.T) {
 		}
 	}
 	r.begins(1)
-	says(1, recover.OutcomeFailed, "its last journal record is ready.begin: os-rescue resume "+r.id)
-	says(2, recover.OutcomeFailed, "not begun: os-rescue resume "+r.id)
+	says(1, recover.OutcomeInterrupted, "its last journal record is ready.begin. Go on with: os-rescue resume "+r.id)
+	says(2, recover.OutcomeInterrupted, "before it began with it. Go on with: os-rescue resume "+r.id)
 	r.locks(recover.CommandRescue)
 	says(1, recover.OutcomeUnderWay, "its last journal record is ready.begin; follow it with: os-rescue status "+r.id)
 	says(2, recover.OutcomeNotBegun, "")

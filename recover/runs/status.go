@@ -142,10 +142,10 @@ func unfinished(i recover.InstanceStatus, status recover.RunStatus, begun bool) 
 		}
 		return report
 	}
-	what := "not begun"
+	what := "the run ended before it began with it"
 	if begun {
-		what = "not finished; its last journal record is " + i.Last
+		what = "the run ended in the middle of it; its last journal record is " + i.Last
 	}
-	report.Outcome, report.Error = recover.OutcomeFailed, what+": os-rescue resume "+status.Run
+	report.Outcome, report.Error = recover.OutcomeInterrupted, what+". Go on with: os-rescue resume "+status.Run
 	return report
 }

@@ -25,14 +25,20 @@ type UnfinishedRun struct {
 	// an end: their guests may be suspended, mirrored, or on some of their new disks.
 	// Empty while it is running.
 	HalfDone []HalfDone `json:"half_done,omitempty"`
+	// Suspended are the instances, of any other action, whose guests it has suspended or
+	// frozen and not let go on, by its journal: somebody else may have, or ended them.
+	// Empty while it is running.
+	Suspended []HalfDone `json:"suspended,omitempty"`
 }
 
-// HalfDone is an instance in the middle of a live rescue that nobody works on.
+// HalfDone is an instance that nobody works on, in the middle of what a run did to it.
 type HalfDone struct {
-	UUID   string `json:"uuid"`           // of the instance
-	Domain string `json:"domain"`         // the name of its libvirt domain
-	Name   string `json:"name,omitempty"` // Nova's display name
-	Last   string `json:"last,omitempty"` // its last journal point
+	UUID   string    `json:"uuid"`             // of the instance
+	Domain string    `json:"domain"`           // the name of its libvirt domain
+	Name   string    `json:"name,omitempty"`   // Nova's display name
+	Last   string    `json:"last,omitempty"`   // its last journal point
+	Frozen bool      `json:"frozen,omitempty"` // its file systems may be
+	Since  time.Time `json:"since,omitzero"`   // its last suspend began
 }
 
 // Unfinished returns the runs that have not come to their end, the newest first; never
@@ -50,8 +56,8 @@ func (r Runs) Unfinished(ctx context.Context) ([]UnfinishedRun, error) {
 		u := UnfinishedRun{Run: status.Run, Command: status.Command, State: status.State, Started: status.Started, Error: status.Error}
 		if status.State != recover.RunRunning {
 			records, err := journal.Read(r.state.Run(status.Run))
-			half, herr := halfDone(records)
-			u.HalfDone = half
+			half, suspended, herr := halfDone(records)
+			u.HalfDone, u.Suspended = half, suspended
 			if err = errors.Join(err, herr); err != nil && u.Error == "" {
 				u.Error = err.Error()
 			}
@@ -62,27 +68,33 @@ func (r Runs) Unfinished(ctx context.Context) ([]UnfinishedRun, error) {
 }
 
 // halfDone returns the instances whose live rescue an interrupted run had begun and not
-// settled, by domain name. Of damaged records, those that can be decoded count, beside
-// the error.
-func halfDone(records []journal.Record) ([]HalfDone, error) {
+// settled, and of the others those whose guests it had suspended or frozen, by domain name.
+// Of damaged records, those that can be decoded count, beside the error.
+func halfDone(records []journal.Record) (live, suspended []HalfDone, err error) {
 	plan, _, err := journal.PlanOf(records)
 	histories, herr := journal.HistoriesOf(records)
 	planned := map[string]recover.InstancePlan{}
 	for _, todo := range plan.Instances {
 		planned[todo.UUID] = todo
 	}
-	var half []HalfDone
 	for _, uuid := range slices.Sorted(maps.Keys(histories)) {
 		h, todo := histories[uuid], planned[uuid]
 		if h.Replanned != nil {
 			todo = *h.Replanned
 		}
-		if todo.Action == recover.ActionLive && h.Unsettled() {
-			half = append(half, HalfDone{UUID: uuid, Domain: todo.Domain, Name: todo.Name, Last: h.Last})
+		one := HalfDone{UUID: uuid, Domain: todo.Domain, Name: todo.Name, Last: h.Last, Frozen: h.FreezeBegun, Since: h.Suspended}
+		switch {
+		case !h.Unsettled():
+		case todo.Action == recover.ActionLive:
+			live = append(live, one)
+		case todo.Found == recover.StateRunning && (h.SuspendBegun || h.FreezeBegun) && !h.DestroyDone:
+			suspended = append(suspended, one)
 		}
 	}
-	slices.SortFunc(half, func(a, b HalfDone) int { return cmp.Compare(a.Domain, b.Domain) })
-	return half, errors.Join(err, herr)
+	for _, list := range [][]HalfDone{live, suspended} {
+		slices.SortFunc(list, func(a, b HalfDone) int { return cmp.Compare(a.Domain, b.Domain) })
+	}
+	return live, suspended, errors.Join(err, herr)
 }
 
 // Unsettled returns, by UUID, the instances that a run began to work on and did not

@@ -1,6 +1,10 @@
 package scan
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -18,7 +22,9 @@ type lookup interface {
 	IsSymlink(path string) bool
 	Ancestor(path string) (string, identity.Status, error)
 	IsOverlay(path string) bool
+	Dangling(path string) (link, target string)
 	Resolve(path string) string
+	Renames(path, dir string) (bool, error)
 }
 
 // classifier finds out where the files of one domain stand.
@@ -30,6 +36,11 @@ type classifier struct {
 	places map[string]identity.Status
 	// isCopy is true when what stands at a file's path is a proven copy of its held inode.
 	isCopy func(f recover.File, at identity.Status) (bool, error)
+	// instead returns the files that may be one that is nowhere, by path: see verdict.Facts.
+	instead func(f recover.File) []string
+	// flaw says why the regular file at a file's path can't be the image that the definition of
+	// a domain that is off says it is; "" when nothing speaks against it. It may be nil.
+	flaw func(f recover.File, at identity.Status) (string, error)
 	// trusted is true for a path at which a symlink may stand: nobody but root makes any there.
 	trusted func(path string) bool
 }
@@ -42,8 +53,11 @@ type finding struct {
 	status  identity.Status // of what stands at the path
 	at      verdict.Place
 	named   verdict.Name
-	why     string // why the place can't be reached, or what hides the file
-	blocked bool   // the place can't be reached
+	why     string   // why the place can't be reached, or what hides the file
+	blocked bool     // the place can't be reached
+	noDir   bool     // the file's directory does not exist
+	instead []string // other files that may be it
+	flaw    string   // why what stands at the path is no image
 }
 
 // classify judges one file, which these descriptors hold: it fills in every field of f that
@@ -58,14 +72,20 @@ func (c *classifier) classify(f *recover.File, holder verdict.Holder, of *openFi
 	if err := c.lookAtPlace(f, &found); err != nil {
 		return err
 	}
-	if of != nil && found.at != verdict.Itself {
+	if of != nil && found.at != verdict.Itself && found.at != verdict.NoImage {
 		c.lookForName(f, &found)
 		if err := c.lookAround(f, &found); err != nil {
 			return err
 		}
 	}
-	if of == nil && found.at == verdict.Stranger {
+	if of == nil && found.at == verdict.Nothing {
+		found.why = c.leadsNowhere(*f)
+	}
+	if of == nil && (found.at == verdict.Stranger || found.at == verdict.NoImage) {
 		measure(f, found.status)
+	}
+	if holder == verdict.Nobody && !c.active && (found.at == verdict.Nothing || found.at == verdict.NoDisk) {
+		found.instead = c.instead(*f)
 	}
 	judged := verdict.File(verdict.Facts{
 		Kind:      verdict.KindOf(f.Role),
@@ -74,9 +94,13 @@ func (c *classifier) classify(f *recover.File, holder verdict.Holder, of *openFi
 		At:        found.at,
 		Named:     found.named,
 		Reachable: !found.blocked,
+		Instead:   len(found.instead) > 0,
 	})
 	f.State, f.Remedy, f.Proven = judged.State, judged.Remedy, judged.Proven
 	f.Reason = explain(*f, found, judged)
+	if f.Temporary && f.State != recover.FilePresent {
+		f.Remedy, f.Reason = "", "it is a transient disk's overlay, which is thrown away when its guest ends"
+	}
 	return nil
 }
 
@@ -94,10 +118,15 @@ func (c *classifier) lookAtPlace(f *recover.File, found *finding) error {
 	switch {
 	case found.of != nil && at.Inode() == found.of.inode:
 		found.at = verdict.Itself
-	case at.Mode&unix.S_IFMT != unix.S_IFREG, !c.trusted(f.Path) && c.tree.IsSymlink(f.Path):
+	case !c.trusted(f.Path) && c.tree.IsSymlink(f.Path), at.Mode&unix.S_IFMT == unix.S_IFBLK, at.Mode&unix.S_IFMT == unix.S_IFCHR:
 		found.at = verdict.NoFile
+	case at.Mode&unix.S_IFMT != unix.S_IFREG, c.isEmptied(*f, *found):
+		found.at = verdict.NoDisk
 	default:
 		found.at = verdict.Stranger
+	}
+	if err := c.lookInside(f, found); err != nil || found.at == verdict.NoImage {
+		return err
 	}
 	// A disk that its QEMU writes has no copy that is up to date.
 	if found.at == verdict.Stranger && found.of != nil && (found.holder != verdict.Own || !f.Writable) {
@@ -108,6 +137,27 @@ func (c *classifier) lookAtPlace(f *recover.File, found *finding) error {
 		return err
 	}
 	return nil
+}
+
+// isEmptied is true for an empty file in the place of one of a domain that is off, which held
+// something when the domain ran: no image, and no backing file, has no bytes. What the
+// guest only reads may be an empty cdrom.
+func (c *classifier) isEmptied(f recover.File, found finding) bool {
+	return found.of == nil && !c.active && found.status.Size == 0 && verdict.KindOf(f.Role) == verdict.Essential &&
+		(f.Writable || f.Role != recover.RoleDisk)
+}
+
+// lookInside finds out whether what the next start of a domain that is off would open can be
+// the image that it should be. Where another inode is held that decides.
+func (c *classifier) lookInside(f *recover.File, found *finding) (err error) {
+	starts := found.at == verdict.Itself || found.at == verdict.Stranger && found.holder == verdict.Nobody
+	if c.active || c.flaw == nil || !starts || verdict.KindOf(f.Role) != verdict.Essential {
+		return nil
+	}
+	if found.flaw, err = c.flaw(*f, found.status); found.flaw != "" {
+		found.at = verdict.NoImage
+	}
+	return err
 }
 
 // lookForName finds out which name the held inode has.
@@ -147,11 +197,16 @@ func (c *classifier) isOnOverlay(path string) bool {
 }
 
 // lookAround finds out whether a file at the path would be where the held one was: on the
-// same file system, seen by QEMU.
+// same file system, seen by QEMU; and if that has another name, on the mount of that.
 func (c *classifier) lookAround(f *recover.File, found *finding) error {
 	dir, st, err := c.tree.Ancestor(f.Path)
 	if err != nil {
 		return err
+	}
+	found.noDir = dir != filepath.Dir(f.Path)
+	if why := c.leadsNowhere(*f); why != "" {
+		found.blocked, found.why = true, why
+		return nil
 	}
 	if st.Dev != f.Device && !c.tree.IsOverlay(dir) {
 		found.blocked, found.why = true, otherFileSystem(*f, dir, st)
@@ -163,8 +218,33 @@ func (c *classifier) lookAround(f *recover.File, found *finding) error {
 	}
 	if here.Inode() != st.Inode() {
 		found.blocked, found.why = true, otherNamespace(dir, at)
+		return nil
 	}
-	return nil
+	if found.named != verdict.Elsewhere {
+		return nil
+	}
+	renames, err := c.home.Renames(f.Found, at)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // only its QEMU sees that name
+	}
+	if err == nil && !renames {
+		found.blocked, found.why = true, otherMount(*f, at)
+	}
+	return err
+}
+
+// leadsNowhere says which symlink in a file's path leads nowhere, and what mends that; empty
+// for none.
+func (c *classifier) leadsNowhere(f recover.File) string {
+	link, target := c.tree.Dangling(f.Path)
+	if link == "" {
+		return ""
+	}
+	why := fmt.Sprintf("the symlink %s in its path leads to %s, where nothing is: ", quote(link), quote(target))
+	if dir, ok := strings.CutSuffix(f.Found, strings.TrimPrefix(f.Path, link)); ok && f.Found != "" {
+		return why + fmt.Sprintf("`ln -sfnT %s %s` leads it to the file again", quote(dir), quote(link))
+	}
+	return why + "bring back what it leads to (a mount, a directory), or correct it"
 }
 
 // addHolder records one more holder of the file's inode.
@@ -185,8 +265,9 @@ func measure(f *recover.File, st identity.Status) {
 }
 
 // heldOff returns the inode that is held for a file of a domain that has no QEMU: by the
-// keeper, the guard or a process that the operator named. Without one of which the instance
-// was seen to be in need, what stands at the path counts.
+// keeper, the guard or a process that the operator named. A deleted one counts against
+// whatever stands at the path, unless the instance was defined anew since, and has another
+// file there: it was rebuilt, say. A console log is another one after each start.
 func heldOff(f recover.File, held []candidate, here recover.Inode, exists bool) (of *openFile, unsure []*openFile) {
 	var mine []candidate
 	for _, h := range held {
@@ -195,6 +276,12 @@ func heldOff(f recover.File, held []candidate, here recover.Inode, exists bool) 
 			mine = append(mine, h)
 		}
 	}
+	if len(mine) == 0 {
+		// Renamed since, or renamed and deleted: then what stands at the path is another file.
+		mine = slices.DeleteFunc(slices.Clone(held), func(h candidate) bool {
+			return h.belongs != f.Path || h.retired || h.isOfNova() || exists && !h.gone()
+		})
+	}
 	files := openFiles(mine)
 	pick := func(wanted func(*openFile) bool) []*openFile {
 		return slices.DeleteFunc(slices.Clone(files), func(o *openFile) bool { return !wanted(o) })
@@ -202,8 +289,12 @@ func heldOff(f recover.File, held []candidate, here recover.Inode, exists bool) 
 	gone := pick(func(o *openFile) bool { return o.first().gone() })
 	if needed := pick(func(o *openFile) bool { return o.first().gone() && o.isNeeded() }); len(needed) > 0 {
 		gone = needed
-	} else if there := pick(func(o *openFile) bool { return exists && o.inode == here }); len(there) > 0 {
-		return there[0], nil
+	} else if exists {
+		there := pick(func(o *openFile) bool { return o.inode == here })
+		gone = pick(func(o *openFile) bool { return o.first().gone() && !o.isRetired() })
+		if len(there) > 0 && (len(gone) == 0 || f.Role == recover.RoleConsoleLog) {
+			return there[0], nil
+		}
 	}
 	if len(gone) == 0 && !exists {
 		gone = files // they have a name, but not this one
@@ -215,6 +306,11 @@ func heldOff(f recover.File, held []candidate, here recover.Inode, exists bool) 
 		return gone[0], nil
 	}
 	return nil, gone
+}
+
+// isRetired is true for a deleted file whose instance was defined anew since.
+func (o *openFile) isRetired() bool {
+	return slices.ContainsFunc(o.fds, func(c candidate) bool { return c.retired })
 }
 
 // isNeeded is true for a file that the guard holds because an instance lost it.

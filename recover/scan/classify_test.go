@@ -32,7 +32,14 @@ func (t fakeTree) Stat(path string) (identity.Status, error) {
 
 func (t fakeTree) IsSymlink(string) bool { return false }
 
+func (t fakeTree) Dangling(string) (link, target string) { return "", "" }
+
 func (t fakeTree) IsOverlay(path string) bool { return t[path+" is an overlay"] != recover.Inode{} }
+
+// Renames is true in this tree unless something is mounted at the path.
+func (t fakeTree) Renames(path, _ string) (bool, error) {
+	return t[path+" is on a mount of its own"] == recover.Inode{}, nil
+}
 
 func (t fakeTree) Resolve(path string) string { return path }
 
@@ -93,6 +100,7 @@ func lookOf(t *testing.T, home lookup) *look {
 		home:      home,
 		logs:      &virtlogds{all: true},
 		published: func() (runs.Published, error) { return runs.Published{}, nil },
+		deleted:   func() ([]candidate, error) { return nil, nil },
 	}
 }
 
@@ -236,7 +244,7 @@ func TestWhereAFileStands(t *testing.T) {
 			tree:  fakeTree{"/i/u_resize/disk": {Device: 1, Inode: 7}},
 			state: recover.FileDisplaced,
 			inode: 7,
-			says:  "`mv -n /i/u_resize/disk /i/u/disk`",
+			says:  "`mkdir -p /i/u && mv -n /i/u_resize/disk /i/u/disk`",
 		},
 		"moved, and another file stands there": {
 			held:  []candidate{held("/i/u_resize/disk", 7, 1)},
@@ -244,6 +252,13 @@ func TestWhereAFileStands(t *testing.T) {
 			state: recover.FileDisplaced,
 			inode: 7,
 			says:  "another file (inode 8)",
+		},
+		"renamed, and a copy of it stands there": {
+			held:  []candidate{held("/i/u/disk.bak", 7, 1)},
+			tree:  fakeTree{"/i/u/disk.bak": {Device: 1, Inode: 7}, classDisk: {Device: 1, Inode: 8}},
+			state: recover.FileDisplaced,
+			inode: 7,
+			says:  "`mv -n /i/u/disk /i/u/disk.aside && mv -n /i/u/disk.bak /i/u/disk`",
 		},
 		"unmounted lazily": {
 			held:  []candidate{held("/u/disk", 7, 1)},

@@ -7,9 +7,9 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 )
 
-// expectedFiles lists the files that a domain's definition names, each once. A
+// ExpectedFiles lists the files that a domain's definition names, each once. A
 // backing file comes before its overlays: that is the order to put them back in.
-func expectedFiles(d recover.Domain, instancesPath string) []recover.File {
+func ExpectedFiles(d recover.Domain, instancesPath string) []recover.File {
 	var files []recover.File
 	seen := map[string]bool{}
 	add := func(f recover.File) {
@@ -33,6 +33,8 @@ func expectedFiles(d recover.Domain, instancesPath string) []recover.File {
 				Target:   disk.Target,
 				Backing:  backingOf(disk, 0),
 				Writable: !disk.ReadOnly,
+				// Where a domain is off, it is the disk itself.
+				Temporary: disk.Transient && d.PID != 0 && len(disk.Chain) > 1,
 			}
 			// Nova names its config drive so (nova/virt/libvirt/driver.py, 'disk.config').
 			if filepath.Base(top.Path) == "disk.config" {

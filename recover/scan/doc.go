@@ -12,7 +12,7 @@
 // Domains that only Nova or only the guard still knows are scanned too (novaonly,
 // inventoryonly).
 //
-// May call: recover, beneath, copier, identity, inventory, owners, pin, procfs, qcow2,
+// May call: recover, beneath, copier, identity, inventory, owners, pin, plainfile, procfs, qcow2,
 // runs, verdict.
 //
 // Invariants: a scan changes nothing and opens no file that an image names; what could not

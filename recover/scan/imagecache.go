@@ -26,19 +26,24 @@ const maxLayers = 32
 // follows no path that an image names. So it takes from the header only the name of a
 // file in Nova's own image cache, of which it only checks whether it exists, or in the
 // instance's own directory: a layer below an external snapshot, whose header is read too.
-func cachedBases(ctx context.Context, l *look, d recover.Domain, named []recover.File) []recover.File {
+// Of any other name it finds out only that nothing is there, and opens nothing. doubts say, a
+// sentence each, why it can't be told that a chain is whole.
+func cachedBases(ctx context.Context, l *look, d recover.Domain, named []recover.File) (files []recover.File, doubts []string) {
 	known := map[string]bool{}
 	for _, f := range named {
 		known[f.Path] = true
 	}
-	var files []recover.File
 	for _, disk := range d.Disks {
 		// As far as libvirt knows the chain.
 		last := disk.Chain[len(disk.Chain)-1]
 		if disk.ChainKnown || last.Source != recover.SourceFile || last.Format != "qcow2" {
 			continue
 		}
-		for _, layer := range slices.Backward(layersBelow(ctx, l, d.UUID, last.Path)) {
+		layers, doubt := layersBelow(ctx, l, d.UUID, last.Path)
+		if doubt != "" {
+			doubts = append(doubts, doubt)
+		}
+		for _, layer := range slices.Backward(layers) {
 			if !known[layer.Path] {
 				known[layer.Path] = true
 				layer.Target = disk.Target
@@ -46,19 +51,22 @@ func cachedBases(ctx context.Context, l *look, d recover.Domain, named []recover
 			}
 		}
 	}
-	return files
+	return files, doubts
 }
 
 // layersBelow returns the backing files below a qcow2 image of an instance, the nearest
-// first, as far as their headers may be followed.
-func layersBelow(ctx context.Context, l *look, uuid, path string) []recover.File {
-	var layers []recover.File
+// first, as far as their headers may be followed, and why it can't be told what lies below.
+func layersBelow(ctx context.Context, l *look, uuid, path string) (layers []recover.File, doubt string) {
 	cache, own := filepath.Join(l.settings.InstancesPath, "_base"), filepath.Join(l.settings.InstancesPath, uuid)
 	for range maxLayers {
 		name, format, err := backingName(l, uuid, path)
 		if err != nil {
 			zerolog.Ctx(ctx).Debug().Err(err).Str("path", path).Msg("the header of a disk can't be read")
-			return layers
+			// Of the top the look at the file itself tells; what is missing is missing.
+			if top := len(layers) == 0; !errors.Is(err, fs.ErrNotExist) && (!top || errors.Is(err, errNotTold)) {
+				doubt = fmt.Sprintf("it can't be told which files lie below %s: %v", path, err)
+			}
+			return layers, doubt
 		}
 		in := func(dir string) bool {
 			same, err := sameFile(l.root, filepath.Dir(name), dir)
@@ -67,21 +75,29 @@ func layersBelow(ctx context.Context, l *look, uuid, path string) []recover.File
 		file := recover.File{Role: recover.RoleBacking, Holders: []recover.Holder{}}
 		switch {
 		case name == "":
-			return layers
+			return layers, ""
 		case in(cache):
 			file.Path = filepath.Join(cache, filepath.Base(name))
-			return append(layers, file)
+			return append(layers, file), ""
 		case !in(own):
-			return layers
+			_, err := l.root.Stat(name)
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				file.Path = name
+				layers = append(layers, file)
+			case err != nil:
+				doubt = fmt.Sprintf("the backing file of %s can't be looked at: %v", path, err)
+			}
+			return layers, doubt
 		}
 		path = filepath.Join(own, filepath.Base(name))
 		file.Path = path
 		layers = append(layers, file)
 		if format != "qcow2" {
-			return layers
+			return layers, ""
 		}
 	}
-	return layers
+	return layers, fmt.Sprintf("more than %d layers lie below a disk, and the others were not looked at", maxLayers)
 }
 
 // backingName returns the path of the backing file that the header of the qcow2 image at

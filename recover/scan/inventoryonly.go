@@ -19,7 +19,8 @@ import (
 func (l *look) inventoryOnly(ctx context.Context, known map[string]bool) ([]recover.Instance, error) {
 	var found []recover.Instance
 	for _, uuid := range slices.Sorted(maps.Keys(l.records)) {
-		if known[uuid] || !slices.ContainsFunc(l.pins.of(uuid), func(h candidate) bool { return h.Unlinked() }) {
+		held := slices.ContainsFunc(l.pins.of(uuid), func(h candidate) bool { return h.Unlinked() }) || mayHaveMore(l, uuid)
+		if known[uuid] || !held {
 			continue
 		}
 		i, err := l.instance(ctx, l.records[uuid].AsOff())
@@ -90,6 +91,7 @@ func (l *look) addGuarded(i *recover.Instance, tree procfs.Root) {
 		}
 		addHolder(&f, candidate{HeldFile: p.HeldFile})
 		i.Files = append(i.Files, f)
+		i.Superseded = slices.DeleteFunc(i.Superseded, func(s recover.File) bool { return s.Identity() == f.Identity() })
 	}
 }
 

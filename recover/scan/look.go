@@ -14,6 +14,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/identity"
 	"github.com/os-rescue/os-rescue/recover/inventory"
+	"github.com/os-rescue/os-rescue/recover/pin"
 	"github.com/os-rescue/os-rescue/recover/procfs"
 	"github.com/os-rescue/os-rescue/recover/runs"
 	"github.com/os-rescue/os-rescue/recover/verdict"
@@ -30,8 +31,14 @@ type look struct {
 	mapped    []recover.Mapping              // which open file is which, as the operator says
 	published func() (runs.Published, error) // reads the journals at its first call
 	keeps     func(recover.Inode) bool       // see Scanner.Keeping; may be nil
+	alone     *guardAlone                    // nil for a guard that answers, or that does not run
 	records   map[string]inventory.Record    // the guard's records of instances, by UUID
 	thorough  *thorough                      // nil for a quick scan
+	// inUse finds, at its first call, what the QEMUs of this host have open of the image
+	// cache, by path.
+	inUse func() (map[string][]candidate, error)
+	// deleted finds, at its first call, the deleted files of every process of this host.
+	deleted func() ([]candidate, error)
 }
 
 // look begins a scan of the host; the caller closes it. Errors are those of Host.
@@ -42,14 +49,23 @@ func (s *Scanner) look(ctx context.Context, hints recover.Hints) (*look, error) 
 	}
 	l := &look{settings: s.settings, root: r, home: r, mapped: hints.Map, published: sync.OnceValues(s.runs.Published),
 		keeps: s.keeps}
+	l.inUse = sync.OnceValues(func() (map[string][]candidate, error) { return basesInUse(ctx, l, s.hypervisor) })
+	l.deleted = sync.OnceValues(func() ([]candidate, error) { return deletedFiles(ctx, s.settings.InstancesPath) })
+	var fault *pin.GuardFault
 	l.logs, err = findVirtlogds(ctx, procfs.Dir, s.settings.Root)
 	if err == nil {
 		l.pins, err = s.pins(ctx)
+		if errors.As(err, &fault) {
+			err = nil
+		}
 	}
 	if err == nil {
 		var unreadable error
 		if l.records, unreadable = inventory.In(s.settings.StateDir).Records(); unreadable != nil {
 			zerolog.Ctx(ctx).Warn().Err(unreadable).Msg("a record of the guard can't be used")
+		}
+		if fault != nil {
+			l.alone = newGuardAlone(fault, s.settings.StateDir, l.records)
 		}
 		err = l.addHolders(ctx, hints.Holders)
 	}
@@ -93,7 +109,7 @@ func (l *look) instance(ctx context.Context, d recover.Domain) (recover.Instance
 		PID:        d.PID,
 		State:      d.State,
 		Losses:     d.Losses,
-		Files:      expectedFiles(d, l.settings.InstancesPath),
+		Files:      ExpectedFiles(d, l.settings.InstancesPath),
 		Definition: d,
 	}
 	if i.Files == nil {
@@ -116,12 +132,15 @@ func (l *look) instance(ctx context.Context, d recover.Domain) (recover.Instance
 		return i, nil
 	}
 	defer tree.Close()
+	var doubts []string // why it can't be said that all of it is there
 	if r := l.records[d.UUID].Incident; r != nil {
 		i.StateBefore = r.Found
 	}
 	if i.Process.PID == 0 {
 		i.Files = l.pins.files(d.UUID, i.Files)
-		i.Files = append(cachedBases(ctx, l, d, i.Files), i.Files...)
+		var bases []recover.File
+		bases, doubts = cachedBases(ctx, l, d, i.Files)
+		i.Files = append(bases, i.Files...)
 	}
 	if err := l.files(ctx, &i, candidates(own), tree); err != nil {
 		if ctx.Err() != nil || errors.Is(err, errJournals) {
@@ -153,6 +172,21 @@ func (l *look) instance(ctx context.Context, d recover.Domain) (recover.Instance
 	}
 	i.NextStart = nextStart(i, l.settings.InstancesPath, later)
 	verdict.Instance(&i)
+	if i.Verdict == recover.VerdictIntact && len(doubts) > 0 {
+		i.Verdict = recover.VerdictUnknown
+		i.Reasons = append(i.Reasons, doubts...)
+		i.Possible = append(i.Possible, "look at what is named (qemu-img info --backing-chain), before it is started")
+	}
+	if i.Verdict == recover.VerdictIntact && d.SavedUnread != "" {
+		i.Verdict = recover.VerdictUnknown
+		i.Reasons = append(i.Reasons, fmt.Sprintf("its memory is saved (virsh managedsave), and that image can't be read, so what a start "+
+			"would open is not known: %s", d.SavedUnread))
+		i.Possible = append(i.Possible, fmt.Sprintf("its files are in place: virsh managedsave-remove %s discards the guest's memory for good, "+
+			"and it boots from its definition", d.Name))
+	}
+	if err := withhold(l, &i, candidates(own), tree); err != nil {
+		return i, err
+	}
 	if i.Misplaced = misplaced(i, l.settings); i.Misplaced != "" && i.Verdict != recover.VerdictUnaffected {
 		i.Reasons = append(i.Reasons, i.Misplaced)
 	}
@@ -165,7 +199,10 @@ var errJournals = errors.New("the journals can't be read")
 // files finds out where each file of a domain stands. own is what its QEMU has open.
 func (l *look) files(ctx context.Context, i *recover.Instance, own []candidate, tree lookup) error {
 	pins := l.pins.of(i.UUID)
-	c := l.classifier(tree, i.Process.PID != 0, slices.Concat(own, pins))
+	c := l.classifier(tree, *i, slices.Concat(own, pins))
+	if len(i.Definition.Disks) > 0 {
+		c.flaw = func(f recover.File, at identity.Status) (string, error) { return flawOf(l.root, f, at) }
+	}
 	places := map[string]identity.Status{}
 	for n := range i.Files {
 		f := &i.Files[n]
@@ -177,7 +214,7 @@ func (l *look) files(ctx context.Context, i *recover.Instance, own []candidate, 
 			return fmt.Errorf("%s can't be looked at: %w", f.Path, err)
 		}
 	}
-	images := openFiles(slices.DeleteFunc(slices.Clone(own), func(c candidate) bool { return !isImage(c) }))
+	images := openFiles(withoutMemory(i.Definition, own, places))
 	told, err := l.told(*i, images)
 	if err != nil {
 		return err
@@ -193,14 +230,29 @@ func (l *look) files(ctx context.Context, i *recover.Instance, own []candidate, 
 		case f.Role == recover.RoleDiskInfo:
 			err = c.classify(f, verdict.Nobody, nil, nil)
 		case f.Role == recover.RoleConsoleLog:
-			err = l.classifyLog(ctx, c, f, own, pins, here, exists)
+			err = l.classifyLog(ctx, c, f, m.dirsOf(filepath.Dir(f.Path)), own, pins, here, exists)
 		case !c.active:
 			of, unsure := heldOff(*f, slices.Concat(pins, l.named), here, exists)
+			if of == nil && len(unsure) == 0 && isCachedBase(*f, l.settings.InstancesPath) {
+				if of, unsure, err = heldByOthers(l, *f, here, exists); err != nil {
+					return err
+				}
+			}
+			if of == nil && len(unsure) == 0 && !exists {
+				if unsure, err = namesakes(l.deleted, *f); err != nil {
+					return err
+				}
+			}
 			err = c.classify(f, holderOf(verdict.Pin, of, unsure), of, unsure)
 		default:
 			of, unsure := m.of[f.Path], m.unsure[f.Path]
 			if of == nil && len(unsure) == 0 {
 				unsure = pinnedOnly(*f, pins)
+			}
+			if of == nil && len(unsure) == 0 && !exists {
+				if unsure, err = namesakes(l.deleted, *f); err != nil {
+					return err
+				}
 			}
 			err = c.classify(f, holderOf(verdict.Own, of, unsure), of.with(pins), unsure)
 		}
@@ -213,7 +265,8 @@ func (l *look) files(ctx context.Context, i *recover.Instance, own []candidate, 
 		loseStale(f)
 	}
 	l.addUnclaimed(i, m)
-	return nil
+	i.Superseded, err = superseded(l, *i, own)
+	return err
 }
 
 // told returns which open files the operator named, by path.
@@ -275,9 +328,9 @@ func (l *look) addUnclaimed(i *recover.Instance, m *matching) {
 
 // classifier returns what classifies the files of a domain. held are those that processes
 // are known to have open for it.
-func (l *look) classifier(tree lookup, active bool, held []candidate) *classifier {
+func (l *look) classifier(tree lookup, i recover.Instance, held []candidate) *classifier {
 	return &classifier{
-		tree: tree, home: l.home, active: active,
+		tree: tree, home: l.home, active: i.Process.PID != 0,
 		isCopy: func(f recover.File, at identity.Status) (bool, error) {
 			copies, err := l.published()
 			if err != nil {
@@ -286,6 +339,7 @@ func (l *look) classifier(tree lookup, active bool, held []candidate) *classifie
 			isHeld := slices.ContainsFunc(held, func(h candidate) bool { return h.Inode() == at.Inode() })
 			return copies.Has(f, at, isHeld || l.keeps != nil && l.keeps(at.Inode())), nil
 		},
+		instead: func(f recover.File) []string { return instead(l, i, f) },
 		trusted: func(path string) bool { return !recover.IsBelow(path, l.settings.InstancesPath) },
 	}
 }
@@ -328,40 +382,30 @@ func (l *look) held(ctx context.Context, d recover.Domain, i *recover.Instance) 
 		r, err := procfs.OpenRoot(l.settings.Root)
 		return nil, r, err
 	}
-	if d.PID == 0 {
-		return nil, procfs.Root{}, fmt.Errorf("%w: libvirt has no readable pid file for this active domain", procfs.ErrNotQEMU)
-	}
-	p, err := procfs.Open(procfs.Dir, d.PID)
+	held, p, err := heldByQEMU(ctx, d)
 	if err != nil {
-		return nil, procfs.Root{}, fmt.Errorf("%w: %w", procfs.ErrNotQEMU, err)
+		return nil, procfs.Root{}, err
 	}
 	defer p.Close()
-	if err := p.CheckQEMU(d.UUID); err != nil {
-		return nil, procfs.Root{}, err
-	}
 	i.Process = p.Identity
-	held, err := p.HeldBy(ctx)
-	if err != nil {
-		return nil, procfs.Root{}, err
-	}
 	r, err := procfs.OpenRoot(p.Root())
 	return held, r, err
 }
 
 // classifyLog classifies a console log. virtlogd usually holds it. A log that seems to have
 // no holder, although its guest runs or the log is deleted, may be held by a virtlogd that
-// the pid file does not name.
+// the pid file does not name. dirs are where its directory may be now.
 func (l *look) classifyLog(
-	ctx context.Context, c *classifier, f *recover.File, own, pins []candidate, here recover.Inode, exists bool,
+	ctx context.Context, c *classifier, f *recover.File, dirs []string, own, pins []candidate, here recover.Inode, exists bool,
 ) error {
-	of := l.logOf(*f, own, here, exists)
+	of := l.logOf(*f, dirs, own, here, exists)
 	if of == nil && (c.active || !exists) {
 		more, err := l.logs.widen(ctx)
 		if err != nil {
 			return err
 		}
 		if more {
-			of = l.logOf(*f, own, here, exists)
+			of = l.logOf(*f, dirs, own, here, exists)
 		}
 	}
 	if of != nil {
@@ -371,10 +415,11 @@ func (l *look) classifyLog(
 	return c.classify(f, holderOf(verdict.Pin, of, unsure), of, unsure)
 }
 
-// logOf returns the open console log of that path; of several the one that stands there.
-func (l *look) logOf(f recover.File, own []candidate, here recover.Inode, exists bool) *openFile {
+// logOf returns the open console log of that path; of several the one that stands there, then
+// one of that name, then one that was moved with its directory.
+func (l *look) logOf(f recover.File, dirs []string, own []candidate, here recover.Inode, exists bool) *openFile {
 	m := &matching{files: []recover.File{f}}
-	var named *openFile
+	var named, moved *openFile
 	for _, o := range openFiles(slices.Concat(own, candidates(l.logs.held))) {
 		if exists && o.inode == here {
 			return o
@@ -383,6 +428,15 @@ func (l *look) logOf(f recover.File, own []candidate, here recover.Inode, exists
 		if m.isNamed(f, o) || isTail(f, o) || silly {
 			named = o
 		}
+		isBeside := func(name string) bool {
+			return filepath.Base(name) == filepath.Base(f.Path) && slices.Contains(dirs, filepath.Dir(name))
+		}
+		if isNamesake(f, o) || slices.ContainsFunc(o.names(), isBeside) {
+			moved = o
+		}
+	}
+	if named == nil {
+		return moved
 	}
 	return named
 }

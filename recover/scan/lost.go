@@ -2,6 +2,7 @@ package scan
 
 import (
 	"fmt"
+	"path/filepath"
 
 	"github.com/os-rescue/os-rescue/recover"
 )
@@ -26,23 +27,30 @@ func explainLost(instances []recover.Instance) {
 			if f.State != recover.FileMissing || f.Role == recover.RoleConsoleLog || f.Role == recover.RoleDiskInfo {
 				continue
 			}
-			i.Possible = append(i.Possible, remedy(f, holder[f.Path]))
+			i.Possible = append(i.Possible, remedy(*i, f, holder[f.Path]))
 		}
 	}
 }
 
 // remedy says what can still be done about a missing file; other is the domain that
 // holds it, if any does.
-func remedy(f recover.File, other string) string {
+func remedy(i recover.Instance, f recover.File, other string) string {
+	dir := filepath.Dir(f.Path)
+	// Its directory may have been moved while it was off: then no process tells where to.
+	moved := fmt.Sprintf("%s: look first whether it was only moved away (find %s -xdev -path '*/%s/%s*'), and move it back",
+		f.Path, quote(filepath.Dir(filepath.Dir(dir))), filepath.Base(dir), filepath.Base(f.Path))
 	switch {
 	case f.Role == recover.RoleBacking && other != "":
 		return fmt.Sprintf("%s is held by %s: rescuing that instance brings it back", f.Path, other)
-	case f.Role == recover.RoleBacking:
+	case f.Role == recover.RoleDisk && !f.Writable:
+		return fmt.Sprintf("%s: bring it back, or take it out of the drive: virsh change-media %s %s --eject --force --config, "+
+			"and without --config if the guest runs", f.Path, i.Domain, f.Target)
+	case f.Role == recover.RoleBacking && filepath.Base(dir) == "_base":
 		return fmt.Sprintf("%s is a cached image: Nova can fetch it again from Glance if the image still exists", f.Path)
 	case f.Role == recover.RoleConfigDrive:
 		return fmt.Sprintf("a hard reboot can't make %s again: restore it from a backup, or rebuild the instance", f.Path)
 	default:
-		return fmt.Sprintf("%s: restore it from a backup or a snapshot (os-rescue restore --from DIR); "+
-			"without one its data went with its last holder, and only a rebuild or an undelete on the file system is left", f.Path)
+		return moved + "; else restore it from a backup or a snapshot (os-rescue restore --from DIR); " +
+			"without one only a rebuild or an undelete on the file system is left"
 	}
 }

@@ -19,14 +19,20 @@ func TestWhatIsStillPossibleForAnInstanceThatIsLost(t *testing.T) {
 		{UUID: "b", Domain: "dead", Verdict: recover.VerdictLost, Files: []recover.File{
 			{Path: "/i/_base/b", Role: recover.RoleBacking, State: recover.FileMissing},
 			{Path: "/i/_base/c", Role: recover.RoleBacking, State: recover.FileMissing},
-			{Path: "/i/b/disk", Role: recover.RoleDisk, State: recover.FileMissing},
+			{Path: "/i/b/disk", Role: recover.RoleDisk, Writable: true, State: recover.FileMissing},
 			{Path: "/i/b/disk.config", Role: recover.RoleConfigDrive, State: recover.FileMissing},
+			{Path: "/iso/d", Role: recover.RoleDisk, Target: "hda", State: recover.FileMissing},
+			{Path: "/i/b/disk.base", Role: recover.RoleBacking, State: recover.FileMissing},
 			{Path: "/i/b/disk.info", Role: recover.RoleDiskInfo, State: recover.FileMissing},
 		}},
 	}
 	explainLost(all)
 	got := all[1].Possible
-	if len(got) != 4 || !strings.Contains(got[0], "held by alive") || !strings.Contains(got[1], "Glance") ||
+	if len(got) == 6 && (!strings.Contains(got[4], "change-media dead hda --eject") ||
+		!strings.Contains(got[5], "find / -xdev -path '*/b/disk.base*'")) {
+		t.Errorf("a medium, and a layer: %q", got[4:])
+	}
+	if len(got) != 6 || !strings.Contains(got[0], "held by alive") || !strings.Contains(got[1], "Glance") ||
 		!strings.Contains(got[2], "restore --from") || !strings.Contains(got[3], "config") {
 		t.Errorf("%q", got)
 	}

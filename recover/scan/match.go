@@ -81,6 +81,19 @@ func (m *matching) claim(f recover.File, o *openFile) {
 	m.of[f.Path], m.claimed[o] = o, true
 }
 
+// dirsOf returns the directories of the open files of a directory: where that may be now.
+func (m *matching) dirsOf(dir string) []string {
+	var dirs []string
+	for _, f := range m.files {
+		if o := m.of[f.Path]; o != nil && filepath.Dir(f.Path) == dir {
+			for _, name := range o.names() {
+				dirs = append(dirs, filepath.Dir(name))
+			}
+		}
+	}
+	return dirs
+}
+
 // byInode returns the open file of that inode that nobody has claimed yet.
 func (m *matching) byInode(inode recover.Inode) *openFile {
 	for _, o := range m.open {

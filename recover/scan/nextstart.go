@@ -18,20 +18,26 @@ type places interface {
 
 // nextStart compares the disks that an instance's guest has, by its live definition, with
 // those that its next start would give it: by the persistent definition, and by what
-// Nova would define. Only the top image of each disk is compared: a definition that is
-// not active seldom names what lies below.
+// Nova would define. Below the top image of a disk only what the persistent definition
+// itself names is compared: where it names nothing, libvirt asks the images' headers
+// (virStorageSourceGetMetadata in libvirt's src/storage_file).
 //
 // An instance that is off has what its definition names; but a disk that is held for it and that its
-// definition no longer names is one that its guest had.
+// definition no longer names is one that its guest had, and one whose memory is saved goes on with the
+// disks that it was saved with.
 func nextStart(i recover.Instance, instancesPath string, at places) []recover.Divergence {
 	c := comparison{domain: i.Definition, dir: filepath.Join(instancesPath, i.UUID), at: at}
 	if i.Definition.Next != nil {
 		c.byLibvirt(*i.Definition.Next, i.Files)
+	} else if i.Process.PID == 0 {
+		c.boot(i.Definition.Boot, i.Files)
 	}
 	if i.Process.PID != 0 || i.Definition.Next != nil {
 		c.byNova()
 	} else {
 		c.bySelf(i.Files)
+		c.drives(i.Files)
+		c.bySaved(i.Files)
 	}
 	return c.found
 }
@@ -48,7 +54,11 @@ type comparison struct {
 func (c *comparison) byLibvirt(next recover.Definition, files []recover.File) {
 	for _, disk := range c.domain.Disks {
 		top := disk.Chain[0]
-		if !isCompared(disk) || c.isNamed(disk, next.Disks) {
+		if !isCompared(disk) {
+			continue
+		}
+		if named := c.named(disk, next.Disks); named != nil {
+			c.below(disk, *named)
 			continue
 		}
 		n := withTarget(next.Disks, disk.Target)
@@ -62,12 +72,14 @@ func (c *comparison) byLibvirt(next recover.Definition, files []recover.File) {
 		} else if n >= 0 {
 			d.Next = nameOf(next.Disks[n].Chain[0])
 			d.Below = c.isBelow(next.Disks[n].Chain[0], disk)
+			d.Gone = c.isGone(next.Disks[n], files)
 		}
 		c.add(recover.StarterLibvirt, d)
 	}
+	c.boot(next.Boot, files)
 	for _, disk := range next.Disks {
 		top := disk.Chain[0]
-		if top.Source != recover.SourceFile || isOptional(disk) || c.isOpen(top) || c.isInPlace(top.Path, files) {
+		if !c.isGone(disk, files) {
 			continue
 		}
 		// Where it takes the place of an open one, that is said already.
@@ -80,10 +92,71 @@ func (c *comparison) byLibvirt(next recover.Definition, files []recover.File) {
 	}
 }
 
+// isGone is true for a disk of the persistent definition whose file does not exist, and
+// without which the start would fail.
+func (c *comparison) isGone(disk recover.Disk, files []recover.File) bool {
+	top := disk.Chain[0]
+	return top.Source == recover.SourceFile && !disk.Optional && !c.isOpen(top) && !c.isInPlace(top.Path, files)
+}
+
+// boot finds the files of a direct boot that a start through libvirt would miss. No process
+// holds them; Nova fetches its own again (nova/virt/libvirt/driver.py, _create_image).
+func (c *comparison) boot(files []recover.BootFile, held []recover.File) {
+	for _, f := range files {
+		if !c.isInPlace(f.Path, held) {
+			c.add(recover.StarterLibvirt, recover.Divergence{Target: f.Kind, Next: f.Path})
+		}
+	}
+}
+
+// below compares what lies below the top of a disk with what the persistent definition puts
+// there. libvirt takes what a definition says of a chain for the truth, whatever the images'
+// headers say.
+func (c *comparison) below(disk, next recover.Disk) {
+	for n := 1; n < len(disk.Chain) || n < len(next.Chain); n++ {
+		d := recover.Divergence{Target: disk.Target, Over: nameOf(disk.Chain[n-1])}
+		switch {
+		case n >= len(next.Chain):
+			if next.ChainKnown && next.Chain[n-1].Format != "raw" { // it ends there, by <backingStore/>
+				d.Open = nameOf(disk.Chain[n])
+				c.add(recover.StarterLibvirt, d)
+			}
+			return
+		case n >= len(disk.Chain):
+			d.Next = nameOf(next.Chain[n])
+			c.add(recover.StarterLibvirt, d)
+			return
+		}
+		has, other := disk.Chain[n], next.Chain[n]
+		d.Open, d.Next = nameOf(has), nameOf(other)
+		switch {
+		case !c.same(has, other):
+		case has.Format != "" && other.Format != "" && has.Format != other.Format:
+			d.As = other.Format
+		default:
+			continue
+		}
+		c.add(recover.StarterLibvirt, d)
+		return
+	}
+}
+
 // novaNames are the disks that Nova makes in an instance's directory
 // (nova/virt/libvirt/blockinfo.py, get_disk_mapping, and driver.py,
 // _create_and_inject_local_root and rescue).
 var novaNames = regexp.MustCompile(`^disk(\.local|\.eph[0-9]+|\.swap|\.config|\.rescue|\.config\.rescue)?$`)
+
+// novaNameOf returns which of the names of Nova's a file that was renamed or copied has borne
+// ("disk.eph0.moved" is that of disk.eph0): "disk" where its name does not tell.
+func novaNameOf(path string) string {
+	name := filepath.Base(path)
+	for at := len(name); at > 0; at = strings.LastIndex(name[:at], ".") {
+		if novaNames.MatchString(name[:at]) {
+			return name[:at]
+		}
+	}
+	return "disk"
+}
 
 // byNova compares with what Nova would define. In the instance's own directory Nova opens
 // what it has made there, under its own names, and nothing else. Of a file elsewhere only
@@ -107,9 +180,9 @@ func (c *comparison) byNova() {
 			continue
 		}
 		if c.isOwn(top.Path) {
-			root := recover.Image{Source: recover.SourceFile, Path: filepath.Join(c.dir, "disk")}
-			if !c.isOpen(root) {
-				d.Next = root.Path
+			own := recover.Image{Source: recover.SourceFile, Path: filepath.Join(c.dir, novaNameOf(top.Path))}
+			if !c.isOpen(own) {
+				d.Next = own.Path
 			}
 			c.add(recover.StarterNova, d)
 			continue
@@ -143,11 +216,53 @@ func (c *comparison) bySelf(files []recover.File) {
 	}
 }
 
+// bySaved compares the definition of a domain that is off with the one in its managed save
+// image, which libvirt starts instead (qemuDomainObjStart in libvirt's src/qemu/qemu_driver.c), also for a
+// resume through Nova; its other starts discard that image (nova/virt/libvirt/guest.py, delete_configuration).
+func (c *comparison) bySaved(files []recover.File) {
+	if c.domain.Saved == nil {
+		return
+	}
+	for _, saved := range c.domain.Saved.Disks {
+		top := saved.Chain[0]
+		if !isCompared(saved) || top.Source != recover.SourceFile {
+			continue
+		}
+		if slices.ContainsFunc(c.domain.Disks, func(disk recover.Disk) bool { return c.same(disk.Chain[0], top) }) {
+			continue
+		}
+		d := recover.Divergence{Target: saved.Target, Next: top.Path, Writable: !saved.ReadOnly, Saved: true}
+		if n := withTarget(c.domain.Disks, saved.Target); n >= 0 {
+			d.Open = nameOf(c.domain.Disks[n].Chain[0])
+			d.Below = c.isBelow(c.domain.Disks[n].Chain[0], saved)
+		}
+		d.Gone = !saved.Optional && !saved.Requisite && !c.isInPlace(top.Path, files)
+		c.add(recover.StarterLibvirt, d)
+		if c.domain.Nova != nil && d.Writable && !c.isNovas(top.Path) {
+			c.add(recover.StarterNova, d)
+		}
+	}
+}
+
+// drives finds the media without which a domain that is off would not start.
+func (c *comparison) drives(files []recover.File) {
+	for _, disk := range c.domain.Disks {
+		top := disk.Chain[0]
+		if top.Source != recover.SourceFile || !disk.ReadOnly || disk.Optional || c.isInPlace(top.Path, files) {
+			continue
+		}
+		c.add(recover.StarterLibvirt, recover.Divergence{Target: disk.Target, Next: top.Path})
+		if c.domain.Nova != nil && c.isNovas(top.Path) {
+			c.add(recover.StarterNova, recover.Divergence{Target: disk.Target, Next: top.Path})
+		}
+	}
+}
+
 // add notes a divergence. One that was found before gets a further starter.
 func (c *comparison) add(by recover.Starter, d recover.Divergence) {
 	for n := range c.found {
 		f := &c.found[n]
-		if f.Target == d.Target && f.Open == d.Open && f.Next == d.Next && f.As == d.As {
+		if f.Target == d.Target && f.Open == d.Open && f.Next == d.Next && f.As == d.As && f.Over == d.Over {
 			if !slices.Contains(f.By, by) {
 				f.By = append(slices.Clone(f.By), by)
 			}
@@ -158,14 +273,18 @@ func (c *comparison) add(by recover.Starter, d recover.Divergence) {
 	c.found = append(c.found, d)
 }
 
-// isNamed is true when a disk's file is named among others, by whatever target, in the
-// format that QEMU has it in.
-func (c *comparison) isNamed(disk recover.Disk, others []recover.Disk) bool {
+// named returns the one among others that has a disk's file, by whatever target, in the
+// format that QEMU has it in; nil if there is none.
+func (c *comparison) named(disk recover.Disk, others []recover.Disk) *recover.Disk {
 	top := disk.Chain[0]
-	return slices.ContainsFunc(others, func(o recover.Disk) bool {
+	n := slices.IndexFunc(others, func(o recover.Disk) bool {
 		other := o.Chain[0]
 		return c.same(other, top) && (other.Format == top.Format || other.Format == "" || top.Format == "")
 	})
+	if n < 0 {
+		return nil
+	}
+	return &others[n]
 }
 
 // isOpen is true when the guest has a file as a disk, or below one.
@@ -225,13 +344,7 @@ func (c *comparison) samePath(a, b string) bool {
 // isCompared is false for an empty drive, and for a transient disk: libvirt lays an overlay
 // over that one at every start, and its writes are meant to be thrown away.
 func isCompared(disk recover.Disk) bool {
-	return disk.Chain[0].Source != recover.SourceNone &&
-		!slices.ContainsFunc(disk.Unusual, func(u string) bool { return strings.HasPrefix(u, "transient") })
-}
-
-// isOptional is true for a disk without which a start goes on.
-func isOptional(disk recover.Disk) bool {
-	return slices.ContainsFunc(disk.Unusual, func(u string) bool { return strings.HasPrefix(u, "startupPolicy ") })
+	return disk.Chain[0].Source != recover.SourceNone && !disk.Transient
 }
 
 func withTarget(disks []recover.Disk, target string) int {

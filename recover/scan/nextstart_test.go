@@ -55,9 +55,12 @@ func TestWhatTheNextStartOpensIsHeldAgainstWhatIsOpen(t *testing.T) {
 	raw := diskOn("vda", disk)
 	raw.Chain[0].Format = "raw"
 	optional := asDrive(diskOn("hda", "/iso/gone"))
-	optional.Unusual = []string{"startupPolicy optional: a start without the file drops the disk"}
+	optional.Optional = true
+	rawBelow, ended := diskOn("vda", disk, "/i/_base/b"), diskOn("vda", disk)
+	rawBelow.Chain[1].Format = "raw"
+	ended.ChainKnown = true
 	transient := diskOn("vda", disk+".TRANSIENT", disk)
-	transient.Unusual = []string{"transient: its writes go to a temporary overlay"}
+	transient.Transient = true
 	network := recover.Disk{Target: "vdb", Chain: []recover.Image{{Source: recover.SourceNetwork, Format: "raw"}}}
 	block := recover.Disk{Target: "vda", Chain: []recover.Image{{Source: recover.SourceBlock, Path: "/dev/vg/a", Format: "raw"}}}
 	otherBlock := recover.Disk{Target: "vda", Chain: []recover.Image{{Source: recover.SourceBlock, Path: "/dev/vg/b", Format: "raw"}}}
@@ -97,6 +100,14 @@ func TestWhatTheNextStartOpensIsHeldAgainstWhatIsOpen(t *testing.T) {
 			open: []recover.Disk{diskOn("vda", nextDir+"/copy")},
 			want: []recover.Divergence{{Target: "vda", By: nova, Open: nextDir + "/copy", Next: disk, Writable: true}},
 		},
+		"an ephemeral disk that was moved to another name": {
+			open: []recover.Disk{diskOn("vda", disk), diskOn("vdb", nextDir+"/disk.eph0.moved")},
+			want: []recover.Divergence{{Target: "vdb", By: nova, Open: nextDir + "/disk.eph0.moved", Next: nextDir + "/disk.eph0", Writable: true}},
+		},
+		"a copy of a disk that it has as well": {
+			open: []recover.Disk{diskOn("vda", disk), diskOn("vdb", nextDir+"/disk.copy")},
+			want: []recover.Divergence{{Target: "vdb", By: nova, Open: nextDir + "/disk.copy", Writable: true}},
+		},
 		"a volume's snapshot, as Nova makes it": {
 			open: []recover.Disk{diskOn("vda", disk), diskOn("vdb", "/mnt/v.snap", "/mnt/v")},
 		},
@@ -113,7 +124,7 @@ func TestWhatTheNextStartOpensIsHeldAgainstWhatIsOpen(t *testing.T) {
 		"redefined with another file": {
 			open: []recover.Disk{diskOn("vda", disk)},
 			next: []recover.Disk{diskOn("vda", "/srv/other")},
-			want: []recover.Divergence{{Target: "vda", By: libvirt, Open: disk, Next: "/srv/other", Writable: true}},
+			want: []recover.Divergence{{Target: "vda", By: libvirt, Open: disk, Next: "/srv/other", Writable: true, Gone: true}},
 		},
 		"redefined with another format": {
 			open: []recover.Disk{diskOn("vda", disk)},
@@ -148,6 +159,40 @@ func TestWhatTheNextStartOpensIsHeldAgainstWhatIsOpen(t *testing.T) {
 			open: []recover.Disk{diskOn("vda", disk), empty},
 			next: []recover.Disk{diskOn("vda", disk), optional},
 		},
+		"a cdrom that was changed, and its first medium deleted": {
+			open: []recover.Disk{diskOn("vda", disk), asDrive(diskOn("hda", "/iso/two"))},
+			next: []recover.Disk{diskOn("vda", disk), asDrive(diskOn("hda", "/iso/one"))},
+			want: []recover.Divergence{{Target: "hda", By: both, Open: "/iso/two", Next: "/iso/one", Gone: true}},
+		},
+		"its own chain in the definition": {
+			open: []recover.Disk{diskOn("vda", disk, "/i/_base/b")},
+			next: []recover.Disk{diskOn("vda", disk, "/i/_base/b")},
+		},
+		"another backing file in the definition": {
+			open: []recover.Disk{diskOn("vda", disk, "/i/_base/b")},
+			next: []recover.Disk{diskOn("vda", disk, "/i/_base/c")},
+			want: []recover.Divergence{{Target: "vda", By: libvirt, Over: disk, Open: "/i/_base/b", Next: "/i/_base/c"}},
+		},
+		"another layer deep in the definition": {
+			open: []recover.Disk{diskOn("vda", disk, "/i/_base/b", "/i/_base/a")},
+			next: []recover.Disk{diskOn("vda", disk, "/i/_base/b", "/i/_base/c")},
+			want: []recover.Divergence{{Target: "vda", By: libvirt, Over: "/i/_base/b", Open: "/i/_base/a", Next: "/i/_base/c"}},
+		},
+		"a backing file of another format in the definition": {
+			open: []recover.Disk{diskOn("vda", disk, "/i/_base/b")},
+			next: []recover.Disk{rawBelow},
+			want: []recover.Divergence{{Target: "vda", By: libvirt, Over: disk, Open: "/i/_base/b", Next: "/i/_base/b", As: "raw"}},
+		},
+		"no backing file in the definition": {
+			open: []recover.Disk{diskOn("vda", disk, "/i/_base/b")},
+			next: []recover.Disk{ended},
+			want: []recover.Divergence{{Target: "vda", By: libvirt, Over: disk, Open: "/i/_base/b"}},
+		},
+		"a backing file that the guest does not have": {
+			open: []recover.Disk{diskOn("vda", disk)},
+			next: []recover.Disk{diskOn("vda", disk, "/i/_base/b")},
+			want: []recover.Divergence{{Target: "vda", By: libvirt, Over: disk, Next: "/i/_base/b"}},
+		},
 		"a cdrom that was put in": {
 			open: []recover.Disk{diskOn("vda", disk), asDrive(diskOn("hda", "/iso/one"))},
 			next: []recover.Disk{diskOn("vda", disk), empty},
@@ -178,7 +223,7 @@ func TestWhatTheNextStartOpensIsHeldAgainstWhatIsOpen(t *testing.T) {
 		},
 		"moved onto a block device": {
 			open: []recover.Disk{block}, next: []recover.Disk{diskOn("vda", disk)},
-			want: []recover.Divergence{{Target: "vda", By: both, Open: "/dev/vg/a", Next: disk, Writable: true}},
+			want: []recover.Divergence{{Target: "vda", By: both, Open: "/dev/vg/a", Next: disk, Writable: true, Gone: true}},
 		},
 		"another variable store": {
 			open: []recover.Disk{diskOn("vda", disk)}, nvram: [2]string{"/v/a", "/v/b"},
@@ -239,5 +284,103 @@ func TestAnOverlayThatIsHeldForAGuestThatEndedIsWhatItWrote(t *testing.T) {
 	i.Definition.Next = &recover.Definition{Disks: []recover.Disk{diskOn("vda", disk)}}
 	if got := nextStart(i, "/i", linkedTree{}); len(got) != 1 || got[0].Open != overlay || got[0].Next != disk || !got[0].Below {
 		t.Errorf("of the guard's record: %+v", got)
+	}
+}
+
+func TestAGuestWhoseMemoryIsSavedGoesOnWithTheDisksThatItWasSavedWith(t *testing.T) {
+	disk, moved := filepath.Join(nextDir, "disk"), filepath.Join(nextDir, "disk.moved")
+	both := linkedTree{fakeTree: fakeTree{disk: {Device: 1, Inode: 7}, moved: {Device: 1, Inode: 8}}}
+	none := linkedTree{fakeTree: fakeTree{moved: {Device: 1, Inode: 8}}}
+	libvirt := []recover.Starter{recover.StarterLibvirt}
+	cdrom := asDrive(diskOn("hda", "/iso/gone"))
+	optional := cdrom
+	optional.Optional = true
+	requisite := cdrom
+	requisite.Requisite = true
+	held := []recover.File{{Path: disk, Role: recover.RoleDisk, Target: "vda", Holders: []recover.Holder{{PID: 20}}}}
+	for name, c := range map[string]struct {
+		saved   []recover.Disk
+		defined []recover.Disk // diskOn("vda", moved) if nil
+		files   []recover.File
+		tree    linkedTree
+		want    []recover.Divergence
+		serious bool
+	}{
+		"the file of its definition": {saved: []recover.Disk{diskOn("vda", moved)}, tree: both},
+		"another file": {saved: []recover.Disk{diskOn("vda", disk)}, tree: both, serious: true,
+			want: []recover.Divergence{{Target: "vda", By: libvirt, Open: moved, Next: disk, Writable: true, Saved: true}}},
+		"a file that is gone": {saved: []recover.Disk{diskOn("vda", disk)}, tree: none, serious: true,
+			want: []recover.Divergence{{Target: "vda", By: libvirt, Open: moved, Next: disk, Writable: true, Saved: true, Gone: true}}},
+		"a file that a run would put back": {saved: []recover.Disk{diskOn("vdb", disk)}, files: held, tree: none, serious: true,
+			want: []recover.Divergence{{Target: "vdb", By: libvirt, Next: disk, Writable: true, Saved: true}}},
+		"a disk more": {saved: []recover.Disk{diskOn("vda", moved), diskOn("vdz", disk)}, tree: both, serious: true,
+			want: []recover.Divergence{{Target: "vdz", By: libvirt, Next: disk, Writable: true, Saved: true}}},
+		"a medium that is gone": {saved: []recover.Disk{diskOn("vda", moved), cdrom}, tree: both, serious: true,
+			want: []recover.Divergence{{Target: "hda", By: libvirt, Next: "/iso/gone", Saved: true, Gone: true}}},
+		"a medium that only a cold start needs": {saved: []recover.Disk{diskOn("vda", moved), requisite}, tree: both,
+			want: []recover.Divergence{{Target: "hda", By: libvirt, Next: "/iso/gone", Saved: true}}},
+		"a medium that need not be there": {saved: []recover.Disk{diskOn("vda", moved), optional}, tree: both,
+			want: []recover.Divergence{{Target: "hda", By: libvirt, Next: "/iso/gone", Saved: true}}},
+	} {
+		i := recover.Instance{UUID: nextUUID, Files: c.files, Definition: recover.Domain{
+			UUID: nextUUID, Disks: []recover.Disk{diskOn("vda", moved)}, Saved: &recover.Definition{Disks: c.saved}}}
+		got := nextStart(i, "/i", c.tree)
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s (-want +got)\n%s", name, diff)
+		}
+		if len(got) > 0 && got[0].IsSerious() != c.serious {
+			t.Errorf("%s: serious: %v", name, got[0].IsSerious())
+		}
+	}
+}
+
+func TestASavedGuestOnASnapshotKeepsWhatWasWrittenSince(t *testing.T) {
+	disk, snap := filepath.Join(nextDir, "disk"), filepath.Join(nextDir, "disk.snap")
+	there := linkedTree{fakeTree: fakeTree{disk: {Device: 1, Inode: 7}, snap: {Device: 1, Inode: 8}}}
+	saved := diskOn("vda", snap)
+	saved.Chain = append(saved.Chain, diskOn("vda", disk).Chain...)
+	i := recover.Instance{UUID: nextUUID, Definition: recover.Domain{UUID: nextUUID, Nova: &recover.NovaMetadata{},
+		Disks: []recover.Disk{diskOn("vda", disk)}, Saved: &recover.Definition{Disks: []recover.Disk{saved}}}}
+	i.NextStart = nextStart(i, "/i", there)
+	want := []recover.Divergence{{Target: "vda", By: []recover.Starter{recover.StarterLibvirt, recover.StarterNova},
+		Open: disk, Next: snap, Writable: true, Saved: true, Below: true}}
+	if diff := cmp.Diff(want, i.NextStart); diff != "" {
+		t.Fatal(diff)
+	}
+	cure := i.CureOfNextStart()
+	if !strings.Contains(cure, "since the snapshot is in "+snap+" alone") || strings.Contains(cure, "else virsh") {
+		t.Errorf("its cure: %s", cure)
+	}
+	why := i.StartsElsewhere(recover.StarterNova)
+	if !strings.Contains(why, "discard the memory") || strings.Contains(why, "through libvirt") {
+		t.Errorf("through Nova: %s", why)
+	}
+	if why = i.StartsElsewhere(recover.StarterLibvirt); !strings.Contains(why, "would open that") || strings.Contains(why, "Nova") {
+		t.Errorf("through libvirt: %s", why)
+	}
+}
+
+func TestAKernelThatIsGoneKeepsLibvirtFromStartingTheGuest(t *testing.T) {
+	boot := recover.BootFiles(nextDir+"/kernel", nextDir+"/ramdisk", "relative")
+	disk := diskOn("vda", filepath.Join(nextDir, "disk"))
+	there := linkedTree{fakeTree: fakeTree{nextDir + "/kernel": {Device: 1, Inode: 7}}}
+	held := []recover.File{{Path: nextDir + "/ramdisk", Role: recover.RoleOther, Holders: []recover.Holder{{PID: 20}}}}
+	missing := []recover.Divergence{{Target: "initrd", By: []recover.Starter{recover.StarterLibvirt}, Next: nextDir + "/ramdisk"}}
+	for name, c := range map[string]struct {
+		pid   int
+		next  *recover.Definition
+		files []recover.File
+		want  []recover.Divergence
+	}{
+		"running":                             {pid: 10, next: &recover.Definition{Disks: []recover.Disk{disk}, Boot: boot}, want: missing},
+		"off":                                 {want: missing},
+		"off, and the guard will put it back": {files: held},
+		"running and transient":               {pid: 10},
+	} {
+		i := recover.Instance{UUID: nextUUID, Process: recover.ProcessIdentity{PID: c.pid}, Files: c.files, Definition: recover.Domain{
+			UUID: nextUUID, Disks: []recover.Disk{disk}, Boot: boot, Next: c.next, Nova: &recover.NovaMetadata{}}}
+		if diff := cmp.Diff(c.want, nextStart(i, "/i", there)); diff != "" {
+			t.Errorf("%s (-want +got)\n%s", name, diff)
+		}
 	}
 }

@@ -22,8 +22,17 @@ type candidate struct {
 	// pinPath is the path that the definition gives a file of the keeper or the guard;
 	// the descriptor's own link may differ from it. Empty for other holders.
 	pinPath string
+	// belongs is the path that a definition gave a file of the guard's, which may have
+	// another name by now.
+	belongs string
 	// needed is true for a file that the guard holds because an instance lost it.
 	needed bool
+	// retired is true for a file that the guard holds although its instance was defined anew
+	// since it was deleted.
+	retired bool
+	// elsewhere is true for a file of a process that is neither a QEMU of the instance nor a
+	// pin of it.
+	elsewhere bool
 }
 
 // candidates turns the files of a process that pins nothing into candidates.
@@ -37,6 +46,13 @@ func candidates(held []procfs.HeldFile) []candidate {
 
 // gone is true when the held file has no name that anybody could open.
 func (c candidate) gone() bool { return c.Unlinked() || c.SillyRenamed() }
+
+// isOfNova is true for a file in a directory that Nova itself has renamed: UUID_resize and
+// UUID_del (nova/virt/libvirt/driver.py).
+func (c candidate) isOfNova() bool {
+	_, suffix, renamed := strings.Cut(filepath.Base(filepath.Dir(c.Link)), "_")
+	return renamed && (suffix == "resize" || suffix == "del")
+}
 
 // isDeletedByNow looks at the descriptor once more: true when its file has lost its last name.
 func (c candidate) isDeletedByNow() bool {

@@ -17,7 +17,8 @@ func (p pinned) of(uuid string) []candidate {
 		// The guard may not have learned yet which instances use a cached image: then
 		// it may be anybody's.
 		if slices.Contains(h.Owners, uuid) || len(h.Owners) == 0 {
-			list = append(list, candidate{HeldFile: h.HeldFile, pinPath: h.Meta.Path, needed: h.Meta.Needed})
+			list = append(list, candidate{HeldFile: h.HeldFile, pinPath: h.Meta.Path, needed: h.Meta.Needed,
+				belongs: h.Meta.Belongs, retired: slices.Contains(h.Meta.Retired, uuid)})
 		}
 	}
 	return list
@@ -36,12 +37,13 @@ func (p pinned) files(uuid string, named []recover.File) []recover.File {
 		if h.Meta.Run == pin.GuardRun && h.Meta.Role != recover.RoleBacking && (!h.Meta.Needed || !h.Unlinked()) {
 			continue
 		}
-		same := func(f recover.File) bool { return f.Path == h.Meta.Path }
+		path := placeOf(h, uuid)
+		same := func(f recover.File) bool { return f.Path == path }
 		if slices.ContainsFunc(named, same) || slices.ContainsFunc(files, same) {
 			continue
 		}
 		files = append(files, recover.File{
-			Path:     h.Meta.Path,
+			Path:     path,
 			Role:     h.Meta.Role,
 			Format:   h.Meta.Format,
 			Target:   h.Meta.Target,
@@ -51,4 +53,15 @@ func (p pinned) files(uuid string, named []recover.File) []recover.File {
 		})
 	}
 	return slices.Concat(files, named)
+}
+
+// placeOf returns where a pinned file belongs for an instance: the path that its definition
+// gave it, for the file may have been renamed since, unless Nova itself has renamed it or the
+// instance was defined anew.
+func placeOf(h pin.Held, uuid string) string {
+	c := candidate{HeldFile: h.HeldFile}
+	if h.Meta.Belongs == "" || c.isOfNova() || slices.Contains(h.Meta.Retired, uuid) {
+		return h.Meta.Path
+	}
+	return h.Meta.Belongs
 }

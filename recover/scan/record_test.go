@@ -24,7 +24,7 @@ func FuzzGuardRecord(f *testing.F) {
 			return
 		}
 		d := all[recovertest.UUID(1)].AsOff()
-		expectedFiles(d, "/var/lib/nova/instances")
+		ExpectedFiles(d, "/var/lib/nova/instances")
 		recover.HandsOff(d, recover.ActionReboot, []string{"/x"})
 	})
 }

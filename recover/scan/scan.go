@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/inventory"
 	"github.com/os-rescue/os-rescue/recover/pin"
 	"github.com/os-rescue/os-rescue/recover/runs"
 )
@@ -62,6 +64,9 @@ func (s *Scanner) Host(ctx context.Context, hints recover.Hints) (recover.Report
 		return recover.Report{}, fmt.Errorf("list the domains: %w", err)
 	}
 	report := recover.Report{Host: s.settings.Host, Taken: time.Now().UTC(), Instances: []recover.Instance{}}
+	if l.alone != nil {
+		report.GuardFault = l.alone.fault.Error()
+	}
 	known := map[string]bool{}
 	for _, d := range domains {
 		i, err := l.instance(ctx, d)
@@ -80,8 +85,24 @@ func (s *Scanner) Host(ctx context.Context, hints recover.Hints) (recover.Report
 	}
 	report.Instances = append(report.Instances, guarded...)
 	explainLost(report.Instances)
+	if report.Foreign, err = foreignFiles(ctx, l, report.Instances); err != nil {
+		return recover.Report{}, err
+	}
+	if report.ComputeID, err = s.computeID(); err != nil {
+		return recover.Report{}, err
+	}
 	slices.SortFunc(report.Instances, func(a, b recover.Instance) int { return cmp.Compare(a.Domain, b.Domain) })
 	return report, nil
+}
+
+// computeID looks at Nova's compute_id.
+func (s *Scanner) computeID() (*recover.ComputeIDFault, error) {
+	root, err := beneath.OpenRoot(s.settings.Root)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", recover.ErrUnusable, err)
+	}
+	defer root.Close()
+	return inventory.In(s.settings.StateDir).ComputeIDFault(root, s.settings.ComputeIDPaths), nil
 }
 
 // startTime is how long a QEMU that has just been started may take to open its images.
@@ -136,4 +157,26 @@ func (s *Scanner) NovaOnly(ctx context.Context, server recover.Server, hints rec
 	}
 	defer l.close()
 	return l.novaOnly(ctx, server)
+}
+
+// Undefined finds what the keeper, the guard and the operator's processes hold of the files
+// of an instance that libvirt does not know, and of which a backup names the files. It
+// returns those that somebody holds, and those of which nobody can say which open file they
+// are (FileUnknown). hints and errors are those of Host.
+func (s *Scanner) Undefined(ctx context.Context, uuid string, files []recover.File, hints recover.Hints) ([]recover.File, error) {
+	l, err := s.look(ctx, hints)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	i := recover.Instance{UUID: uuid, State: recover.StateShutOff, Files: slices.Clone(files)}
+	for n := range i.Files {
+		i.Files[n].Holders = []recover.Holder{}
+	}
+	if err := l.files(ctx, &i, nil, l.root); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(i.Files, func(f recover.File) bool {
+		return len(f.Holders) == 0 && f.State != recover.FileUnknown
+	}), nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -71,6 +72,12 @@ func (t *thorough) look(ctx context.Context, i *recover.Instance, tree procfs.Ro
 			return err
 		}
 	}
+	for n := range i.Superseded {
+		if err := t.compare(ctx, &i.Superseded[n], tree); err != nil {
+			return err
+		}
+	}
+	i.Superseded = slices.DeleteFunc(i.Superseded, func(f recover.File) bool { return f.Proven })
 	i.Directories = t.astray(i.Files)
 	return nil
 }

@@ -3,13 +3,13 @@ package scan
 import (
 	"bytes"
 	"context"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 
 	"github.com/rs/zerolog"
 
+	"github.com/os-rescue/os-rescue/recover/plainfile"
 	"github.com/os-rescue/os-rescue/recover/procfs"
 )
 
@@ -33,7 +33,7 @@ type virtlogds struct {
 // does it examine every process: a host may have thousands.
 func findVirtlogds(ctx context.Context, proc, root string) (*virtlogds, error) {
 	l := &virtlogds{proc: proc}
-	data, err := os.ReadFile(filepath.Join(root, pidFile))
+	data, err := plainfile.Read(filepath.Join(root, pidFile), plainfile.Rules{Most: 32, Symlinks: true})
 	if err == nil {
 		pid, perr := strconv.Atoi(string(bytes.TrimSpace(data)))
 		if perr == nil && pid > 0 && l.add(ctx, pid) {
@@ -70,7 +70,7 @@ func (l *virtlogds) add(ctx context.Context, pid int) bool {
 		return false
 	}
 	defer p.Close()
-	if p.Command != Virtlogd || !p.IsRoot() { // a stale pid file, or a process that only calls itself so
+	if p.Command != Virtlogd || !p.IsUser(0) { // a stale pid file, or a process that only calls itself so
 		return false
 	}
 	held, err := p.HeldBy(ctx)

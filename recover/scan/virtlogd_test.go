@@ -25,37 +25,48 @@ func startHolder(t *testing.T, name, path string) int {
 	return h.Cmd.Process.Pid
 }
 
+// startNamesake starts a process, by a command that others run, that only calls itself virtlogd.
+func startNamesake(t *testing.T, by ...string) int {
+	t.Helper()
+	args := append(by[1:], "bash", "-c", "printf virtlogd > /proc/$$/comm; exec 3> /proc/self/comm; echo; read")
+	cmd := exec.Command(by[0], args...)
+	in, err := cmd.StdinPipe()
+	recovertest.Must(t, err)
+	out, err := cmd.StdoutPipe()
+	recovertest.Must(t, err)
+	recovertest.Must(t, cmd.Start())
+	t.Cleanup(func() { in.Close(); _ = cmd.Wait() })
+	_, err = bufio.NewReader(out).ReadString('\n')
+	recovertest.Must(t, err)
+	pid := cmd.Process.Pid
+	if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(name) != "virtlogd\n" {
+		t.Fatalf("%q, %v", name, err)
+	}
+	return pid
+}
+
 func TestTheLogDaemonIsThatOfThePIDFileAndElseEveryOne(t *testing.T) {
 	logs := t.TempDir()
 	first := startHolder(t, Virtlogd, filepath.Join(logs, "first"))
 	second := startHolder(t, Virtlogd, filepath.Join(logs, "second"))
 	other := startHolder(t, "cat", filepath.Join(logs, "other"))
-	foreign := exec.Command("setpriv", "--reuid=65534", "bash", "-c", "printf virtlogd > /proc/$$/comm; exec 3> /proc/self/comm; echo; read")
-	in, err := foreign.StdinPipe()
-	recovertest.Must(t, err)
-	out, err := foreign.StdoutPipe()
-	recovertest.Must(t, err)
-	recovertest.Must(t, foreign.Start())
-	t.Cleanup(func() { in.Close(); _ = foreign.Wait() })
-	_, err = bufio.NewReader(out).ReadString('\n')
-	recovertest.Must(t, err)
-	if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", foreign.Process.Pid)); string(name) != "virtlogd\n" {
-		t.Fatalf("%q, %v", name, err)
-	}
+	foreign := startNamesake(t, "setpriv", "--reuid=65534")
+	apart := startNamesake(t, "unshare", "--user", "--map-root-user") // anybody can make a user namespace
 	for name, c := range map[string]struct {
 		pidFile string
 		found   []int
 		missed  []int
 		all     bool
 	}{
-		"the file names one":                       {fmt.Sprintf("%d\n", first), []int{first}, []int{second, other}, false},
-		"no file":                                  {"", []int{first, second}, []int{other}, true},
-		"the file names another program":           {fmt.Sprint(other), []int{first, second}, []int{other}, true},
-		"the file names a process of another user": {fmt.Sprint(foreign.Process.Pid), []int{first, second}, []int{foreign.Process.Pid}, true},
-		"the file names nobody":                    {"4194304000", []int{first, second}, []int{other}, true},
-		"the file names every process":             {"-1", []int{first, second}, []int{other}, true},
-		"the file is empty, being written":         {"\n", []int{first, second}, []int{other}, true},
-		"the file is not of a pid's making":        {"first", []int{first, second}, []int{other}, true},
+		"the file names one":                           {fmt.Sprintf("%d\n", first), []int{first}, []int{second, other}, false},
+		"no file":                                      {"", []int{first, second}, []int{other}, true},
+		"the file names another program":               {fmt.Sprint(other), []int{first, second}, []int{other}, true},
+		"the file names a process of another user":     {fmt.Sprint(foreign), []int{first, second}, []int{foreign}, true},
+		"the file names one of another user namespace": {fmt.Sprint(apart), []int{first, second}, []int{apart}, true},
+		"the file names nobody":                        {"4194304000", []int{first, second}, []int{other}, true},
+		"the file names every process":                 {"-1", []int{first, second}, []int{other}, true},
+		"the file is empty, being written":             {"\n", []int{first, second}, []int{other}, true},
+		"the file is not of a pid's making":            {"first", []int{first, second}, []int{other}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()

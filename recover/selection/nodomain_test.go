@@ -57,11 +57,12 @@ func TestAnInstanceWithoutADomainIsJudgedByWhatStandsInItsDirectory(t *testing.T
 		"no qcow2 where Nova has noted one": {func(t *testing.T, _ *runtest.Host, g *recovertest.Guest) {
 			write(t, g.Dir+"/disk.info", fmt.Sprintf(`{%q: "qcow2"}`, g.Disk))
 		}, recover.VerdictUnknown, "should be a qcow2"},
-		"an empty disk": {func(t *testing.T, _ *runtest.Host, g *recovertest.Guest) { write(t, g.Disk, "") }, recover.VerdictUnknown, "is empty"},
+		"an empty disk": {func(t *testing.T, _ *runtest.Host, g *recovertest.Guest) { write(t, g.Disk, "") },
+			recover.VerdictLost, "is no disk (an empty file)"},
 		"a directory in its place": {func(t *testing.T, _ *runtest.Host, g *recovertest.Guest) {
 			recovertest.Must(t, os.Remove(g.Disk))
 			recovertest.Must(t, os.Mkdir(g.Disk, 0o755))
-		}, recover.VerdictUnknown, "is no disk"},
+		}, recover.VerdictLost, "is no disk (a directory)"},
 		"a symlink in its place": {func(t *testing.T, _ *runtest.Host, g *recovertest.Guest) {
 			recovertest.Must(t, os.Rename(g.Disk, g.Disk+".bak"))
 			recovertest.Must(t, os.Symlink("disk.bak", g.Disk))

@@ -16,9 +16,10 @@ import (
 // Selected are the selected instances: those to plan a run for, and those of other
 // hosts, which the run leaves alone.
 type Selected struct {
-	Here      []recover.Instance  // as scanned; Disagreement is set in those to leave alone
-	Elsewhere []recover.Elsewhere // of other hosts, of no host, or of a cell that is down
-	Warnings  []string            // what the operator should know, one sentence each
+	Here       []recover.Instance  // as scanned; Disagreement is set in those to leave alone
+	Elsewhere  []recover.Elsewhere // of other hosts, of no host, or of a cell that is down
+	Bystanders []recover.Instance  // of this host's scan, those in Here among them: nothing may be taken from them
+	Warnings   []string            // what the operator should know, one sentence each
 }
 
 // mapper joins what Nova says about instances with the scans of their hosts.

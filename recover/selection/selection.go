@@ -42,7 +42,7 @@ func (c *Choice) Scan(ctx context.Context) (err error) {
 func (c *Choice) Choose(ctx context.Context, cloud recover.Cloud) (err error) {
 	switch {
 	case c.command == recover.CommandRestore:
-		c.Selected.Here, err = chooseFromBackup(c.options, c.Report)
+		c.Selected.Here, err = c.fromBackup(ctx)
 		if err == nil && cloud != nil {
 			err = c.askEach(ctx, cloud)
 		}
@@ -60,6 +60,10 @@ func (c *Choice) Choose(ctx context.Context, cloud recover.Cloud) (err error) {
 	if err == nil && c.command == recover.CommandReboot {
 		c.leaveOut()
 	}
+	if c.Report.GuardFault != "" {
+		c.Selected.Warnings = append(c.Selected.Warnings, c.Report.GuardFault)
+	}
+	c.Selected.Bystanders = c.Report.Instances
 	return err
 }
 
@@ -97,18 +101,19 @@ func Meant(s recover.Server, statuses []string) bool {
 	return slices.Contains(statuses, s.Status) || recover.IsRebooting(s)
 }
 
-// chooseFromBackup returns the selected instances of a backup as the scan found them.
-// One that libvirt no longer knows counts as shut off.
-func chooseFromBackup(o recover.Options, report recover.Report) ([]recover.Instance, error) {
-	m, err := manifest.Read(o.BackupDir)
+// fromBackup returns the selected instances of a backup as the scan found them. One that
+// libvirt no longer knows counts as shut off; what is still held of it is looked up by the
+// paths in the backup.
+func (c *Choice) fromBackup(ctx context.Context) ([]recover.Instance, error) {
+	m, err := manifest.Read(c.options.BackupDir, c.options.AcceptOwner)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", recover.ErrUsage, err)
 	}
-	known := recover.Report{Host: report.Host}
+	known := recover.Report{Host: c.Report.Host}
 	for _, entry := range m.Instances {
-		n := slices.IndexFunc(report.Instances, func(i recover.Instance) bool { return i.UUID == entry.UUID })
+		n := slices.IndexFunc(c.Report.Instances, func(i recover.Instance) bool { return i.UUID == entry.UUID })
 		if n >= 0 {
-			known.Instances = append(known.Instances, report.Instances[n])
+			known.Instances = append(known.Instances, c.Report.Instances[n])
 			continue
 		}
 		known.Instances = append(known.Instances, recover.Instance{
@@ -124,5 +129,19 @@ func chooseFromBackup(o recover.Options, report recover.Report) ([]recover.Insta
 			NoDomain:    true,
 		})
 	}
-	return FromScan(o.Selection, known)
+	chosen, err := FromScan(c.options.Selection, known)
+	if err != nil {
+		return nil, err
+	}
+	for n := range chosen {
+		i := &chosen[n]
+		if !i.NoDomain || len(i.Files) > 0 {
+			continue
+		}
+		entry, _ := m.Find(i.UUID)
+		if i.Files, err = c.scanner.Undefined(ctx, i.UUID, entry.Named(), c.options.Hints); err != nil {
+			return nil, err
+		}
+	}
+	return chosen, nil
 }

@@ -70,3 +70,37 @@ func TestTheStateDirectoryIsClosedToOthers(t *testing.T) {
 		}
 	}
 }
+
+func TestAStateDirectoryThatOthersCouldHaveMadeIsNotUsed(t *testing.T) {
+	const nobody = 65534
+	for name, prepare := range map[string]func(above, dir string) error{
+		"another user's": func(_, dir string) error { return errors.Join(os.Mkdir(dir, 0o700), os.Chown(dir, nobody, -1)) },
+		"others can write it": func(_, dir string) error {
+			return errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, 0o722))
+		},
+		"in another user's":            func(above, dir string) error { return errors.Join(os.Mkdir(dir, 0o700), os.Chown(above, nobody, -1)) },
+		"to be made in another user's": func(above, _ string) error { return os.Chown(above, nobody, -1) },
+		"a symlink": func(above, dir string) error {
+			return errors.Join(os.Mkdir(filepath.Join(above, "x"), 0o700), os.Symlink("x", dir))
+		},
+		"a dangling symlink": func(_, dir string) error { return os.Symlink("nowhere", dir) },
+		"a file":             func(_, dir string) error { return os.WriteFile(dir, nil, 0o600) },
+		"its runs are a symlink": func(above, dir string) error {
+			return errors.Join(os.Mkdir(dir, 0o700), os.Symlink(above, filepath.Join(dir, "runs")))
+		},
+		"its runs are another user's": func(_, dir string) error {
+			runs := filepath.Join(dir, "runs")
+			return errors.Join(os.MkdirAll(runs, 0o700), os.Chown(runs, nobody, -1))
+		},
+	} {
+		above := filepath.Join(t.TempDir(), "above")
+		dir := filepath.Join(above, "os-rescue")
+		recovertest.Must(t, errors.Join(os.Mkdir(above, 0o755), prepare(above, dir)))
+		for what, err := range map[string]error{"Check": Dir(dir).Check(), "Make": Dir(dir).Make()} {
+			if !errors.Is(err, recover.ErrUnusable) || !strings.Contains(err.Error(), dir) {
+				t.Errorf("%s: %s: %v", name, what, err)
+			}
+		}
+	}
+	recovertest.Must(t, Dir(filepath.Join(t.TempDir(), "a/b")).Check())
+}

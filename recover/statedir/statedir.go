@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/plainfile"
 )
 
 // Dir is the path of the state directory, /var/lib/os-rescue. It contains the runs
@@ -20,9 +21,24 @@ import (
 // and what a guard keeps. Only root can enter it.
 type Dir string
 
+// Check returns nil when nobody but root can write the directory, or put another in its place;
+// it need not exist. ErrUnusable otherwise, and for a symlink: who could write there would say
+// what runs have done, and which definition a domain has.
+func (s Dir) Check() error {
+	for _, dir := range []string{string(s), s.runs()} {
+		if err := plainfile.OursAlong(dir); err != nil {
+			return fmt.Errorf("%w: the state directory %s is not used: %w", recover.ErrUnusable, string(s), err)
+		}
+	}
+	return nil
+}
+
 // Make creates the directory with mode 0700, or sets that mode on an existing one.
-// ErrUnusable when it can't.
+// ErrUnusable when it can't, and as Check.
 func (s Dir) Make() error {
+	if err := s.Check(); err != nil {
+		return err
+	}
 	for _, dir := range []string{string(s), s.runs()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("%w: state directory: %w", recover.ErrUnusable, err)
@@ -31,7 +47,7 @@ func (s Dir) Make() error {
 			return fmt.Errorf("%w: state directory: %w", recover.ErrUnusable, err)
 		}
 	}
-	return nil
+	return s.Check() // somebody else may have made it first
 }
 
 func (s Dir) runs() string     { return filepath.Join(string(s), "runs") }

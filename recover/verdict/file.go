@@ -45,7 +45,9 @@ const (
 	Itself   Place = "itself"   // the held inode
 	Copy     Place = "copy"     // a proven copy of the held inode, which nobody can have written since
 	Stranger Place = "stranger" // another regular file
-	NoFile   Place = "no file"  // a directory, a device, a symlink that others could have made
+	NoFile   Place = "no file"  // a device, a symlink that others could have made: it may lead to the file
+	NoDisk   Place = "no disk"  // what is certainly none: a directory, a FIFO; of a domain that is off, an empty file
+	NoImage  Place = "no image" // a regular file, the held inode or not, that can't be the image that is defined; if the domain is off
 )
 
 // Name says which name the held inode has, if it is not at its path.
@@ -69,6 +71,9 @@ type Facts struct {
 	// Reachable is true when a file made at the path would be on the held inode's file
 	// system and be seen by QEMU.
 	Reachable bool
+	// Instead is true when another file is there that no definition names and that may be
+	// this one: the definition may have been changed, and not the file.
+	Instead bool
 }
 
 // Result is what the facts about a file mean.
@@ -87,6 +92,7 @@ type row struct {
 	at        Place
 	named     Name
 	reachable string // "yes", "no"
+	instead   string // "yes", "no"
 	result    Result
 }
 
@@ -104,6 +110,7 @@ func table() []row {
 	return []row{
 		{holder: Ambiguous, result: unknown("several open files could be it")},
 		{at: Itself, result: present},
+		{kind: Essential, active: no, at: NoImage, result: Result{State: recover.FileUnknown, Remedy: recover.RemedyReplace}},
 
 		// Nobody holds it.
 		{kind: Made, holder: Nobody, at: Stranger, result: present},
@@ -112,8 +119,11 @@ func table() []row {
 		{kind: Log, holder: Nobody, at: Nothing, result: Result{State: recover.FileMissing}},
 		{kind: Essential, active: yes, holder: Nobody, at: Stranger, result: unknown(notOpen)},
 		{kind: Essential, active: no, holder: Nobody, at: Stranger, result: present},
+		{kind: Essential, holder: Nobody, at: Nothing, instead: yes, result: unknown("another file may be it")},
+		{kind: Essential, holder: Nobody, at: NoDisk, instead: yes, result: unknown("another file may be it")},
 		{kind: Essential, holder: Nobody, at: Nothing, result: Result{State: recover.FileMissing, Remedy: recover.RemedyRestore}},
-		{holder: Nobody, at: NoFile, result: unknown("what stands at its path is no regular file")},
+		{kind: Essential, holder: Nobody, at: NoDisk, result: Result{State: recover.FileMissing, Remedy: recover.RemedyRestore}},
+		{holder: Nobody, result: unknown("what stands at its path is no regular file")},
 
 		// It is held, and has no name any more.
 		{at: Copy, named: NoName, result: Result{State: recover.FileReplaced, Proven: true,
@@ -149,7 +159,8 @@ func (r row) fits(f Facts) bool {
 		(r.holder == "" || r.holder == f.Holder) &&
 		(r.at == "" || r.at == f.At) &&
 		(r.named == "" || held && r.named == f.Named) &&
-		isAsked(r.reachable, f.Reachable)
+		isAsked(r.reachable, f.Reachable) &&
+		isAsked(r.instead, f.Instead)
 }
 
 func isAsked(pattern string, fact bool) bool { return pattern == "" || (pattern == "yes") == fact }

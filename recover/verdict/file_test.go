@@ -11,13 +11,18 @@ func every(f func(Facts)) {
 	for _, kind := range []Kind{Essential, Log, Made} {
 		for _, active := range []bool{true, false} {
 			for _, holder := range []Holder{Nobody, Own, Pin, Ambiguous} {
-				for _, at := range []Place{Nothing, Itself, Copy, Stranger, NoFile} {
+				for _, at := range []Place{Nothing, Itself, Copy, Stranger, NoFile, NoDisk, NoImage} {
 					for _, named := range []Name{NoName, Elsewhere, OtherLink, Hidden} {
 						for _, reachable := range []bool{true, false} {
 							if holder == Nobody && (at == Itself || at == Copy) {
 								continue // there is no inode to compare with
 							}
-							f(Facts{kind, active, holder, at, named, reachable})
+							if at == NoImage && (active || kind != Essential) {
+								continue // nobody looks
+							}
+							for _, instead := range []bool{true, false} {
+								f(Facts{kind, active, holder, at, named, reachable, instead})
+							}
 						}
 					}
 				}
@@ -56,6 +61,8 @@ func TestNoComfortableWordIsSaidOfAnOpenFileThatTheNextStartWouldNotOpen(t *test
 			t.Errorf("%+v is missing, though it is open", f)
 		case held && f.At != Itself && !got.Proven && got.Remedy == "":
 			t.Errorf("%+v needs no remedy: %+v", f, got)
+		case f.At == NoImage && (got.State == recover.FilePresent || got.Proven || got.Remedy == ""):
+			t.Errorf("%+v is %+v, and no start can use it", f, got)
 		case f.Holder == Ambiguous && got.State != recover.FileUnknown && f.At != Itself:
 			t.Errorf("%+v is %+v, and nobody can know that", f, got)
 		case got.Proven && f.At != Copy:
@@ -64,8 +71,10 @@ func TestNoComfortableWordIsSaidOfAnOpenFileThatTheNextStartWouldNotOpen(t *test
 			t.Errorf("%+v: its QEMU does not have it open, and it is %+v", f, got)
 		case held && f.Named == NoName && got.State == recover.FileDisplaced:
 			t.Errorf("%+v is displaced, and nothing is left to bring back", f)
-		case f.At == NoFile && got.State == recover.FilePresent:
+		case (f.At == NoFile || f.At == NoDisk) && got.State == recover.FilePresent:
 			t.Errorf("%+v: a directory is taken for a disk", f)
+		case f.Instead && f.Kind == Essential && got.State == recover.FileMissing:
+			t.Errorf("%+v is missing, though another file may be it", f)
 		case !f.Reachable && (got.Remedy == recover.RemedyCopy || got.Remedy == recover.RemedyLinkBack || got.Remedy == recover.RemedyMoveBack):
 			t.Errorf("%+v would be published where it does not belong: %+v", f, got)
 		}
@@ -106,8 +115,14 @@ func TestWhatTheFactsAboutAFileMean(t *testing.T) {
 		},
 		"there, off":           {Facts{Kind: Essential, Holder: Nobody, At: Stranger}, recover.FilePresent, ""},
 		"a symlink there, off": {Facts{Kind: Essential, Holder: Nobody, At: NoFile}, recover.FileUnknown, recover.RemedyLook},
-		"no disk.info":         {Facts{Kind: Made, Active: true, Holder: Nobody, At: Nothing}, recover.FileMissing, recover.RemedyMake},
-		"no log":               {Facts{Kind: Log, Holder: Nobody, At: Nothing}, recover.FileMissing, ""},
+		"a directory there, off": {
+			Facts{Kind: Essential, Holder: Nobody, At: NoDisk}, recover.FileMissing, recover.RemedyRestore,
+		},
+		"gone, off, and another is there": {
+			Facts{Kind: Essential, Holder: Nobody, At: Nothing, Instead: true}, recover.FileUnknown, recover.RemedyLook,
+		},
+		"no disk.info": {Facts{Kind: Made, Active: true, Holder: Nobody, At: Nothing}, recover.FileMissing, recover.RemedyMake},
+		"no log":       {Facts{Kind: Log, Holder: Nobody, At: Nothing}, recover.FileMissing, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := File(c.facts); got.State != c.state || got.Remedy != c.remedy {

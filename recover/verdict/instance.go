@@ -40,6 +40,7 @@ func Instance(i *recover.Instance) {
 	if advice := possible(*i); advice != "" {
 		i.Possible = append(i.Possible, advice)
 	}
+	judgeSuperseded(i)
 	judgeNextStart(i)
 	harmless := i.Verdict == recover.VerdictIntact || i.Verdict == recover.VerdictUnaffected
 	if reason := handsOff(*i); reason != "" && !harmless {
@@ -50,10 +51,15 @@ func Instance(i *recover.Instance) {
 // needsMount is true for a file that a person must bring back into sight.
 func needsMount(f recover.File) bool { return f.Remedy == recover.RemedyMount }
 
+// isDisplacedByAnother is true for a file that has a name, while another file has its own.
+func isDisplacedByAnother(f recover.File) bool {
+	return f.State == recover.FileDisplaced && f.Remedy == recover.RemedyReplace
+}
+
 // ofFile returns what one file makes of its instance, and for people, what happened to the
 // file; no text for a file that the list of files explains well enough.
 func ofFile(f recover.File) (v recover.Verdict, text string) {
-	if f.Proven {
+	if f.Proven || f.Temporary {
 		return recover.VerdictUnaffected, ""
 	}
 	switch f.State {
@@ -62,6 +68,9 @@ func ofFile(f recover.File) (v recover.Verdict, text string) {
 			return recover.VerdictConflict, "is not where the instance would be started next: only its QEMU sees it"
 		}
 	case recover.FileUnknown:
+		if f.Unusable() {
+			return recover.VerdictConflict, "is nothing that the instance could be started from"
+		}
 		return recover.VerdictUnknown, "can't be judged"
 	case recover.FileMissing:
 		switch f.Remedy {
@@ -132,6 +141,19 @@ func judgeNameless(i *recover.Instance) {
 	}
 }
 
+// judgeSuperseded takes what is held of an instance into account that runs on other files
+// than it has lost: nobody has proven which of them are the newer ones.
+func judgeSuperseded(i *recover.Instance) {
+	if len(i.Superseded) == 0 {
+		return
+	}
+	i.Reasons = append(i.Reasons, i.AboutSuperseded()...)
+	i.Possible = append(i.Possible, i.CureOfSuperseded())
+	if rank(i.Verdict) < rank(recover.VerdictConflict) {
+		i.Verdict = recover.VerdictConflict
+	}
+}
+
 // descriptors names the descriptors of a held file, for --map.
 func descriptors(f recover.File) string {
 	text := ""
@@ -150,6 +172,9 @@ func possible(i recover.Instance) string {
 			return "nothing was touched, and what is held stays held: look which file is which disk (qemu-img info /proc/PID/fd/FD), and copy " +
 				"each to its path while the domain is off (cp --sparse=always /proc/PID/fd/FD PATH)"
 		}
+		if i.PID == 0 {
+			return "nothing was touched, and nothing is ended: look at what is named above, then scan again"
+		}
 		return "nothing was touched, and what is open stays open: look at the files named above; " +
 			"--map PATH=PID:FD says which open file is which"
 	case recover.VerdictDisplaced:
@@ -159,10 +184,23 @@ func possible(i recover.Instance) string {
 			return "mount what its QEMU sees also where libvirt starts it, then scan again: until then nothing may stop it"
 		}
 		if slices.ContainsFunc(i.Files, needsMount) {
-			return "mount what belongs there, or unmount what hides it, then scan again: the deleted files stay open meanwhile"
+			return "bring back into sight what is named above (mount what belongs there, unmount what hides it, correct a symlink), " +
+				"then scan again: the deleted files stay open meanwhile"
 		}
-		return "a run compares the two files and keeps an identical one; " +
+		if slices.ContainsFunc(i.Files, recover.File.Unusable) {
+			return "do not start it; bring the file back from a backup or a snapshot: os-rescue restore --from DIR --replace-existing moves what " +
+				"stands there aside. A cached image (_base) that was moved away is fetched again by Nova, if Glance still has it"
+		}
+		if slices.ContainsFunc(i.Files, isDisplacedByAnother) {
+			return "neither a run nor --replace-existing touches a file that was renamed while another stands at its path: see above what " +
+				"brings it back, then scan again"
+		}
+		advice := "a run compares the two files and keeps an identical one; " +
 			"--replace-existing moves a different one aside and never deletes it"
+		if i.PID == 0 && slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.State == recover.FileReplaced && f.Lost() }) {
+			advice += "; if the one at the path is right: os-rescue guard release " + i.UUID
+		}
+		return advice
 	}
 	return ""
 }

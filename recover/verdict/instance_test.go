@@ -245,3 +245,12 @@ func TestTheVerdictSumsUpWhatStandsWhere(t *testing.T) {
 		})
 	}
 }
+
+func TestARunIsNoCureForARenamedFileInWhosePlaceAnotherStands(t *testing.T) {
+	i := recover.Instance{PID: 1, Files: []recover.File{{Path: "/i/u/disk", Role: recover.RoleDisk, State: recover.FileDisplaced,
+		Remedy: recover.RemedyReplace, Found: "/i/u/disk.bak"}}}
+	Instance(&i)
+	if said := strings.Join(i.Possible, "; "); i.Verdict != recover.VerdictConflict || !strings.Contains(said, "neither a run") {
+		t.Errorf("%s: %s", i.Verdict, said)
+	}
+}

@@ -12,6 +12,9 @@ func TestAnInstanceThatWouldStartOnAnotherFileIsNotIntact(t *testing.T) {
 	libvirt, conflict := []recover.Starter{recover.StarterLibvirt}, recover.VerdictConflict
 	overlay := recover.Divergence{Target: "vda", By: libvirt, Open: "/i/u/snap", Next: diskPath, Below: true, Writable: true}
 	drive := recover.Divergence{Target: "hda", By: libvirt, Open: "/iso/one"}
+	below := recover.Divergence{Target: "vda", By: libvirt, Over: diskPath, Open: "/i/_base/b", Next: "/i/_base/c"}
+	noMedium := recover.Divergence{Target: "hda", By: libvirt, Open: "/iso/one", Next: "/iso/two", Gone: true}
+	kernel := recover.Divergence{Target: "kernel", By: libvirt, Next: "/i/u/kernel"}
 	gone := recover.Divergence{Target: "vdb", By: libvirt, Next: "/srv/data"}
 	for name, c := range map[string]struct {
 		state   recover.FileState
@@ -26,6 +29,9 @@ func TestAnInstanceThatWouldStartOnAnotherFileIsNotIntact(t *testing.T) {
 		"lost":                       {state: recover.FileMissing, next: overlay, verdict: recover.VerdictLost, cure: "blockcommit"},
 		"only a drive that is read":  {state: recover.FilePresent, next: drive, verdict: recover.VerdictIntact, whole: true},
 		"a start that would fail":    {state: recover.FilePresent, next: gone, verdict: conflict, whole: true, cure: "detach-disk"},
+		"another backing file":       {state: recover.FilePresent, next: below, verdict: conflict, whole: true, cure: "<backingStore> of vda"},
+		"a drive's medium is gone":   {state: recover.FilePresent, next: noMedium, verdict: conflict, whole: true, cure: "/iso/one as hda"},
+		"a kernel is gone":           {state: recover.FilePresent, next: kernel, verdict: conflict, whole: true, cure: "which fetches it again"},
 		"deleted, and a read drive":  {state: recover.FileDeleted, next: drive, verdict: recover.VerdictRecoverable},
 		"replaced, and another file": {state: recover.FileReplaced, next: overlay, verdict: conflict, cure: "blockcommit"},
 	} {

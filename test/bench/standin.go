@@ -145,6 +145,11 @@ func (s *standIn) act(uuid string, do func(*standInDomain) error) error {
 // XML returns a document for Define.
 func (s *standIn) XML(context.Context, string) (string, error) { return "<domain/>", nil }
 
+// StartNeeds is nothing.
+func (s *standIn) StartNeeds(context.Context, string) (recover.StartNeeds, error) {
+	return recover.StartNeeds{}, nil
+}
+
 // Counters never move: nobody writes.
 func (s *standIn) Counters(context.Context, string) (map[string]recover.BlockCounters, error) {
 	return map[string]recover.BlockCounters{"vda": {}}, nil

@@ -226,7 +226,7 @@ func makeDirs(loop *os.File, options string) error {
 		if err := os.Mkdir(inside(dir), 0o755); err != nil {
 			return err
 		}
-		if err := os.Chmod(inside(dir), 0o1777); err != nil {
+		if err := os.Chmod(inside(dir), os.ModeSticky|0o777); err != nil {
 			return err
 		}
 	}

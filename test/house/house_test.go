@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -165,6 +166,38 @@ func TestNoFileHoldsMoreThanFiveHundredLines(t *testing.T) {
 				t.Errorf("%s/%s has %d lines", p.Dir, name, lines)
 			}
 		}
+	}
+}
+
+func TestTheTestsThatSecurityNamesExist(t *testing.T) {
+	text, err := os.ReadFile(root + "/SECURITY.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	exists := map[string]bool{}
+	for _, p := range load(t, module...) {
+		files, err := filepath.Glob(filepath.Join(root, p.Dir, "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			code, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`).FindAllSubmatch(code, -1) {
+				exists[string(f[1])] = true
+			}
+		}
+	}
+	named := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`").FindAllSubmatch(text, -1)
+	for _, n := range named {
+		if !exists[string(n[1])] {
+			t.Errorf("SECURITY.md names %s, which is nowhere", n[1])
+		}
+	}
+	if len(named) < 20 {
+		t.Errorf("it names %d tests", len(named))
 	}
 }
 

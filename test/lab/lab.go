@@ -134,7 +134,7 @@ func (l *Lab) start(ctx context.Context) error {
 	if err := l.configure(); err != nil {
 		return err
 	}
-	if l.virtlogd, err = startDaemon(ctx, "/run/libvirt/virtlogd-sock", "virtlogd"); err != nil {
+	if err := l.startVirtlogd(ctx); err != nil {
 		return err
 	}
 	return l.startLibvirtd(ctx)
@@ -197,6 +197,11 @@ func (l *Lab) startLibvirtd(ctx context.Context) (err error) {
 	return err
 }
 
+func (l *Lab) startVirtlogd(ctx context.Context) (err error) {
+	l.virtlogd, err = startDaemon(ctx, "/run/libvirt/virtlogd-sock", "virtlogd")
+	return err
+}
+
 // stop ends everything that runs in the namespaces and unmounts the lab.
 func (l *Lab) stop() error {
 	if err := insideLab(); err != nil {
@@ -246,6 +251,23 @@ func (l *Lab) RestartLibvirtd(t T) {
 	t.Helper()
 	l.StopLibvirtd(t)
 	l.StartLibvirtd(t)
+}
+
+// LibvirtdPID returns the pid of libvirtd.
+func (l *Lab) LibvirtdPID() int { return l.libvirtd.pid() }
+
+// StartDaemons starts those of libvirtd and virtlogd again that have ended, as their
+// services do, and returns when they answer.
+func (l *Lab) StartDaemons(t T) {
+	t.Helper()
+	if !l.virtlogd.running() {
+		if err := l.startVirtlogd(t.Context()); err != nil {
+			t.Fatalf("%v", err)
+		}
+	}
+	if !l.libvirtd.running() {
+		l.StartLibvirtd(t)
+	}
 }
 
 // VirtlogdPID returns the pid of virtlogd.

@@ -13,6 +13,7 @@ import (
 	"libvirt.org/go/libvirt"
 	"libvirt.org/go/libvirtxml"
 
+	"github.com/os-rescue/os-rescue/test/bare"
 	"github.com/os-rescue/os-rescue/test/lab"
 	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
@@ -73,9 +74,10 @@ func doSnapshot(_ context.Context, w *world, g *guest, _ pick) (string, error) {
 	if err != nil {
 		return text, err
 	}
-	id, _, err := identify(path)
+	id, _, err := bare.Identify(path)
 	d.path, d.format = path, "qcow2"
 	d.tops = append([]identity{id}, d.tops...)
+	w.places[id] = path
 	return text, err
 }
 
@@ -139,8 +141,9 @@ func doAttach(_ context.Context, w *world, g *guest, p pick) (string, error) {
 	if err != nil {
 		return text, err
 	}
-	id, _, err := identify(d.path)
+	id, _, err := bare.Identify(d.path)
 	d.tops = []identity{id}
+	w.places[id] = d.path
 	g.disks = append(g.disks, d)
 	return text, err
 }
@@ -163,7 +166,7 @@ func doDetach(_ context.Context, _ *world, g *guest, _ pick) (string, error) {
 	}
 	// It goes a moment later, if it goes.
 	err := patience.RetryFor(patience.Of(2*time.Second), func() error {
-		left, err := definition(g.domain, 0)
+		left, err := bare.Disks(g.domain, 0)
 		if err == nil && slices.ContainsFunc(left, func(l libvirtxml.DomainDisk) bool { return l.Target.Dev == d.target }) {
 			err = errors.New("the guest has not let go of it")
 		}
@@ -216,7 +219,7 @@ func adopt(ctx context.Context, w *world, g *guest) error {
 	if err := w.refresh(); err != nil {
 		return err
 	}
-	data, err := readGuest(ctx, g.domain)
+	data, err := bare.ReadGuest(ctx, g.domain, diskSize)
 	if err != nil {
 		return err
 	}

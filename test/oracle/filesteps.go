@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/os-rescue/os-rescue/test/bare"
+	"github.com/os-rescue/os-rescue/test/ground"
 	"github.com/os-rescue/os-rescue/test/lab"
 )
 
@@ -74,7 +77,7 @@ func doMoveTree(_ context.Context, w *world, _ *guest, p pick) (string, error) {
 	if err == nil && p.of(2) == 0 {
 		err = os.Mkdir(lab.InstancesDir, 0o755)
 		text += " && mkdir " + lab.InstancesDir
-		err = errors.Join(err, chown(lab.InstancesDir))
+		err = errors.Join(err, bare.Chown(lab.InstancesDir))
 	}
 	return text, err
 }
@@ -202,11 +205,11 @@ func doReuse(ctx context.Context, w *world, g *guest, _ pick) (string, error) {
 	wanted := map[uint64]bool{}
 	all := append(slices.Clone(d.past), d.tops[0])
 	for n := range len(all) - 1 {
-		if all[n].inode == d.tops[0].inode {
-			wanted[all[n+1].inode] = true
+		if all[n].Inode == d.tops[0].Inode {
+			wanted[all[n+1].Inode] = true
 		}
 	}
-	delete(wanted, d.tops[0].inode)
+	delete(wanted, d.tops[0].Inode)
 	var pads []string
 	defer func() {
 		for _, pad := range pads {
@@ -218,13 +221,13 @@ func doReuse(ctx context.Context, w *world, g *guest, _ pick) (string, error) {
 		if err := os.WriteFile(pad, nil, 0o600); err != nil {
 			return "", err
 		}
-		id, _, err := identify(pad)
+		id, _, err := bare.Identify(pad)
 		if err != nil {
 			return "", err
 		}
-		if wanted[id.inode] {
+		if wanted[id.Inode] {
 			command := fmt.Sprintf("cat %s > %s && mv %s %s && chown nova:nova %s", old[len(old)-1], pad, pad, d.path, d.path)
-			return fmt.Sprintf("%s # inode %d again", command, id.inode), w.shell(ctx, command)
+			return fmt.Sprintf("%s # inode %d again", command, id.Inode), w.shell(ctx, command)
 		}
 		pads = append(pads, pad)
 	}
@@ -289,7 +292,7 @@ func doLinkBack(_ context.Context, w *world, g *guest, p pick) (string, error) {
 		return "", errImpossible
 	}
 	kept := filepath.Join(keptDir, entries[p.of(len(entries))].Name())
-	id, _, err := identify(kept)
+	id, _, err := bare.Identify(kept)
 	if err != nil {
 		return "", err
 	}
@@ -319,9 +322,16 @@ func doMountOver(ctx context.Context, w *world, g *guest, p pick) (string, error
 }
 
 func doUnmount(_ context.Context, _ *world, _ *guest, _ pick) (string, error) {
-	dir, err := lastMount(lab.NovaDir)
+	dir, err := bare.LastMount(lab.NovaDir)
 	if err != nil || dir == "" {
 		return "", errors.Join(err, errImpossible)
 	}
 	return "umount -l " + dir, unix.Unmount(dir, unix.MNT_DETACH)
+}
+
+func empty(dir string) error {
+	if err := ground.EmptyDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }

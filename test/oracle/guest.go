@@ -7,16 +7,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/template"
 
 	"libvirt.org/go/libvirt"
 	"libvirt.org/go/libvirtxml"
 
-	"github.com/os-rescue/os-rescue/test/ground"
+	"github.com/os-rescue/os-rescue/test/bare"
 	"github.com/os-rescue/os-rescue/test/lab"
 )
 
@@ -76,23 +74,6 @@ func basePath() string {
 	return filepath.Join(lab.BaseDir, hex.EncodeToString(sum[:]))
 }
 
-func chown(paths ...string) error {
-	uid, err := ground.UserID("nova")
-	if err != nil {
-		return err
-	}
-	gid, err := ground.GroupID("nova")
-	if err != nil {
-		return err
-	}
-	for _, path := range paths {
-		if err := os.Lchown(path, uid, gid); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // makeBase makes the base that all overlays share, unless it is there.
 func makeBase() error {
 	path := basePath()
@@ -105,7 +86,7 @@ func makeBase() error {
 	if err := os.WriteFile(path, baseContent().bytes(chunks/2), 0o644); err != nil {
 		return err
 	}
-	return chown(lab.BaseDir, path)
+	return bare.Chown(lab.BaseDir, path)
 }
 
 // newGuest makes the files of a guest and defines its domain.
@@ -121,7 +102,7 @@ func newGuest(ctx context.Context, connection *libvirt.Connect, number int, l la
 	top := &disk{target: "vda", path: filepath.Join(g.dir, "disk"), format: l.Top}
 	if l.Top == "qcow2" {
 		top.base, top.content = basePath(), baseContent()
-		if err := qemuImg(ctx, "create", "-q", "-f", "qcow2", "-F", "raw", "-b", top.base, top.path, fmt.Sprint(diskSize)); err != nil {
+		if err := bare.QemuImg(ctx, "create", "-q", "-f", "qcow2", "-F", "raw", "-b", top.base, top.path, fmt.Sprint(diskSize)); err != nil {
 			return nil, err
 		}
 	} else if err := makeRaw(top, byte(0x10*number)); err != nil {
@@ -151,14 +132,14 @@ func newGuest(ctx context.Context, connection *libvirt.Connect, number int, l la
 	if err := g.own(); err != nil {
 		return nil, err
 	}
-	var xml strings.Builder
-	if err := domainTemplate.Execute(&xml, map[string]any{
-		"Name": g.name, "UUID": g.uuid, "Dir": g.dir, "Disks": g.disks, "Path": func(d *disk) string { return d.path },
-	}); err != nil {
+	definition := bare.Definition{Name: g.name, UUID: g.uuid, Dir: g.dir}
+	for _, d := range g.disks {
+		definition.Disks = append(definition.Disks, bare.Disk{Target: d.target, Path: d.path, Format: d.format, Readonly: d.readonly})
+	}
+	var err error
+	if g.xml, err = definition.XML(); err != nil {
 		return nil, err
 	}
-	g.xml = xml.String()
-	var err error
 	g.domain, err = connection.DomainDefineXML(g.xml)
 	return g, err
 }
@@ -190,7 +171,7 @@ func (g *guest) own() error {
 	if err != nil {
 		return err
 	}
-	return chown(append(files, g.dir)...)
+	return bare.Chown(append(files, g.dir)...)
 }
 
 // disk returns the guest's disk of a target, nil when it has none.
@@ -210,53 +191,25 @@ func (g *guest) keep(defined []libvirtxml.DomainDisk) {
 	})
 }
 
-func qemuImg(ctx context.Context, args ...string) error {
-	if out, err := exec.CommandContext(ctx, "qemu-img", args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("qemu-img %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+// writeGuest writes one chunk as the guest would, and has QEMU flush it.
+func writeGuest(domain *libvirt.Domain, target string, chunk int, pattern byte) error {
+	all, err := bare.Backends(domain)
+	if err != nil {
+		return err
+	}
+	b, ok := all[target]
+	if !ok {
+		return fmt.Errorf("%s has no backend", target)
+	}
+	for _, command := range []string{fmt.Sprintf("write -P %d %d %d", pattern, chunk*chunkSize, chunkSize), "flush"} {
+		line := fmt.Sprintf("qemu-io -d %s %q", b.Device, command)
+		out, err := domain.QemuMonitorCommand(line, libvirt.DOMAIN_QEMU_MONITOR_COMMAND_HMP)
+		if err != nil {
+			return err
+		}
+		if out = strings.TrimSpace(out); out != "" {
+			return fmt.Errorf("%s: %s", command, out)
+		}
 	}
 	return nil
 }
-
-// Target, Path, Format and Readonly are for the template.
-func (d *disk) Target() string { return d.target }
-func (d *disk) Path() string   { return d.path }
-func (d *disk) Format() string { return d.format }
-func (d *disk) Readonly() bool { return d.readonly }
-
-// The domain as Nova's libvirt driver would define it, as far as files are concerned.
-var domainTemplate = template.Must(template.New("domain").Parse(`<domain type='qemu'>
-  <name>{{.Name}}</name>
-  <uuid>{{.UUID}}</uuid>
-  <metadata>
-    <nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.1">
-      <nova:name>{{.Name}}</nova:name>
-      <nova:owner>
-        <nova:user uuid="6ac1ea0bb1d94a3fa4e6c1dbc8ff2d4f">operator</nova:user>
-        <nova:project uuid="c1d2e3f4a5b64798a0b1c2d3e4f50617">production</nova:project>
-      </nova:owner>
-    </nova:instance>
-  </metadata>
-  <memory unit='MiB'>32</memory>
-  <vcpu>1</vcpu>
-  <os><type arch='x86_64' machine='pc'>hvm</type><boot dev='hd'/></os>
-  <features><acpi/></features>
-  <cpu mode='custom' match='exact'><model fallback='allow'>qemu64</model></cpu>
-  <on_poweroff>destroy</on_poweroff>
-  <on_reboot>restart</on_reboot>
-  <devices>
-{{- range .Disks}}
-    <disk type='file' device='{{if .Readonly}}cdrom{{else}}disk{{end}}'>
-      <driver name='qemu' type='{{.Format}}' cache='none'{{if not .Readonly}} discard='unmap'{{end}}/>
-      <source file='{{.Path}}'/>
-      <target dev='{{.Target}}' bus='{{if .Readonly}}ide{{else}}virtio{{end}}'/>
-{{- if .Readonly}}
-      <readonly/>
-{{- end}}
-    </disk>
-{{- end}}
-    <serial type='pty'><log file='{{.Dir}}/console.log' append='off'/><target port='0'/></serial>
-    <video><model type='none'/></video>
-    <memballoon model='none'/>
-  </devices>
-</domain>
-`))

@@ -4,34 +4,20 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/test/bare"
 	"github.com/os-rescue/os-rescue/test/lab"
 )
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
-// setting is a number of the environment: make oracle SEED= STEPS= SEQUENCES= sets them.
-func setting(t *testing.T, name string, otherwise int) int {
-	t.Helper()
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 0 {
-		t.Fatalf("%s=%s: it must be a number", name, text)
-	}
-	return n
-}
-
 func TestNoRandomSequenceMakesOsRescueSayWhatIsNotTrue(t *testing.T) {
-	seed, steps := setting(t, "ORACLE_SEED", 1), setting(t, "ORACLE_STEPS", 6)
-	sequences := setting(t, "ORACLE_SEQUENCES", 40)
+	seed, steps := bare.Setting(t, "ORACLE_SEED", 1), bare.Setting(t, "ORACLE_STEPS", 6)
+	sequences := bare.Setting(t, "ORACLE_SEQUENCES", 40)
 	h := newHost(t)
 	began := time.Now()
 	seen, counts := map[string]int{}, map[recover.Verdict]int{}
@@ -98,29 +84,8 @@ func replay(t *testing.T, h *host, s script) (outcome, error) {
 	})
 }
 
-// everything is true when all that os-rescue should get right is tried, and not only what
-// it gets right by now.
-func everything() bool { return os.Getenv("ORACLE_KINDS") == "all" }
-
-// allowed says which kinds of step are drawn: all, those that ORACLE_KINDS lists, or those
-// that os-rescue copes with by now.
+// allowed says which kinds of step are drawn: those that ORACLE_KINDS lists, else all.
 func allowed() func(string) bool {
-	if everything() {
-		return func(string) bool { return true }
-	}
 	list := strings.Fields(os.Getenv("ORACLE_KINDS"))
-	if len(list) > 0 {
-		return func(name string) bool { return slices.Contains(list, name) }
-	}
-	return func(name string) bool { return !slices.Contains(notYet(), name) }
-}
-
-// notYet are the kinds of step that make os-rescue say what is not true: make oracle draws
-// them, make test does not. When the list is empty it goes, and "open" in knownFaults too.
-func notYet() []string {
-	return []string{
-		"mount-over", // the lab can't always unmount what a sequence has mounted
-		"recreate",   // an off guest's disk that the guard holds, and a stranger at its path: intact
-		"guard-stop", // of an off guest the keeper has the base and the path the disk: that counts as held by nobody yet
-	}
+	return func(name string) bool { return len(list) == 0 || slices.Contains(list, name) }
 }

@@ -26,6 +26,13 @@ func (w *world) observe(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if !t.running && t.intact() { // what a run has put back, too
+			for n, d := range g.disks {
+				if t.disks[n].next == d.path {
+					w.take(d)
+				}
+			}
+		}
 		w.truths[g] = t
 	}
 	r := w.osRescue("scan", "--output", "json")
@@ -110,7 +117,7 @@ func verdictRule(i recover.Instance, t truth) string {
 		return "nothing is lost, it says, while nobody has it"
 	case v == recover.VerdictLost && t.held && !intact:
 		return "lost, it says, while a process has every byte"
-	case v == recover.VerdictUnknown && !t.alike:
+	case v == recover.VerdictUnknown && !t.alike && !t.renamed && (t.running || t.held || !t.odd):
 		return "unknown, it says, although it can be known"
 	case v == recover.VerdictDisplaced && t.nameless() != "":
 		return "displaced, it says, while a file is deleted: the worst file decides"
@@ -121,7 +128,7 @@ func verdictRule(i recover.Instance, t truth) string {
 	switch {
 	case v != recover.VerdictIntact:
 		if !t.running && !t.held && v != recover.VerdictLost {
-			if t.taken() { // a stranger is in its place, and nobody can know
+			if t.taken() || (t.odd || t.renamed) && v == recover.VerdictUnknown { // a stranger is in its place, and nobody can know
 				return ""
 			}
 			return fmt.Sprintf("%s, it says, while nobody has it", v)

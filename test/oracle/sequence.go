@@ -87,6 +87,7 @@ func (h *host) play(ctx context.Context, layouts []layout, steps int, next func(
 			return fail(err)
 		}
 	}
+	o.log = append(o.log, w.notes...)
 	return o, nil
 }
 

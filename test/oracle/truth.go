@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 	"libvirt.org/go/libvirt"
 
+	"github.com/os-rescue/os-rescue/test/bare"
 	"github.com/os-rescue/os-rescue/test/lab"
 )
 
@@ -36,8 +37,14 @@ type truth struct {
 	// detached is true when QEMU has a file open through a mount that is gone: its link
 	// leads elsewhere.
 	detached bool
-	// alike is true when QEMU has several deleted files that nothing can tell apart.
+	// alike is true when QEMU has several files that nothing can tell apart.
 	alike bool
+	// odd is true when a symlink or a device stands at the path of a disk: it may lead to it.
+	odd bool
+	// renamed is true for a guest that is off when its definition names a path at which
+	// nothing is, and another file of the disk's is at its place: only the guest's owner
+	// knows whether the one that is named was ever there.
+	renamed bool
 }
 
 // diskTruth is the same of one disk.
@@ -166,7 +173,7 @@ func look(ctx context.Context, w *world, g *guest) (truth, error) {
 		}
 		t.alike = alike(files, g)
 	}
-	next, err := definition(g.domain, libvirt.DOMAIN_XML_INACTIVE)
+	next, err := bare.Disks(g.domain, libvirt.DOMAIN_XML_INACTIVE)
 	if err != nil {
 		return t, err
 	}
@@ -177,7 +184,7 @@ func look(ctx context.Context, w *world, g *guest) (truth, error) {
 			if defined.Target.Dev != d.target {
 				continue
 			}
-			dt.next, dt.problem = source(defined), ""
+			dt.next, dt.problem = bare.Source(defined), ""
 			got, err := contentAt(ctx, dt.next, defined.Driver.Type)
 			dt.opens = err == nil
 			dt.there = dt.opens || stands(ctx, dt.next, defined.Driver.Type, d.base)
@@ -188,7 +195,10 @@ func look(ctx context.Context, w *world, g *guest) (truth, error) {
 				dt.problem = dt.next + ": " + got.diff(d.content)
 			}
 		}
-		if id, _, err := identify(dt.next); err == nil {
+		var st unix.Stat_t
+		t.odd = t.odd || unix.Lstat(dt.next, &st) == nil && (st.Mode&unix.S_IFMT == unix.S_IFLNK || st.Mode&unix.S_IFMT == unix.S_IFBLK)
+		t.renamed = t.renamed || !t.running && dt.next != "" && dt.next != d.nova && !exists(dt.next) && exists(d.nova)
+		if id, _, err := bare.Identify(dt.next); err == nil {
 			_, has := open[id]
 			dt.same = d.readonly && dt.problem == "" || open[id].writable
 			t.copied = t.copied || d.readonly && dt.same && !has
@@ -196,7 +206,7 @@ func look(ctx context.Context, w *world, g *guest) (truth, error) {
 		if len(d.tops) > 0 {
 			o, has := open[d.tops[0]]
 			dt.nameless = has && o.nlink == 0
-			if there, _, err := identify(o.link); has && o.nlink > 0 && (err != nil || there != d.tops[0]) {
+			if there, _, err := bare.Identify(o.link); has && o.nlink > 0 && (err != nil || there != d.tops[0]) {
 				t.detached = t.detached || !names(lab.NovaDir)[d.tops[0]]
 			}
 		}
@@ -213,7 +223,7 @@ func look(ctx context.Context, w *world, g *guest) (truth, error) {
 
 // lookAtBase finds out about the base that all overlays share.
 func lookAtBase(w *world, t *truth, open map[identity]openFile) {
-	id, _, err := identify(basePath())
+	id, _, err := bare.Identify(basePath())
 	body, readErr := os.ReadFile(basePath())
 	switch {
 	case errors.Join(err, readErr) != nil:
@@ -225,7 +235,7 @@ func lookAtBase(w *world, t *truth, open map[identity]openFile) {
 	}
 	if t.base == "" {
 		_, has := open[id]
-		t.copied = t.copied || t.running && !has
+		t.copied = t.copied || !has && (t.running || isCopyOfBase(w, id))
 		return
 	}
 	for id, f := range open {
@@ -235,17 +245,31 @@ func lookAtBase(w *world, t *truth, open map[identity]openFile) {
 	}
 }
 
+// isCopyOfBase is true when the file at the base's path is another than the one with its bytes
+// that some guest's QEMU has open, as in a tree that a copy of it hides.
+func isCopyOfBase(w *world, id identity) bool {
+	for _, g := range w.guests {
+		open, err := openFiles(g.pid)
+		for _, f := range open {
+			if err == nil && f.identity != id && w.bases[f.identity] {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // small says what is amiss with the files of a guest that hold no data of it.
 func small(w *world, g *guest) string {
 	if body, err := os.ReadFile(filepath.Join(g.dir, "disk.info")); err != nil || !json.Valid(body) {
 		return "no disk.info"
 	}
-	if g.pid == 0 {
-		return "" // libvirt makes a new console.log
-	}
-	id, _, err := identify(filepath.Join(g.dir, "console.log"))
+	id, _, err := bare.Identify(filepath.Join(g.dir, "console.log"))
 	if err != nil {
-		return "no console.log"
+		return "no console.log" // libvirt makes a new one at a start; an old one may be held
+	}
+	if g.pid == 0 {
+		return ""
 	}
 	files, err := openFiles(w.lab.VirtlogdPID())
 	if err != nil {
@@ -265,7 +289,7 @@ func available(w *world, g *guest, t truth) (held, linked bool) {
 	if t.running || t.intact() {
 		return true, true
 	}
-	by, named := heldAnywhere(), names(lab.NovaDir)
+	by, named := bare.Held(), names(lab.NovaDir)
 	held, linked = true, true
 	needsBase := false
 	for n, d := range g.disks {
@@ -273,7 +297,8 @@ func available(w *world, g *guest, t truth) (held, linked bool) {
 			continue
 		}
 		for _, id := range d.tops {
-			held = held && by[id]
+			at, _, err := bare.Identify(w.places[id])
+			held = held && (by[id] || err == nil && at == id)
 			linked = linked && (by[id] || named[id])
 		}
 		needsBase = needsBase || d.base != ""
@@ -294,7 +319,7 @@ func names(dir string) map[identity]bool {
 	found := map[identity]bool{}
 	_ = filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
 		if err == nil && entry.Type().IsRegular() {
-			if id, _, err := identify(path); err == nil {
+			if id, _, err := bare.Identify(path); err == nil {
 				found[id] = true
 			}
 		}
@@ -303,24 +328,27 @@ func names(dir string) map[identity]bool {
 	return found
 }
 
-// alike is true when QEMU has several writable files without a name, of one format and
-// one size, whose links name none of the guest's disks: nothing tells which is which.
+// alike is true when QEMU has several files that nothing tells apart: their links name none
+// of the guest's files, and they are raw ones that are only read, or writable ones of one
+// format and one size that have no name.
 func alike(files []openFile, g *guest) bool {
-	disks := map[string]bool{}
-	for _, d := range g.disks {
-		disks[d.path+" (deleted)"] = true
+	known := map[string]bool{}
+	for _, path := range g.paths() {
+		known[path], known[path+" (deleted)"] = true, true
 	}
-	raw := 0
+	raw, read := 0, 0
 	for _, f := range files {
-		if !f.writable || f.nlink != 0 || disks[f.link] {
-			continue
-		}
 		var st unix.Stat_t
-		if err := unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", f.pid, f.fd), &st); err == nil && st.Size == diskSize {
+		err := unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", f.pid, f.fd), &st)
+		switch {
+		case err != nil, known[f.link]:
+		case !f.writable:
+			read++
+		case f.nlink == 0 && st.Size == diskSize:
 			raw++
 		}
 	}
-	return raw > 1
+	return raw > 1 || read > 1
 }
 
 // chainOf returns the paths of an image and of its backing files, as far as qemu-img can
@@ -340,7 +368,7 @@ func chainOf(ctx context.Context, path, format string) []string {
 	return paths
 }
 
-// stands is true when regular files are at the paths of an image and of its backing files.
+// stands is true when regular files that are not empty are at the paths of an image and of its backing files.
 func stands(ctx context.Context, path, format, base string) bool {
 	paths := chainOf(ctx, path, format)
 	if base != "" {
@@ -348,7 +376,7 @@ func stands(ctx context.Context, path, format, base string) bool {
 	}
 	for _, p := range paths {
 		var st unix.Stat_t
-		if err := unix.Stat(p, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		if err := unix.Stat(p, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 {
 			return false
 		}
 	}
@@ -368,8 +396,8 @@ func contentAt(ctx context.Context, path, format string) (content, error) {
 	}
 	raw := path
 	if format != "raw" {
-		raw = filepath.Join(socketDir, "image")
-		if err := qemuImg(ctx, "convert", "-U", "-f", format, "-O", "raw", path, raw); err != nil {
+		raw = filepath.Join(bare.SocketDir, "image")
+		if err := bare.QemuImg(ctx, "convert", "-U", "-f", format, "-O", "raw", path, raw); err != nil {
 			return content{}, err
 		}
 	}

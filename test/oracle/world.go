@@ -2,29 +2,23 @@ package oracle
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"os/exec"
-	"path/filepath"
+	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 	"libvirt.org/go/libvirt"
 
 	"github.com/os-rescue/os-rescue/recover"
-	"github.com/os-rescue/os-rescue/test/ground"
+	"github.com/os-rescue/os-rescue/test/bare"
 	"github.com/os-rescue/os-rescue/test/lab"
-	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 const (
-	stateDir = "/var/lib/os-rescue"
-	keptDir  = lab.NovaDir + "/kept"   // hard links
-	oldDir   = lab.NovaDir + "/backup" // copies of an earlier day
+	keptDir = lab.NovaDir + "/kept"   // hard links
+	oldDir  = lab.NovaDir + "/backup" // copies of an earlier day
 )
 
 // host is the lab that all sequences share, one after the other.
@@ -45,17 +39,19 @@ func newHost(t *testing.T) *host {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(socketDir, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(socketDir, 0o777); err != nil {
+	if err := bare.MakeSocketDir(); err != nil {
 		t.Fatal(err)
 	}
 	var err error
 	if h.connection, err = libvirt.NewConnect("qemu:///system"); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _, _ = h.connection.Close() })
+	t.Cleanup(func() {
+		if err := h.wipe(); err != nil { // what is mounted would keep the lab from its end
+			t.Errorf("wipe the host: %v", err)
+		}
+		_, _ = h.connection.Close()
+	})
 	return h
 }
 
@@ -78,6 +74,8 @@ type world struct {
 	// base is what the base holds, and bases are the files that have held it.
 	base  []byte
 	bases map[identity]bool
+	// places are where the files that QEMU opened for the guests' disks were then.
+	places map[identity]string
 }
 
 // move is a rename that can be undone.
@@ -85,7 +83,7 @@ type move struct{ from, to string }
 
 // build makes a world with guests that run. The world before must be gone.
 func (h *host) build(layouts []layout) (*world, error) {
-	w := &world{host: h, base: baseContent().bytes(chunks / 2), bases: map[identity]bool{}}
+	w := &world{host: h, base: baseContent().bytes(chunks / 2), bases: map[identity]bool{}, places: map[identity]string{}}
 	for n, l := range layouts {
 		g, err := newGuest(h.t.Context(), h.connection, n+1, l)
 		if err != nil {
@@ -100,80 +98,7 @@ func (h *host) build(layouts []layout) (*world, error) {
 }
 
 // wipe ends everything that a sequence has left behind.
-func (h *host) wipe() error {
-	domains, err := h.connection.ListAllDomains(0)
-	if err != nil {
-		return err
-	}
-	for _, d := range domains {
-		_ = d.Destroy() // it may be off
-		_ = d.Undefine()
-	}
-	// Guard and keeper.
-	for pid, program := range processes() {
-		if program == filepath.Base(h.binary) {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-			patience.Wait(h.t, fmt.Sprintf("the end of process %d", pid), func() bool { return syscall.Kill(pid, 0) != nil })
-		}
-	}
-	if err := unmountBelow(lab.NovaDir); err != nil {
-		return err
-	}
-	for _, dir := range []string{lab.NovaDir, stateDir, "/var/log/libvirt/qemu"} {
-		if err := empty(dir); err != nil {
-			return err
-		}
-	}
-	return makeTree()
-}
-
-// makeTree makes the directories that Nova makes.
-func makeTree() error {
-	for _, dir := range []string{lab.InstancesDir, lab.BaseDir, lab.InstancesDir + "/locks"} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-		if err := chown(dir); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// unmountBelow unmounts what is mounted below a directory, the last first.
-func unmountBelow(dir string) error {
-	for {
-		last, err := lastMount(dir)
-		if err != nil || last == "" {
-			return err
-		}
-		if err := unix.Unmount(last, unix.MNT_DETACH); err != nil {
-			return fmt.Errorf("unmount %s: %w", last, err)
-		}
-	}
-}
-
-// lastMount returns what was mounted last below a directory; empty when nothing is.
-func lastMount(dir string) (string, error) {
-	body, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		return "", err
-	}
-	last := ""
-	for line := range strings.Lines(string(body)) {
-		if fields := strings.Fields(line); len(fields) > 1 && strings.HasPrefix(fields[1], dir+"/") {
-			last = fields[1]
-		}
-	}
-	return last, nil
-}
-
-func empty(dir string) error {
-	if err := ground.EmptyDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
+func (h *host) wipe() error { return bare.Wipe(h.t, h.connection, h.binary) }
 
 // refresh notes which QEMU each guest has now, and what a new one has opened.
 func (w *world) refresh() error {
@@ -187,7 +112,7 @@ func (w *world) refresh() error {
 		}
 		g.pid = pid
 		if pid == 0 { // what was attached to the running guest alone is nobody's now
-			defined, err := definition(g.domain, libvirt.DOMAIN_XML_INACTIVE)
+			defined, err := bare.Disks(g.domain, libvirt.DOMAIN_XML_INACTIVE)
 			if err != nil {
 				return err
 			}
@@ -204,7 +129,7 @@ func (w *world) refresh() error {
 // started notes what a QEMU that has just been started has open: what is at the paths
 // of its definition.
 func (w *world) started(g *guest) error {
-	disks, err := definition(g.domain, 0)
+	disks, err := bare.Disks(g.domain, 0)
 	if err != nil {
 		return err
 	}
@@ -214,23 +139,33 @@ func (w *world) started(g *guest) error {
 		if d == nil {
 			continue // attached, and known to nobody since
 		}
-		d.path, d.format = source(defined), defined.Driver.Type
-		d.past, d.tops = append(d.past, d.tops...), nil
-		for _, path := range chainOf(w.t.Context(), d.path, d.format) {
-			if id, _, err := identify(path); err == nil && path != d.base {
-				d.tops = append(d.tops, id)
-			}
-		}
+		d.path, d.format = bare.Source(defined), defined.Driver.Type
+		w.take(d)
 		now = append(now, d)
 	}
 	g.disks = now
 	return nil
 }
 
+// take notes which files a disk is made of by now: those at their paths.
+func (w *world) take(d *disk) {
+	old := d.tops
+	d.tops = nil
+	for _, path := range chainOf(w.t.Context(), d.path, d.format) {
+		if id, _, err := bare.Identify(path); err == nil && path != d.base {
+			d.tops = append(d.tops, id)
+			w.places[id] = path
+		}
+	}
+	if !slices.Equal(old, d.tops) {
+		d.past = append(d.past, old...)
+	}
+}
+
 // follow notes that a disk of a running guest was moved onto another file, as a live
 // rescue does.
 func (w *world) follow(g *guest) {
-	disks, err := definition(g.domain, 0)
+	disks, err := bare.Disks(g.domain, 0)
 	if err != nil {
 		return
 	}
@@ -250,10 +185,11 @@ func (w *world) follow(g *guest) {
 		if d == nil || d.readonly || len(d.tops) > 0 && has[d.tops[0]] {
 			continue
 		}
-		if id, _, err := identify(source(defined)); err == nil && has[id] {
+		if id, _, err := bare.Identify(bare.Source(defined)); err == nil && has[id] {
 			d.past = append(d.past, d.tops...)
 			d.tops = append([]identity{id}, d.tops[min(1, len(d.tops)):]...)
-			d.path = source(defined)
+			d.path = bare.Source(defined)
+			w.places[id] = d.path
 		}
 	}
 }

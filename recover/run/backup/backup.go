@@ -96,6 +96,7 @@ func (b *Backup) keepAs(ctx context.Context, left recover.DomainState, ended fun
 		ProjectID:   plan.ProjectID,
 		ProjectName: plan.ProjectName,
 		Taken:       time.Now().UTC(),
+		BootID:      b.t.Run.Plan.BootID,
 		Run:         b.t.Run.Plan.Run,
 		Found:       plan.Found,
 		Left:        left,
@@ -176,6 +177,9 @@ func (b *Backup) store(ctx context.Context, f recover.FilePlan) (manifest.File, 
 		Mode:      f.Mode,
 		Writable:  f.Writable,
 	}
+	if f.Content == "" {
+		entry.User, entry.Group = b.t.Run.Root.UserName(f.UID), b.t.Run.Root.GroupName(f.GID)
+	}
 	if f.Role != recover.RoleBacking {
 		err := b.storeFile(ctx, f, &entry)
 		return entry, err
@@ -232,11 +236,11 @@ func (b *Backup) storeProven(ctx context.Context, f recover.FilePlan, path strin
 		if err := staging.WriteContent(file, f.Content); err != nil {
 			return staging.CopyError(f, err)
 		}
-		if src, err = copier.OpenStored(path); err != nil {
+		if src.File, err = dir.Open(name, os.O_RDONLY); err != nil {
 			return err
 		}
 		defer src.File.Close()
-	} else if err := staging.CopyFile(ctx, b.t, f, file, src, false, &journal.Staged{}); err != nil {
+	} else if err := staging.CopyFile(ctx, b.t, f, file, src, nil, &journal.Staged{}); err != nil {
 		return staging.CopyError(f, err)
 	}
 	if _, entry.Size, err = staging.Measured(file); err != nil {

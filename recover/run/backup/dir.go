@@ -30,9 +30,10 @@ type Dir struct {
 }
 
 // OpenDir makes the backup directory of a run, or opens the one of an earlier run, whose
-// instances stay in it. host is this host's name, for the manifest. recover.ErrUnusable
-// when the directory can't be made or opened, and what manifest.Read returns.
-func OpenDir(path, host string) (*Dir, error) {
+// instances stay in it. owner is as in manifest.Open, and host this host's name, for the
+// manifest. recover.ErrUnusable when the directory can't be made or opened, and what
+// manifest.Read returns.
+func OpenDir(path, owner, host string) (*Dir, error) {
 	root, err := beneath.OpenRoot("/")
 	if err != nil {
 		return nil, err
@@ -48,7 +49,7 @@ func OpenDir(path, host string) (*Dir, error) {
 		return nil, fmt.Errorf("%w: the backup directory: %w", recover.ErrUnusable, err)
 	}
 	d.Close()
-	m, err := manifest.Read(path)
+	m, err := manifest.Read(path, owner)
 	switch {
 	case err == nil:
 		b.manifest = m

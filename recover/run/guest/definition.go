@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/plainfile"
 	"github.com/os-rescue/os-rescue/recover/statedir"
 )
 
@@ -30,10 +30,14 @@ func (g *Guest) SaveDefinition(ctx context.Context) error {
 	return nil
 }
 
+// maxDefinition is more than the largest definition that libvirt takes, in bytes.
+const maxDefinition = 16 << 20
+
 // SavedDefinition returns what SaveDefinition has kept. fs.ErrNotExist when that is
 // nothing.
 func (g *Guest) SavedDefinition() (string, error) {
-	data, err := os.ReadFile(g.t.Run.StateDir.Definition(g.t.Run.Plan.Run, g.t.Plan.UUID))
+	path := g.t.Run.StateDir.Definition(g.t.Run.Plan.Run, g.t.Plan.UUID)
+	data, err := plainfile.Read(path, plainfile.Rules{Most: maxDefinition, Ours: true})
 	if err != nil {
 		return "", fmt.Errorf("libvirt has forgotten the domain, and its definition was not saved: %w", err)
 	}

@@ -24,7 +24,7 @@ func refusedBecause(reason string) error { return fmt.Errorf("%w: %s", recover.E
 func (g *Guest) Quiesce(ctx context.Context) error {
 	d, err := g.Domain(ctx)
 	if isOff(d, err) {
-		return g.noteEnd(ctx)
+		return g.noteEnd(ctx, d)
 	}
 	if err != nil {
 		return err
@@ -55,12 +55,15 @@ func (g *Guest) Quiesce(ctx context.Context) error {
 	return nil
 }
 
-// noteEnd notes that the domain has no QEMU any more. A guest that has ended by
-// itself in the middle of its rescue stays off.
-func (g *Guest) noteEnd(ctx context.Context) error {
+// noteEnd notes that the domain, which is d, has no QEMU any more. A guest that has ended by
+// itself in the middle of its rescue stays off; one whose QEMU has crashed did not want that.
+func (g *Guest) noteEnd(ctx context.Context, d recover.Domain) error {
 	if g.t.DestroyedBefore() {
 		g.since = g.t.History.Suspended
 		return g.t.Enter(ctx, task.EventEnded)
+	}
+	if g.t.Plan.Process.PID != 0 && (d.Crashed || g.t.History != nil && g.t.History.Crashed) {
+		return errors.Join(g.noteCrash(ctx), g.t.Enter(ctx, task.EventEnded))
 	}
 	if g.t.Run.Plan.Command == recover.CommandRescue && g.t.Plan.Action == recover.ActionReboot {
 		return g.t.Enter(ctx, task.EventPowerOff)
@@ -146,7 +149,7 @@ func (g *Guest) suspend(ctx context.Context) error {
 	d, derr := g.Domain(ctx)
 	switch {
 	case isOff(d, derr):
-		return g.noteEnd(ctx)
+		return g.noteEnd(ctx, d)
 	case err != nil:
 		return err
 	case derr != nil:
@@ -155,6 +158,43 @@ func (g *Guest) suspend(ctx context.Context) error {
 		return fmt.Errorf("%w: after its suspend the domain is %s (%s)", recover.ErrRefused, d.State, d.PauseReason)
 	}
 	return nil
+}
+
+// How long a call of a process that was killed may take to reach the domain, and how long
+// another one may have the domain to itself.
+const (
+	callGrace = time.Second
+	callLimit = time.Minute
+)
+
+// AfterSuspend returns the domain as it is when a suspend that a killed run may have asked
+// for just now has come about, or does not come any more: libvirt carries a call out also when the caller is
+// gone. It does one thing at a time to a domain, and the others wait (virDomainObjBeginJob in
+// libvirt's src/conf/virdomainjob.c): who gets the domain's counters comes after the suspend.
+func (g *Guest) AfterSuspend(ctx context.Context) (recover.Domain, error) {
+	if g.t.History == nil || !g.t.History.Suspending {
+		return g.Domain(ctx)
+	}
+	began := time.Now()
+	since := began // when the domain was last seen to do as it is asked at once
+	for {
+		asked := time.Now()
+		_, cerr := g.t.Run.Hypervisor.Counters(ctx, g.t.Plan.UUID)
+		if time.Since(asked) > callGrace/4 {
+			since = time.Now() // somebody else's call was carried out, and others may be waiting
+		}
+		d, err := g.Domain(ctx)
+		// The suspend may not have begun. Under a job, as a dump or a migration, libvirt answers
+		// questions, and a suspend waits for its end.
+		over := time.Since(since) > callGrace
+		if cerr != nil || err != nil || d.Job != "" {
+			over = time.Since(began) > callLimit
+		}
+		if isOff(d, err) || err == nil && d.State != recover.StateRunning || ctx.Err() != nil || over {
+			return d, err
+		}
+		recover.Pause(ctx, 50*time.Millisecond)
+	}
 }
 
 // UndoEarlier notes, for the task's Rollback, how the freeze and the suspend of an
@@ -200,7 +240,7 @@ func (g *Guest) StillQuiet(ctx context.Context) error {
 	d, err := g.Domain(ctx)
 	if isOff(d, err) {
 		g.t.KeepUndos(journal.StepCleanup)
-		if err := g.noteEnd(ctx); err != nil {
+		if err := g.noteEnd(ctx, d); err != nil {
 			return err
 		}
 		return ErrEnded

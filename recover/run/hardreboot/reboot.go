@@ -48,7 +48,7 @@ func (r *Reboot) Only(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if i.Verdict != recover.VerdictIntact && i.Verdict != recover.VerdictUnaffected {
+	if i.Verdict != recover.VerdictIntact && i.Verdict != recover.VerdictUnaffected && !i.LacksBootFilesOnly() {
 		return fmt.Errorf("%w: its files are %s by now: %s", recover.ErrRefused, i.Verdict, strings.Join(i.Reasons, "; "))
 	}
 	return r.carryOut(ctx, done)
@@ -116,6 +116,7 @@ func (r *Reboot) isBackHere(ctx context.Context, ended rebootEnded) (bool, strin
 	case !i.IsWhole():
 		return false, fmt.Sprintf("its files are not in their place (%s: %v)", i.Verdict, i.Reasons), nil
 	}
+	staging.Remember(ctx, r.files)
 	return true, "", nil
 }
 
@@ -155,15 +156,17 @@ func (r *Reboot) PauseAsFound(ctx context.Context) error {
 	})
 }
 
-// Failed reports a hard reboot that failed with err. One whose end is not known yet is
-// not settled: it is left to resume, which looks before it asks again.
-func (r *Reboot) Failed(err error) (report recover.InstanceReport, settled bool) {
+// Failed reports a hard reboot that failed with err, or was interrupted. One whose end is
+// not known yet is not settled: it is left to resume, which looks before it asks again.
+func (r *Reboot) Failed(err error, outcome recover.Outcome) (report recover.InstanceReport, settled bool) {
 	t := r.t
 	switch {
-	case errors.Is(err, errNotYet), errors.Is(err, recover.ErrCloudUnavailable), errors.Is(err, context.Canceled) && t.History != nil:
-		return t.End(recover.OutcomeFailed, t.Fail(err, "Its files are in their place",
+	case outcome == recover.OutcomeInterrupted && t.History == nil:
+		return t.End(outcome, t.Fail(err, "It was not rebooted", "Run the command again")), true
+	case errors.Is(err, errNotYet), errors.Is(err, recover.ErrCloudUnavailable), outcome == recover.OutcomeInterrupted:
+		return t.End(outcome, t.Fail(err, "Its files are in their place",
 			"Look again, and go on, with: os-rescue resume "+t.Run.Plan.Run)), false
-	case errors.Is(err, recover.ErrRefused), errors.Is(err, context.Canceled):
+	case errors.Is(err, recover.ErrRefused):
 		return t.End(recover.OutcomeSkipped, t.Fail(err, "It was not rebooted", "")), true
 	default:
 		return t.End(recover.OutcomeFailed, t.Fail(err, "Its files were in their place before", "See: openstack server show "+t.Plan.UUID)), true

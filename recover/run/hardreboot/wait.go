@@ -77,6 +77,9 @@ func (w *rebootWait) run(ctx context.Context) error {
 func (w *rebootWait) look(ctx context.Context) (over bool, err error) {
 	cloud, uuid := w.t.Run.Cloud, w.t.Plan.UUID
 	server, err := cloud.Server(ctx, uuid)
+	if deleted := task.Deleted(server, err); deleted != nil {
+		return false, &task.Final{Err: deleted}
+	}
 	if err != nil {
 		return false, fmt.Errorf("ask Nova how it is: %w", err)
 	}

@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/identity"
 	"github.com/os-rescue/os-rescue/recover/journal"
 	"github.com/os-rescue/os-rescue/recover/procfs"
 	"github.com/os-rescue/os-rescue/recover/qcow2"
@@ -19,7 +18,7 @@ import (
 // at that socket. ErrUnproven when they differ.
 func (s *mirrors) compare(ctx context.Context, m *mirror, socket string) error {
 	return s.t.Step(ctx, journal.StepCompare, m.want.Path, func() error {
-		uid, gid, err := s.qemuUser()
+		account, err := s.account(m)
 		if err != nil {
 			return err
 		}
@@ -40,7 +39,7 @@ func (s *mirrors) compare(ctx context.Context, m *mirror, socket string) error {
 				shown = now
 			}
 		}
-		err = qcow2.Compare(ctx, old, current, qcow2.CompareOptions{UID: uid, GID: gid, Direct: m.want.Direct, Progress: progress})
+		err = qcow2.Compare(ctx, old, current, qcow2.CompareOptions{Account: account, Direct: m.want.Direct, Progress: progress})
 		if errors.Is(err, qcow2.ErrDiffers) {
 			return fmt.Errorf("%w: %s: %w", recover.ErrUnproven, m.want.Path, err)
 		}
@@ -83,29 +82,18 @@ func (s *mirrors) sides(ctx context.Context, m *mirror) (old, current qcow2.Side
 	return old, current, done, nil
 }
 
-// qemuUser is who the instance's QEMU runs as: what it may read, whoever parses
-// the same bytes for it may read. When that has ended it is who checks copies.
-func (s *mirrors) qemuUser() (uid, gid uint32, err error) {
+// account is who the instance's QEMU runs as: what it may read, whoever parses the same bytes
+// for it may read. When that has ended it is whose the disk is.
+func (s *mirrors) account(m *mirror) (qcow2.Account, error) {
 	if !s.guest.SameProcess() {
-		owner, err := s.t.Run.Root.Owner(s.t.Run.Settings.CheckUser, s.t.Run.Settings.CheckGroup, 0o600)
-		return owner.UID, owner.GID, err
+		st, err := identity.OfFile(m.file)
+		return qcow2.Account{UID: st.Uid, GID: st.Gid}, err
 	}
-	data, err := os.ReadFile(filepath.Join(procfs.Dir, strconv.Itoa(s.t.Plan.Process.PID), "status"))
+	qemu, err := procfs.Open(procfs.Dir, s.t.Plan.Process.PID)
 	if err != nil {
-		return 0, 0, err
+		return qcow2.Account{}, err
 	}
-	ids := map[string]uint32{}
-	for line := range strings.Lines(string(data)) {
-		key, rest, _ := strings.Cut(line, ":")
-		fields := strings.Fields(rest)
-		if (key != "Uid" && key != "Gid") || len(fields) < 2 {
-			continue
-		}
-		id, err := strconv.ParseUint(fields[1], 10, 32) // the effective one
-		if err != nil {
-			return 0, 0, err
-		}
-		ids[key] = uint32(id)
-	}
-	return ids["Uid"], ids["Gid"], nil
+	defer qemu.Close()
+	uid, gid, err := qemu.EffectiveIDs()
+	return qcow2.Account{UID: uid, GID: gid}, err
 }

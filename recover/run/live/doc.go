@@ -1,9 +1,9 @@
 // Package live brings an instance's files back while its guest runs.
 //
 //	room:      do the copies still fit?
-//	seal:      close the directories of its disks to all but root
 //	put back:  what the guest only reads
 //	define:    save the domain's definition
+//	seal:      close the directories of its disks to all but root
 //	mirror:    each disk into an empty file like it at its path, renamed away as soon as QEMU has it open
 //	ready:     wait until every mirror has all of its disk
 //	suspend:   settle; check as images; compare, where that is the proof
@@ -13,7 +13,7 @@
 //	resume:    let it go on, unseal
 //	verify:    compare the old inodes with the export while it runs; unpin
 //
-// May call: recover, beneath, copier, journal, procfs, qcow2, run/guest, run/staging,
+// May call: recover, beneath, copier, identity, journal, procfs, qcow2, run/guest, run/staging,
 // run/task, scan.
 //
 // Invariants: a half mirror has its disk's name only while QEMU opens it; before the first

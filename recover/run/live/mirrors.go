@@ -225,6 +225,9 @@ func (s *mirrors) place(ctx context.Context) error {
 
 // pivot moves the guest onto the mirrors, one by one.
 func (s *mirrors) pivot(ctx context.Context) error {
+	if err := s.t.Run.Pins.Ensure(ctx); err != nil {
+		return err
+	}
 	for _, m := range s.all {
 		m.pivoting = true
 		err := s.t.Step(ctx, journal.StepPivot, m.want.Path, func() error {
@@ -287,6 +290,7 @@ func (s *mirrors) own(ctx context.Context, m *mirror) error {
 		if st.Inode() != m.inode {
 			return nil, fmt.Errorf("%w: %s is not the file that its guest was moved onto", recover.ErrConflict, f.Path)
 		}
+		staging.KeepAttributes(ctx, t, f, m.file)
 		if err := beneath.SetOwner(m.file, t.Run.Owners.File(f, t.Plan.DACLabel)); err != nil {
 			return nil, err
 		}
@@ -295,6 +299,7 @@ func (s *mirrors) own(ctx context.Context, m *mirror) error {
 				return nil, fmt.Errorf("set the SELinux label %s: %w", label, err)
 			}
 		}
+		staging.RememberOne(ctx, t, f, m.file, true)
 		if err := m.file.Sync(); err != nil {
 			return nil, err
 		}

@@ -1,11 +1,13 @@
 package live
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/os-rescue/os-rescue/recover"
@@ -93,13 +95,14 @@ func (s *Switchover) move(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := staging.Seal(ctx, s.t, s.t.Written()); err != nil {
-		return err
-	}
 	if err := s.files.PutBack(ctx); err != nil {
 		return err
 	}
 	if err := s.guest.SaveDefinition(ctx); err != nil {
+		return err
+	}
+	staging.MendDirectories(ctx, s.t) // QEMU opens the mirrors through them
+	if err := staging.Seal(ctx, s.t, s.t.Written()); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -118,7 +121,11 @@ func (s *Switchover) move(ctx context.Context) error {
 	if err := s.mirrors.keepAllocation(ctx); err != nil {
 		return err
 	}
-	s.verify.choose(support, time.Since(began))
+	mirroring := time.Since(began)
+	if d, err = s.guest.Domain(ctx); err != nil { // throttled since, perhaps
+		return err
+	}
+	s.verify.choose(support, cmp.Or(d.Unexportable(s.t.Written()), s.t.Plan.Unexported), mirroring)
 	return s.moveOver(ctx)
 }
 
@@ -134,6 +141,9 @@ func (s *Switchover) moveOver(ctx context.Context) error {
 	if err := s.verify.whileSuspended(ctx); err != nil {
 		return err
 	}
+	if err := s.guest.StillRuns(ctx); err != nil {
+		return err
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -145,10 +155,24 @@ func (s *Switchover) moveOver(ctx context.Context) error {
 	if err := s.leaveRunning(lasting, found); err != nil {
 		return err
 	}
-	if exported {
-		if err := s.verify.whileRunning(ctx); err != nil {
-			return err
-		}
+	err = s.guest.StillRuns(lasting)
+	if exported && err == nil {
+		err = s.verify.whileRunning(ctx)
+		// QEMU may end when what it has shown does, and not only then.
+		err = errors.Join(err, s.guest.StillRuns(lasting))
+	} else if exported {
+		s.verify.how = recover.VerifyStructure
+	}
+	switch {
+	case errors.Is(err, recover.ErrUnproven):
+		return err // whatever became of the guest: the old disk is the truth
+	case errors.Is(err, guest.ErrCrashed):
+		s.t.SetVerified(s.verify.how)
+		return errors.Join(err, s.t.Enter(lasting, task.EventCrash))
+	case errors.Is(err, guest.ErrEnded):
+		s.t.Notef("it has ended since it was moved onto its new disks: somebody wanted that, or the guest itself")
+	case err != nil:
+		return err
 	}
 	if s.t.SetVerified(s.verify.how); s.verify.how == recover.VerifyStructure {
 		s.t.Notef("the new disks were checked as images, and not compared with the old ones")
@@ -259,6 +283,29 @@ func (s *Switchover) noteRescueMode() {
 		s.t.Notef("Nova's unrescue needs %s, which nobody holds and which is gone: to leave rescue mode, "+
 			"openstack server set --state active %s, then os-rescue reboot --instance %[2]s", path, plan.UUID)
 	}
+}
+
+// AfterCrash says, of a guest whose QEMU crashed after it was moved, where its disks are and
+// how they were proven.
+func (s *Switchover) AfterCrash(ctx context.Context) string {
+	proof := "compared in full with the old ones"
+	if s.verify.how == recover.VerifyStructure {
+		proof = "checked as images, and not compared with the old ones"
+	}
+	var at, held []string
+	for _, m := range s.mirrors.all {
+		if st, err := s.t.Run.Root.Lstat(m.want.Path); err == nil && st.Inode() == m.inode {
+			at = append(at, m.want.Path)
+		}
+		if _, err := s.t.Run.Source(context.WithoutCancel(ctx), m.want); err == nil {
+			held = append(held, m.want.Path)
+		}
+	}
+	said := fmt.Sprintf("Its new disks were %s; at their paths: %s", proof, strings.Join(at, ", "))
+	if len(held) > 0 {
+		said += "; the old ones, as they were before the move, are held until this host goes down: " + strings.Join(held, ", ")
+	}
+	return said
 }
 
 // Close closes the files of the mirrors and leaves them as they are.

@@ -27,23 +27,28 @@ type verification struct {
 	socket string // of the export of its disks
 }
 
-// choose decides how the mirrors are proven. A comparison of what was mirrored
-// takes no longer than the mirroring did, which read the one side and wrote the
-// other.
-func (v *verification) choose(support recover.MirrorSupport, mirroring time.Duration) {
+// choose decides how the mirrors are proven; unexportable says why the guest's disks are
+// not to be exported, whatever the hypervisor can do. A comparison of what was mirrored takes
+// no longer than the mirroring did, which read the one side and wrote the other.
+func (v *verification) choose(support recover.MirrorSupport, unexportable string, mirroring time.Duration) {
 	wish := v.t.Run.Plan.Options.Verify
-	longest := cmp.Or(v.t.Run.Plan.Options.Live.MaxPause, recover.DefaultMaxPause)
 	switch {
 	case wish == recover.VerifyFull || wish == recover.VerifyStructure:
 		v.how = wish
-	case support.Export:
+		return
+	case support.Export && unexportable == "":
 		v.how = recover.VerifyRunning
-	case wish == recover.VerifyRunning || mirroring > longest:
+		return
+	case mirroring > v.t.Run.Plan.Options.Live.LongestPause():
 		v.how = recover.VerifyStructure
-		v.t.Notef("this hypervisor can't show a disk as it was while the guest writes on, and a comparison under the suspend may take %s",
-			mirroring.Round(time.Second))
+		v.t.Notef("a comparison under the suspend may take %s", mirroring.Round(time.Second))
 	default:
 		v.how = recover.VerifyFull
+	}
+	if unexportable != "" {
+		v.t.Notef("it was not compared while it runs: %s, and QEMU may crash when it has shown such a disk", unexportable)
+	} else {
+		v.t.Notef("this hypervisor can't show a disk as it was while the guest writes on")
 	}
 }
 
@@ -67,18 +72,21 @@ func (v *verification) whileSuspended(ctx context.Context) error {
 // check has qemu-img look through the mirrors that are images, with the guest
 // suspended: all that QEMU knows of them is on disk. ErrCorrupt.
 func (v *verification) check(ctx context.Context) error {
-	uid, gid, err := v.mirrors.qemuUser()
-	if err != nil {
-		return err
-	}
 	for _, m := range v.mirrors.all {
 		if m.want.Format != "qcow2" {
 			continue
 		}
 		err := v.t.Step(ctx, journal.StepCheck, m.want.Path, func() error {
-			result, err := qcow2.Check(ctx, m.file, qcow2.CheckOptions{UID: uid, GID: gid, Direct: m.want.Direct, InService: true})
+			account, err := v.mirrors.account(m)
+			if err != nil {
+				return err
+			}
+			result, err := qcow2.Check(ctx, m.file, qcow2.CheckOptions{InService: &account, Direct: m.want.Direct})
 			if err != nil {
 				return fmt.Errorf("check the mirror of %s: %w", m.want.Path, err)
+			}
+			if result.Skipped != "" && v.how == recover.VerifyStructure {
+				return fmt.Errorf("%w: the mirror of %s can't be checked: %s", recover.ErrUnproven, m.want.Path, result.Skipped)
 			}
 			if result.Corrupt() {
 				return fmt.Errorf("%w: qemu-img check finds %d corruptions in the mirror of %s", recover.ErrCorrupt, result.Corruptions, m.want.Path)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -17,6 +18,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/run/hardreboot"
 	"github.com/os-rescue/os-rescue/recover/run/staging"
 	"github.com/os-rescue/os-rescue/recover/run/task"
+	"github.com/os-rescue/os-rescue/recover/startable"
 )
 
 // Restoration brings an instance's files back from what is held of them, or from a
@@ -54,6 +56,7 @@ func (r *Restoration) CarryOut(ctx context.Context) error {
 		return err
 	}
 	if r.t.Plan.Action.RunsOn() {
+		staging.MendDirectories(ctx, r.t)
 		return r.finishRunning(ctx)
 	}
 	if err := r.guest.SaveDefinition(ctx); err != nil {
@@ -64,6 +67,9 @@ func (r *Restoration) CarryOut(ctx context.Context) error {
 		return err
 	}
 	if err := r.guest.Quiesce(ctx); err != nil {
+		return err
+	}
+	if err := staging.EqualsHeld(ctx, r.files); err != nil {
 		return err
 	}
 	if err := r.files.StageWritten(ctx, r.isFresh); err != nil {
@@ -87,6 +93,9 @@ func (r *Restoration) CarryOut(ctx context.Context) error {
 	if err := task.NotDeleted(ctx, r.t); err != nil {
 		return err
 	}
+	if err := r.t.Run.Pins.Ensure(ctx); err != nil {
+		return err
+	}
 	return r.commit(ctx)
 }
 
@@ -108,7 +117,8 @@ func (r *Restoration) finishRunning(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(r.t.Plan.Files) > 0 {
+	copied := func(f recover.FilePlan) bool { return f.Role != recover.RoleDiskInfo }
+	if r.t.Plan.Found != recover.StateShutOff && slices.ContainsFunc(r.t.Plan.Files, copied) {
 		r.t.Notef("the guest ran on; its QEMU reads the old, identical files until its next start")
 	}
 	return staging.Unpin(ctx, r.t)
@@ -150,13 +160,17 @@ func (r *Restoration) stillQuiet(ctx context.Context) error {
 	}
 	err := r.guest.StillQuiet(ctx)
 	if errors.Is(err, guest.ErrEnded) {
+		if err := staging.EqualsHeld(ctx, r.files); err != nil {
+			return err
+		}
 		return r.files.StageAgain(ctx)
 	}
 	return err
 }
 
 // comesBack makes sure, before the destroy, that the guest would be started on the files
-// that are restored: somebody may have redefined it since the plan was made.
+// that are restored, and can be started at all: somebody may have redefined it since the
+// plan was made, or virtlogd may have died.
 // recover.ErrRefused when it would not. A guest that has ended is stillQuiet's.
 func (r *Restoration) comesBack(ctx context.Context) error {
 	if r.t.State().HasEnded() {
@@ -176,7 +190,14 @@ func (r *Restoration) comesBack(ctx context.Context) error {
 	if why := i.StartsElsewhere(by); why != "" {
 		return fmt.Errorf("%w: %s; first: %s", recover.ErrRefused, why, i.CureOfNextStart())
 	}
-	return nil
+	if r.t.Run.Plan.Options.NoReboot {
+		return nil
+	}
+	why, err := startable.WhyNot(ctx, r.t.Run.Hypervisor, r.t.Run.Settings, r.t.Plan.UUID, by)
+	if err == nil && why != "" {
+		err = fmt.Errorf("%w: it would not start again: %s", recover.ErrRefused, why)
+	}
+	return err
 }
 
 // commit is what can't be undone, and is therefore not interrupted: from the
@@ -191,6 +212,20 @@ func (r *Restoration) commit(ctx context.Context) error {
 		if err := r.destroy(ctx); err != nil {
 			return err
 		}
+	}
+	if err := r.guest.AwaitEnd(ctx); err != nil {
+		return err
+	}
+	staging.MendDirectories(ctx, r.t)
+	if err := staging.FollowHeld(ctx, r.files); err != nil {
+		return err
+	}
+	if err := staging.LookAgain(ctx, r.files); err != nil {
+		return err
+	}
+	// Nobody would ever remove what is published of an instance that Nova has deleted by now.
+	if err := task.NotDeleted(ctx, r.t); err != nil {
+		return &task.Final{Err: errors.Join(err, r.files.Remove(ctx))}
 	}
 	if err := r.files.Publish(ctx); err != nil {
 		return err
@@ -229,14 +264,22 @@ func (r *Restoration) destroy(ctx context.Context) error {
 	cleanup := t.TakeUndos(journal.StepCleanup)
 	rerr := t.Rollback(ctx)
 	if r.guest.Gone(ctx) {
-		// It ended after all, and may have written before.
-		return errors.Join(t.Enter(ctx, task.EventDestroy), r.files.StageAgain(ctx))
+		return t.Enter(ctx, task.EventDestroy) // it ended after all
 	}
 	if rerr == nil {
 		t.ReturnUndos(cleanup)
 		rerr = t.Enter(ctx, task.EventRevert)
 	}
 	return errors.Join(err, rerr)
+}
+
+// StartAgain starts a guest whose QEMU crashed after it was moved onto its new disks, in the
+// state that it was found in.
+func (r *Restoration) StartAgain(ctx context.Context) error {
+	if err := r.startAgain(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
+	return r.undefined
 }
 
 // startAgain leaves the domain in the state it was found in.
@@ -247,6 +290,9 @@ func (r *Restoration) startAgain(ctx context.Context) error {
 		t.Notef("the guest powered itself off during the run; its files are back, and it stays off")
 		return nil
 	case t.Plan.Found != recover.StateRunning && t.Plan.Found != recover.StatePaused:
+		return nil
+	case t.Plan.NextStart != "" && r.guest.HasCrashed():
+		t.Notef("its files are back, and it is off: a start may give it other ones (%s)", t.Plan.NextStart)
 		return nil
 	case t.Run.Plan.Options.NoReboot:
 		t.Notef("its files are back; the domain is off, because --no-reboot was given%s", r.laterReboot())
@@ -320,6 +366,7 @@ func (r *Restoration) confirm(ctx context.Context) error {
 					return open
 				}
 				if open == nil && i.IsWhole() {
+					staging.Remember(ctx, r.files)
 					break
 				}
 			}

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -182,10 +183,24 @@ func (h *Host) CrashIn(
 	h.T.Helper()
 	e := h.Engine()
 	crashed, ended := make(chan string), make(chan error)
+	var dead atomic.Bool
 	install(e, func(point string) {
-		crashed <- point
+		if dead.CompareAndSwap(false, true) {
+			crashed <- point
+		}
 		select {}
 	})
+	// Nothing of a dead run goes on: not another instance's work, and not its watch over the
+	// keeper, which would start one whenever a test has ended the last.
+	failpoint := e.Failpoint
+	e.Failpoint = func(point string) {
+		if dead.Load() {
+			select {}
+		}
+		if failpoint != nil {
+			failpoint(point)
+		}
+	}
 	go func() {
 		s, err := e.Prepare(context.WithoutCancel(h.T.Context()), command, o)
 		if err == nil {

@@ -57,7 +57,7 @@ func (s *Set) copyOneAhead(ctx context.Context, f recover.FilePlan, dir *Directo
 		defer show.Done()
 		watched, stop := Watch(ctx, func() error { return dir.RoomLeft(s.t.Run.Settings.Headroom, f.Path) })
 		defer stop()
-		staged.draft, rec.Bytes, err = copier.Ahead(watched, staged.file, src, show.Add)
+		staged.sums, rec.Bytes, err = copier.Ahead(watched, staged.file, src, show.Add)
 		if cause := context.Cause(watched); err != nil && cause != nil {
 			err = cause
 		}

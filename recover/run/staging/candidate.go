@@ -11,16 +11,18 @@ import (
 	"slices"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/copier"
+	"github.com/os-rescue/os-rescue/recover/journal"
 )
 
 // candidate is a file that may be a copy of a planned one already.
 type candidate struct {
 	*stagedFile
-	// accepted: it is not compared, because its guest may have written to it since
-	// it was proven, or because it needs no more than a name.
-	accepted bool
-	// unheld: it counts also when nobody holds any more what it was copied from.
+	// unheld: it counts also when nobody holds any more what it was copied from, if it is
+	// still what was proven.
 	unheld bool
+	// rec is what the interrupted run noted of it.
+	rec journal.Staged
 	// What is noted when it counts: after the comparison, and without one.
 	noteSame, noteUnheld string
 	// differs is the error when it is no copy; nil when the next way is tried then.
@@ -30,8 +32,17 @@ type candidate struct {
 // stage finds or makes a proven copy of one file. When that fails, what it returns
 // besides the error is to be discarded by the caller.
 func (s *Set) stage(ctx context.Context, f recover.FilePlan) (*stagedFile, error) {
-	for _, find := range []func(recover.FilePlan) (*candidate, error){s.atItsPath, s.ofInterruptedRun} {
-		c, err := find(f)
+	staged, err := s.findOrMake(ctx, f)
+	if err == nil {
+		err = staged.noteProven(ctx)
+	}
+	return staged, err
+}
+
+func (s *Set) findOrMake(ctx context.Context, f recover.FilePlan) (*stagedFile, error) {
+	type finder func(context.Context, recover.FilePlan) (*candidate, error)
+	for _, find := range []finder{s.atItsPath, s.ofInterruptedRun, s.ofInterruptedUpdate} {
+		c, err := find(ctx, f)
 		if err != nil {
 			return nil, err
 		}
@@ -51,8 +62,9 @@ func (s *Set) stage(ctx context.Context, f recover.FilePlan) (*stagedFile, error
 			return nil, err
 		}
 	}
-	err = copyAndProve(ctx, s.t, staged)
-	staged.proven = err == nil
+	if err = markLeft(ctx, s, staged); err == nil {
+		err = copyAndProve(ctx, s.t, staged)
+	}
 	return staged, err
 }
 
@@ -74,7 +86,10 @@ func (s *Set) prove(ctx context.Context, c *candidate) (*stagedFile, error) {
 	err := s.sameContent(ctx, c.stagedFile)
 	note := c.noteSame
 	if c.unheld && errors.Is(err, fs.ErrNotExist) {
-		err, note = nil, c.noteUnheld
+		if err, note = s.proofs.asProven(ctx, c.stagedFile, c.rec), c.noteUnheld; errors.Is(err, ErrDamaged) {
+			c.file.Close()
+			return nil, err
+		}
 	}
 	if err == nil {
 		if note != "" {
@@ -101,6 +116,9 @@ func (s *Set) sameContent(ctx context.Context, staged *stagedFile) error {
 		return err
 	}
 	src, err := s.t.Run.Source(ctx, f)
+	if err == nil {
+		err = markLeft(ctx, s, staged)
+	}
 	if err != nil {
 		return err
 	}
@@ -112,7 +130,7 @@ func (s *Set) sameContent(ctx context.Context, staged *stagedFile) error {
 
 // atItsPath is what stands at a file's path: with the very content that it should
 // have it is kept. nil when nothing stands there.
-func (s *Set) atItsPath(f recover.FilePlan) (*candidate, error) {
+func (s *Set) atItsPath(_ context.Context, f recover.FilePlan) (*candidate, error) {
 	dir, err := s.t.Run.Root.OpenDir(filepath.Dir(f.Path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -128,16 +146,19 @@ func (s *Set) atItsPath(f recover.FilePlan) (*candidate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", recover.ErrConflict, err)
 	}
-	staged := &stagedFile{want: f, file: at, kept: true}
+	staged := &stagedFile{want: f, file: at, kept: true, proven: true}
 	if err := staged.measure(); err != nil {
 		at.Close()
 		return nil, err
 	}
 	ours := s.t.PublishedBefore(f, staged.inode, false)
+	// By now its guest may have written to it.
+	staged.accepted = ours && s.t.History != nil && s.t.History.DestroyDone && isWritten(f)
 	c := &candidate{stagedFile: staged, unheld: ours,
-		// By now its guest may have written to it.
-		accepted: ours && s.t.History != nil && s.t.History.DestroyDone,
 		noteSame: f.Path + " stood there already with the same content, and is kept"}
+	if rec, ok := s.t.History.Proven(f); ok && !isWritten(f) && rec.Is(staged.inode) {
+		c.rec = rec
+	}
 	if !s.t.Run.Plan.Options.ReplaceExisting {
 		c.differs = fmt.Errorf("%w: %s (inode %d) has other content than the deleted inode %d that QEMU holds: "+
 			"look at both, then either move it away or use --replace-existing", recover.ErrConflict, f.Path, staged.inode.Inode, f.Inode)
@@ -145,16 +166,85 @@ func (s *Set) atItsPath(f recover.FilePlan) (*candidate, error) {
 	return c, nil
 }
 
+// isWritten is true for a file that a guest, or its log daemon, writes, and for disk.info.
+func isWritten(f recover.FilePlan) bool {
+	return f.Writable || f.Role == recover.RoleConsoleLog || f.Role == recover.RoleDiskInfo
+}
+
 // ofInterruptedRun is the proven copy of an interrupted run. Where its source is
-// still held and the domain was not destroyed for sure after the proof, it is proven
-// again: somebody may have let the guest go on in between. nil when there is none.
-func (s *Set) ofInterruptedRun(f recover.FilePlan) (*candidate, error) {
+// still held it is proven again: somebody may have let the guest go on in between, and QEMU
+// writes when it ends. Where it is not, the copy must be what was proven. nil when there is
+// none.
+func (s *Set) ofInterruptedRun(ctx context.Context, f recover.FilePlan) (*candidate, error) {
 	rec, ok := s.t.History.Proven(f)
 	if !ok {
 		return nil, nil
 	}
+	staged, err := s.reopen(ctx, f, rec)
+	if staged == nil || err != nil {
+		return nil, err
+	}
+	note := "nobody holds the old " + f.Path + " any more: the interrupted run's copy, proven before the domain ended, is used"
+	if rec.Size == 0 {
+		note += "; that release noted no digest of it, so it could not be verified"
+	}
+	return &candidate{stagedFile: staged, unheld: true, rec: rec, noteUnheld: note}, nil
+}
+
+// ofInterruptedUpdate is the copy that an interrupted run was just bringing up to date, when
+// nobody holds its source any more: its patch makes it what it was to become. nil when there
+// is none, or a source, of which it is made then.
+func (s *Set) ofInterruptedUpdate(ctx context.Context, f recover.FilePlan) (*candidate, error) {
+	rec, ok := s.t.History.UpdateOf(f)
+	if !ok {
+		return nil, nil
+	}
+	if _, err := s.t.Run.Source(ctx, copiedFrom(f, rec)); !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	staged, err := s.reopen(ctx, f, rec)
+	if staged == nil || err != nil {
+		return nil, err
+	}
+	patch, err := staged.dir.Open(rec.Patch, os.O_RDONLY)
+	if err == nil {
+		err = copier.Apply(ctx, staged.file, patch)
+		patch.Close()
+	}
+	if err == nil {
+		err = staged.measure()
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, copier.ErrNoPatch) || errors.Is(err, copier.ErrDiffers) {
+		err = fmt.Errorf("%w: %s can't be brought up to date any more: %w", ErrDamaged, staged.place(), err)
+	}
+	if err != nil {
+		staged.file.Close()
+		return nil, err
+	}
+	return &candidate{stagedFile: staged, unheld: true, rec: rec, noteUnheld: "nobody holds the old " + f.Path +
+		" any more: what it had when its QEMU ended was in the interrupted run's copy and its patch"}, nil
+}
+
+// copiedFrom is the plan of a file as the interrupted run copied it: in a restore that may be
+// what was held, which is newer than the backup.
+func copiedFrom(f recover.FilePlan, rec journal.Staged) recover.FilePlan {
+	if f.Held != "" && rec.Source == f.Held {
+		return f.OfHeld()
+	}
+	return f
+}
+
+// reopen opens an interrupted run's copy; nil when it is gone. Where its whole directory is, and
+// nobody holds what it was copied from, its file system may not be mounted yet: that is an error,
+// and nothing is settled by it.
+func (s *Set) reopen(ctx context.Context, f recover.FilePlan, rec journal.Staged) (*stagedFile, error) {
+	f = copiedFrom(f, rec)
 	dir, err := s.dirs.Reopen(rec.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := s.t.Run.Source(ctx, f); errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("nobody holds the old %s any more, and the proven copy of it was in %s, which is not there: "+
+				"is its file system mounted? If the copy is gone for good: os-rescue resume --abandon %s", f.Path, rec.Dir, s.t.Run.Plan.Run)
+		}
 		return nil, nil
 	}
 	if err != nil {
@@ -175,8 +265,7 @@ func (s *Set) ofInterruptedRun(f recover.FilePlan) (*candidate, error) {
 		file.Close()
 		return nil, err
 	}
-	return &candidate{stagedFile: staged, unheld: true, accepted: s.t.History.DestroyDone || f.Content != "",
-		noteUnheld: "nobody holds the old " + f.Path + " any more: the interrupted run's copy, proven before the domain ended, is used"}, nil
+	return staged, nil
 }
 
 // begunAhead returns what was copied of a file ahead, by this run or by an

@@ -40,13 +40,20 @@ func copyAndProve(ctx context.Context, t *task.Task, staged *stagedFile) error {
 			if f.Content != "" {
 				err = WriteContent(staged.file, f.Content)
 			} else {
-				// A file of a backup, which has a digest, is compared in any case.
-				err = CopyFile(ctx, t, f, staged.file, src, f.SHA256 == "", &rec)
+				staged.sums = &copier.Sums{}
+				sums := staged.sums
+				if f.SHA256 != "" {
+					sums = nil // a file of a backup, which has a digest, is compared in any case
+				}
+				err = CopyFile(ctx, t, f, staged.file, src, sums, &rec)
 			}
 		}
 		if err == nil {
 			err = staged.measure()
 			rec.Inode, rec.Birth = staged.inode.Inode, staged.inode.Birth
+		}
+		if err == nil {
+			rec.Proof, err = staged.proof()
 		}
 		if err != nil {
 			return nil, CopyError(f, err)
@@ -64,9 +71,9 @@ func copyAndProve(ctx context.Context, t *task.Task, staged *stagedFile) error {
 	return CheckImage(ctx, t, f, staged.file, staged.size)
 }
 
-// CopyFile copies a planned file from src to dst, which is empty. With prove it proves the
-// copy on the way, if the method of copying can. It fills rec in: how much was copied, how,
-// and whether that is proven. recover.ErrUnproven when the copy differs, and the errors of
+// CopyFile copies a planned file from src to dst, which is empty. Unless sums is nil it proves
+// the copy on the way, if the method of copying can, and sums becomes its digests. It fills rec
+// in: how much was copied, how, and whether that is proven. recover.ErrUnproven when the copy differs, and the errors of
 // package copier.
 func CopyFile(
 	ctx context.Context,
@@ -74,7 +81,7 @@ func CopyFile(
 	f recover.FilePlan,
 	dst *os.File,
 	src copier.Source,
-	prove bool,
+	sums *copier.Sums,
 	rec *journal.Staged,
 ) error {
 	show := t.Run.Progress.File(t.Subject(), f.Path, journal.StepCopy, f.Allocated)
@@ -86,7 +93,7 @@ func CopyFile(
 		t.AddBytes(n)
 		return err
 	}
-	result, err := copier.Copy(ctx, dst, src, copier.CopyOptions{Prove: prove, Progress: show.Add})
+	result, err := copier.Copy(ctx, dst, src, copier.CopyOptions{Prove: sums != nil, Sums: sums, Progress: show.Add})
 	return noteResult(t, rec, result, err)
 }
 
@@ -95,7 +102,10 @@ func CopyFile(
 func finishCopy(ctx context.Context, t *task.Task, staged *stagedFile, src copier.Source, rec *journal.Staged) error {
 	show := t.Run.Progress.File(t.Subject(), staged.want.Path, journal.StepCompare, staged.want.Size)
 	defer show.Done()
-	result, err := copier.Finish(ctx, staged.file, src, staged.draft, show.Add)
+	if staged.sums == nil {
+		staged.sums = &copier.Sums{}
+	}
+	result, err := copier.Finish(ctx, staged.file, src, staged.sums, show.Add)
 	return noteResult(t, rec, result, err)
 }
 
@@ -125,37 +135,62 @@ func CopyError(f recover.FilePlan, err error) error {
 // compareStaged proves a copy: both sides are read in full, the source as QEMU sees
 // it. recover.ErrUnproven when they differ.
 func compareStaged(ctx context.Context, t *task.Task, staged *stagedFile, src copier.Source) error {
-	f := staged.want
-	return t.Step(ctx, journal.StepCompare, f.Path, func() error {
-		if f.Role == recover.RoleConsoleLog {
-			return SamePrefix(staged.file, src.File, staged.size)
+	return t.StepData(ctx, journal.StepCompare, staged.want.Path, nil, func() (any, error) {
+		if err := compareWith(ctx, t, staged, src); err != nil {
+			return nil, err
 		}
-		show := t.Run.Progress.File(t.Subject(), f.Path, journal.StepCompare, f.Size)
-		defer show.Done()
-		digest, err := copier.Compare(ctx, src, staged.file, copier.CompareOptions{Progress: show.Add, Digest: f.SHA256 != ""})
-		if errors.Is(err, copier.ErrDiffers) {
-			return fmt.Errorf("%w: %w", recover.ErrUnproven, err)
-		}
-		if err == nil && digest != f.SHA256 {
-			return fmt.Errorf("%w: %s in the backup has the SHA-256 %s, its manifest says %s", recover.ErrUnproven, f.Stored, digest, f.SHA256)
-		}
-		return err
+		return staged.proof()
 	})
+}
+
+func compareWith(ctx context.Context, t *task.Task, staged *stagedFile, src copier.Source) error {
+	f := staged.want
+	var err error
+	if f.Role == recover.RoleConsoleLog {
+		if err := SamePrefix(staged.file, src.File, staged.size); err != nil || staged.kept {
+			return err
+		}
+		staged.sums, err = copier.SumsOf(ctx, staged.file, nil)
+		return err
+	}
+	sums := &copier.Sums{}
+	if staged.kept {
+		sums = nil // nobody asks for those of a file that is not staged
+	}
+	show := t.Run.Progress.File(t.Subject(), f.Path, journal.StepCompare, f.Size)
+	defer show.Done()
+	digest, err := copier.Compare(ctx, src, staged.file, copier.CompareOptions{Progress: show.Add, Digest: f.SHA256 != "", Sums: sums})
+	if errors.Is(err, copier.ErrDiffers) {
+		return fmt.Errorf("%w: %w", recover.ErrUnproven, err)
+	}
+	if err == nil && digest != f.SHA256 {
+		return damaged(f, digest)
+	}
+	if sums != nil {
+		staged.sums = sums
+	}
+	return err
+}
+
+// damaged is ErrUnproven for a file of a backup that is not what its manifest says.
+func damaged(f recover.FilePlan, digest string) error {
+	return fmt.Errorf("%w: %s in the backup has the SHA-256 %s, its manifest says %s", recover.ErrUnproven, f.Stored, digest, f.SHA256)
 }
 
 // CheckImage has qemu-img look through the copy of a qcow2 of size bytes; of another
 // format, or an empty one, there is nothing to check. recover.ErrCorrupt when the image is
-// damaged: its guest is not destroyed. Leaked clusters are no harm.
+// damaged: its guest is not destroyed. Leaked clusters are no harm; a check that can't be made
+// is noted, and no corruption.
 func CheckImage(ctx context.Context, t *task.Task, f recover.FilePlan, copied *os.File, size int64) error {
 	if f.Format != "qcow2" || size == 0 {
 		return nil
 	}
 	return t.Step(ctx, journal.StepCheck, f.Path, func() error {
-		owner, err := t.Run.Root.Owner(t.Run.Settings.CheckUser, t.Run.Settings.CheckGroup, 0o600)
-		if err != nil {
-			return err
+		result, err := qcow2.Check(ctx, copied, qcow2.CheckOptions{Direct: f.Direct})
+		if errors.Is(err, qcow2.ErrStopped) {
+			// The copy equals the image to the byte: that is the proof, and this is no finding.
+			result, err = qcow2.CheckResult{Skipped: "qemu-img was stopped by a limit or a fault of its own"}, nil
 		}
-		result, err := qcow2.Check(ctx, copied, qcow2.CheckOptions{UID: owner.UID, GID: owner.GID, Direct: f.Direct})
 		if err != nil {
 			return fmt.Errorf("check the copy of %s: %w", f.Path, err)
 		}

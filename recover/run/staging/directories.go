@@ -40,35 +40,38 @@ type Directory struct {
 }
 
 // parentFor returns the directory in which a file is to be staged: the instances
-// directory, which a run makes anew if need be; or, when the file lives on
-// another file system than that, the nearest directory above it that exists.
+// directory, which a run makes anew if need be; or, when no name can be moved from there to
+// the file's (another file system, or another mount of the same), the nearest directory above
+// the file that exists.
 func (s *Directories) parentFor(f recover.FilePlan, table *owners.Table) (*beneath.Dir, error) {
 	base := s.settings.InstancesPath
-	if recover.IsBelow(f.Path, base) {
-		dir, _, err := s.root.MkdirAll(base, table.Dir)
-		if err != nil {
-			return nil, err
-		}
-		st, err := dir.Info()
-		if err == nil && (f.Device == 0 || st.Dev == f.Device) {
-			return dir, nil
-		}
+	if !recover.IsBelow(f.Path, base) {
+		return s.root.Nearest(f.Path)
+	}
+	dir, _, err := s.root.MkdirAll(base, table.Dir)
+	if err != nil {
+		return nil, err
+	}
+	near, err := s.root.Nearest(f.Path)
+	if err != nil {
 		dir.Close()
-		if err != nil {
-			return nil, err
-		}
+		return nil, err
 	}
-	for path := filepath.Dir(f.Path); ; path = filepath.Dir(path) {
-		dir, err := s.root.OpenDir(path)
-		if errors.Is(err, fs.ErrNotExist) && path != "/" {
-			continue
-		}
-		return dir, err
+	renames, err := beneath.Renames(dir, near)
+	if err == nil && renames {
+		near.Close()
+		return dir, nil
 	}
+	dir.Close()
+	if err != nil {
+		near.Close()
+		return nil, err
+	}
+	return near, nil
 }
 
-// ForFile returns the run's staging directory for a file, made if need be: on the file
-// system that the file will live on. recover.ErrConflict when somebody else has made one of
+// ForFile returns the run's staging directory for a file, made if need be: on the mount that
+// the file will live on. recover.ErrConflict when somebody else has made one of
 // that name.
 func (s *Directories) ForFile(run string, f recover.FilePlan, table *owners.Table) (*Directory, error) {
 	s.mu.Lock()

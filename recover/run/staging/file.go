@@ -18,6 +18,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/copier"
 	"github.com/os-rescue/os-rescue/recover/identity"
+	"github.com/os-rescue/os-rescue/recover/journal"
 )
 
 // stagedFile is a copy that waits for its name, or an identical file that stands at
@@ -29,21 +30,26 @@ type stagedFile struct {
 	file      *os.File
 	inode     recover.Inode
 	size      int64
-	kept      bool          // it stands at its path: dir is nil
-	draft     *copier.Draft // of a copy that was made ahead
-	inherited bool          // an interrupted run's: perhaps the only copy, never removed
+	kept      bool         // it stands at its path: dir is nil
+	sums      *copier.Sums // of the copy as it is on the disk; none for a clone
+	mark      copier.Mark  // of the inode that it is a copy of, when the proof began
+	seen      copier.Mark  // of the copy, when it was proven
+	inherited bool         // an interrupted run's: perhaps the only copy, never removed
 	proven    bool
 	published bool
+	accepted  bool // an interrupted run published it, and its guest may have written since: it is not compared
 }
 
 // StageName returns a name for the copy of an instance's file that no other copy has, not
-// even one of another try: a copy that was proven once is never written over.
+// even one of another try: a copy that was proven once is written only by LookAgain. It has
+// at most 110 bytes, whatever the file is called: eCryptfs takes 143.
 func StageName(uuid string, f recover.FilePlan) (string, error) {
 	unique := make([]byte, 4)
 	if _, err := rand.Read(unique); err != nil {
 		return "", err
 	}
-	return uuid + "." + filepath.Base(f.Path) + "." + hex.EncodeToString(unique), nil
+	name := filepath.Base(f.Path)
+	return uuid + "." + name[:min(len(name), 64)] + "." + hex.EncodeToString(unique), nil
 }
 
 // place is the path at which a staged copy is.
@@ -55,6 +61,15 @@ func (f *stagedFile) isBack() bool { return f.published || f.kept }
 func (f *stagedFile) measure() (err error) {
 	f.inode, f.size, err = Measured(f.file)
 	return err
+}
+
+// proof returns what the copy is known again by.
+func (f *stagedFile) proof() (journal.Proof, error) {
+	st, err := f.file.Stat()
+	if err != nil {
+		return journal.Proof{}, err
+	}
+	return journal.Proof{Size: st.Size(), Digest: f.sums.Digest(), Modified: st.ModTime().UnixNano()}, nil
 }
 
 // Measured returns the inode of an open file, and its size in bytes.

@@ -12,6 +12,15 @@ import (
 	"github.com/os-rescue/os-rescue/recover/run/task"
 )
 
+// MendDirectories is OwnDirectories for a task that publishes files: it is called when nothing
+// can make the task refuse any more. A directory that can't be changed keeps no file from its
+// path, and is noted.
+func MendDirectories(ctx context.Context, t *task.Task) {
+	if err := OwnDirectories(ctx, t); err != nil {
+		t.Notef("%v", err)
+	}
+}
+
 // OwnDirectories gives the directories of a task's files the owners and modes that the
 // table says, where they have others: somebody has made them by hand, or a run that was
 // killed. It is not undone: nobody is better off with a directory that Nova can't write in. The

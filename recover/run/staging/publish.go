@@ -13,6 +13,7 @@ import (
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/copier"
 	"github.com/os-rescue/os-rescue/recover/journal"
 	"github.com/os-rescue/os-rescue/recover/keeper"
 	"github.com/os-rescue/os-rescue/recover/run/task"
@@ -61,6 +62,12 @@ func give(ctx context.Context, t *task.Task, staged *stagedFile) error {
 		}
 		defer func() { _ = unlock() }() // only closes it, which frees the lock in any case
 	}
+	if err := staged.stillProven(ctx); err != nil {
+		return err
+	}
+	if !staged.kept {
+		KeepAttributes(ctx, t, f, staged.file)
+	}
 	if err := own(t, staged); err != nil || staged.kept {
 		return err
 	}
@@ -79,6 +86,22 @@ func give(ctx context.Context, t *task.Task, staged *stagedFile) error {
 		}
 	}
 	return err
+}
+
+// KeepAttributes gives a copy what its source has beyond bytes, owner and mode, before it gets
+// these. What can't be kept is noted with the task: nobody is helped by a disk that
+// is not published.
+func KeepAttributes(ctx context.Context, t *task.Task, f recover.FilePlan, file *os.File) {
+	if f.Content != "" || f.Stored != "" {
+		return // what a backup's file has is its directory's
+	}
+	src, err := t.Run.Source(ctx, f)
+	if err == nil {
+		err = copier.KeepAttributes(file, src)
+	}
+	if err != nil {
+		t.Notef("%s is not in everything as it was: %v", f.Path, err)
+	}
 }
 
 // own gives a copy its owner and mode, and a cached image the present as its time: Nova's
@@ -125,7 +148,7 @@ func moveAside(t *task.Task, dir *beneath.Dir, name string) error {
 	if err != nil {
 		return err
 	}
-	aside := name + ".replaced-" + t.Run.Plan.Run
+	aside := recover.AsideName(name, t.Run.Plan.Run)
 	if err := beneath.MoveAside(dir, name, aside); err != nil {
 		return err
 	}
@@ -165,10 +188,8 @@ func ClearPath(t *task.Task, f recover.FilePlan) error {
 // guardPIDs is the process of the guard, if one runs: that it has a file open is no
 // use of it.
 func guardPIDs(stateDir string) []int {
-	c, err := keeper.ConnectGuard(context.Background(), stateDir)
-	if err != nil {
-		return nil
+	if pid := keeper.GuardPID(context.Background(), stateDir); pid != 0 {
+		return []int{pid}
 	}
-	defer c.Close()
-	return []int{c.PID()}
+	return nil
 }

@@ -3,6 +3,7 @@ package staging
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -26,6 +27,9 @@ func Unpin(ctx context.Context, t *task.Task) error {
 		}
 		for _, f := range t.Written() {
 			t.Run.Pins.Drop(f)
+			if f.Held != "" {
+				t.Run.Pins.Drop(f.OfHeld())
+			}
 		}
 		return nil
 	})
@@ -35,7 +39,7 @@ func releasePins(ctx context.Context, t *task.Task) error {
 	if len(t.Plan.Strays) == 0 {
 		return t.Run.Pins.Release(ctx, t.Plan.UUID)
 	}
-	t.Notef("its QEMU had %d deleted files open that no definition names: the keeper holds them still (os-rescue status); "+
+	t.Notef("%d deleted files that were not brought back are held still (os-rescue status); "+
 		"when nobody needs them: %s", len(t.Plan.Strays), task.LetGo(t.Run.Plan.Run))
 	keys := plannedKeys(t)
 	if len(keys) == 0 {
@@ -48,17 +52,24 @@ func releasePins(ctx context.Context, t *task.Task) error {
 func plannedKeys(t *task.Task) []string {
 	var keys []string
 	for _, f := range t.Plan.Files {
-		if key := f.Key(); key != "" {
-			keys = append(keys, key)
+		for _, key := range []string{f.Key(), f.Held} {
+			if key != "" {
+				keys = append(keys, key)
+			}
 		}
 	}
 	return keys
 }
 
+// guardTime bounds what is told to a guard.
+const guardTime = 2 * time.Second
+
 // guardLetsGo tells a guard that the instance's files are back, proven. One that
 // does not run holds nothing.
 func guardLetsGo(ctx context.Context, t *task.Task) error {
 	keys := plannedKeys(t)
+	ctx, cancel := context.WithTimeout(ctx, guardTime) // it finds out by itself, so nobody waits for long
+	defer cancel()
 	c, err := keeper.ConnectGuard(ctx, t.Run.Settings.StateDir)
 	if errors.Is(err, keeper.ErrNoKeeper) || len(keys) == 0 {
 		return nil

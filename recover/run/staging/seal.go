@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/beneath"
 	"github.com/os-rescue/os-rescue/recover/journal"
@@ -43,7 +41,7 @@ func sealOne(ctx context.Context, t *task.Task, path string) error {
 	case err != nil:
 		return err
 	default:
-		rec.Was = ownerOf(st.Stat_t)
+		rec.Was = beneath.OwnerOf(st.Stat_t)
 	}
 	t.OnFailure(journal.StepUnseal, func(context.Context) error { return Unseal(t, rec) })
 	return t.StepData(ctx, journal.StepSeal, path, rec, func() (any, error) {
@@ -60,16 +58,6 @@ func sealOne(ctx context.Context, t *task.Task, path string) error {
 		defer dir.Close()
 		return nil, dir.SetOwner(closed)
 	})
-}
-
-func ownerOf(st unix.Stat_t) beneath.Owner {
-	mode := fs.FileMode(st.Mode & 0o777)
-	for bit, flag := range map[uint32]fs.FileMode{unix.S_ISUID: fs.ModeSetuid, unix.S_ISGID: fs.ModeSetgid, unix.S_ISVTX: fs.ModeSticky} {
-		if st.Mode&bit != 0 {
-			mode |= flag
-		}
-	}
-	return beneath.Owner{UID: st.Uid, GID: st.Gid, Mode: mode}
 }
 
 // Unseal undoes Seal for one directory. One that the run had made is removed if nothing

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/copier"
 	"github.com/os-rescue/os-rescue/recover/run/task"
 )
 
@@ -23,14 +26,18 @@ type Set struct {
 	begun  []*stagedFile // copied ahead of the suspend, and not proven yet
 	// moved are the paths of the disks that the guest was moved onto.
 	moved map[string]bool
+	// compared are what is held of files to restore, as it was when it was compared with the
+	// backup, by path.
+	compared map[string]copier.Mark
 	// consoleLog is the console log that was put back.
 	consoleLog recover.Inode
+	proofs     *proofs // of an interrupted run
 }
 
 // NewSet returns the copies of a task's files, none of which is made yet. dirs and
 // once are the run's.
 func NewSet(t *task.Task, dirs *Directories, once *Once) *Set {
-	return &Set{t: t, dirs: dirs, once: once, moved: map[string]bool{}}
+	return &Set{t: t, dirs: dirs, once: once, moved: map[string]bool{}, compared: map[string]copier.Mark{}, proofs: newProofs(t, dirs)}
 }
 
 // StageWritten copies and proves everything that the guest writes, and what is published
@@ -43,6 +50,12 @@ func (s *Set) StageWritten(ctx context.Context, check func(f recover.FilePlan, s
 			continue
 		}
 		staged, err := s.stage(ctx, f)
+		if err != nil && s.doesWithout(ctx, f) {
+			if err = staged.discard(ctx); err != nil {
+				return err
+			}
+			continue
+		}
 		if staged != nil {
 			s.staged = append(s.staged, staged)
 		}
@@ -56,11 +69,28 @@ func (s *Set) StageWritten(ctx context.Context, check func(f recover.FilePlan, s
 	return nil
 }
 
+// doesWithout is true for a console log that nobody holds any more: a disk must not wait for
+// it, and libvirt makes a new one. The task forgets it.
+func (s *Set) doesWithout(ctx context.Context, f recover.FilePlan) bool {
+	if f.Role != recover.RoleConsoleLog {
+		return false
+	}
+	if _, err := s.t.Run.Source(ctx, f); !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	s.t.Notef("nobody holds %s any more: what the guest has printed until now is gone, and its next start begins a new one", f.Path)
+	s.t.ForgetFile(f.Path)
+	return true
+}
+
 // StageAgain proves every copy once more, and makes those anew that are not what the held
 // inodes have now: somebody else has let the guest go on, or ended it. Its errors are those
 // of StageWritten.
 func (s *Set) StageAgain(ctx context.Context) error {
 	for n, staged := range s.staged {
+		if staged.accepted {
+			continue
+		}
 		err := s.sameContent(ctx, staged)
 		if errors.Is(err, recover.ErrUnproven) && !staged.kept {
 			if err = staged.discard(ctx); err == nil {
@@ -99,7 +129,7 @@ func (s *Set) PutBack(ctx context.Context) error {
 		if !small(f) {
 			continue
 		}
-		if err := s.putBackOne(ctx, f); err != nil {
+		if err := s.putBackOne(ctx, f); err != nil && !s.doesWithout(ctx, f) {
 			return err
 		}
 	}
@@ -108,13 +138,30 @@ func (s *Set) PutBack(ctx context.Context) error {
 
 // putBackOne restores one file; instances that share it share the work.
 func (s *Set) putBackOne(ctx context.Context, f recover.FilePlan) error {
-	return s.once.Do(f.Path+" "+f.Key(), func() error {
+	return s.once.Do(onceKey(f), func() error {
 		at, err := s.CopyOut(ctx, f)
 		if err == nil && f.Role == recover.RoleConsoleLog {
 			s.consoleLog = at
 		}
 		return err
 	})
+}
+
+func onceKey(f recover.FilePlan) string { return f.Path + " " + f.Key() }
+
+// WhatStays names, for an operator, what stays of an instance that is left as it was found: files that
+// its QEMU only reads are whole by themselves, and other instances may have them by now. "" for none.
+func (s *Set) WhatStays() string {
+	var paths []string
+	for _, f := range s.t.Plan.Files {
+		if _, err := s.t.Run.Root.Lstat(f.Path); err == nil && s.once.isBack(onceKey(f)) {
+			paths = append(paths, f.Path)
+		}
+	}
+	if len(paths) == 0 {
+		return ""
+	}
+	return "back at its path, and stays: " + strings.Join(paths, ", ")
 }
 
 // CopyOut copies one file, proves it and publishes it at once. It returns the new inode.
@@ -128,7 +175,10 @@ func (s *Set) CopyOut(ctx context.Context, f recover.FilePlan) (recover.Inode, e
 		}
 	}()
 	if err == nil {
-		err = publish(ctx, s.t, staged)
+		mark := staged.mark
+		if err = publish(ctx, s.t, staged); err == nil && mark.IsSure() {
+			s.once.noteMark(f.Key(), mark)
+		}
 	}
 	if err != nil {
 		return recover.Inode{}, errors.Join(err, staged.discard(ctx))
@@ -142,7 +192,8 @@ func (s *Set) CopyOut(ctx context.Context, f recover.FilePlan) (recover.Inode, e
 }
 
 // NamesAreFree looks, right before the destroy, whether every copy can be given its name:
-// what can be known then must not be found out after it. recover.ErrConflict.
+// what can be known then must not be found out after it. recover.ErrConflict, and those of
+// beneath.Root.CanName.
 func (s *Set) NamesAreFree() error {
 	for _, staged := range s.staged {
 		if staged.kept {
@@ -150,6 +201,11 @@ func (s *Set) NamesAreFree() error {
 		}
 		path := staged.want.Path
 		st, err := s.t.Run.Root.Lstat(path)
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			if err := s.t.Run.Root.CanName(path, beneath.ChangeNames); err != nil {
+				return fmt.Errorf("%s can't be published: %w", path, err)
+			}
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -231,7 +287,7 @@ func (s *Set) RemoveInherited(context.Context) error {
 	for _, c := range s.t.History.Staged {
 		dir, err := s.dirs.Reopen(c.Dir)
 		if err == nil {
-			err = dir.Remove(c.Name)
+			err = RemoveCopy(dir, c.Name)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = errors.Join(errs, err)
@@ -252,31 +308,41 @@ func (s *Set) Close() {
 // WhatIsSafe says, for an operator, where the data of an instance is whose files are not
 // all back, after a look at each place.
 func (s *Set) WhatIsSafe(ctx context.Context) string {
-	var copies, held, gone, drafts []string
+	var copies, held, gone, kept, stored []string
 	for _, f := range s.t.Plan.Files {
 		if f.Content != "" {
 			continue
 		}
-		if place := s.placeOf(f); place != "" {
+		if place := s.placeOf(ctx, f); place != "" {
 			copies = append(copies, place)
 		} else if _, err := s.t.Run.Source(context.WithoutCancel(ctx), f); err == nil {
-			held = append(held, f.Path)
+			if f.Stored != "" {
+				stored = append(stored, f.Path)
+			} else {
+				held = append(held, f.Path)
+			}
 		} else {
 			gone = append(gone, f.Path)
 			if rec, ok := s.t.History.AheadOf(f); ok {
-				drafts = append(drafts, "a copy of "+f.Path+" that was made while its guest ran, and may be incomplete, is "+rec.Dir+"/"+rec.Name)
+				kept = append(kept, "a copy of "+f.Path+" that was not finished, and may be incomplete, is "+rec.Dir+"/"+rec.Name)
+			}
+			if rec, ok := s.t.History.Proven(f); ok && s.proofs.isDamaged(rec.Dir+"/"+rec.Name) {
+				kept = append(kept, rec.Dir+"/"+rec.Name+" is kept, and is not what was proven")
 			}
 		}
 	}
 	var parts []string
 	if len(gone) > 0 {
-		parts = append(parts, "Nobody holds "+strings.Join(gone, ", ")+" any more, and no copy of it was proven")
-		parts = append(parts, drafts...)
+		parts = append(parts, "Nobody holds "+strings.Join(gone, ", ")+" any more, and there is no proven copy of it")
+		parts = append(parts, kept...)
 	} else {
 		parts = append(parts, "No data is lost")
 	}
 	if len(copies) > 0 {
 		parts = append(parts, "proven and on disk: "+strings.Join(copies, ", "))
+	}
+	if len(stored) > 0 {
+		parts = append(parts, "in the backup: "+strings.Join(stored, ", "))
 	}
 	if len(held) > 0 {
 		parts = append(parts, "held until this host goes down: "+strings.Join(held, ", "))
@@ -289,7 +355,7 @@ func (s *Set) WhatIsSafe(ctx context.Context) string {
 func (s *Set) Gone(ctx context.Context) []string {
 	var gone []string
 	for _, f := range s.t.Plan.Files {
-		if f.Content != "" || f.Stored != "" || s.placeOf(f) != "" {
+		if f.Content != "" || f.Stored != "" || s.placeOf(ctx, f) != "" {
 			continue
 		}
 		if _, err := s.t.Run.Source(context.WithoutCancel(ctx), f); errors.Is(err, fs.ErrNotExist) {
@@ -299,30 +365,46 @@ func (s *Set) Gone(ctx context.Context) []string {
 	return gone
 }
 
-// placeOf returns where a proven copy of a file is; "" when there is none.
-func (s *Set) placeOf(f recover.FilePlan) string {
-	if s.moved[f.Path] {
+// placeOf returns where a proven copy of a file is, after a look at it; "" when there is none.
+// What an interrupted run had proven is read in full.
+func (s *Set) placeOf(ctx context.Context, f recover.FilePlan) string {
+	at, err := s.t.Run.Root.Lstat(f.Path)
+	there := err == nil
+	if s.moved[f.Path] && there {
 		return f.Path
 	}
 	for _, staged := range s.staged {
 		switch {
 		case staged.want.Path != f.Path:
 		case staged.isBack():
-			return f.Path
-		case staged.proven:
+			if there && staged.proven && at.Inode().Is(staged.inode, true) {
+				return f.Path
+			}
+		case staged.proven && isStaged(context.WithoutCancel(ctx), staged):
 			return staged.place()
 		}
 	}
-	st, err := s.t.Run.Root.Lstat(f.Path)
-	if err == nil && s.t.PublishedBefore(f, st.Inode(), false) {
+	if there && s.t.PublishedBefore(f, at.Inode(), false) {
 		return f.Path
 	}
-	if c, ok := s.t.History.Proven(f); ok {
-		if st, err := s.t.Run.Root.Lstat(c.Dir + "/" + c.Name); err == nil && st.Ino == c.Inode {
-			return c.Dir + "/" + c.Name
-		}
+	if rec, ok := s.t.History.Proven(f); ok && s.proofs.lookAt(ctx, f, rec) == nil {
+		return rec.Dir + "/" + rec.Name
 	}
 	return ""
+}
+
+// isStaged is true while a copy that this try has proven is in its directory, as long as it was
+// and as it was. It is opened anew: when an operator is told, the set is closed.
+func isStaged(ctx context.Context, staged *stagedFile) bool {
+	file, err := staged.dir.Open(staged.name, os.O_RDONLY)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	now := *staged
+	now.file = file
+	at, size, err := Measured(file)
+	return err == nil && at.Is(staged.inode, true) && size == staged.size && now.stillProven(ctx) == nil
 }
 
 // InheritedPlaces returns the paths of the interrupted run's copies, for an operator.

@@ -10,7 +10,7 @@
 //	                  commit: committed
 //	ended             commit: off                   ended: ended      power off: powered off
 //	powered off       commit: stays off
-//	committed         destroyed: off                revert: as found  keep old: old disk kept
+//	committed         destroyed, crash: off         revert: as found  keep old: old disk kept
 //	                  commit, go on: committed
 //	off               Nova stops: stopped by Nova   commit: off
 //	stays off         commit: stays off

@@ -29,7 +29,7 @@ func newReport(plan recover.InstancePlan) *report {
 func (r *report) Notef(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.data.Notes = append(r.data.Notes, fmt.Sprintf(format, args...))
+	r.data.Notes = append(r.data.Notes, recover.InWords(fmt.Sprintf(format, args...)))
 }
 
 // AddBytes reports that n more bytes were read from a source.
@@ -43,6 +43,16 @@ func (r *report) addStep(name string, began time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.data.Steps = append(r.data.Steps, recover.StepReport{Name: name, Started: began.UTC(), Seconds: time.Since(began).Seconds()})
+}
+
+// lastStep returns the name of the step that ended last; "" when none has.
+func (r *report) lastStep() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.data.Steps) == 0 {
+		return ""
+	}
+	return r.data.Steps[len(r.data.Steps)-1].Name
 }
 
 // SetMode reports how the instance is rescued.

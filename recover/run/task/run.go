@@ -42,7 +42,7 @@ type Run struct {
 // file. It stays the custody's, which closes it. fs.ErrNotExist when nobody has it.
 func (r *Run) Source(ctx context.Context, f recover.FilePlan) (copier.Source, error) {
 	if f.Stored != "" {
-		return r.Pins.Stored(r.Plan.Options.BackupDir, f)
+		return r.Pins.Stored(r.Plan.Options, f)
 	}
 	return r.Pins.Source(ctx, f)
 }

@@ -46,6 +46,7 @@ const (
 	EventCommit   Event = "commit"     // what follows can't be undone
 	EventDestroy  Event = "destroyed"  // its QEMU is gone by the run's hand
 	EventRevert   Event = "revert"     // the commit came to nothing: it goes on as it was found
+	EventCrash    Event = "crash"      // its QEMU is gone by a fault, after the commit
 	EventNovaStop Event = "Nova stops" // Nova has ended it again after its start
 	EventKeepOld  Event = "keep old"   // its old disks, which differ, are kept
 )
@@ -71,8 +72,8 @@ func transitions() map[State]map[Event]State {
 		// A live rescue sees the end first, and a rescue from the pins again.
 		stateEnded:      {EventEnded: stateEnded, EventPowerOff: statePoweredOff, EventCommit: stateOff},
 		statePoweredOff: {EventCommit: StateStaysOff},
-		stateCommitted: {EventCommit: stateCommitted, EventGoOn: stateCommitted, EventDestroy: stateOff, EventRevert: stateAsFound,
-			EventKeepOld: StateOldKept},
+		stateCommitted: {EventCommit: stateCommitted, EventGoOn: stateCommitted, EventDestroy: stateOff, EventCrash: stateOff,
+			EventRevert: stateAsFound, EventKeepOld: StateOldKept},
 		stateOff:           {EventCommit: stateOff, EventNovaStop: StateStoppedByNova},
 		StateStaysOff:      {EventCommit: StateStaysOff},
 		StateStoppedByNova: {}, // the end

@@ -42,7 +42,7 @@ func (t *Task) StepData(ctx context.Context, name, path string, data any, do fun
 	t.addStep(name, began)
 	rec.Phase = recover.PhaseDone
 	if err != nil {
-		rec.Phase, rec.Error = recover.PhaseFailed, err.Error()
+		rec.Phase, rec.Error = recover.PhaseFailed, recover.InWords(err.Error())
 	}
 	if after == nil {
 		after = data
@@ -120,7 +120,7 @@ func (t *Task) UndoNow(ctx context.Context, step string, do func(context.Context
 	err := do(ctx)
 	rec.Phase = recover.PhaseDone
 	if err != nil {
-		rec.Phase, rec.Error = recover.PhaseFailed, err.Error()
+		rec.Phase, rec.Error = recover.PhaseFailed, recover.InWords(err.Error())
 	}
 	if jerr := t.Run.Log.Write(rec, nil); jerr != nil {
 		log.Error().Err(jerr).Msg("the journal can't be written; going on with the undo")

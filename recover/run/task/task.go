@@ -2,6 +2,7 @@ package task
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/rs/zerolog"
@@ -82,6 +83,9 @@ func (t *Task) Enter(ctx context.Context, e Event) error {
 // it is off is no wish of the guest's then.
 func (t *Task) DestroyedBefore() bool { return t.History != nil && t.History.DestroyBegun }
 
+// DestroyDone is true when an interrupted run has destroyed the domain.
+func (t *Task) DestroyDone() bool { return t.History != nil && t.History.DestroyDone }
+
 // NotePlaced notes that the undo of an interrupted run has given a file its path, for
 // PublishedBefore. In a run that is not resumed it does nothing.
 func (t *Task) NotePlaced(path string, rec journal.Published) {
@@ -99,6 +103,25 @@ func (t *Task) PublishedBefore(f recover.FilePlan, at recover.Inode, held bool) 
 	}
 	return t.Run.publishedBefore(f, at, held)
 }
+
+// Stopped says at which step the end of ctx has stopped the work. It wraps err.
+func (t *Task) Stopped(ctx context.Context, err error) error {
+	at := "before its first step"
+	if step := t.lastStep(); step != "" {
+		at = "at the step " + step
+	}
+	return &stop{fmt.Sprintf("%s %s", recover.StoppedBy(ctx), at), err}
+}
+
+// stop is an interruption in an operator's words.
+type stop struct {
+	text string
+	err  error
+}
+
+func (s *stop) Error() string { return s.text }
+
+func (s *stop) Unwrap() error { return s.err }
 
 // Fail makes the error that an operator reads out of err: safe says what is safe, next
 // what to do, in one sentence each; next may be empty.

@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"testing"
+	"time"
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/test/lab"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 // A run was killed, and a person ends it: its guest goes on as it was found, or its files
@@ -62,14 +64,17 @@ func TestAKilledRunThatIsEndedByHandLosesNothing(t *testing.T) {
 // interrupted returns the name of the only run that is interrupted.
 func interrupted(t *testing.T, l *lab.Lab) string {
 	t.Helper()
-	var overview struct {
-		Runs []recover.RunStatus `json:"runs"`
-	}
-	decode(t, run(t, l, 0, "status", "--output", "json").Stdout, &overview)
 	var names []string
-	for _, r := range overview.Runs {
-		if r.State == recover.RunInterrupted {
-			names = append(names, r.Run)
+	// Until the process that stood by the run has let its guest go on, the run is under way.
+	for end := time.Now().Add(patience.Of(10 * time.Second)); len(names) == 0 && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		var overview struct {
+			Runs []recover.RunStatus `json:"runs"`
+		}
+		decode(t, run(t, l, 0, "status", "--output", "json").Stdout, &overview)
+		for _, r := range overview.Runs {
+			if r.State == recover.RunInterrupted {
+				names = append(names, r.Run)
+			}
 		}
 	}
 	if len(names) != 1 {

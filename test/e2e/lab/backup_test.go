@@ -59,6 +59,38 @@ func TestABackupRestoresOnAnotherDay(t *testing.T) {
 			t.Errorf("beat %d was said before the backup; it has %+v", said, again)
 		}
 	})
+	t.Run("kept paused, then destroyed by hand: what is held decides", func(t *testing.T) {
+		l.DeleteTree(t)
+		byHand, outrun := filepath.Join(dir, "by-hand"), filepath.Join(dir, "outrun")
+		run(t, l, 0, "backup", "--all", "--to", byHand, "--keep-paused", "--yes")
+		said, heard := v.LastBeat(), len(v.Boots())
+		v.Destroy(t)
+		run(t, l, 0, "restore", "--all", "--offline", "--from", byHand, "--yes")
+		v.isBackFromABackup(t, heard, 3)
+		v.intact(t)
+		if again := v.Boots()[heard]; again.LastBeat < said || again.Gaps != 0 {
+			t.Errorf("beat %d was said before the backup; it has %+v", said, again)
+		}
+
+		l.DeleteTree(t)
+		run(t, l, 0, "backup", "--all", "--to", outrun, "--keep-paused", "--yes")
+		paused := v.LastBeat()
+		l.Virsh(t, "resume", v.Name)
+		v.WaitBeat(t, paused+2)
+		v.Destroy(t)
+		got := of(t, report(t, run(t, l, 1, "restore", "--all", "--offline", "--from", outrun, "--yes", "--output", "json")), v)
+		says(t, got.Error, v.Disk, "/proc/", "differs", "os-rescue --instance "+v.UUID, "--accept-older")
+		if got.Outcome != recover.OutcomeSkipped || exists(v.Disk) {
+			t.Errorf("%s", asJSON(t, got))
+		}
+		heard = len(v.Boots())
+		rescue(t, l, 0, "--all")
+		v.Start(t)
+		v.isBackFromABackup(t, heard, 4)
+		if again := v.Boots()[heard]; again.LastBeat < paused+2 || again.Gaps != 0 {
+			t.Errorf("beat %d was said after the backup; it has %+v", paused+2, again)
+		}
+	})
 	t.Run("the domain is gone, and its tree", func(t *testing.T) {
 		v.Destroy(t)
 		l.Virsh(t, "undefine", v.Name)

@@ -128,6 +128,47 @@ func TestWhatIsOpenIsHeldAgainstTheNextStartInEveryWayTheyPart(t *testing.T) {
 	})
 }
 
+// libvirt starts a guest whose memory is saved by the definition that was saved with it.
+func TestAGuestWhoseMemoryIsSavedIsJudgedByWhatItWasSavedWith(t *testing.T) {
+	l := lab.New(t, withFailpoints)
+	v := boot(t, l, lab.Spec{NoAgent: true})
+	own := l.Virsh(t, "dumpxml", "--inactive", "--security-info", v.Name)
+	l.Virsh(t, "managedsave", v.Name)
+	if got := scan(t, l)[v.UUID]; got.Verdict != recover.VerdictIntact || len(got.NextStart) > 0 {
+		t.Errorf("with its memory saved it is %s", asJSON(t, got))
+	}
+
+	// Somebody gives its disk another name, in its definition too.
+	moved := filepath.Join(v.Dir, "disk.moved")
+	must(t, os.Rename(v.Disk, moved))
+	l.Virsh(t, "define", writeTo(t, strings.ReplaceAll(own, v.Disk+"'", moved+"'")))
+	got := scan(t, l)[v.UUID]
+	if got.Verdict != recover.VerdictConflict {
+		t.Errorf("its start would fail, and it is %s", got.Verdict)
+	}
+	says(t, strings.Join(append(got.Reasons, got.Possible...), "; "), v.Disk, moved, "would fail", "managedsave-edit", "managedsave-remove")
+	if out, err := lookVirsh(t, "start", v.Name); err == nil {
+		t.Errorf("it was started all the same: %s", out)
+	}
+	says(t, run(t, l, 2, "check").Stdout, "a start would give")
+
+	// There is another file by the old name: it would be started on that.
+	must(t, os.WriteFile(v.Disk, nil, 0o600))
+	got = scan(t, l)[v.UUID]
+	if got.Verdict != recover.VerdictConflict || !strings.Contains(strings.Join(got.Reasons, "; "), "would open that") {
+		t.Errorf("it would be started on another file, and is %s", asJSON(t, got))
+	}
+	remove(t, v.Disk)
+
+	// The cure that was named.
+	tool(t, "env", "EDITOR=sed -i s,"+v.Disk+"',"+moved+"',", "virsh", "managedsave-edit", v.Name)
+	if got := scan(t, l)[v.UUID]; got.Verdict != recover.VerdictIntact {
+		t.Errorf("after its cure it is %s", asJSON(t, got))
+	}
+	v.Start(t)
+	v.WaitBeat(t, 2)
+}
+
 // writeTo writes a file, and returns its path.
 func writeTo(t *testing.T, content string) string {
 	t.Helper()

@@ -57,7 +57,48 @@ func TestWhatStopsARunLeavesTheGuestAsItWas(t *testing.T) {
 		v.nothingStaged(t)
 	})
 	t.Run("symlinks are not followed", func(t *testing.T) { symlinks(t, v) })
+	t.Run("what can be foreseen", func(t *testing.T) { foreseen(t, l, v) })
 	t.Run("something new stands at the path", func(t *testing.T) { occupied(t, l, v) })
+}
+
+// foreseen has a run meet what would stop it after the destroy, one at a time.
+func foreseen(t *testing.T, l *lab.Lab, v *victim) {
+	must(t, os.MkdirAll(v.Dir, 0o755))
+	defer os.Remove(v.Dir)
+	for _, c := range []struct {
+		name     string
+		do, undo func()
+		says     []string
+	}{
+		{
+			"an operator protects what is left",
+			func() { tool(t, "chattr", "+i", v.Dir) },
+			func() { tool(t, "chattr", "-i", v.Dir) },
+			[]string{"chattr -i " + v.Dir},
+		},
+		{
+			"virtlogd is away",
+			func() { must(t, os.Rename("/run/libvirt/virtlogd-sock", "/run/libvirt/aside")) },
+			func() { must(t, os.Rename("/run/libvirt/aside", "/run/libvirt/virtlogd-sock")) },
+			[]string{"would not start again", "virtlogd"},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.do()
+			defer c.undo()
+			dry := run(t, l, 0, "--instance", v.UUID, "--offline", "--dry-run")
+			says(t, v.refused(t, "--instance", v.UUID).Error, c.says...)
+			says(t, dry.Stdout, c.says...)
+		})
+	}
+	t.Run("virtlogd goes away while the copy is made", func(t *testing.T) {
+		away := func() { must(t, os.Rename("/run/libvirt/virtlogd-sock", "/run/libvirt/aside")) }
+		r := at(t, l, "suspend.done", away, rescueArgs("--instance", v.UUID)...)
+		must(t, os.Rename("/run/libvirt/aside", "/run/libvirt/virtlogd-sock"))
+		says(t, of(t, report(t, r), v).Error, "would not start again", "virtlogd")
+		v.unharmed(t)
+		v.nothingStaged(t)
+	})
 }
 
 func blockJob(t *testing.T, l *lab.Lab, v *victim) {
@@ -176,6 +217,14 @@ func secondRun(t *testing.T, l *lab.Lab, v *victim) {
 		}
 		first = overview.Runs[0].Run
 		says(t, run(t, l, 3, rescueArgs("--instance", v.UUID)...).Stderr, first, "under way", strconv.Itoa(overview.Runs[0].PID))
+		// One with another state directory, in a container that sees another /run/os-rescue and the same tree.
+		const hidden = "mount -t tmpfs none /run/os-rescue && exec \"$@\""
+		line := append([]string{"-m", "sh", "-c", hidden, "sh", l.Binary(t)}, rescueArgs("--instance", v.UUID)...)
+		other := lab.StartProcess(t, "/", []string{"OS_RESCUE_STATE_DIR=" + filepath.Join(t.TempDir(), "state")}, "unshare", line...).Wait(t)
+		if other.Code != 3 {
+			t.Errorf("with another state directory: exit code %d\n%s", other.Code, other.Stdout)
+		}
+		says(t, other.Stderr, first, "has the instances directory "+lab.InstancesDir, "OS_RESCUE_STATE_DIR="+stateDir+" os-rescue status "+first)
 		must(t, syscall.Kill(overview.Runs[0].PID, syscall.SIGINT))
 	}, rescueArgs("--instance", v.UUID)...)
 	if r.Code != 130 {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
@@ -19,6 +20,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/guard"
 	"github.com/os-rescue/os-rescue/recover/keeper"
 	"github.com/os-rescue/os-rescue/test/lab"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 	"github.com/os-rescue/os-rescue/test/openstack"
 )
 
@@ -36,7 +38,13 @@ func (c *cloud) guard(t *testing.T, env ...string) *lab.Process {
 	})
 	clouds := filepath.Join(filepath.Dir(c.config), "clouds.yaml")
 	write(t, clouds, cloudsYAML("guard", openstack.Guard)+cloudsYAML("admin", openstack.Rescuer))
-	env = append([]string{"OS_CLIENT_CONFIG_FILE=" + clouds, "OS_RESCUE_GUARD_OS_CLOUD=guard", "OS_RESCUE_GUARD_INTERVAL=2s"}, env...)
+	own := []string{"OS_CLIENT_CONFIG_FILE=" + clouds, "OS_RESCUE_GUARD_OS_CLOUD=guard", "OS_RESCUE_GUARD_INTERVAL=2s"}
+	return c.guardOf(t, append(own, env...)...)
+}
+
+// guardOf starts a guard in that environment, and waits for its first scan.
+func (c *cloud) guardOf(t *testing.T, env ...string) *lab.Process {
+	t.Helper()
 	p := lab.StartProcess(t, "/", env, binary, "guard", "--log-format", "json", "--config", c.config)
 	t.Cleanup(func() {
 		p.Signal(t, syscall.SIGKILL)
@@ -274,4 +282,24 @@ func TestTheGuardDoesNotUseACloudAdminsCredentials(t *testing.T) {
 	said := g.beat(t)
 	c.rescue(t, 0, "--project", "demo")
 	g.isBack(t, 1, said)
+}
+
+// Without credentials for Nova the guard knows an orderly deletion by how it looks.
+func TestAGuardWithoutCredentialsLetsAnOrderlyDeletionGoWithinSeconds(t *testing.T) {
+	c := newCloud(t)
+	guests := c.boot(t, "demo", openstack.Spec{Name: "gone", Flavor: openstack.FlavorFull, ConfigDrive: true}, openstack.Spec{Name: "kept"})
+	gone, kept := guests[0], guests[1]
+	c.guardOf(t, "OS_CLIENT_CONFIG_FILE=/nonexistent")
+	c.delete(t, gone.owner, gone)
+	began := time.Now()
+	s := c.awaitGuard(t, "its files are let go", func(s guard.Status) bool {
+		return s.Released[keeper.ReleasedDeleted] > 0 && s.Held.DeletedFiles == 0
+	})
+	if took := time.Since(began); took > patience.Of(10*time.Second) {
+		t.Errorf("that took %s", took)
+	}
+	if s.IncidentsSeen != 0 || s.Held.Files == 0 {
+		t.Errorf("the guard says %s", asJSON(t, s))
+	}
+	kept.unharmed(t)
 }

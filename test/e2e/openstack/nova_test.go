@@ -5,11 +5,15 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"testing"
 
+	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/instanceactions"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
+
+	"github.com/os-rescue/os-rescue/test/openstack"
 )
 
 // server returns an instance as Nova has it, with its lock.
@@ -109,5 +113,20 @@ func (c *cloud) snapshot(t *testing.T, g *guest) {
 			err = fmt.Errorf("it is %s", image.Status)
 		}
 		return err
+	})
+}
+
+// delete has a client delete an instance, and waits until Nova has it no more and its domain is gone.
+func (c *cloud) delete(t *testing.T, by *openstack.Client, g *guest) {
+	t.Helper()
+	must(t, servers.Delete(t.Context(), by.Compute, g.UUID).ExtractErr())
+	waitFor(t, "the deletion of "+g.Name, func() error {
+		if _, err := c.admin.Server(t.Context(), g.UUID); !gophercloud.ResponseCodeIs(err, http.StatusNotFound) {
+			return fmt.Errorf("Nova has it still (%w)", err)
+		}
+		if state := g.state(t); state != "" {
+			return fmt.Errorf("its domain is %s", state)
+		}
+		return nil
 	})
 }

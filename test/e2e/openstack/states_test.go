@@ -69,6 +69,7 @@ func TestWhatNovaCantRebootIsLeftAlone(t *testing.T) {
 		{"resized", "vm_state='resized'", "resize confirm"},
 		{"rescued", "vm_state='rescued'", "rescue mode"},
 		{"a task under way", "task_state='image_snapshot'", "task under way"},
+		{"deleted, but to be had back", "vm_state='soft-delete'", "SOFT_DELETED"},
 		{"evacuated", "host='compute-2'", "compute-2"},
 	}
 	for _, tt := range tests {

@@ -27,9 +27,9 @@ const (
 	stateDir = "/var/lib/os-rescue"
 )
 
-// install makes the project's own unit known, as `make install` writes it, for the
+// install makes one of the project's own units known, as `make install` writes it, for the
 // lab's os-rescue.
-func install(t *testing.T, l *lab.Lab, more string) {
+func install(t *testing.T, l *lab.Lab, unit, more string) {
 	t.Helper()
 	prefix, err := os.MkdirTemp("/opt", "prefix-") // /tmp is a guard's to see, not to run from
 	must(t, err)
@@ -127,7 +127,7 @@ func heldStill(t *testing.T, gone []deleted) {
 func TestTheGuardLosesNoFileInTenRestarts(t *testing.T) {
 	l := lab.New(t, lab.Options{BuildFlags: []string{"-tags=failpoint"}})
 	guests := []*lab.Instance{l.Boot(t, lab.Spec{}), l.Boot(t, lab.Spec{})}
-	install(t, l, "Environment=OS_RESCUE_GUARD_GRACE=24h")
+	install(t, l, unit, "Environment=OS_RESCUE_GUARD_GRACE=24h")
 	// Instances that are off, of which libvirt knows nothing: their files alone.
 	var dirs []string
 	for n := range 24 {
@@ -230,7 +230,7 @@ func TestTheGuardTellsSystemdThatItLives(t *testing.T) {
 	l := lab.New(t, lab.Options{BuildFlags: []string{"-tags=failpoint"}})
 	l.Boot(t, lab.Spec{})
 	watchdog := patience.Of(6 * time.Second)
-	install(t, l, fmt.Sprintf("WatchdogSec=%dms", watchdog.Milliseconds()))
+	install(t, l, unit, fmt.Sprintf("WatchdogSec=%dms", watchdog.Milliseconds()))
 	systemd.Ctl(t, "start", unit)
 	await(t, "the first scan", func(s guard.Status) bool { return !s.Scanned.IsZero() })
 	pid := systemd.Show(t, unit, "MainPID")

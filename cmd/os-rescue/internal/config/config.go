@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/novaconf"
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/guard"
+	"github.com/os-rescue/os-rescue/recover/plainfile"
 )
 
 // DefaultFile is the configuration file that is read if none is named.
@@ -38,9 +40,10 @@ type Config struct {
 	InstancesPath string // absolute
 	// InstancesPathFrom says where InstancesPath was set, in words.
 	InstancesPathFrom string
-	Root              string // absolute, or RootAuto
-	StateDir          string // absolute
-	NovaConf          string // absolute; the file need not exist
+	ComputeIDPaths    []string // see recover.Settings
+	Root              string   // absolute, or RootAuto
+	StateDir          string   // absolute
+	NovaConf          string   // absolute; the file need not exist
 	// Notes say what was passed over in reading Nova's configuration, one sentence each.
 	Notes         []string
 	LibvirtURI    string
@@ -57,8 +60,6 @@ type Config struct {
 	StartTimeout  time.Duration
 	RebootTimeout time.Duration
 	Watch         time.Duration
-	CheckUser     string
-	CheckGroup    string
 	Guard         guard.Options // without SignIn
 	GuardCloud    string        // the guard's entry of clouds.yaml; empty: it works without Nova
 	GuardMetrics  string        // host:port; empty: no metrics are served
@@ -126,6 +127,7 @@ func (c Config) Settings() recover.Settings {
 	s.Host = c.Host
 	s.InstancesPath = c.InstancesPath
 	s.InstancesPathFrom = c.InstancesPathFrom
+	s.ComputeIDPaths = c.ComputeIDPaths
 	if c.Root != RootAuto {
 		s.Root = c.Root
 	}
@@ -136,8 +138,6 @@ func (c Config) Settings() recover.Settings {
 	s.StartTimeout = c.StartTimeout
 	s.RebootTimeout = c.RebootTimeout
 	s.Watch = c.Watch
-	s.CheckUser = c.CheckUser
-	s.CheckGroup = c.CheckGroup
 	return s
 }
 
@@ -187,16 +187,28 @@ func (l *layers) readFile(src Sources) error {
 			l.path = DefaultFile
 		}
 	}
-	l.file.SetConfigFile(l.path)
 	l.file.SetConfigType("yaml")
-	err := l.file.ReadInConfig()
-	if errors.Is(err, fs.ErrNotExist) && !named {
+	// Root does what it says: nobody else may have written it.
+	text, err := plainfile.Read(l.path, plainfile.Rules{Most: mostConfig, Symlinks: true, Ours: true})
+	if errors.Is(err, fs.ErrNotExist) && !named && !isLink(l.path) {
 		return nil
+	}
+	if err == nil {
+		err = l.file.ReadConfig(bytes.NewReader(text))
 	}
 	if err != nil {
 		return fmt.Errorf("%w: can't read %s: %w", ErrInvalid, l.path, err)
 	}
 	return l.unknownKeys()
+}
+
+// mostConfig is more than a configuration file takes, in bytes.
+const mostConfig = 1 << 20
+
+// isLink is true for a symlink: one that leads nowhere is a mistake, and no file that is missing.
+func isLink(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode()&fs.ModeSymlink != 0
 }
 
 // unknownKeys returns an error that names every unknown key of the file, each with
@@ -209,6 +221,11 @@ func (l *layers) unknownKeys() error {
 	var bad []string
 	for _, k := range l.file.AllKeys() {
 		if known[k] {
+			continue
+		}
+		if strings.HasPrefix(k, "check.") || k == "check" {
+			bad = append(bad, k+" is no setting any more, and can be removed: qemu-img runs as an ID that nothing else has, "+
+				"because whoever shares its user could write to what it checks")
 			continue
 		}
 		if section(k) && l.file.Get(k) == nil { // "libvirt:" with nothing below it
@@ -280,6 +297,10 @@ func (c *Config) completeFromNova(ctx context.Context, l *layers, src Sources) e
 	if c.InstancesPath == "" {
 		d := recover.DefaultSettings()
 		c.InstancesPath, c.InstancesPathFrom = d.InstancesPath, d.InstancesPathFrom
+	}
+	if c.ComputeIDPaths, err = nova.ComputeIDPaths(); err != nil {
+		c.Notes = append(c.Notes, fmt.Sprintf("Nova's %s is looked for where packages have it: %v", recover.ComputeIDName, err))
+		c.ComputeIDPaths = recover.DefaultSettings().ComputeIDPaths
 	}
 	if c.Host == "" {
 		host, err := nova.Host()

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
 )
@@ -79,6 +80,7 @@ func TestAnInvalidSettingIsAnErrorThatNamesIt(t *testing.T) {
 	}{
 		{"unknown key", "instance_path: /x\n", nil, nil, []string{"os-rescue.yaml", "unknown key instance_path", "did you mean instances_path?"}},
 		{"unknown key in a section", "libvirt: {url: x}\n", nil, nil, []string{"unknown key libvirt.url", "did you mean libvirt.uri?"}},
+		{"the user that checked copies", "check: {user: nobody}\n", nil, nil, []string{"check.user is no setting any more", "can be removed"}},
 		{"every unknown key", "aa: 1\nbb: 2\n", nil, nil, []string{"unknown key aa", "unknown key bb"}},
 		{"a value for a section", "libvirt: qemu:///system\n", nil, nil, []string{"libvirt is a section"}},
 		{"a section for a value", "host: {name: x}\n", nil, nil, []string{"unknown key host.name"}},
@@ -171,11 +173,11 @@ func TestHostAndInstancesPathComeFromNovaConfWhenNotSet(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(elsewhere, "etc/nova/nova.conf"), []byte("[DEFAULT]\nhost = cmp-8\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct{ name, text, host, path string }{
-		{"nova.conf", "nova_conf: " + nova + "\n", "cmp-7", "/srv/nova/instances"},
-		{"set", "nova_conf: " + nova + "\nhost: mine\ninstances_path: /mnt/i/\n", "mine", "/mnt/i"},
-		{"neither", "", "this-host", "/var/lib/nova/instances"},
-		{"in another root", "root: " + elsewhere + "\n", "cmp-8", "/var/lib/nova/instances"},
+	for _, c := range []struct{ name, text, host, path, state string }{
+		{"nova.conf", "nova_conf: " + nova + "\n", "cmp-7", "/srv/nova/instances", "/srv/nova"},
+		{"set", "nova_conf: " + nova + "\nhost: mine\ninstances_path: /mnt/i/\n", "mine", "/mnt/i", "/srv/nova"},
+		{"neither", "", "this-host", "/var/lib/nova/instances", "/var/lib/nova"},
+		{"in another root", "root: " + elsewhere + "\n", "cmp-8", "/var/lib/nova/instances", "/var/lib/nova"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := load(t, c.text, nil)
@@ -184,6 +186,9 @@ func TestHostAndInstancesPathComeFromNovaConfWhenNotSet(t *testing.T) {
 			}
 			if got.InstancesPathFrom == "" {
 				t.Error("it does not say where instances_path was set")
+			}
+			if want := filepath.Join(c.state, "compute_id"); got.Settings().ComputeIDPaths[0] != want {
+				t.Errorf("compute_id is looked for at %q, want %q", got.ComputeIDPaths, want)
 			}
 			if got.Host != c.host || got.InstancesPath != c.path {
 				t.Errorf("got host %q and path %q, want %q and %q", got.Host, got.InstancesPath, c.host, c.path)
@@ -206,13 +211,13 @@ func TestTheDefaultsAreThoseOfTheEngine(t *testing.T) {
 
 func TestConfiguredValuesReachTheEngine(t *testing.T) {
 	got, err := load(t, "headroom_percent: 12.5\nfreeze_timeout: 0s\nstart_timeout: 1m30s\nwatch: 0s\n"+
-		"check: {user: qi, group: qg}\nstate_dir: /s\n", nil)
+		"state_dir: /s\n", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := got.Settings()
 	if s.Headroom != 0.125 || s.FreezeTimeout != 0 || s.StartTimeout != 90*time.Second || s.Watch != 0 ||
-		s.CheckUser != "qi" || s.CheckGroup != "qg" || s.StateDir != "/s" {
+		s.StateDir != "/s" {
 		t.Errorf("got %+v", s)
 	}
 }
@@ -293,5 +298,36 @@ func TestTheShippedFileSaysTheDefaults(t *testing.T) {
 	}
 	if want.NovaConf != "/etc/nova/nova.conf" {
 		t.Errorf("the default of nova_conf is %s", want.NovaConf)
+	}
+}
+
+func TestWhatIsNoConfigurationOfRootsIsAnErrorAtOnce(t *testing.T) {
+	empty := func(path string) error { return os.WriteFile(path, nil, 0o600) }
+	for name, c := range map[string]struct {
+		make func(path string) error
+		want string
+	}{
+		"a FIFO":           {func(path string) error { return unix.Mkfifo(path, 0o600) }, "a FIFO"},
+		"a directory":      {func(path string) error { return os.Mkdir(path, 0o700) }, "a directory"},
+		"/dev/zero":        {func(path string) error { return os.Symlink("/dev/zero", path) }, "a device"},
+		"a dangling link":  {func(path string) error { return os.Symlink("nothing", path) }, "no such file"},
+		"an endless file":  {func(path string) error { return errors.Join(empty(path), os.Truncate(path, 1<<40)) }, "too large"},
+		"another user's":   {func(path string) error { return errors.Join(empty(path), os.Chown(path, 65534, -1)) }, "user 65534"},
+		"all can write it": {func(path string) error { return errors.Join(empty(path), os.Chmod(path, 0o666)) }, "mode is 0666"},
+		"a link to another's": {func(path string) error {
+			return errors.Join(empty(path+".x"), os.Chown(path+".x", 65534, -1), os.Symlink(path+".x", path))
+		}, "user 65534"},
+	} {
+		path := filepath.Join(t.TempDir(), "os-rescue.yaml")
+		if err := c.make(path); err != nil {
+			t.Fatal(err)
+		}
+		for _, sources := range []Sources{{File: path}, {defaultFile: path}} {
+			sources.Flags, sources.Hostname, sources.novaRoot = pflag.NewFlagSet("test", pflag.ContinueOnError), "this-host", t.TempDir()
+			_, err := Load(t.Context(), sources)
+			if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
 	}
 }

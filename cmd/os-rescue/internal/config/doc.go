@@ -2,5 +2,5 @@
 // environment and the flags, in ascending order of precedence, and those settings of
 // Nova's configuration that os-rescue needs.
 //
-// May call: cmd/os-rescue/internal/nearest, cmd/os-rescue/internal/novaconf, recover, guard.
+// May call: cmd/os-rescue/internal/nearest, cmd/os-rescue/internal/novaconf, recover, guard, plainfile.
 package config

@@ -50,8 +50,6 @@ func settings() []setting {
 		{"start_timeout", short(d.StartTimeout), duration(func(c *Config) *time.Duration { return &c.StartTimeout }, time.Second)},
 		{"reboot_timeout", short(d.RebootTimeout), duration(func(c *Config) *time.Duration { return &c.RebootTimeout }, time.Second)},
 		{"watch", short(d.Watch), duration(func(c *Config) *time.Duration { return &c.Watch }, 0)},
-		{"check.user", d.CheckUser, required(func(c *Config) *string { return &c.CheckUser })},
-		{"check.group", d.CheckGroup, required(func(c *Config) *string { return &c.CheckGroup })},
 		{"guard.interval", short(guard.DefaultInterval),
 			duration(func(c *Config) *time.Duration { return &c.Guard.Interval }, time.Second)},
 		{"guard.grace", short(guard.DefaultGrace), within(func(c *Config) *time.Duration { return &c.Guard.Grace }, 0, 90*24*time.Hour)},

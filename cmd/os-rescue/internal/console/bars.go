@@ -2,7 +2,6 @@ package console
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/printable"
 )
 
 const redraw = 100 * time.Millisecond
@@ -80,7 +80,7 @@ func (b *Bars) Step(who recover.Subject, step string) {
 
 // File shows a bar for one phase of a file. Copied bytes count towards the total.
 func (b *Bars) File(who recover.Subject, path, phase string, total int64) recover.FileProgress {
-	f := &fileBar{title: subject(who) + " " + phase + " " + Clean(filepath.Base(path)), total: total}
+	f := &fileBar{title: string(printable.Sprintf("%s %s %s", subject(who), phase, filepath.Base(path))), total: total}
 	if phase == "copy" || phase == "mirror" {
 		f.sum = &b.done
 	}
@@ -92,7 +92,7 @@ func (b *Bars) File(who recover.Subject, path, phase string, total int64) recove
 
 // Done removes an instance and writes how it ended.
 func (b *Bars) Done(who recover.Subject, r recover.InstanceReport) {
-	_, _ = fmt.Fprintln(b.stderr, ending(who, r))
+	_, _ = io.WriteString(b.stderr, ending(who, r)+"\n")
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if line := b.instances[who.UUID]; line != nil {
@@ -212,7 +212,7 @@ func (l *instanceLine) draw(p *mpb.Progress) {
 	if l.bar == nil && !over {
 		l.bar = p.New(0, mpb.NopStyle(), mpb.PrependDecorators(decor.Any(func(decor.Statistics) string {
 			step, _ := l.step.Load().(string)
-			return subject(l.who) + ": " + Clean(step)
+			return string(printable.Sprintf("%s: %s", subject(l.who), step))
 		})))
 	}
 	if l.bar != nil && over {

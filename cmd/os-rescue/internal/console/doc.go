@@ -2,5 +2,5 @@
 // a standard error that never makes the run wait, and progress as bars or as plain
 // lines.
 //
-// May call: recover.
+// May call: recover, printable.
 package console

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/printable"
 )
 
 // Lines is a recover.Progress without a terminal: one line at the beginning of a run,
@@ -42,7 +43,7 @@ func (l *Lines) Done(who recover.Subject, r recover.InstanceReport) { l.line("%s
 func (l *Lines) End() {}
 
 func (l *Lines) line(format string, args ...any) {
-	_, _ = fmt.Fprintf(l.w, format+"\n", args...)
+	_, _ = io.WriteString(l.w, string(printable.Sprintf(format, args...))+"\n")
 }
 
 // ending says in one line how an instance ended.
@@ -65,7 +66,7 @@ func ending(who recover.Subject, r recover.InstanceReport) string {
 	} else if r.PauseSeconds > 0 {
 		line += ", paused for " + Seconds(r.PauseSeconds)
 	}
-	return line
+	return printable.Line(line)
 }
 
 type silent struct{}
@@ -75,7 +76,7 @@ func (silent) Done()     {}
 
 func subject(who recover.Subject) string {
 	if who.Name == "" {
-		return Clean(who.Domain)
+		return who.Domain
 	}
-	return Clean(who.Domain) + " (" + Clean(who.Name) + ")"
+	return who.Domain + " (" + who.Name + ")"
 }

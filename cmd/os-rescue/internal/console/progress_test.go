@@ -212,21 +212,6 @@ func TestAStoppedTerminalMakesNobodyWait(t *testing.T) {
 	}
 }
 
-func TestForeignTextCannotRepaintTheTerminal(t *testing.T) {
-	for in, want := range map[string]string{
-		"plain ünïcode":    "plain ünïcode",
-		"\x1b[31mred\x07":  "?[31mred?",
-		"two\nlines\r\tx":  "two?lines??x",
-		"right\u202eto":    "right?to",
-		"\u0085\u009b":     "??",
-		"\u2028 \u2066iso": "? ?iso",
-	} {
-		if got := Clean(in); got != want {
-			t.Errorf("Clean(%q) = %q, want %q", in, got, want)
-		}
-	}
-}
-
 func TestSeconds(t *testing.T) {
 	for s, want := range map[float64]string{
 		0: "0.0 s", 0.0002: "1 ms", 0.0441: "44 ms", 0.44: "440 ms",

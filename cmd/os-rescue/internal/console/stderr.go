@@ -5,6 +5,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/os-rescue/os-rescue/recover/printable"
 )
 
 // backlog is how many bytes may wait while standard error accepts nothing.
@@ -13,7 +15,8 @@ const backlog = 4 << 20
 // Stderr is a standard error that never makes its writers wait: a terminal
 // stopped with Ctrl-S, or a pager that nobody scrolls, must not keep a guest
 // paused. It queues all text, and a goroutine writes it out. If too much waits, new
-// text is dropped, and a later line says so. It is safe for concurrent use.
+// text is dropped, and a later line says so. Only printable text goes out
+// (printable.Block). It is safe for concurrent use.
 type Stderr struct {
 	mu      sync.Mutex
 	changed *sync.Cond
@@ -40,8 +43,9 @@ func (s *Stderr) Write(p []byte) (int, error) {
 		s.dropped++
 		return len(p), nil
 	}
-	s.queue = append(s.queue, append([]byte(nil), p...))
-	s.waiting += len(p)
+	clean := []byte(printable.Block(string(p)))
+	s.queue = append(s.queue, clean)
+	s.waiting += len(clean)
 	s.changed.Broadcast()
 	return len(p), nil
 }

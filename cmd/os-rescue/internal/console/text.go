@@ -2,7 +2,6 @@ package console
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/dustin/go-humanize"
 )
@@ -24,15 +23,4 @@ func Seconds(s float64) string {
 	default:
 		return fmt.Sprintf("%d h %d min", n/3600, n/60%60)
 	}
-}
-
-// Clean makes foreign text, such as the name of an instance or a path, fit for a
-// terminal: control characters, which could repaint the screen, become a ?.
-func Clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
-			return '?'
-		}
-		return r
-	}, s)
 }

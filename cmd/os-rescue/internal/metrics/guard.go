@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/guard"
@@ -26,8 +29,8 @@ type guardCollector struct {
 
 // Describe is part of prometheus.Collector.
 func (c *guardCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.instances, c.heldFiles, c.heldBytes, c.deletedFiles, c.deletedBytes, c.scanned, c.scanAge,
-		c.incidents, c.seen, c.released, c.problems, c.guard, c.descriptions.build} {
+	for _, d := range []*prometheus.Desc{c.instances, c.heldFiles, c.heldBytes, c.notHeld, c.deletedFiles, c.deletedBytes,
+		c.scanned, c.scanAge, c.incidents, c.seen, c.released, c.problems, c.guard, c.descriptions.build} {
 		ch <- d
 	}
 }
@@ -52,7 +55,7 @@ func (c *guardCollector) Collect(ch chan<- prometheus.Metric) {
 
 // Handler serves /metrics: the status that snapshot returns, and the metrics of the
 // process. snapshot is called at every scrape, from several goroutines, and must only
-// read the guard's memory.
+// read the guard's memory. A reader that is slow keeps no other one from its answer.
 func Handler(snapshot func() guard.Status, build Build) (http.Handler, error) {
 	registry := prometheus.NewRegistry()
 	for _, c := range []prometheus.Collector{
@@ -65,15 +68,23 @@ func Handler(snapshot func() guard.Status, build Build) (http.Handler, error) {
 		}
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+	// The answer is whole in memory before any of it is sent: only then has a slow reader no
+	// part in MaxRequestsInFlight.
+	answer := promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+	mux.Handle("GET /metrics", http.TimeoutHandler(answer, responseTime, "the metrics took too long"))
 	return mux, nil
 }
 
+// What the readers of the metrics, which may be anybody, can take of the guard: mostReaders
+// descriptors, and each for no longer than these times. Further connections wait in the
+// kernel's queue (listen(2)), where they cost the guard nothing.
 const (
-	requestTime  = 10 * time.Second // to read a request
-	responseTime = 30 * time.Second // to answer it
-	idleTime     = 2 * time.Minute
-	stopTime     = 2 * time.Second // for answers in progress when the server ends
+	mostReaders  = 64
+	requestTime  = 5 * time.Second  // to send a request
+	responseTime = 5 * time.Second  // to make its answer
+	readTime     = 10 * time.Second // to make and take its answer
+	idleTime     = 30 * time.Second // Prometheus connects again, if it scrapes less often
+	stopTime     = 2 * time.Second  // for answers in progress when the server ends
 )
 
 // Serve answers HTTP requests at addr ("127.0.0.1:9177") until ctx ends, which is no
@@ -89,9 +100,10 @@ func Serve(ctx context.Context, addr string, handler http.Handler) error {
 
 func serve(ctx context.Context, l net.Listener, handler http.Handler) error {
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: requestTime, ReadTimeout: requestTime,
-		WriteTimeout: responseTime, IdleTimeout: idleTime, MaxHeaderBytes: 16 << 10}
+		WriteTimeout: readTime, IdleTimeout: idleTime, MaxHeaderBytes: 16 << 10,
+		ErrorLog: log.New(io.Discard, "", 0)} // what a reader does wrong fills no log
 	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(l) }()
+	go func() { ended <- server.Serve(netutil.LimitListener(l, mostReaders)) }()
 	select {
 	case err := <-ended:
 		return fmt.Errorf("serve metrics at %s: %w", l.Addr(), err)

@@ -23,6 +23,7 @@ type descriptions struct {
 	instances    *prometheus.Desc
 	heldFiles    *prometheus.Desc
 	heldBytes    *prometheus.Desc
+	notHeld      *prometheus.Desc
 	deletedFiles *prometheus.Desc
 	deletedBytes *prometheus.Desc
 	scanned      *prometheus.Desc
@@ -47,6 +48,7 @@ func describe() descriptions {
 		instances:    desc("instances", "Instances of this host by the verdict of the last scan.", "verdict"),
 		heldFiles:    desc("held_files", "Files that the guard holds open."),
 		heldBytes:    desc("held_bytes", "Bytes on disk of the files that the guard holds open."),
+		notHeld:      desc("unheld_files", "Files of the instances directory that are not held: too many that libvirt does not name."),
 		deletedFiles: desc("held_deleted_files", "Deleted files that are still open."),
 		deletedBytes: desc("held_deleted_bytes", "Bytes on disk of deleted files that are still open."),
 		scanned:      desc("last_scan_timestamp_seconds", "Unix time of the last scan of the instances."),
@@ -102,6 +104,7 @@ func (s sink) guarded(g guard.Status) {
 	}
 	s.gauge(s.heldFiles, float64(g.Held.Files))
 	s.gauge(s.heldBytes, float64(g.Held.Bytes))
+	s.gauge(s.notHeld, float64(g.Held.NotHeld))
 	s.gauge(s.incidents, float64(open[false]), "false")
 	s.gauge(s.incidents, float64(open[true]), "true")
 	s.counter(s.seen, float64(g.IncidentsSeen))

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover/guard"
 	"github.com/os-rescue/os-rescue/recover/keeper"
 	"github.com/os-rescue/os-rescue/recover/runs"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 func now() time.Time { return time.Unix(1_800_000_000, 0) }
@@ -103,6 +105,7 @@ os_rescue_released_files_total{reason="moved"} 0
 os_rescue_released_files_total{reason="proven"} 5
 os_rescue_released_files_total{reason="space"} 0
 os_rescue_released_files_total{reason="unneeded"} 0
+os_rescue_unheld_files 0
 `
 
 func TestAGuardsMetrics(t *testing.T) {
@@ -216,6 +219,73 @@ func TestServeAnswersUntilItsContextEnds(t *testing.T) {
 	if err := Serve(ctx, "nonsense", h); err == nil {
 		t.Error("at an address that is none")
 	}
+}
+
+// Connections that never say anything take no more than their share of descriptors, and of
+// the reader's time.
+func TestReadersThatSayNothingTakeAFewDescriptors(t *testing.T) {
+	h, err := Handler(func() guard.Status { return guard.Status{Running: true} }, Build{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := &counted{Listener: l}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- serve(ctx, accepted, h) }()
+	const silent = mostReaders + 50
+	for range silent {
+		conn, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	// It is its turn when those before it have had their time to send a request.
+	client := http.Client{Timeout: patience.Limit()}
+	response, err := client.Get("http://" + l.Addr().String() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		t.Error(response.Status)
+	}
+	if most := accepted.most.Load(); most > mostReaders {
+		t.Errorf("%d connections were open at once", most)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// counted counts the connections of a listener that are open.
+type counted struct {
+	net.Listener
+	now, most atomic.Int64
+}
+
+func (l *counted) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		l.most.Store(max(l.most.Load(), l.now.Add(1))) // by one caller
+		conn = &countedConn{Conn: conn, close: sync.OnceFunc(func() { l.now.Add(-1) })}
+	}
+	return conn, err
+}
+
+type countedConn struct {
+	net.Conn
+	close func()
+}
+
+func (c *countedConn) Close() error {
+	c.close()
+	return c.Conn.Close()
 }
 
 func TestAReaderNeverSeesHalfAFile(t *testing.T) {

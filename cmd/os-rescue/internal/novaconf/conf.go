@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/os-rescue/os-rescue/recover"
 )
 
 // Setting is the value of an option, and where it was set, in words.
@@ -20,6 +22,7 @@ type Conf struct {
 	env    map[string]string // of the process
 	reader string            // "nova-compute (process 123)", empty when none runs
 	files  []string          // that were read, in this order
+	dirs   []string          // of those that are not in a directory of *.conf files
 	here   bool              // that process has this process's own root
 }
 
@@ -64,6 +67,36 @@ func (c Conf) InstancesPath() (Setting, error) {
 	path.Value = filepath.Clean(path.Value)
 	return path, nil
 }
+
+// ComputeIDPaths returns where Nova looks for its compute_id: in state_path, where it writes it,
+// and beside each of its configuration files (nova/virt/node.py, read_local_node_uuid). Where
+// no configuration was read, these are the places of the packages.
+func (c Conf) ComputeIDPaths() ([]string, error) {
+	state, err := c.get("state_path")
+	if err != nil {
+		return nil, err
+	}
+	if state.Value == "" {
+		state.Value = statePath
+	}
+	if !filepath.IsAbs(state.Value) || strings.ContainsAny(state.Value, "\n\x00") {
+		return nil, fmt.Errorf("%w: state_path in %s is %q, which is not an absolute path", ErrMalformed, state.Where, state.Value)
+	}
+	dirs := c.dirs
+	if len(dirs) == 0 {
+		dirs = []string{"/etc/nova"}
+	}
+	var paths []string
+	for _, dir := range append([]string{state.Value}, dirs...) {
+		if path := filepath.Join(dir, recover.ComputeIDName); !slices.Contains(paths, path) {
+			paths = append(paths, path)
+		}
+	}
+	return paths, nil
+}
+
+// statePath is the default of packages.
+const statePath = "/var/lib/nova"
 
 func firstOf(errs ...error) error {
 	for _, err := range errs {
@@ -164,7 +197,7 @@ func (c Conf) referred(text, group string) (name, Setting, bool) {
 		}
 	}
 	if text == "state_path" {
-		return name{defaultGroup, text}, Setting{Value: "/var/lib/nova"}, true
+		return name{defaultGroup, text}, Setting{Value: statePath}, true
 	}
 	return name{}, Setting{}, false
 }

@@ -3,6 +3,7 @@ package novaconf
 import (
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -55,6 +56,33 @@ func TestInstancesPathOfNovaConf(t *testing.T) {
 				t.Errorf("it does not say that %q is from the file: %q", got.Value, got.Where)
 			}
 		})
+	}
+}
+
+func TestTheComputeIDIsInStatePathOrBesideTheConfiguration(t *testing.T) {
+	root := t.TempDir()
+	put(t, root, map[string]string{
+		"etc/nova/nova.conf": "[DEFAULT]\nstate_path = $top/nova\n", "etc/nova/nova.conf.d/a.conf": "[DEFAULT]\ntop = /srv\n",
+		"usr/share/nova/nova-dist.conf": "", "etc/nova/nova-compute.conf": "",
+	})
+	c, _, err := Read(t.Context(), Options{Root: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths, err := c.ComputeIDPaths()
+	want := []string{"/srv/nova/compute_id", "/usr/share/nova/compute_id", "/etc/nova/compute_id"}
+	if err != nil || !slices.Equal(paths, want) {
+		t.Errorf("%q, %v", paths, err)
+	}
+	paths, err = Conf{}.ComputeIDPaths()
+	if want := []string{"/var/lib/nova/compute_id", "/etc/nova/compute_id"}; err != nil || !slices.Equal(paths, want) {
+		t.Errorf("without a configuration: %q, %v", paths, err)
+	}
+	if c, err = confOf("[DEFAULT]\nstate_path = nova\n"); err != nil {
+		t.Fatal(err)
+	}
+	if paths, err = c.ComputeIDPaths(); !errors.Is(err, ErrMalformed) {
+		t.Errorf("a relative one: %q, %v", paths, err)
 	}
 }
 

@@ -5,7 +5,7 @@
 // The rules are oslo.config's (oslo_config/cfg.py and iniparser.py), and Nova's own defaults
 // are not known here, except for those of the two settings that os-rescue needs.
 //
-// May call: recover/procfs.
+// May call: recover, recover/plainfile, recover/procfs.
 //
 // Invariants: every read is bounded, waits for nobody, and takes regular files alone. A
 // setting says where it was set.

@@ -1,11 +1,12 @@
 package novaconf
 
 import (
+	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"strings"
 
+	"github.com/os-rescue/os-rescue/recover/plainfile"
 	"github.com/os-rescue/os-rescue/recover/procfs"
 )
 
@@ -113,6 +114,9 @@ func (c *Conf) readPlaces(root procfs.Root, all []place) error {
 			if err := c.readFile(root, file); err != nil {
 				return err
 			}
+			if !p.isDir {
+				c.dirs = append(c.dirs, filepath.Dir(file))
+			}
 		}
 	}
 	return nil
@@ -125,12 +129,12 @@ func (c *Conf) readFile(root procfs.Root, path string) error {
 		return err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	data, err := plainfile.All(f, maxFile)
+	if errors.Is(err, plainfile.ErrTooLarge) {
+		err = fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
 	if err != nil {
 		return err
-	}
-	if len(data) > maxFile {
-		return fmt.Errorf("%s: %w: it is larger than %d bytes", path, ErrMalformed, maxFile)
 	}
 	all, err := parse(data)
 	if err != nil {

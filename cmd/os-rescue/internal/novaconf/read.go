@@ -74,7 +74,7 @@ func eachAlone(dirs []string) [][]string {
 // beside it.
 func beside(root procfs.Root, file string) (Conf, error) {
 	c := Conf{values: map[name]Setting{}}
-	if err := c.readFile(root, file); err != nil {
+	if err := c.readPlaces(root, []place{{path: file}}); err != nil {
 		return Conf{}, err
 	}
 	files, dirs := defaultFiles(root, []string{filepath.Dir(file)})

@@ -5,28 +5,29 @@ import (
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/console"
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/printable"
 )
 
 // WriteAbandonment writes what a run that is ended by hand holds and has staged, and what
 // becomes of it and of the guests.
 func WriteAbandonment(w io.Writer, t Text, a recover.Abandonment) error {
 	p := page{Text: t}
-	state := "not finished"
+	state := printable.Text("not finished")
 	if a.Finished {
 		state = p.paint(green, "finished")
 	}
-	p.line("%s  %s on %s, %s", p.paint(bold, console.Clean(a.Run)), orDash(string(a.Command)), orDash(a.Host), state)
+	p.line("%s  %s on %s, %s", p.paint(bold, a.Run), orDash(string(a.Command)), orDash(a.Host), state)
 	if a.Damage != "" {
-		p.line("  Its journal is damaged, and what can be read of it counts: %s", console.Clean(a.Damage))
+		p.line("  Its journal is damaged, and what can be read of it counts: %s", a.Damage)
 	}
 	for _, i := range a.Instances {
 		p.line("")
 		p.line("%s", p.paint(bold, label(i.Domain, i.Name, i.UUID)))
 		if i.Error != "" {
-			p.line("  %s: %s", p.paint(red, "not ended"), console.Clean(i.Error))
+			p.line("  %s: %s", p.paint(red, "not ended"), i.Error)
 		}
 		for _, note := range i.Notes {
-			p.line("  %s", console.Clean(note))
+			p.line("  %s", note)
 		}
 		var rows [][]any
 		for _, h := range i.Holdings {
@@ -57,11 +58,11 @@ func holdingText(h recover.RunHolding) string {
 	case recover.HoldingAside:
 		return "put aside"
 	}
-	return console.Clean(string(h.Kind))
+	return string(h.Kind)
 }
 
 // holdingFate says what has become of a holding, or what it is worth.
-func holdingFate(t Text, h recover.RunHolding) string {
+func holdingFate(t Text, h recover.RunHolding) printable.Text {
 	switch {
 	case h.Released:
 		return "let go"

@@ -8,6 +8,7 @@ import (
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/console"
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/check"
+	"github.com/os-rescue/os-rescue/recover/printable"
 )
 
 const (
@@ -16,6 +17,8 @@ const (
 	longOutput = 7 << 10
 	// inLine is the longest text of a finding in the first line, in characters.
 	inLine = 160
+	// findingLength is the longest text of a finding by itself, in characters.
+	findingLength = 1024
 )
 
 // WriteCheck writes the result of a check as a monitoring plugin does
@@ -25,8 +28,12 @@ const (
 func WriteCheck(w io.Writer, t Text, r check.Report, o check.Options) error {
 	p := page{Text: t}
 	p.line("%s", strings.TrimSuffix("OS-RESCUE "+string(r.Level)+": "+checkLine(r)+" | "+perfdata(r, o), " | "))
-	for _, f := range r.Findings {
-		p.line("%s", plugin(string(f.Level)+": "+f.Text))
+	for n, f := range r.Findings {
+		if p.text.Len() > longOutput/2 {
+			p.line("and %s more: %s", counted(len(r.Findings)-n, "finding"), plugin(p.again("os-rescue check --output json")))
+			break
+		}
+		p.line("%s", short(plugin(string(f.Level)+": "+f.Text), findingLength))
 		if f.Next != "" {
 			p.line("  Next: %s", plugin(p.again(f.Next)))
 		}
@@ -34,11 +41,11 @@ func WriteCheck(w io.Writer, t Text, r check.Report, o check.Options) error {
 	for n, i := range r.Affected {
 		var one page
 		checkInstance(&one, i)
-		if p.Len()+one.Len() > longOutput {
+		if p.text.Len()+one.text.Len() > longOutput {
 			p.line("%s more: %s", counted(len(r.Affected)-n, "instance"), plugin(p.again("os-rescue scan")))
 			break
 		}
-		p.Write(one.Bytes())
+		p.text.WriteString(one.text.String())
 	}
 	checkSources(&p, r)
 	return p.sendTo(w)
@@ -47,7 +54,7 @@ func WriteCheck(w io.Writer, t Text, r check.Report, o check.Options) error {
 // plugin makes text fit for a plugin's output, in which a | begins performance data
 // and a newline ends the finding.
 func plugin(s string) string {
-	return console.Clean(strings.NewReplacer("|", "?", "\n", "; ").Replace(strings.TrimSpace(s)))
+	return printable.OneLine(strings.ReplaceAll(s, "|", "?"))
 }
 
 // checkLine lists the problems in short.

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/console"
 	"github.com/os-rescue/os-rescue/recover"
 )
 
@@ -26,7 +25,7 @@ func elsewhere(p *page, all []recover.Elsewhere, command recover.Command, o reco
 		if n == mostElsewhere {
 			break
 		}
-		rows = append(rows, []any{console.Clean(where(e)), short(e.Name, 24), orDash(e.Status), console.Clean(e.UUID)})
+		rows = append(rows, []any{where(e), short(e.Name, 24), orDash(e.Status), e.UUID})
 	}
 	p.columns("  ", []any{"host", "name", "status", "instance"}, rows)
 	if more := len(all) - mostElsewhere; more > 0 {
@@ -46,7 +45,7 @@ func elsewhere(p *page, all []recover.Elsewhere, command recover.Command, o reco
 		hosts[e.Host] = append(hosts[e.Host], e.UUID)
 	}
 	for _, host := range order {
-		p.line("On %s: %s", console.Clean(host), p.paint(bold, commandFor(command, o, hosts[host])))
+		p.line("On %s: %s", host, p.paint(bold, commandFor(command, o, hosts[host])))
 	}
 	if unknown {
 		p.line("Not known: the cell of the instance does not answer, so the instance may be on any host, even on this one. " +
@@ -93,7 +92,6 @@ func commandFor(command recover.Command, o recover.Options, uuids []string) stri
 
 // Quote writes a word so that a shell reads it as one.
 func Quote(s string) string {
-	s = console.Clean(s)
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/:._-+,@%=", r)
 	}
@@ -105,7 +103,7 @@ func Quote(s string) string {
 
 func warnings(p *page, texts []string) {
 	for _, w := range texts {
-		p.line("%s %s", p.paint(yellow, "Warning:"), console.Clean(w))
+		p.line("%s %s", p.paint(yellow, "Warning:"), w)
 	}
 }
 
@@ -116,7 +114,7 @@ func novaState(s recover.Server) string {
 	}
 	words := []string{fmt.Sprintf("%s in Nova", orDash(s.Status))}
 	if s.TaskState != "" {
-		words = append(words, "task "+console.Clean(s.TaskState))
+		words = append(words, "task "+s.TaskState)
 	}
 	if s.Locked {
 		words = append(words, "locked already")

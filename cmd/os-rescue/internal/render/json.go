@@ -6,10 +6,11 @@ import (
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/check"
+	"github.com/os-rescue/os-rescue/recover/printable"
 )
 
 // JSON writes value as indented JSON. Slices of the types that scripts depend on
-// are never null.
+// are never null. A terminal that shows it is safe from the names in it.
 func JSON(w io.Writer, value any) error {
 	switch v := value.(type) {
 	case recover.Report:
@@ -33,7 +34,7 @@ func JSON(w io.Writer, value any) error {
 		v.Runs, v.Keeper.Holds = runs, orEmpty(v.Keeper.Holds)
 		value = v
 	}
-	e := json.NewEncoder(w)
+	e := json.NewEncoder(printable.JSON(w))
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	return e.Encode(value)

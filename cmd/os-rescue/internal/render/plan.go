@@ -7,6 +7,7 @@ import (
 
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/console"
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/printable"
 )
 
 // WritePlan writes what a run will do to each instance, in order, the space that it needs,
@@ -17,7 +18,7 @@ func WritePlan(w io.Writer, t Text, plan recover.Plan) error {
 	var none []string
 	for _, i := range plan.Instances {
 		if i.Action == recover.ActionNone {
-			none = append(none, console.Clean(i.Domain))
+			none = append(none, i.Domain)
 			continue
 		}
 		p.line("")
@@ -58,29 +59,29 @@ func planTitle(plan recover.Plan) string {
 func planInstance(p *page, plan recover.Plan, i recover.InstancePlan) {
 	p.line("%s", p.paint(bold, label(i.Domain, i.Name, i.UUID)))
 	if i.Action == recover.ActionRefuse {
-		p.line("  %s: %s", p.paint(yellow, "left alone"), console.Clean(i.Refusal))
+		p.line("  %s: %s", p.paint(yellow, "left alone"), i.Refusal)
 		return
 	}
 	found := "found " + orDash(string(i.Found))
 	if i.Server != nil {
 		found += ", " + novaState(*i.Server)
 	}
-	summary := p.paint(actionColor(i.Action), actionText(plan, i)) + " (" + found + ")"
+	copies := ""
 	if i.Action != recover.ActionHardReboot && (len(i.Files) > 0 || !touchesNames(i.Action)) {
-		summary += "; " + console.Size(i.Bytes()) + " to copy"
+		copies = "; " + console.Size(i.Bytes()) + " to copy"
 	}
-	p.line("  %s", summary)
+	p.line("  %s (%s)%s", p.paint(actionColor(i.Action), actionText(plan, i)), found, copies)
 	if i.Server != nil && i.Server.Fault != "" {
-		p.line("  Nova's last error: %s", console.Clean(i.Server.Fault))
+		p.line("  Nova's last error: %s", i.Server.Fault)
 	}
 	if i.NotLive != "" {
-		p.line("  not live: %s", console.Clean(i.NotLive))
+		p.line("  not live: %s", i.NotLive)
 	}
 	if i.NextStart != "" {
-		p.line("  afterwards, do not stop or reboot it yet: %s", console.Clean(i.NextStart))
+		p.line("  afterwards, do not stop or reboot it yet: %s", i.NextStart)
 	}
 	for n, step := range i.Steps {
-		p.line("  %3d. %s", n+1, console.Clean(step))
+		p.line("  %3d. %s", n+1, step)
 	}
 	if len(i.Files) == 0 {
 		return
@@ -101,7 +102,7 @@ func planInstance(p *page, plan recover.Plan, i recover.InstancePlan) {
 		case f.Content != "":
 			note = "created anew"
 		}
-		rows = append(rows, []any{console.Clean(f.Path), string(f.Role), fileSize(allocated, f.Size), note})
+		rows = append(rows, []any{f.Path, string(f.Role), fileSize(allocated, f.Size), note})
 	}
 	p.columns("  ", []any{"file", "role", "size", ""}, rows, right(3))
 }
@@ -113,14 +114,14 @@ func planSpace(p *page, plan recover.Plan) {
 	p.line("")
 	var rows [][]any
 	for _, s := range plan.Space {
-		note := ""
+		note := printable.Text("")
 		switch {
 		case s.Clones:
 			note = "copies are clones, which take no space"
 		case s.Need > s.Free-s.Headroom:
 			note = p.paint(red, "too little for all at once")
 		}
-		rows = append(rows, []any{console.Clean(s.Path), console.Size(s.Need), console.Size(s.Free), console.Size(s.Headroom), note})
+		rows = append(rows, []any{s.Path, console.Size(s.Need), console.Size(s.Free), console.Size(s.Headroom), note})
 	}
 	p.columns("", []any{"file system of", "needed", "free", "kept free", ""}, rows, right(2), right(3), right(4))
 	if plan.OneByOne {

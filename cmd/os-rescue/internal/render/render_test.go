@@ -105,7 +105,7 @@ func TestTheLastLineOfAScanSaysWhatToDo(t *testing.T) {
 	}{
 		{recover.VerdictRecoverable, "Next, see what a rescue would do: os-rescue --config /x --all --dry-run"},
 		{recover.VerdictConflict, "Next, see what a rescue would do: os-rescue --config /x --all --dry-run"},
-		{recover.VerdictLost, "No process holds the lost files any more: see above what is still possible."},
+		{recover.VerdictLost, "No process of this host holds the lost files any more: see above what is still possible."},
 		{recover.VerdictUnknown, "Next, scan again: os-rescue --config /x scan"},
 		{recover.VerdictDisplaced, "Displaced files are not deleted: put them, or the mount, back where they belong."},
 		{recover.VerdictIntact, "Nothing is lost: there is nothing to do."},
@@ -120,7 +120,7 @@ func TestTheLastLineOfAScanSaysWhatToDo(t *testing.T) {
 	}
 	next := []recover.Divergence{{Target: "vda", Open: "/i/snap", Next: "/i/disk", Writable: true}}
 	for state, want := range map[recover.FileState]string{
-		recover.FilePresent:  "Do not stop or reboot 1 instance: it would come back on another file. See above what cures it.",
+		recover.FilePresent:  "Do not stop or reboot 1 instance: it would come back on another file, or not at all. See above what cures it.",
 		recover.FileDeleted:  "Next, see what a rescue would do: os-rescue --all --dry-run",
 		recover.FileReplaced: "Next, see what a rescue would do: os-rescue --all --dry-run",
 	} {
@@ -130,6 +130,14 @@ func TestTheLastLineOfAScanSaysWhatToDo(t *testing.T) {
 		if !strings.HasSuffix(text, want+"\n") {
 			t.Errorf("it would start on another file, and its disk is %s: %q does not end with %q", state, text, want)
 		}
+	}
+	unusable := recover.Instance{Domain: "d", Verdict: recover.VerdictConflict,
+		Files: []recover.File{{Path: "/i/u/disk", State: recover.FileUnknown, Remedy: recover.RemedyReplace}}}
+	said := written(t, func(b *bytes.Buffer) error {
+		return WriteScan(b, plain(), recover.Report{Host: "h", Instances: []recover.Instance{unusable}})
+	})
+	if !strings.HasSuffix(said, "Do not start 1 instance: a file that it needs is no disk any more. See above what brings it back.\n") {
+		t.Errorf("its disk is empty: %q", said)
 	}
 	wrong := recover.Directory{Path: "/i/_base", Mode: 0o700, Want: "nova:nova 0755"}
 	intact := recover.Instance{Domain: "d", Verdict: recover.VerdictIntact, Directories: []recover.Directory{wrong}}
@@ -147,6 +155,34 @@ Next, see what a run would do: os-rescue --all --dry-run
 	got = written(t, func(b *bytes.Buffer) error { return WriteScan(b, plain(), recover.Report{Host: "h"}) })
 	if got != "h  0 instances\n\nNothing is lost: there is nothing to do.\n" {
 		t.Errorf("a host without instances: %q", got)
+	}
+}
+
+func TestWhereLibvirtDoesNotKnowAWriterNothingIsCalledSafe(t *testing.T) {
+	foreign := []recover.Foreign{{Path: "/i/u/disk", PID: 7, FD: 9, Process: "qemu-system-x86", UUID: "u", Size: 1 << 20}}
+	got := written(t, func(b *bytes.Buffer) error {
+		return WriteScan(b, plain(), recover.Report{Host: "h", Foreign: foreign})
+	})
+	named := strings.Contains(got, "/i/u/disk  1.0 MiB, open as /proc/7/fd/9 (qemu-system-x86, instance u)")
+	if strings.Contains(got, "Nothing is lost") || !named || !strings.Contains(got, "--holder PID") {
+		t.Error(got)
+	}
+}
+
+func TestAScanSaysWhatKeepsNovaComputeFromStarting(t *testing.T) {
+	fault := recover.ComputeIDFault{Path: "/n/compute_id", UUID: "u", Copy: "/s/copy"}
+	scan := func() string {
+		return written(t, func(b *bytes.Buffer) error {
+			return WriteScan(b, plain(), recover.Report{Host: "h", ComputeID: &fault})
+		})
+	}
+	if text := scan(); !strings.Contains(text, "/n/compute_id is missing") || !strings.Contains(text, "A run puts it back") ||
+		!strings.HasSuffix(text, "--all --dry-run\n") {
+		t.Errorf("missing:\n%s", text)
+	}
+	fault.Problem = "/n/compute_id holds v"
+	if text := scan(); !strings.Contains(text, "holds v") || !strings.Contains(text, "/s/copy") || strings.Contains(text, "puts it back") {
+		t.Errorf("another one:\n%s", text)
 	}
 }
 
@@ -310,6 +346,39 @@ If it can't be finished, end it as it is: os-rescue resume --abandon r1
 `, at))
 }
 
+func TestKeepersThatNoJournalClaimsAreNamedWithWhatTheyHold(t *testing.T) {
+	at := when(stood().Started)
+	hold := func(by string, unclaimed bool) []pin.KeeperHold {
+		return []pin.KeeperHold{{Instances: []string{"u1"}, Path: "/i/1/disk", Size: gib, Since: stood().Started,
+			PID: 80, PinnedBy: by, Unclaimed: unclaimed}}
+	}
+	k := pin.KeeperStatus{Running: true, PID: 77, Holds: append(hold("r1", false), hold("r0", true)...), Others: []pin.OtherKeeper{
+		{PID: 78, StateDir: "/s", Own: true, Silent: true, Holds: hold("", true)},
+		{PID: 79, StateDir: "/elsewhere", Apart: true, Holds: []pin.KeeperHold{}},
+	}}
+	golden(t, written(t, func(b *bytes.Buffer) error { return WriteUnclaimedHolds(b, plain(), k) }), fmt.Sprintf(`
+
+Held by the keeper (pid 77 80) for runs of which this state directory has no journal:
+  FILE          SIZE  SINCE                FOR
+  /i/1/disk  1.0 GiB  %[1]s  u1 (unclaimed: no journal of run r0)
+A keeper (pid 78) of /s does not answer: it is stopped, or hangs. It holds 1 file.
+  FILE          SIZE  SINCE                FOR
+  /i/1/disk  1.0 GiB  %[1]s  u1 (unclaimed)
+A stopped one goes on with: kill -CONT 78
+A keeper (pid 79) is of another state directory, /elsewhere, which is gone or has another keeper by now. It holds 0 files.
+See to it with: OS_RESCUE_STATE_DIR=/elsewhere os-rescue status
+`, at))
+	if got := written(t, func(b *bytes.Buffer) error { return WriteUnclaimedHolds(b, plain(), pin.KeeperStatus{Running: true}) }); got != "" {
+		t.Errorf("of nothing it says %q", got)
+	}
+	got := written(t, func(b *bytes.Buffer) error {
+		return WriteOverview(b, plain(), Overview{Keeper: pin.KeeperStatus{Others: k.Others[:1]}})
+	})
+	if strings.Contains(got, "nothing is held") || !strings.Contains(got, "A keeper (pid 78) of /s does not answer") {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestTheOverviewListsTheRunsAndWhatKeeperAndGuardHold(t *testing.T) {
 	at := when(stood().Started)
 	o := Overview{
@@ -333,6 +402,7 @@ r1   rescue   %[1]s  -         interrupted  1 rescued, 1 not finished
 The keeper (pid 77) holds 1 file.
   FILE           SIZE  SINCE                FOR
   /i/_base/a  1.0 GiB  %[1]s  u1, u2
+When nobody needs them any more: os-rescue keeper release
 The guard (pid 78) holds 9 files (2.0 GiB), 3 of them deleted (1.0 GiB). Its last scan was at %[1]s.
   Problem: Nova does not answer
   INCIDENT           NAME  INSTANCE  SINCE                FILES     SIZE  STATE

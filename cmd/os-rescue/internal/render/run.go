@@ -24,10 +24,10 @@ func WriteRun(w io.Writer, t Text, r recover.RunReport, o recover.Options) error
 		}
 		p.line("%s", p.paint(bold, label(i.Domain, i.Name, i.UUID)))
 		if i.Error != "" {
-			p.line("  %s: %s", p.paint(outcomeColor(i.Outcome), string(i.Outcome)), console.Clean(i.Error))
+			p.line("  %s: %s", p.paint(outcomeColor(i.Outcome), string(i.Outcome)), i.Error)
 		}
 		for _, note := range i.Notes {
-			p.line("  Note: %s", console.Clean(note))
+			p.line("  Note: %s", note)
 		}
 		p.line("")
 	}
@@ -40,7 +40,7 @@ func WriteRun(w io.Writer, t Text, r recover.RunReport, o recover.Options) error
 		p.line("")
 	}
 	if r.Interrupted {
-		p.line("The run was interrupted. Where each instance stands: %s", p.paint(bold, p.Again+" status "+console.Clean(r.Run)))
+		p.line("The run was interrupted. Where each instance stands: %s", p.paint(bold, p.Again+" status "+r.Run))
 	}
 	if r.Abandoned {
 		p.line("The run was ended by hand before it was done.")
@@ -60,7 +60,7 @@ func runTable(p *page, r recover.RunReport) {
 		if verified := verifyText(i); verified != "" {
 			note = strings.TrimSuffix(verified+"; "+note, "; ")
 		}
-		row := []any{console.Clean(i.Domain), short(i.Name, 24), p.paint(outcomeColor(i.Outcome), outcomeText(r.Command, i.Outcome))}
+		row := []any{i.Domain, short(i.Name, 24), p.paint(outcomeColor(i.Outcome), outcomeText(r.Command, i.Outcome))}
 		if reboot {
 			row = append(row, secondsOrDash(rebootSeconds(i)), note)
 		} else {
@@ -107,8 +107,8 @@ func runSum(r recover.RunReport) string {
 		n[i.Outcome]++
 	}
 	var parts []string
-	for _, o := range []recover.Outcome{recover.OutcomeRescued, recover.OutcomeIntact, recover.OutcomeSkipped, recover.OutcomeFailed,
-		recover.OutcomeUnderWay, recover.OutcomeNotBegun} {
+	for _, o := range []recover.Outcome{recover.OutcomeRescued, recover.OutcomeIntact, recover.OutcomeSkipped, recover.OutcomeInterrupted,
+		recover.OutcomeFailed, recover.OutcomeUnderWay, recover.OutcomeNotBegun} {
 		if n[o] > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n[o], outcomeText(r.Command, o)))
 		}
@@ -128,7 +128,7 @@ func runSum(r recover.RunReport) string {
 	}
 	sum += "."
 	if r.Run != "" {
-		sum += " Run " + console.Clean(r.Run) + "."
+		sum += " Run " + r.Run + "."
 	}
 	return sum
 }
@@ -159,7 +159,7 @@ func outcomeColor(o recover.Outcome) string {
 	switch o {
 	case recover.OutcomeRescued, recover.OutcomeIntact:
 		return green
-	case recover.OutcomeSkipped, recover.OutcomeUnderWay, recover.OutcomeNotBegun:
+	case recover.OutcomeSkipped, recover.OutcomeInterrupted, recover.OutcomeUnderWay, recover.OutcomeNotBegun:
 		return yellow
 	default:
 		return red

@@ -7,8 +7,11 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/dustin/go-humanize"
+
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/console"
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/printable"
 )
 
 // WriteScan writes a table of all instances, the worst first, then the files of each
@@ -28,7 +31,11 @@ func WriteScan(w io.Writer, t Text, r recover.Report) error {
 		}
 	}
 	p.line("")
-	scanNext(&p, sorted)
+	scanForeign(&p, r.Foreign)
+	if r.GuardFault != "" {
+		p.line("%s", p.paint(yellow, "Warning: "+r.GuardFault))
+	}
+	scanNext(&p, sorted, r)
 	return p.sendTo(w)
 }
 
@@ -38,17 +45,38 @@ func WriteUnfinished(w io.Writer, t Text, runs []recover.RunStatus) error {
 	p := page{Text: t}
 	for _, r := range runs {
 		if r.State == recover.RunInterrupted {
-			p.line("Run %s was interrupted. Finish it first: %s", console.Clean(r.Run), p.paint(bold, p.Again+" resume"))
+			p.line("Run %s was interrupted. Finish it first: %s", r.Run, p.paint(bold, p.Again+" resume"))
 		}
 	}
 	return p.sendTo(w)
+}
+
+// scanForeign writes which deleted files are written by processes that libvirt does not know.
+func scanForeign(p *page, files []recover.Foreign) {
+	if len(files) == 0 {
+		return
+	}
+	p.line("%s", p.paint(red, "Deleted files of instances are written by processes that libvirt does not know:"))
+	for _, f := range files {
+		of := ""
+		if f.UUID != "" {
+			of = ", instance " + f.UUID
+		}
+		p.line("  %s  %s, open as %s (%s%s)",
+			f.Path, humanize.IBytes(uint64(f.Size)), f.Descriptor(), f.Process, of)
+	}
+	p.line("Do not end these processes: what they write is gone with them. Where libvirt has lost its guest, a restart of libvirtd or")
+	p.line("virtqemud finds it again, if its state is still in /run/libvirt/qemu. Of an instance that libvirt has as off, a rescue takes")
+	p.line("what such a process holds, once it is stopped and writes no more:")
+	p.line("%s", p.paint(bold, "kill -STOP PID; "+p.Again+" --instance UUID --holder PID"))
+	p.line("")
 }
 
 func scanTable(p *page, instances []recover.Instance) {
 	var rows [][]any
 	for _, i := range instances {
 		rows = append(rows, []any{
-			console.Clean(i.Domain), short(i.Name, 24), short(project(i), 20), string(i.State),
+			i.Domain, short(i.Name, 24), short(project(i), 20), string(i.State),
 			verdictText(p.Text, i.Verdict), orDash(strings.Join(trouble(i), ", ")), scanSize(i),
 		})
 	}
@@ -60,36 +88,46 @@ func scanInstance(p *page, i recover.Instance) {
 	if len(i.Files) > 0 {
 		var rows [][]any
 		for _, f := range i.Files {
-			rows = append(rows, []any{console.Clean(f.Path), string(f.Role), fileState(p.Text, f), fileSize(f.Allocated, f.Size), holders(f)})
+			rows = append(rows, []any{f.Path, string(f.Role), fileState(p.Text, f), fileSize(f.Allocated, f.Size), holders(f)})
 		}
 		p.columns("  ", []any{"file", "role", "state", "size", "held by"}, rows, right(4))
 	}
 	for _, f := range i.Files {
 		if f.Reason != "" {
-			p.line("  %s: %s", console.Clean(f.Path), console.Clean(f.Reason))
+			p.line("  %s: %s", f.Path, f.Reason)
 		}
 	}
 	for _, reason := range i.Reasons {
-		p.line("  Why: %s", console.Clean(reason))
+		p.line("  Why: %s", reason)
 	}
 	for _, possible := range i.Possible {
-		p.line("  Possible: %s", console.Clean(possible))
+		p.line("  Possible: %s", possible)
 	}
 }
 
 // scanNext says what to do. The last line is the command to run, if there is one.
-func scanNext(p *page, instances []recover.Instance) {
-	n, diverging := make(map[recover.Verdict]int), 0
+func scanNext(p *page, instances []recover.Instance, r recover.Report) {
+	computeID := r.ComputeID
+	n, diverging, unusable, superseded := make(map[recover.Verdict]int), 0, 0, 0
 	for _, i := range instances {
+		if len(i.Superseded) > 0 {
+			superseded++
+		}
 		switch {
 		case i.Verdict == recover.VerdictConflict && i.IsWhole():
-			diverging++
+			if i.AboutNextStart() != "" {
+				diverging++
+			}
+		case i.Verdict == recover.VerdictConflict && slices.ContainsFunc(i.Files, recover.File.Unusable) &&
+			!slices.ContainsFunc(i.Files, recover.File.Lost):
+			unusable++
 		default:
 			n[i.Verdict]++
 		}
 	}
 	rescuable := n[recover.VerdictRecoverable] + n[recover.VerdictConflict]
-	if rescuable > 0 {
+	held := slices.ContainsFunc(instances, hasHeld)
+	if rescuable > 0 || held {
 		p.line("Until they are rescued, do not stop, reboot, migrate or delete these instances, neither here nor in")
 		p.line("the dashboard: their data exists only as long as the processes that hold it run.")
 	}
@@ -98,7 +136,15 @@ func scanNext(p *page, instances []recover.Instance) {
 			counted(n[recover.VerdictUnknown], "instance"))
 	}
 	if diverging > 0 {
-		p.line("Do not stop or reboot %s: it would come back on another file. See above what cures it.", counted(diverging, "instance"))
+		p.line("Do not stop or reboot %s: it would come back on another file, or not at all. See above what cures it.",
+			counted(diverging, "instance"))
+	}
+	if unusable > 0 {
+		p.line("Do not start %s: a file that it needs is no disk any more. See above what brings it back.", counted(unusable, "instance"))
+	}
+	if superseded > 0 {
+		p.line("%s: running on other files than were lost, and the lost ones are held. See above how to decide which are right.",
+			counted(superseded, "instance"))
 	}
 	movable := slices.ContainsFunc(instances, func(i recover.Instance) bool { return slices.ContainsFunc(i.Files, isNameable) })
 	switch {
@@ -110,21 +156,30 @@ func scanNext(p *page, instances []recover.Instance) {
 	}
 	astray := directories(instances)
 	for _, d := range astray {
-		p.line("%s %s.", console.Clean(d.Path), d.Lack())
+		p.line("%s %s.", d.Path, d.Lack())
 	}
 	if len(astray) > 0 {
 		p.line("No file is lost by that, but Nova may fail to write there. A run sets it right, and pauses nobody for it.")
 	}
+	if computeID != nil {
+		p.line("nova-compute: %s.", computeID.Sentence())
+	}
+	restorable := computeID != nil && computeID.Missing()
+	if restorable {
+		p.line("A run puts it back from the guard's copy, and pauses nobody for it.")
+	}
 	switch {
 	case rescuable > 0:
 		p.line("Next, see what a rescue would do: %s", p.paint(bold, p.Again+" --all --dry-run"))
+	case n[recover.VerdictLost] > 0 && held:
+		p.line("No process of this host has the missing files, but the deleted ones are held: see above what must come back before a rescue.")
 	case n[recover.VerdictLost] > 0:
-		p.line("No process holds the lost files any more: see above what is still possible.")
+		p.line("No process of this host holds the lost files any more: see above what is still possible.")
 	case n[recover.VerdictUnknown] > 0:
 		p.line("Next, scan again: %s", p.paint(bold, p.Again+" scan"))
-	case len(astray) > 0, movable:
+	case len(astray) > 0, movable, restorable:
 		p.line("Next, see what a run would do: %s", p.paint(bold, p.Again+" --all --dry-run"))
-	case n[recover.VerdictDisplaced] == 0 && diverging == 0:
+	case n[recover.VerdictDisplaced] == 0 && diverging+unusable+superseded+len(r.Foreign) == 0:
 		p.line("Nothing is lost: there is nothing to do.")
 	}
 }
@@ -148,18 +203,18 @@ func directories(instances []recover.Instance) []recover.Directory {
 	return dirs
 }
 
-func scanSum(t Text, instances []recover.Instance) string {
+func scanSum(t Text, instances []recover.Instance) printable.Text {
 	n := make(map[recover.Verdict]int)
 	for _, i := range instances {
 		n[i.Verdict]++
 	}
-	parts := []string{counted(len(instances), "instance")}
+	parts := []printable.Text{printable.Text(counted(len(instances), "instance"))}
 	for _, v := range recover.Verdicts() {
 		if n[v] > 0 {
 			parts = append(parts, t.paint(verdictColor(v), fmt.Sprintf("%d %s", n[v], v)))
 		}
 	}
-	return strings.Join(parts, ", ")
+	return printable.Join(parts, ", ")
 }
 
 func worstFirst(instances []recover.Instance) []recover.Instance {
@@ -175,6 +230,12 @@ func worstFirst(instances []recover.Instance) []recover.Instance {
 		return sorted[a].Domain < sorted[b].Domain
 	})
 	return sorted
+}
+
+// hasHeld is true for an instance that has lost files, others of which somebody holds still.
+func hasHeld(i recover.Instance) bool {
+	isHeld := func(f recover.File) bool { return f.Lost() && len(f.Holders) > 0 }
+	return i.Verdict == recover.VerdictLost && slices.ContainsFunc(i.Files, isHeld)
 }
 
 func affected(i recover.Instance) bool {
@@ -194,12 +255,15 @@ func trouble(i recover.Instance) []string {
 		case f.Role == recover.RoleDiskInfo:
 			name = "disk.info"
 		case f.Role == recover.RoleDisk && f.Target != "":
-			name = "disk " + console.Clean(f.Target)
+			name = "disk " + f.Target
 		}
 		if !seen[name] {
 			seen[name] = true
 			names = append(names, name)
 		}
+	}
+	if len(i.Superseded) > 0 {
+		names = append(names, "lost file held")
 	}
 	return names
 }
@@ -237,7 +301,7 @@ func holders(f recover.File) string {
 	for _, h := range f.Holders {
 		if !seen[h.PID] {
 			seen[h.PID] = true
-			who = append(who, fmt.Sprintf("%s %d", console.Clean(h.Process), h.PID))
+			who = append(who, fmt.Sprintf("%s %d", h.Process, h.PID))
 		}
 	}
 	if len(who) == 0 {
@@ -256,7 +320,9 @@ func project(i recover.Instance) string {
 	return i.ProjectID
 }
 
-func verdictText(t Text, v recover.Verdict) string { return t.paint(verdictColor(v), string(v)) }
+func verdictText(t Text, v recover.Verdict) printable.Text {
+	return t.paint(verdictColor(v), string(v))
+}
 
 func verdictColor(v recover.Verdict) string {
 	switch v {
@@ -271,7 +337,7 @@ func verdictColor(v recover.Verdict) string {
 	}
 }
 
-func fileState(t Text, f recover.File) string {
+func fileState(t Text, f recover.File) printable.Text {
 	if f.Proven {
 		return t.paint(green, "put back")
 	}
@@ -281,6 +347,6 @@ func fileState(t Text, f recover.File) string {
 	case recover.FileDisplaced, recover.FileUnknown:
 		return t.paint(yellow, string(f.State))
 	default:
-		return string(f.State)
+		return printable.Cell(f.State)
 	}
 }

@@ -1,7 +1,6 @@
 package render
 
 import (
-	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -9,7 +8,9 @@ import (
 	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/console"
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/guard"
+	"github.com/os-rescue/os-rescue/recover/leftover"
 	"github.com/os-rescue/os-rescue/recover/pin"
+	"github.com/os-rescue/os-rescue/recover/printable"
 )
 
 // Overview is every run of a host, and what its keeper and its guard hold.
@@ -17,6 +18,8 @@ type Overview struct {
 	Runs   []recover.RunStatus `json:"runs"` // the newest first
 	Keeper pin.KeeperStatus    `json:"keeper"`
 	Guard  guard.Status        `json:"guard"`
+	// Unclaimed are directories with staged copies of runs that are not among Runs.
+	Unclaimed []leftover.Staging `json:"unclaimed,omitempty"`
 }
 
 // WriteOverview writes a table of all runs, what keeper and guard hold, and what to do next.
@@ -28,14 +31,16 @@ func WriteOverview(w io.Writer, t Text, o Overview) error {
 		var rows [][]any
 		for _, r := range o.Runs {
 			rows = append(rows, []any{
-				console.Clean(r.Run), orDash(string(r.Command)), when(r.Started), when(r.Finished), runState(p.Text, r), outcomes(r),
+				r.Run, orDash(string(r.Command)), when(r.Started), when(r.Finished), runState(p.Text, r), outcomes(r),
 			})
 		}
 		p.columns("", []any{"run", "command", "started", "finished", "state", "instances"}, rows)
 	}
 	p.line("")
 	overviewKeeper(&p, o.Keeper)
+	otherKeepers(&p, o.Keeper.Others)
 	overviewGuard(&p, o.Guard)
+	overviewUnclaimed(&p, o.Unclaimed)
 	for _, r := range o.Runs {
 		if r.State == recover.RunInterrupted {
 			p.line("")
@@ -46,24 +51,39 @@ func WriteOverview(w io.Writer, t Text, o Overview) error {
 	return p.sendTo(w)
 }
 
+// How much of a guard's lists is written.
+const (
+	mostIncidents = 200
+	mostProblems  = 30
+	problemLength = 1024 // characters
+)
+
 func overviewGuard(p *page, g guard.Status) {
 	if !g.Running {
 		p.line("No guard runs on this host: files are safe from a deletion only while their instances run.")
 		return
 	}
+	if g.Fault != "" {
+		p.line("The guard does not answer as it must, and nothing of it is known: %s", short(g.Fault, problemLength))
+		p.line("Rescues go on without it, with what QEMU and the keeper hold. Next: systemctl status os-rescue-guard")
+		return
+	}
 	p.line("The guard (pid %d) holds %s (%s), %d of them deleted (%s). Its last scan was at %s.", g.PID, counted(g.Held.Files, "file"),
 		console.Size(g.Held.Bytes), g.Held.DeletedFiles, console.Size(g.Held.DeletedBytes), when(g.Scanned))
-	for _, text := range g.Problems {
-		p.line("  Problem: %s", console.Clean(text))
+	for _, text := range g.Problems[:min(len(g.Problems), mostProblems)] {
+		p.line("  Problem: %s", short(text, problemLength))
+	}
+	if more := len(g.Problems) - mostProblems; more > 0 {
+		p.line("  and %s more", counted(more, "problem"))
 	}
 	for _, uuid := range g.SoftDeleted {
-		p.line("  No incident: %s misses files, and is SOFT_DELETED in Nova: its owner has deleted it.", console.Clean(uuid))
+		p.line("  No incident: %s misses files, and is SOFT_DELETED in Nova: its owner has deleted it.", uuid)
 	}
 	if len(g.Incidents) == 0 {
 		return
 	}
 	var rows [][]any
-	for _, i := range g.Incidents {
+	for _, i := range g.Incidents[:min(len(g.Incidents), mostIncidents)] {
 		state := "files deleted"
 		if i.Replaced {
 			state = "runs on other files"
@@ -72,33 +92,37 @@ func overviewGuard(p *page, g guard.Status) {
 			state += ", locked in Nova"
 		}
 		rows = append(rows, []any{
-			console.Clean(i.Domain), console.Clean(i.Name), i.UUID, when(i.Since), len(i.Paths), console.Size(i.Bytes), state,
+			i.Domain, i.Name, i.UUID, when(i.Since), i.Files(), console.Size(i.Bytes), state,
 		})
 	}
 	p.columns("  ", []any{"incident", "name", "instance", "since", "files", "size", "state"}, rows, right(5), right(6))
+	if more := len(g.Incidents) - mostIncidents; more > 0 {
+		p.line("  and %s more: %s", counted(more, "incident"), p.Again+" scan")
+	}
 }
 
 func overviewKeeper(p *page, k pin.KeeperStatus) {
+	if !k.Running && len(k.Others) > 0 {
+		p.line("No keeper of this state directory answers.")
+		return
+	}
 	if !k.Running {
 		p.line("The keeper is not running: nothing is held.")
 		return
 	}
-	p.line("The keeper (pid %d) holds %s.", k.PID, counted(len(k.Holds), "file"))
+	p.line("The keeper (pid %s) holds %s.", pidsOf(k), counted(len(k.Holds), "file"))
 	if len(k.Holds) == 0 {
 		return
 	}
-	var rows [][]any
-	for _, h := range k.Holds {
-		rows = append(rows, []any{console.Clean(h.Path), console.Size(h.Size), when(h.Since), orDash(strings.Join(h.Instances, ", "))})
-	}
-	p.columns("  ", []any{"file", "size", "since", "for"}, rows, right(2))
+	holdsTable(p, k.Holds)
+	p.line("When nobody needs them any more: %s keeper release", p.Again)
 }
 
 // WriteStatus writes one run with each instance's steps.
 func WriteStatus(w io.Writer, t Text, r recover.RunStatus) error {
 	p := page{Text: t}
 	p.line("%s  %s on %s, started %s, %s",
-		p.paint(bold, console.Clean(r.Run)), orDash(string(r.Command)), orDash(r.Host), when(r.Started), runState(p.Text, r))
+		p.paint(bold, r.Run), orDash(string(r.Command)), orDash(r.Host), when(r.Started), runState(p.Text, r))
 	for _, i := range r.Instances {
 		p.line("")
 		outcome := p.paint(outcomeColor(i.Outcome), outcomeText(r.Command, i.Outcome))
@@ -107,34 +131,34 @@ func WriteStatus(w io.Writer, t Text, r recover.RunStatus) error {
 		}
 		p.line("%s  %s", p.paint(bold, label(i.Domain, i.Name, i.UUID)), outcome)
 		if i.Error != "" {
-			p.line("  %s", console.Clean(i.Error))
+			p.line("  %s", i.Error)
 		}
 		if len(i.Steps) == 0 {
 			continue
 		}
 		var rows [][]any
 		for _, s := range i.Steps {
-			rows = append(rows, []any{s.Name, when(s.Started), stepSeconds(s), stepState(p.Text, s), console.Clean(s.Path)})
+			rows = append(rows, []any{s.Name, when(s.Started), stepSeconds(s), stepState(p.Text, s), s.Path})
 		}
 		p.columns("  ", []any{"step", "began", "took", "state", "file"}, rows, right(3))
 		for _, s := range i.Steps {
 			if s.Error != "" {
-				p.line("  %s: %s", s.Name, console.Clean(s.Error))
+				p.line("  %s: %s", s.Name, s.Error)
 			}
 		}
 	}
 	if r.State == recover.RunInterrupted {
 		p.line("")
-		p.line("Next, finish it: %s", p.paint(bold, p.Again+" resume "+console.Clean(r.Run)))
-		p.line("If it can't be finished, end it as it is: %s", p.Again+" resume --abandon "+console.Clean(r.Run))
+		p.line("Next, finish it: %s", p.paint(bold, p.Again+" resume "+r.Run))
+		p.line("If it can't be finished, end it as it is: %s", p.Again+" resume --abandon "+r.Run)
 	}
 	return p.sendTo(w)
 }
 
-func runState(t Text, r recover.RunStatus) string {
+func runState(t Text, r recover.RunStatus) printable.Text {
 	switch r.State {
 	case recover.RunRunning:
-		return fmt.Sprintf("running (pid %d)", r.PID)
+		return printable.Sprintf("running (pid %d)", r.PID)
 	case recover.RunInterrupted:
 		return t.paint(red, string(r.State))
 	case recover.RunFinished:
@@ -143,11 +167,11 @@ func runState(t Text, r recover.RunStatus) string {
 		}
 		return t.paint(green, string(r.State))
 	default:
-		return console.Clean(string(r.State))
+		return printable.Cell(r.State)
 	}
 }
 
-func stepState(t Text, s recover.StepStatus) string {
+func stepState(t Text, s recover.StepStatus) printable.Text {
 	switch s.State {
 	case recover.PhaseDone:
 		return t.paint(green, string(s.State))

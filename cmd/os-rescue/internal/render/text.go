@@ -1,7 +1,6 @@
 package render
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"strings"
@@ -9,7 +8,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 
-	"github.com/os-rescue/os-rescue/cmd/os-rescue/internal/console"
+	"github.com/os-rescue/os-rescue/recover/printable"
 )
 
 // Text says how results are written as text.
@@ -29,11 +28,12 @@ const (
 	faint  = "2"
 )
 
-func (t Text) paint(color, s string) string {
+func (t Text) paint(color, s string) printable.Text {
+	clean := printable.Text(printable.Line(s))
 	if !t.Color || s == "" || color == "" {
-		return s
+		return clean
 	}
-	return "\x1b[" + color + "m" + s + "\x1b[0m"
+	return printable.Text("\x1b["+color+"m") + clean + "\x1b[0m"
 }
 
 // again puts the global flags of this call into a recommended command.
@@ -44,16 +44,19 @@ func (t Text) again(next string) string {
 	return strings.ReplaceAll(next, "os-rescue ", t.Again+" ")
 }
 
-// page collects text, so that only one write, the last, can fail.
+// page collects text, so that only one write, the last, can fail. What it is given is cleaned,
+// but for a printable.Text.
 type page struct {
-	bytes.Buffer
+	text strings.Builder
 	Text
 }
 
-func (p *page) line(format string, args ...any) { fmt.Fprintf(&p.Buffer, format+"\n", args...) }
+func (p *page) line(format string, args ...any) {
+	p.text.WriteString(string(printable.Sprintf(format, args...)) + "\n")
+}
 
 func (p *page) sendTo(w io.Writer) error {
-	_, err := w.Write(p.Bytes())
+	_, err := io.WriteString(w, p.text.String())
 	return err
 }
 
@@ -68,10 +71,14 @@ func (p *page) columns(indent string, header []any, rows [][]any, config ...tabl
 	t.SetColumnConfigs(config)
 	t.AppendHeader(header)
 	for _, row := range rows {
-		t.AppendRow(row)
+		cells := make(table.Row, len(row))
+		for i, value := range row {
+			cells[i] = string(printable.Cell(value))
+		}
+		t.AppendRow(cells)
 	}
 	for _, line := range strings.Split(t.Render(), "\n") {
-		p.line("%s", strings.TrimRight(indent+line, " "))
+		p.line("%s", printable.Text(strings.TrimRight(indent+line, " ")))
 	}
 }
 
@@ -84,12 +91,12 @@ func orDash(s string) string {
 	if s == "" {
 		return "-"
 	}
-	return console.Clean(s)
+	return s
 }
 
 // short cuts text of any length to limit characters.
 func short(s string, limit int) string {
-	s = orDash(s)
+	s = printable.Line(orDash(s))
 	if runes := []rune(s); len(runes) > limit {
 		return string(runes[:limit-1]) + "…"
 	}
@@ -108,5 +115,5 @@ func label(domain, name, uuid string) string {
 	if name != "" {
 		domain += "  " + name
 	}
-	return console.Clean(domain + "  " + uuid)
+	return domain + "  " + uuid
 }

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/plainfile"
 )
 
 // mostBytes is more than the scans of a hundred hosts take, in bytes.
@@ -38,7 +38,7 @@ func readFile(path string, stdin io.Reader) ([]recover.Report, error) {
 	if path == "-" {
 		return parse(stdin, mostBytes)
 	}
-	f, err := os.Open(path)
+	f, err := plainfile.Open(path, plainfile.Rules{Symlinks: true})
 	if err != nil {
 		return nil, err
 	}
