@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -23,6 +24,9 @@ func failpoints(ctx context.Context, env map[string]string) (func(point string),
 	}
 	return func(point string) { set.Hit(ctx, point) }, nil
 }
+
+// runDir is OS_RESCUE_RUN_DIR where that is set: then a test can have two hosts on one.
+func runDir(env map[string]string, dir string) string { return cmp.Or(env["OS_RESCUE_RUN_DIR"], dir) }
 
 // undoCommand returns nil if OS_RESCUE_WITNESS is "none": then a test can kill a run
 // that no process undoes.

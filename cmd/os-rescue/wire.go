@@ -37,6 +37,7 @@ func connect(ctx context.Context, c connection) (engine, func(), error) {
 		return engine{}, nil, fmt.Errorf("%w: this program's own path: %w", recover.ErrUnusable, err)
 	}
 	e := &run.Engine{Settings: c.config.Settings(), Progress: c.progress, Failpoint: failpoint}
+	e.Settings.RunDir = runDir(c.env, e.Settings.RunDir)
 	e.Settings.KeeperCommand = []string{self, "keeper", "--dir", c.config.StateDir}
 	e.Settings.UndoCommand = undoCommand(c.env, append([]string{self, "undo"}, c.global...))
 	e.SignIn = func(ctx context.Context) (recover.Cloud, error) {

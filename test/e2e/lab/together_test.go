@@ -52,7 +52,7 @@ func TestAProjectsGuestsAreRescuedTogetherAndNobodyElses(t *testing.T) {
 	}
 }
 
-// TestTwoHostsThatShareABaseRescueAtTheSameTime: each has its own state, and one of the two guests.
+// TestTwoHostsThatShareABaseRescueAtTheSameTime: each has its own state and its own /run, and one of the two guests.
 func TestTwoHostsThatShareABaseRescueAtTheSameTime(t *testing.T) {
 	l := lab.New(t, withFailpoints)
 	guests := bootAll(t, l, lab.Spec{NoAgent: true}, lab.Spec{NoAgent: true})
@@ -60,7 +60,8 @@ func TestTwoHostsThatShareABaseRescueAtTheSameTime(t *testing.T) {
 		l.DeleteTree(t)
 		var runs []*lab.Process
 		for n, v := range guests {
-			env := []string{"OS_RESCUE_STATE_DIR=/run/host-" + string(rune('a'+n))}
+			host := "/run/host-" + string(rune('a'+n))
+			env := []string{"OS_RESCUE_STATE_DIR=" + host, "OS_RESCUE_RUN_DIR=" + host + "-run"}
 			runs = append(runs, l.StartCommand(t, env, "--instance", v.Name, "--offline", "--yes"))
 		}
 		for n, v := range guests {
