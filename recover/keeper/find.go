@@ -154,17 +154,23 @@ type socketOf struct {
 	ino unix.Stat_t
 }
 
+// firstOpen bounds how many descriptors of a process are looked at. A keeper opens its socket
+// before all that it holds, and the kernel gives the lowest free number (open(2)). Others can make
+// a daemon of root's have hundreds of thousands: a connection is one.
+const firstOpen = 4096
+
 // socketsOf returns the files of keepers' sockets that a process has open. Their names tell
 // where to ask: what is true, the answer tells.
 func socketsOf(pid int) []socketOf {
-	dir := fmt.Sprintf("/proc/%d/fd", pid)
-	names, err := os.ReadDir(dir)
+	dir, err := os.Open(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
 		return nil // it has ended
 	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(firstOpen) // the lowest numbers (fs/proc/fd.c, proc_readfd_common)
 	var list []socketOf
 	for _, name := range names {
-		s := socketOf{pid: pid, at: filepath.Join(dir, name.Name())}
+		s := socketOf{pid: pid, at: filepath.Join(dir.Name(), name)}
 		link, err := os.Readlink(s.at)
 		link = strings.TrimSuffix(link, " (deleted)")
 		if err != nil || filepath.Base(link) != socketName || unix.Stat(s.at, &s.ino) != nil || s.ino.Mode&unix.S_IFMT != unix.S_IFSOCK {

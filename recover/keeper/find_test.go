@@ -151,3 +151,22 @@ func TestWhoOnlyHasAKeepersSocketOpenIsNoKeeper(t *testing.T) {
 		t.Errorf("the keeper is process %d, and not %d: %+v", c.PID(), os.Getpid(), all)
 	}
 }
+
+// Whoever connects to a daemon of root's gives it descriptors; a keeper has its socket before them.
+func TestOnlyTheFirstDescriptorsOfAProcessAreLookedAt(t *testing.T) {
+	must(t, RaiseFiles())
+	d, err := openDoor(stateDir(t), socketName, lockName)
+	must(t, err)
+	defer d.close()
+	for range firstOpen {
+		f, err := os.Open(os.DevNull)
+		must(t, err)
+		defer f.Close()
+	}
+	late, err := openDoor(stateDir(t), socketName, lockName)
+	must(t, err)
+	defer late.close()
+	if list := socketsOf(os.Getpid()); len(list) != 1 || list[0].dir != d.dir.Name() {
+		t.Errorf("found: %+v", list)
+	}
+}

@@ -155,13 +155,19 @@ func lockedBy(dir *os.File, lock string) int {
 	if err != nil {
 		return 0
 	}
-	open, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
 		return 0
 	}
-	for _, at := range open {
+	for _, e := range open {
 		var other unix.Stat_t
-		own := pid == os.Getpid() && at == fmt.Sprintf("/proc/%d/fd/%d", pid, fd)
+		at := fmt.Sprintf("/proc/%d/fd/%s", pid, e.Name())
+		// Only what is called so is looked at: the server of another file may not answer.
+		link, err := os.Readlink(at)
+		if err != nil || filepath.Base(strings.TrimSuffix(link, " (deleted)")) != lock {
+			continue
+		}
+		own := pid == os.Getpid() && e.Name() == strconv.Itoa(fd)
 		if !own && unix.Stat(at, &other) == nil && other.Dev == st.Dev && other.Ino == st.Ino {
 			return pid
 		}

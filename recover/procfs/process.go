@@ -124,7 +124,7 @@ func (p *Process) descriptors(ctx context.Context, isMeant func(link string) boo
 		d := Descriptor{FD: fd}
 		path := filepath.Join(dir, e.Name())
 		// The process may have closed this descriptor: then it does not count.
-		if d.Link, err = os.Readlink(path); err != nil || isMeant != nil && !isMeant(d.Link) {
+		if d.Link, err = os.Readlink(path); err != nil || isNoFile(d.Link) || isMeant != nil && !isMeant(d.Link) {
 			continue
 		}
 		if d.stat(path) != nil || d.Stat.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -140,6 +140,13 @@ func (p *Process) descriptors(ctx context.Context, isMeant func(link string) boo
 		list = append(list, d)
 	}
 	return list, p.Alive()
+}
+
+// isNoFile is true for the link of a descriptor that can be no regular file (d_dname of sockfs,
+// pipefs and anon_inodefs in the kernel): anybody can have tens of thousands of them.
+func isNoFile(link string) bool {
+	kind, _, _ := strings.Cut(link, ":")
+	return kind == "socket" || kind == "pipe" || kind == "anon_inode"
 }
 
 // CheckQEMU returns ErrNotQEMU unless the process runs the domain of that UUID: libvirt

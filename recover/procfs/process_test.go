@@ -164,3 +164,15 @@ func FuzzProcParsersNeverPanic(f *testing.F) {
 		}
 	})
 }
+
+// Anybody can have tens of thousands of descriptors that are no files: they are not looked at.
+func TestWhatIsNoFileIsToldByItsLink(t *testing.T) {
+	for link, want := range map[string]bool{
+		"socket:[4711]": true, "pipe:[1]": true, "anon_inode:[eventpoll]": true, "anon_inode:inotify": true,
+		"/var/lib/nova/instances/u/disk": false, "/socket:[4711]": false, "/memfd:x (deleted)": false, "": false,
+	} {
+		if got := isNoFile(link); got != want {
+			t.Errorf("%q: %v", link, got)
+		}
+	}
+}
