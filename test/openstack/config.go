@@ -101,6 +101,8 @@ func directories() map[string]string {
 
 func novaConf(dir string) string { return filepath.Join(dir, "etc", "nova.conf") }
 
+func computeConf(dir string) string { return filepath.Join(dir, "etc", "nova-compute.conf") }
+
 // configure writes the configuration of every service, and Keystone's keys when
 // it has none.
 func configure(b *Bed) error {

@@ -252,11 +252,14 @@ func prepareGround(ctx context.Context, dir string) error {
 	if err := os.MkdirAll("/etc/nova", 0o755); err != nil {
 		return err
 	}
-	if err := os.Remove("/etc/nova/nova.conf"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := os.Symlink(novaConf(dir), "/etc/nova/nova.conf"); err != nil {
-		return err
+	for _, path := range []string{novaConf(dir), computeConf(dir)} {
+		link := filepath.Join("/etc/nova", filepath.Base(path))
+		if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := os.Symlink(path, link); err != nil {
+			return err
+		}
 	}
 	return os.WriteFile(markFile, []byte(dir), 0o644)
 }

@@ -83,8 +83,10 @@ func TestABedHasAMachineOfItsOwn(t *testing.T) {
 	if got := output(t, b, "sh", "-c", "stat -c %G /dev/kvm 2> /dev/null || echo kvm"); got != "kvm" {
 		t.Errorf("/dev/kvm is the group %s's", got)
 	}
-	if got := output(t, b, "readlink", "/etc/nova/nova.conf"); got != b.NovaConf() {
-		t.Errorf("/etc/nova/nova.conf is %s", got)
+	for _, path := range []string{b.NovaConf(), b.ComputeConf()} {
+		if got := output(t, b, "readlink", "/etc/nova/"+filepath.Base(path)); got != path {
+			t.Errorf("%s is %s", path, got)
+		}
 	}
 }
 

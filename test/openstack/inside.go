@@ -19,9 +19,15 @@ import (
 // NovaConf is the path of the bed's nova.conf, which is /etc/nova/nova.conf inside.
 func (b *Bed) NovaConf() string { return novaConf(b.dir) }
 
+// ComputeConf is the path of what nova-compute reads after nova.conf, which is
+// /etc/nova/nova-compute.conf inside. What is written there holds after its next start.
+func (b *Bed) ComputeConf() string { return computeConf(b.dir) }
+
 // InstancesPath is Nova's instances_path inside.
 func (b *Bed) InstancesPath() string {
-	return cmp.Or(defaultSetting(b.lasting.NovaConf, "instances_path"), DefaultInstancesPath)
+	own, _ := os.ReadFile(b.ComputeConf()) // a bed that was never up has none
+	path := strings.ReplaceAll(defaultSetting(string(own), "instances_path"), "$state_path", stateDir)
+	return cmp.Or(path, defaultSetting(b.lasting.NovaConf, "instances_path"), DefaultInstancesPath)
 }
 
 // Host is what Nova calls the host of the real nova-compute.

@@ -34,9 +34,11 @@ func newServices(dir string, fakes int) []*service {
 	run := filepath.Join(dir, "run")
 	nova := func(name string, ready func(context.Context) error) *service {
 		command := []string{"/usr/bin/" + name, "--config-file", etc("nova.conf")}
-		if name != NovaCompute {
-			command = append(command, "--config-file", etc("nova-database.conf"))
+		own := "nova-database.conf"
+		if name == NovaCompute {
+			own = "nova-compute.conf"
 		}
+		command = append(command, "--config-file", etc(own))
 		return &service{name: name, user: "nova", command: command, ready: ready}
 	}
 	all := []*service{
