@@ -201,7 +201,23 @@ func (i Instance) LacksBootFilesOnly() bool {
 	if i.Verdict != VerdictConflict || !i.IsWhole() || len(i.Superseded) > 0 {
 		return false
 	}
-	return !slices.ContainsFunc(i.NextStart, func(d Divergence) bool { return d.IsSerious() && d.fetchedFor() != i.UUID })
+	return !i.divergesBeyondBootFiles()
+}
+
+// divergesBeyondBootFiles is true when more is against the instance's next start than what a hard
+// reboot through Nova fetches again.
+func (i Instance) divergesBeyondBootFiles() bool {
+	return slices.ContainsFunc(i.NextStart, func(d Divergence) bool { return d.IsSerious() && d.fetchedFor() != i.UUID })
+}
+
+// BeforeNextStart says what has to be done before the instance is stopped or rebooted, or, where that
+// is what cures it, with which reboot; empty when nothing is against its next start.
+func (i Instance) BeforeNextStart() string {
+	about := i.AboutNextStart()
+	if about == "" || !i.divergesBeyondBootFiles() {
+		return about
+	}
+	return "do not stop or reboot it yet: " + about
 }
 
 // StartsElsewhere says why a start by that starter would not give the guest every byte

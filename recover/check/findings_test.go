@@ -49,6 +49,10 @@ func TestTheLevelOfACheckIsThatOfTheWorstItFound(t *testing.T) {
 	diverging := recovertest.Scanned(recover.VerdictConflict)
 	diverging.Instances[0].NextStart = []recover.Divergence{{Target: "vda", Open: "/i/disk.snap", Next: "/i/disk", Writable: true}}
 
+	bootless := recovertest.Scanned(recover.VerdictConflict)
+	kernel := "/i/" + bootless.Instances[0].UUID + "/kernel"
+	bootless.Instances[0].NextStart = []recover.Divergence{{Target: "kernel", Next: kernel, By: []recover.Starter{recover.StarterLibvirt}}}
+
 	superseded := recovertest.Scanned(recover.VerdictConflict)
 	superseded.Instances[0].Superseded = []recover.File{{Path: "/i/disk", Device: 1, Inode: 7}}
 	bothWays := with(func(g *guard.Status) {
@@ -67,6 +71,11 @@ func TestTheLevelOfACheckIsThatOfTheWorstItFound(t *testing.T) {
 			checkFacts{report: recovertest.Scanned(recover.VerdictIntact, recover.VerdictUnaffected)}, Options{},
 			OK, "",
 			"",
+		},
+		"a kernel that Nova fetches again": {
+			checkFacts{report: bootless}, Options{},
+			Critical, "CRITICAL next-start",
+			"1 of 1 instance has no kernel or ramdisk to start with: instance-0 (web-0)",
 		},
 		"recoverable": {
 			checkFacts{report: recovertest.Scanned(recover.VerdictRecoverable, recover.VerdictIntact)}, Options{},

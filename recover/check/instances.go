@@ -54,13 +54,22 @@ func findForeign(c checked) []Finding {
 // files than their guests write.
 func findNextStart(c checked) []Finding {
 	diverging := c.report.diverging()
-	if len(diverging) == 0 {
+	var names, booted []string
+	for _, i := range diverging {
+		if name := called(i.Domain, i.Name); i.LacksBootFilesOnly() {
+			booted = append(booted, name)
+		} else {
+			names = append(names, name)
+		}
+	}
+	switch {
+	case len(diverging) == 0:
 		return nil
+	case len(names) == 0:
+		return findingf(c.level(len(booted)), FindingNextStart, "hard reboot them through Nova (os-rescue reboot), which fetches it again",
+			"%s no kernel or ramdisk to start with: %s", c.have(len(booted)), few(booted))
 	}
-	names := make([]string, len(diverging))
-	for n, i := range diverging {
-		names[n] = called(i.Domain, i.Name)
-	}
+	names = append(names, booted...)
 	return findingf(c.level(len(diverging)), FindingNextStart, "do not stop or reboot them; os-rescue scan says what cures it",
 		"%s other files open than a start would give them: %s", c.have(len(diverging)), few(names))
 }

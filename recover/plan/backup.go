@@ -45,7 +45,7 @@ func (p backupPlans) plan(_ context.Context, i recover.Instance) (recover.Instan
 		}
 		todo.Files = append(todo.Files, file)
 	}
-	todo.Action, todo.NextStart = recover.ActionBackup, i.AboutNextStart()
+	todo.Action, todo.NextStart = recover.ActionBackup, i.BeforeNextStart()
 	todo.Steps = p.steps(todo)
 	return todo, nil
 }

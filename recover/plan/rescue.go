@@ -53,7 +53,7 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 	if i.IsWhole() || len(i.Superseded) > 0 && !slices.ContainsFunc(i.Files, recover.File.Lost) {
 		return todo.Refuse("%s", wholeButDisputed(i)), nil
 	}
-	todo.NextStart = i.AboutNextStart()
+	todo.NextStart = i.BeforeNextStart()
 	lost, relinked := lostFiles(i), relinkedFiles(i)
 	todo.Action = rescueAction(i, lost, relinked)
 	mildest := todo.Action

@@ -42,7 +42,7 @@ func (p restorePlans) plan(ctx context.Context, i recover.Instance) (recover.Ins
 	case i.IsWhole():
 		return todo.Refuse("%s", wholeButDisputed(i)), nil
 	}
-	todo.NextStart = i.AboutNextStart()
+	todo.NextStart = i.BeforeNextStart()
 	for _, f := range entry.Files {
 		here, displaced := standing(i, f.Path)
 		if here {

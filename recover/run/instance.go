@@ -95,7 +95,7 @@ func (i *instance) do(ctx context.Context, refused error) (report recover.Instan
 	}
 	outcome, err := i.run(ctx)
 	if err == nil && t.Plan.NextStart != "" {
-		t.Notef("do not stop or reboot it yet: %s", t.Plan.NextStart)
+		t.Notef("%s", t.Plan.NextStart)
 	}
 	if err != nil {
 		log.Debug().Err(err).Str("state", string(t.State())).Msg("the instance failed")

@@ -78,7 +78,7 @@ func planInstance(p *page, plan recover.Plan, i recover.InstancePlan) {
 		p.line("  not live: %s", i.NotLive)
 	}
 	if i.NextStart != "" {
-		p.line("  afterwards, do not stop or reboot it yet: %s", i.NextStart)
+		p.line("  afterwards: %s", i.NextStart)
 	}
 	for n, step := range i.Steps {
 		p.line("  %3d. %s", n+1, step)

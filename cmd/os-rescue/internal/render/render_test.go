@@ -131,6 +131,16 @@ func TestTheLastLineOfAScanSaysWhatToDo(t *testing.T) {
 			t.Errorf("it would start on another file, and its disk is %s: %q does not end with %q", state, text, want)
 		}
 	}
+	const uuid = "11111111-0000-4000-8000-000000000001"
+	kernel := recover.Divergence{Target: "kernel", Next: "/i/" + uuid + "/kernel", By: []recover.Starter{recover.StarterLibvirt}}
+	booted := recover.Instance{Domain: "d", UUID: uuid, Verdict: recover.VerdictConflict, NextStart: []recover.Divergence{kernel},
+		Files: []recover.File{{Path: "/i/" + uuid + "/disk", Role: recover.RoleDisk, State: recover.FilePresent}}}
+	fetched := written(t, func(b *bytes.Buffer) error {
+		return WriteScan(b, plain(), recover.Report{Host: "h", Instances: []recover.Instance{booted}})
+	})
+	if strings.Contains(fetched, "Do not stop") || !strings.HasSuffix(fetched, "\nNext: os-rescue reboot --instance "+uuid+"\n") {
+		t.Errorf("its kernel is missing: %q", fetched)
+	}
 	unusable := recover.Instance{Domain: "d", Verdict: recover.VerdictConflict,
 		Files: []recover.File{{Path: "/i/u/disk", State: recover.FileUnknown, Remedy: recover.RemedyReplace}}}
 	said := written(t, func(b *bytes.Buffer) error {

@@ -109,13 +109,16 @@ func scanInstance(p *page, i recover.Instance) {
 func scanNext(p *page, instances []recover.Instance, r recover.Report) {
 	computeID := r.ComputeID
 	n, diverging, unusable, superseded := make(map[recover.Verdict]int), 0, 0, 0
+	var fetched []string
 	for _, i := range instances {
 		if len(i.Superseded) > 0 {
 			superseded++
 		}
 		switch {
 		case i.Verdict == recover.VerdictConflict && i.IsWhole():
-			if i.AboutNextStart() != "" {
+			if i.LacksBootFilesOnly() {
+				fetched = append(fetched, i.UUID)
+			} else if i.AboutNextStart() != "" {
 				diverging++
 			}
 		case i.Verdict == recover.VerdictConflict && slices.ContainsFunc(i.Files, recover.File.Unusable) &&
@@ -138,6 +141,9 @@ func scanNext(p *page, instances []recover.Instance, r recover.Report) {
 	if diverging > 0 {
 		p.line("Do not stop or reboot %s: it would come back on another file, or not at all. See above what cures it.",
 			counted(diverging, "instance"))
+	}
+	if len(fetched) > 0 {
+		p.line("Of %s all is there but the kernel or ramdisk, which a hard reboot through Nova fetches again.", counted(len(fetched), "instance"))
 	}
 	if unusable > 0 {
 		p.line("Do not start %s: a file that it needs is no disk any more. See above what brings it back.", counted(unusable, "instance"))
@@ -179,6 +185,8 @@ func scanNext(p *page, instances []recover.Instance, r recover.Report) {
 		p.line("Next, scan again: %s", p.paint(bold, p.Again+" scan"))
 	case len(astray) > 0, movable, restorable:
 		p.line("Next, see what a run would do: %s", p.paint(bold, p.Again+" --all --dry-run"))
+	case len(fetched) > 0:
+		p.line("Next: %s", p.paint(bold, p.Again+" reboot --instance "+strings.Join(fetched, ",")))
 	case n[recover.VerdictDisplaced] == 0 && diverging+unusable+superseded+len(r.Foreign) == 0:
 		p.line("Nothing is lost: there is nothing to do.")
 	}
