@@ -1,6 +1,7 @@
 package run_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,4 +67,36 @@ func TestAKilledRestoresCopyOfWhatWasHeldIsNotReplacedByTheBackupAfterABoot(t *t
 		t.Fatalf("%+v", r)
 	}
 	recovertest.Must(t, g.Serving(recover.StateRunning))
+}
+
+// What is left of a copy that was proven is named as what it is.
+func TestAProvenCopyThatWasDamagedOrRemovedIsNotCalledUnfinished(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		befalls func(t *testing.T, place string)
+		says    string
+	}{
+		"damaged": {func(t *testing.T, place string) { writeAt(t, place, 5000, "another") }, "%s is kept, and is not what was proven"},
+		"removed": {func(t *testing.T, place string) { recovertest.Must(t, os.Remove(place)) }, "its copy %s is not there"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := runtest.NewHost(t)
+			g := h.Add(1, recovertest.GuestOptions{Base: "b"})
+			h.Purge()
+			id := crashAtPoint(h, recover.CommandRescue, recovertest.Options(g), "look-again.done")
+			h.KillKeeper()
+			place := stagedDisk(t, h)
+			c.befalls(t, place)
+			report, err := h.Resume(t.Context(), id)
+			recovertest.Must(t, err)
+			r := g.Report(report)
+			if r.Outcome != recover.OutcomeFailed || !strings.Contains(r.Error, fmt.Sprintf(c.says, place)) ||
+				strings.Contains(r.Error, "not finished") {
+				t.Errorf("%+v", r)
+			}
+			if _, err := os.Lstat(g.Disk); err == nil {
+				t.Error("it was published")
+			}
+		})
+	}
 }

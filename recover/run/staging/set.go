@@ -323,11 +323,8 @@ func (s *Set) WhatIsSafe(ctx context.Context) string {
 			}
 		} else {
 			gone = append(gone, f.Path)
-			if rec, ok := s.t.History.AheadOf(f); ok {
-				kept = append(kept, "a copy of "+f.Path+" that was not finished, and may be incomplete, is "+rec.Dir+"/"+rec.Name)
-			}
-			if rec, ok := s.t.History.Proven(f); ok && s.proofs.isDamaged(rec.Dir+"/"+rec.Name) {
-				kept = append(kept, rec.Dir+"/"+rec.Name+" is kept, and is not what was proven")
+			if left := s.leftOf(f); left != "" {
+				kept = append(kept, left)
 			}
 		}
 	}
@@ -363,6 +360,30 @@ func (s *Set) Gone(ctx context.Context) []string {
 		}
 	}
 	return gone
+}
+
+// leftOf says what an interrupted run has left of a file that nobody holds and that has no
+// proven copy any more.
+func (s *Set) leftOf(f recover.FilePlan) string {
+	rec, proven := s.t.History.Proven(f)
+	if !proven {
+		var begun bool
+		if rec, begun = s.t.History.AheadOf(f); !begun {
+			return ""
+		}
+	}
+	place := rec.Dir + "/" + rec.Name
+	_, err := s.t.Run.Root.Lstat(place)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "its copy " + place + " is not there"
+	case !proven:
+		return "a copy of " + f.Path + " that was not finished, and may be incomplete, is " + place
+	case s.proofs.isDamaged(place):
+		return place + " is kept, and is not what was proven"
+	default:
+		return ""
+	}
 }
 
 // placeOf returns where a proven copy of a file is, after a look at it; "" when there is none.
