@@ -13,6 +13,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/beneath"
 	"github.com/os-rescue/os-rescue/recover/inventory"
+	"github.com/os-rescue/os-rescue/recover/procfs"
 	"github.com/os-rescue/os-rescue/recover/scan"
 )
 
@@ -182,7 +183,7 @@ func (s *fullScan) holdFiles(i recover.Instance, unheld faults) {
 // isOpenedBy is true for a file that the instance's QEMU has open, or virtlogd for it. What a keeper
 // or anybody else has open may be anything.
 func isOpenedBy(i recover.Instance, f recover.File) bool {
-	return slices.ContainsFunc(f.Holders, func(h recover.Holder) bool { return i.PID != 0 && h.PID == i.PID || h.Process == scan.Virtlogd })
+	return slices.ContainsFunc(f.Holders, func(h recover.Holder) bool { return i.PID != 0 && h.PID == i.PID || h.Process == procfs.Virtlogd })
 }
 
 // disownBases notes which backing files a running instance does not have any more:

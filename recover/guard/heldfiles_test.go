@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/procfs"
 	"github.com/os-rescue/os-rescue/recover/recovertest"
-	"github.com/os-rescue/os-rescue/recover/scan"
 )
 
 func FuzzHeldFiles(f *testing.F) {
@@ -135,7 +135,7 @@ func TestOnlyAnInstancesOwnProcessesOpenItsFiles(t *testing.T) {
 		want   bool
 	}{
 		"its QEMU":     {7, recover.Holder{PID: 7, Process: "qemu-system-x86"}, true},
-		"virtlogd":     {7, recover.Holder{PID: 8, Process: scan.Virtlogd}, true},
+		"virtlogd":     {7, recover.Holder{PID: 8, Process: procfs.Virtlogd}, true},
 		"the keeper":   {7, recover.Holder{PID: 8, Process: "os-rescue"}, false},
 		"another QEMU": {7, recover.Holder{PID: 8, Process: "qemu-system-x86"}, false},
 		"it is off":    {0, recover.Holder{Process: "qemu-system-x86"}, false},

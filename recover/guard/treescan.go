@@ -16,7 +16,6 @@ import (
 	"github.com/os-rescue/os-rescue/recover/beneath"
 	"github.com/os-rescue/os-rescue/recover/identity"
 	"github.com/os-rescue/os-rescue/recover/procfs"
-	"github.com/os-rescue/os-rescue/recover/scan"
 	"github.com/os-rescue/os-rescue/recover/treewatch"
 )
 
@@ -134,7 +133,7 @@ func isInUse(i recover.Instance, key recover.Inode) bool {
 			continue
 		}
 		for _, h := range f.Holders {
-			if h.PID != i.PID && h.Process != scan.Virtlogd {
+			if h.PID != i.PID && h.Process != procfs.Virtlogd {
 				continue
 			}
 			st, err := identity.At(unix.AT_FDCWD, fmt.Sprintf("%s/%d/fd/%d", procfs.Dir, h.PID, h.FD), 0)

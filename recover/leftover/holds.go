@@ -88,7 +88,7 @@ func Holds(ctx context.Context, settings recover.Settings, uuids []string) ([]Ho
 		}
 		list = append(list, one)
 	}
-	open, err := openElsewhere(ctx, settings.StateDir, files, list)
+	open, err := openElsewhere(ctx, settings, files, list)
 	if err != nil {
 		return nil, err
 	}
@@ -111,15 +111,26 @@ func isBack(root *beneath.Root, published runs.Published, path string, file reco
 
 // openElsewhere returns those of the files that live on without the keeper: a QEMU of one of
 // their instances, virtlogd or the guard has them open.
-func openElsewhere(ctx context.Context, stateDir string, files map[recover.Inode]bool, holds []Hold) (map[recover.Inode]bool, error) {
-	guard := keeper.GuardPID(ctx, stateDir)
+func openElsewhere(
+	ctx context.Context, settings recover.Settings, files map[recover.Inode]bool, holds []Hold,
+) (map[recover.Inode]bool, error) {
+	guard := keeper.GuardPID(ctx, settings.StateDir)
 	open := map[recover.Inode]bool{}
-	err := procfs.Holders(ctx, procfs.Dir, files, func(file recover.Inode, p *procfs.Process) {
+	tree, err := procfs.OpenRoot(settings.Root)
+	if err != nil {
+		return nil, err
+	}
+	defer tree.Close()
+	isLogDaemon := func(p *procfs.Process) bool {
+		is, _ := procfs.IsLogDaemon(p, tree, settings.InstancesPath)
+		return is
+	}
+	err = procfs.Holders(ctx, procfs.Dir, files, func(file recover.Inode, p *procfs.Process) {
 		if open[file] {
 			return
 		}
 		isGuard := guard != 0 && p.Identity.PID == guard
-		open[file] = isGuard || p.Command == "virtlogd" && p.IsRoot() || slices.ContainsFunc(holds, func(h Hold) bool {
+		open[file] = isGuard || isLogDaemon(p) || slices.ContainsFunc(holds, func(h Hold) bool {
 			return h.Key == file.Key() && slices.ContainsFunc(h.Instances, func(uuid string) bool { return p.CheckQEMU(uuid) == nil })
 		})
 	})

@@ -14,8 +14,8 @@ import (
 	"github.com/os-rescue/os-rescue/recover/journal"
 	"github.com/os-rescue/os-rescue/recover/novalock"
 	"github.com/os-rescue/os-rescue/recover/pin"
+	"github.com/os-rescue/os-rescue/recover/procfs"
 	"github.com/os-rescue/os-rescue/recover/run/staging"
-	"github.com/os-rescue/os-rescue/recover/scan"
 )
 
 // abandoned is one instance of a run that is ended by hand.
@@ -139,7 +139,7 @@ func (o *abandoned) elsewhere(ctx context.Context) (func(path, key string) bool,
 	}
 	for _, f := range slices.Concat(now.Files, now.Nameless) {
 		if now.Process.PID != 0 && slices.ContainsFunc(f.Holders, func(h recover.Holder) bool {
-			return h.PID == now.Process.PID || h.Process == scan.Virtlogd
+			return h.PID == now.Process.PID || h.Process == procfs.Virtlogd
 		}) {
 			open[f.Identity().Key()] = true
 		}

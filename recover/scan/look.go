@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/rs/zerolog"
@@ -52,7 +53,8 @@ func (s *Scanner) look(ctx context.Context, hints recover.Hints) (*look, error) 
 	l.inUse = sync.OnceValues(func() (map[string][]candidate, error) { return basesInUse(ctx, l, s.hypervisor) })
 	l.deleted = sync.OnceValues(func() ([]candidate, error) { return deletedFiles(ctx, s.settings.InstancesPath) })
 	var fault *pin.GuardFault
-	l.logs, err = findVirtlogds(ctx, procfs.Dir, s.settings.Root)
+	l.logs, err = findVirtlogds(ctx, &virtlogds{proc: procfs.Dir, tree: r, instances: s.settings.InstancesPath},
+		filepath.Join(s.settings.Root, pidFile))
 	if err == nil {
 		l.pins, err = s.pins(ctx)
 		if errors.As(err, &fault) {
@@ -412,7 +414,11 @@ func (l *look) classifyLog(
 		return c.classify(f, verdict.Own, of.with(pins), nil)
 	}
 	of, unsure := heldOff(*f, pins, here, exists)
-	return c.classify(f, holderOf(verdict.Pin, of, unsure), of, unsure)
+	err := c.classify(f, holderOf(verdict.Pin, of, unsure), of, unsure)
+	if why := l.logs.explain(); why != "" && of == nil && (c.active || !exists) {
+		f.Reason = strings.TrimPrefix(f.Reason+"; "+why, "; ")
+	}
+	return err
 }
 
 // logOf returns the open console log of that path; of several the one that stands there, then
@@ -424,7 +430,7 @@ func (l *look) logOf(f recover.File, dirs []string, own []candidate, here recove
 		if exists && o.inode == here {
 			return o
 		}
-		silly := o.first().SillyRenamed() && filepath.Dir(o.first().Link) == filepath.Dir(f.Path) && o.first().Process == Virtlogd
+		silly := o.first().SillyRenamed() && filepath.Dir(o.first().Link) == filepath.Dir(f.Path) && o.first().Process == procfs.Virtlogd
 		if m.isNamed(f, o) || isTail(f, o) || silly {
 			named = o
 		}

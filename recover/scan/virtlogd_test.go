@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/os-rescue/os-rescue/recover"
@@ -45,13 +46,24 @@ func startNamesake(t *testing.T, by ...string) int {
 	return pid
 }
 
+// virtlogdsOf looks in this process's own tree.
+func virtlogdsOf(t *testing.T) *virtlogds {
+	t.Helper()
+	tree, err := procfs.OpenRoot("/")
+	recovertest.Must(t, err)
+	t.Cleanup(tree.Close)
+	return &virtlogds{proc: procfs.Dir, tree: tree, instances: "/var/lib/nova/instances"}
+}
+
 func TestTheLogDaemonIsThatOfThePIDFileAndElseEveryOne(t *testing.T) {
 	logs := t.TempDir()
-	first := startHolder(t, Virtlogd, filepath.Join(logs, "first"))
-	second := startHolder(t, Virtlogd, filepath.Join(logs, "second"))
+	first := startHolder(t, procfs.Virtlogd, filepath.Join(logs, "first"))
+	second := startHolder(t, procfs.Virtlogd, filepath.Join(logs, "second"))
 	other := startHolder(t, "cat", filepath.Join(logs, "other"))
 	foreign := startNamesake(t, "setpriv", "--reuid=65534")
 	apart := startNamesake(t, "unshare", "--user", "--map-root-user") // anybody can make a user namespace
+	elsewhere := startNamesake(t, "unshare", "--mount", "sh", "-c", `mount -t tmpfs none /run && exec "$0" "$@"`)
+	sandboxed := startNamesake(t, "unshare", "--mount") // as a unit with PrivateTmp= does it
 	for name, c := range map[string]struct {
 		pidFile string
 		found   []int
@@ -63,6 +75,8 @@ func TestTheLogDaemonIsThatOfThePIDFileAndElseEveryOne(t *testing.T) {
 		"the file names another program":               {fmt.Sprint(other), []int{first, second}, []int{other}, true},
 		"the file names a process of another user":     {fmt.Sprint(foreign), []int{first, second}, []int{foreign}, true},
 		"the file names one of another user namespace": {fmt.Sprint(apart), []int{first, second}, []int{apart}, true},
+		"the file names one of a container":            {fmt.Sprint(elsewhere), []int{first, second, sandboxed}, []int{elsewhere}, true},
+		"the file names one in a sandbox":              {fmt.Sprint(sandboxed), []int{sandboxed}, []int{first, elsewhere}, false},
 		"the file names nobody":                        {"4194304000", []int{first, second}, []int{other}, true},
 		"the file names every process":                 {"-1", []int{first, second}, []int{other}, true},
 		"the file is empty, being written":             {"\n", []int{first, second}, []int{other}, true},
@@ -79,10 +93,8 @@ func TestTheLogDaemonIsThatOfThePIDFileAndElseEveryOne(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			l, err := findVirtlogds(t.Context(), procfs.Dir, root)
-			if err != nil {
-				t.Fatal(err)
-			}
+			l, err := findVirtlogds(t.Context(), virtlogdsOf(t), filepath.Join(root, pidFile))
+			recovertest.Must(t, err)
 			has := func(pid int) bool {
 				return slices.ContainsFunc(l.held, func(h procfs.HeldFile) bool { return h.PID == pid })
 			}
@@ -96,6 +108,10 @@ func TestTheLogDaemonIsThatOfThePIDFileAndElseEveryOne(t *testing.T) {
 					t.Errorf("process %d was looked at", pid)
 				}
 			}
+			passed := fmt.Sprintf("process %d is called virtlogd and does not count: it sees another", elsewhere)
+			if why := l.explain(); c.all != strings.Contains(why, passed) {
+				t.Errorf("why: %q", why)
+			}
 			if l.all != c.all {
 				t.Errorf("all processes looked at: %v, not %v", l.all, c.all)
 			}
@@ -106,9 +122,9 @@ func TestTheLogDaemonIsThatOfThePIDFileAndElseEveryOne(t *testing.T) {
 func TestALogThatTheDaemonOfThePIDFileDoesNotHoldIsLookedForEverywhere(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
-	known := startHolder(t, Virtlogd, at("known"))
-	startHolder(t, Virtlogd, at("foreign"))
-	lost := startHolder(t, Virtlogd, at("foreign lost"))
+	known := startHolder(t, procfs.Virtlogd, at("known"))
+	startHolder(t, procfs.Virtlogd, at("foreign"))
+	lost := startHolder(t, procfs.Virtlogd, at("foreign lost"))
 	recovertest.Must(t, os.Remove(at("foreign lost")))
 	recovertest.Must(t, os.WriteFile(at("off"), nil, 0o600))
 	recovertest.Must(t, os.MkdirAll(at("run"), 0o755))
@@ -136,7 +152,7 @@ func TestALogThatTheDaemonOfThePIDFileDoesNotHoldIsLookedForEverywhere(t *testin
 			recovertest.Must(t, err)
 			defer tree.Close()
 			l := lookOf(t, tree)
-			l.logs, err = findVirtlogds(t.Context(), procfs.Dir, dir)
+			l.logs, err = findVirtlogds(t.Context(), virtlogdsOf(t), at(pidFile))
 			recovertest.Must(t, err)
 			i := recover.Instance{Files: []recover.File{{Path: at(c.path), Role: recover.RoleConsoleLog}}}
 			if c.role != "" {
