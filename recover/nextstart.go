@@ -29,6 +29,10 @@ type Divergence struct {
 	// Below is true when Next is a backing file of Open: the guest would go on without
 	// all that was written since a snapshot, and spoil Open by writing below it.
 	Below bool `json:"below,omitempty"`
+	// Apart is true when the guest has Open in its place and a deleted file open as Next: what is
+	// merged while it runs goes into that one (QEMU commits into the node that it has open), whatever
+	// is put back at the path.
+	Apart bool `json:"apart,omitempty"`
 	// As is the format in which a start would take Open, when that is another one.
 	As       string `json:"as,omitempty"`
 	Writable bool   `json:"writable"` // the guest writes Open
@@ -168,6 +172,9 @@ func (d Divergence) Cure(domain string) string {
 			d.Next, d.Target, domain, d.Target)
 	case d.Target == "nvram" || d.As != "":
 		return fmt.Sprintf("correct %s in the persistent definition: virsh edit %s", d.Target, domain)
+	case d.Below && d.Apart:
+		return fmt.Sprintf("no virsh blockcommit, which would merge %s into the deleted file that the guest has open below it; when %s is back, "+
+			"shut the guest down, merge the two (qemu-img commit -d %s), and start it", d.Open, d.Next, d.Open)
 	case d.Below:
 		// Without --base everything would be merged into the last file of the chain, which
 		// other instances share.

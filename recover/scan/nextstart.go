@@ -39,6 +39,9 @@ func nextStart(i recover.Instance, instancesPath string, at places) []recover.Di
 		c.drives(i.Files)
 		c.bySaved(i.Files)
 	}
+	for n := range c.found {
+		c.found[n].Apart = c.isApart(c.found[n], i.Files)
+	}
 	return c.found
 }
 
@@ -97,6 +100,18 @@ func (c *comparison) byLibvirt(next recover.Definition, files []recover.File) {
 func (c *comparison) isGone(disk recover.Disk, files []recover.File) bool {
 	top := disk.Chain[0]
 	return top.Source == recover.SourceFile && !disk.Optional && !c.isOpen(top) && !c.isInPlace(top.Path, files)
+}
+
+// isApart is true when the guest has the top of a disk in its place, and a deleted file as the one below it
+// that the next start would open. A rescue puts that one back beside what the guest has open, where one that
+// mirrors a lost top lets the guest open all anew.
+func (c *comparison) isApart(d recover.Divergence, files []recover.File) bool {
+	isAway := func(path string) bool {
+		return slices.ContainsFunc(files, func(f recover.File) bool {
+			return (f.State == recover.FileDeleted || f.State == recover.FileReplaced) && len(f.Holders) > 0 && c.samePath(f.Path, path)
+		})
+	}
+	return d.Below && !d.Saved && isAway(d.Next) && !isAway(d.Open)
 }
 
 // boot finds the files of a direct boot that a start through libvirt would miss. No process

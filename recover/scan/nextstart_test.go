@@ -254,6 +254,30 @@ func TestWhatTheNextStartOpensIsHeldAgainstWhatIsOpen(t *testing.T) {
 	}
 }
 
+func TestWhatIsDeletedBelowAnOverlayThatIsInItsPlaceIsApartFromWhatComesBack(t *testing.T) {
+	disk, overlay := filepath.Join(nextDir, "disk"), filepath.Join(nextDir, "disk.snap1")
+	held := []recover.Holder{{PID: 20}}
+	for name, c := range map[string]struct {
+		top, below recover.FileState
+		apart      bool
+	}{
+		"nothing is lost":             {recover.FilePresent, recover.FilePresent, false},
+		"the file below":              {recover.FilePresent, recover.FileDeleted, true},
+		"the file below, put back":    {recover.FilePresent, recover.FileReplaced, true},
+		"both: all is opened anew":    {recover.FileDeleted, recover.FileDeleted, false},
+		"the overlay":                 {recover.FileDeleted, recover.FilePresent, false},
+		"the file below, was renamed": {recover.FilePresent, recover.FileDisplaced, false},
+	} {
+		i := recover.Instance{UUID: nextUUID, PID: 20, Files: []recover.File{
+			{Path: overlay, State: c.top, Holders: held}, {Path: disk, State: c.below, Holders: held}}}
+		i.Definition = recover.Domain{UUID: nextUUID, Disks: []recover.Disk{diskOn("vda", overlay, disk)},
+			Next: &recover.Definition{Disks: []recover.Disk{diskOn("vda", disk)}}}
+		if got := nextStart(i, "/i", linkedTree{}); len(got) != 1 || !got[0].Below || got[0].Apart != c.apart {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
 func TestAnOverlayThatIsHeldForAGuestThatEndedIsWhatItWrote(t *testing.T) {
 	disk, overlay := filepath.Join(nextDir, "disk"), filepath.Join(nextDir, "disk.snap1")
 	held := []recover.Holder{{PID: 20}}

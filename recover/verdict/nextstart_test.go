@@ -11,6 +11,8 @@ func TestAnInstanceThatWouldStartOnAnotherFileIsNotIntact(t *testing.T) {
 	disk := recover.Disk{Target: "vda", Device: "disk", Chain: []recover.Image{{Source: recover.SourceFile, Path: diskPath, Format: "raw"}}}
 	libvirt, conflict := []recover.Starter{recover.StarterLibvirt}, recover.VerdictConflict
 	overlay := recover.Divergence{Target: "vda", By: libvirt, Open: "/i/u/snap", Next: diskPath, Below: true, Writable: true}
+	apart := overlay
+	apart.Apart = true
 	drive := recover.Divergence{Target: "hda", By: libvirt, Open: "/iso/one"}
 	below := recover.Divergence{Target: "vda", By: libvirt, Over: diskPath, Open: "/i/_base/b", Next: "/i/_base/c"}
 	noMedium := recover.Divergence{Target: "hda", By: libvirt, Open: "/iso/one", Next: "/iso/two", Gone: true}
@@ -25,6 +27,7 @@ func TestAnInstanceThatWouldStartOnAnotherFileIsNotIntact(t *testing.T) {
 	}{
 		"all in place":               {state: recover.FilePresent, next: overlay, verdict: conflict, whole: true, cure: "blockcommit"},
 		"deleted":                    {state: recover.FileDeleted, next: overlay, verdict: conflict, cure: "--base " + diskPath},
+		"deleted below an overlay":   {state: recover.FileDeleted, next: apart, verdict: conflict, cure: "qemu-img commit -d /i/u/snap"},
 		"displaced":                  {state: recover.FileDisplaced, next: overlay, verdict: recover.VerdictDisplaced, cure: "blockcommit"},
 		"lost":                       {state: recover.FileMissing, next: overlay, verdict: recover.VerdictLost, cure: "blockcommit"},
 		"only a drive that is read":  {state: recover.FilePresent, next: drive, verdict: recover.VerdictIntact, whole: true},
