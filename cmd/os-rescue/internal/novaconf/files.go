@@ -15,6 +15,19 @@ const (
 	maxFiles = 1000    // in one directory
 )
 
+// errDangling: a symlink stands where a file or directory of the configuration belongs. It may
+// come back with what it leads to (a mount), so that nothing is taken for absent.
+var errDangling = errors.New("a symlink that leads nowhere")
+
+// dangling returns errDangling for a path that is, or is below, such a symlink.
+func dangling(root procfs.Root, path string) error {
+	link, target := root.Dangling(path + "/x")
+	if link == "" {
+		return nil
+	}
+	return fmt.Errorf("%s is %w, but to %q: bring that back, remove the link, or name another file with nova_conf", link, errDangling, target)
+}
+
 // place is a file, or a directory of which every *.conf is read in the order of their names.
 type place struct {
 	path  string
@@ -25,11 +38,12 @@ type place struct {
 // line names none: of each name the first that exists (cfg.py, find_config_files and
 // find_config_dirs), after what Red Hat's packages read first
 // (/usr/share/nova/nova-dist.conf, a patch to their oslo.config). dirs are where to look.
+// A symlink that leads nowhere is one of them: reading it fails.
 func defaultFiles(root procfs.Root, dirs []string) (files, confDirs []string) {
 	first := func(in []string, name string) (string, bool) {
 		for _, dir := range in {
 			path := filepath.Join(dir, name)
-			if _, err := root.Stat(path); err == nil {
+			if _, err := root.Stat(path); err == nil || dangling(root, path) != nil {
 				return path, true
 			}
 		}
@@ -94,9 +108,12 @@ func named(args []string, cwd string) (found []place, anyFile, anyDir bool) {
 }
 
 // readPlaces reads files and directories into c, in this order. fs.ErrNotExist when one is
-// missing.
+// missing, errDangling when a symlink is in its place.
 func (c *Conf) readPlaces(root procfs.Root, all []place) error {
 	for _, p := range all {
+		if err := dangling(root, p.path); err != nil {
+			return err
+		}
 		files := []string{p.path}
 		if p.isDir {
 			names, err := root.Names(p.path, maxFiles)
@@ -111,6 +128,9 @@ func (c *Conf) readPlaces(root procfs.Root, all []place) error {
 			}
 		}
 		for _, file := range files {
+			if err := dangling(root, file); err != nil {
+				return err
+			}
 			if err := c.readFile(root, file); err != nil {
 				return err
 			}

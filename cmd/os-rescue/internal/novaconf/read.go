@@ -106,6 +106,8 @@ func ofProcess(ctx context.Context, proc string, own procfs.Root) (Conf, []strin
 		c, err := readAs(proc, pid, own)
 		switch {
 		case errors.Is(err, unix.ESRCH): // it has ended
+		case errors.Is(err, errDangling): // what others read is not what this one did
+			return Conf{}, nil, fmt.Errorf("nova-compute (process %d): %w", pid, err)
 		case err != nil:
 			notes = append(notes, fmt.Sprintf("the configuration of nova-compute (process %d) can't be read and counts for nothing: %v", pid, err))
 		case !c.libvirtDriver():
