@@ -78,6 +78,9 @@ type FilePlan struct {
 	Content string `json:"content,omitempty"`
 	// Occupied is true when another file stood at the path when the plan was made.
 	Occupied bool `json:"occupied,omitempty"`
+	// ClosingWrites is true for a disk that QEMU writes once more when it ends (persistent
+	// bitmaps, refcounts): a file that is equal to it before is not after.
+	ClosingWrites bool `json:"closing_writes,omitempty"`
 	// Stored is the path, below a backup's directory, of the copy to restore from; empty
 	// in other runs.
 	Stored string `json:"stored,omitempty"`

@@ -173,6 +173,7 @@ func (p *planner) source(i recover.Instance, f *recover.FilePlan, src copier.Sou
 		f.Unmirrorable = f.Path + " contains dirty bitmaps (of incremental backups), which a mirror does not keep"
 	}
 	f.MirrorLoses = mirrorLoses(header)
+	f.ClosingWrites = f.Writable && i.PID != 0 && (header.Bitmaps || header.LazyRefcounts || header.Dirty)
 	root, err := procfs.OpenRoot(p.root.String())
 	if err != nil {
 		return err

@@ -100,6 +100,9 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 	if reason := recover.HandsOff(i.Definition, todo.Action, todo.Paths()); reason != "" {
 		return todo.Refuse("%s", reason), nil
 	}
+	if why := equalUntilItEnds(todo); why != "" && !p.Options.ReplaceExisting && !p.Resuming {
+		return todo.Refuse("%s", why), nil
+	}
 	if err := p.backupFree(i.UUID); err != nil {
 		return todo.Refuse("%v", err), nil
 	}
@@ -122,6 +125,18 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 	}
 	todo.Steps = p.steps(todo)
 	return todo, nil
+}
+
+// equalUntilItEnds says which disk has a file at its path that would be older than it when its QEMU
+// has ended, even if that is equal now; empty for none.
+func equalUntilItEnds(todo recover.InstancePlan) string {
+	for _, f := range todo.Files {
+		if todo.Action == recover.ActionReboot && f.Occupied && f.ClosingWrites {
+			return fmt.Sprintf("a file stands at %s, and QEMU writes bitmaps or refcounts into the deleted one when it ends: that file would be older "+
+				"then, even if it is equal now; move it away, or use --replace-existing, which moves it aside", f.Path)
+		}
+	}
+	return ""
 }
 
 // lostFiles returns the files of an instance that a rescue brings back.

@@ -52,6 +52,44 @@ func TestWhatAGuestWritesBetweenTheLastLookAndItsEndIsPublished(t *testing.T) {
 	}
 }
 
+// A person has copied the disk by hand, and QEMU writes refcounts when it closes the image.
+func TestAnEqualFileThatQEMUsEndWouldLeaveBehindIsNotKept(t *testing.T) {
+	for _, replace := range []bool{false, true} {
+		t.Run(fmt.Sprintf("--replace-existing=%v", replace), func(t *testing.T) {
+			h := runtest.NewHost(t)
+			g := h.Add(1, recovertest.GuestOptions{NoNova: true, State: recover.StateShutOff})
+			recovertest.Must(t, os.Remove(g.Disk))
+			recovertest.CreateQcow2(t, "-o", "lazy_refcounts=on", g.Disk, "1M")
+			data, err := os.ReadFile(g.Disk)
+			recovertest.Must(t, err)
+			g.Content[g.Disk] = data
+			h.HV.Change(g.UUID, func(d *recovertest.FakeDomain) { d.Disks[0].Chain[0].Format = "qcow2" })
+			recovertest.Must(t, h.HV.Start(t.Context(), g.UUID, false))
+			pid, disk := h.HV.Get(g.UUID).PID, g.Opened(t)
+			h.Purge()
+			recovertest.Must(t, os.MkdirAll(g.Dir, 0o755))
+			recovertest.Must(t, os.WriteFile(g.Disk, data, 0o600))
+			o := recovertest.Options(g)
+			o.ReplaceExisting = replace
+			atDestroy(h, func() { g.Writes(t, disk, 512<<10, "refcounts") })
+			report, err := h.Run(t.Context(), recover.CommandRescue, o)
+			recovertest.Must(t, err)
+			r := g.Report(report)
+			if replace {
+				if r.Outcome != recover.OutcomeRescued {
+					t.Fatalf("%+v", r)
+				}
+				recovertest.Must(t, g.Serving(recover.StateRunning))
+				return
+			}
+			if r.Outcome != recover.OutcomeSkipped || !strings.Contains(r.Error, "would be older") {
+				t.Fatalf("%+v", r)
+			}
+			recovertest.Must(t, g.AsFound(recover.StateRunning, pid))
+		})
+	}
+}
+
 func TestNothingIsReadASecondTimeWhereNothingWasWritten(t *testing.T) {
 	h := runtest.NewHost(t)
 	g := h.Add(1, recovertest.GuestOptions{Base: "b", Console: true})

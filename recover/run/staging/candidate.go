@@ -152,6 +152,10 @@ func (s *Set) atItsPath(_ context.Context, f recover.FilePlan) (*candidate, erro
 		return nil, err
 	}
 	ours := s.t.PublishedBefore(f, staged.inode, false)
+	if f.ClosingWrites && !ours && s.t.Plan.Action == recover.ActionReboot && s.t.Run.Plan.Options.ReplaceExisting {
+		at.Close() // what is equal now is not when QEMU has ended
+		return nil, nil
+	}
 	// By now its guest may have written to it.
 	staged.accepted = ours && s.t.History != nil && s.t.History.DestroyDone && isWritten(f)
 	c := &candidate{stagedFile: staged, unheld: ours,
