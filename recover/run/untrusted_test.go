@@ -10,8 +10,10 @@ import (
 	"testing"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/beneath"
 	"github.com/os-rescue/os-rescue/recover/manifest"
 	"github.com/os-rescue/os-rescue/recover/recovertest"
+	"github.com/os-rescue/os-rescue/recover/run"
 	"github.com/os-rescue/os-rescue/recover/run/runtest"
 )
 
@@ -82,4 +84,79 @@ func TestABackupOfAnotherUsersIsNeitherRestoredNorAddedTo(t *testing.T) {
 		t.Fatalf("its owner is accepted: %+v", r)
 	}
 	recovertest.Must(t, g.Serving(recover.StateRunning))
+}
+
+// Who owns the directory of a backup that is accepted puts a symlink to the instance itself in place of its copies, and
+// then the backup fails.
+func TestABackupThatFailsRemovesNothingBehindASymlinkOfItsAcceptedOwner(t *testing.T) {
+	h := runtest.NewHost(t)
+	g := h.Add(1, recovertest.GuestOptions{Config: true})
+	dir := accepted(t)
+	n := 0
+	h.HV.Before = func(method, uuid string) {
+		if method != "counters" {
+			return
+		}
+		if n++; n == 2 {
+			h.HV.Change(uuid, (*recovertest.FakeDomain).Write)
+			swap(t, filepath.Join(dir, uuid), g.Dir)
+		}
+	}
+	_, report := backUp(h, t, func(o *recover.Options) { o.BackupDir, o.AcceptOwner = dir, "+65534" }, g)
+	if r := g.Report(report); r.Outcome != recover.OutcomeFailed || !strings.Contains(r.Error, beneath.ErrSymlink.Error()) &&
+		!strings.Contains(r.Error, "is not followed") {
+		t.Errorf("%+v", r)
+	}
+	recovertest.Must(t, g.Serving(recover.StateRunning))
+}
+
+// The manifest is its owner's word: what a resume removes is what the run's journal names.
+func TestAResumeRemovesNothingThatOnlyTheManifestOfAnAcceptedOwnerNames(t *testing.T) {
+	h := runtest.NewHost(t)
+	g := h.Add(1, recovertest.GuestOptions{})
+	dir := accepted(t)
+	o := recovertest.Options(g)
+	o.BackupDir, o.AcceptOwner = dir, "+65534"
+	id, _ := h.CrashIn(recover.CommandBackup, o, func(e *run.Engine, here func(string)) {
+		e.Failpoint = func(point string) {
+			if point == "backup.done" {
+				here(point)
+			}
+		}
+	})
+	m, err := manifest.Read(dir, "+65534")
+	recovertest.Must(t, err)
+	secrets := t.TempDir()
+	recovertest.Must(t, errors.Join(os.WriteFile(filepath.Join(secrets, "passwd"), nil, 0o600), os.WriteFile(filepath.Join(dir, "own"), nil, 0o600),
+		os.Symlink(secrets, filepath.Join(dir, "x"))))
+	for _, stored := range []string{"x/passwd", "own"} {
+		f := m.Instances[0].Files[0]
+		f.Path, f.Stored = filepath.Join(g.Dir, stored), stored
+		m.Instances[0].Files = append(m.Instances[0].Files, f)
+	}
+	data, err := json.Marshal(m)
+	recovertest.Must(t, errors.Join(err, os.WriteFile(filepath.Join(dir, manifest.FileName), data, 0o600)))
+	h.HV.Change(g.UUID, (*recovertest.FakeDomain).Write)
+	report, err := h.Resume(t.Context(), id)
+	recovertest.Must(t, err)
+	if r := g.Report(report); r.Outcome != recover.OutcomeRescued {
+		t.Errorf("%+v", r)
+	}
+	for _, path := range []string{filepath.Join(secrets, "passwd"), filepath.Join(dir, "own")} {
+		if _, err := os.Lstat(path); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// accepted makes a directory of another user's for a backup.
+func accepted(t *testing.T) string {
+	dir := filepath.Join(t.TempDir(), "backup")
+	recovertest.Must(t, errors.Join(os.Mkdir(dir, 0o755), os.Chown(dir, 65534, 65534)))
+	return dir
+}
+
+// swap renames a directory away and puts a symlink of that user's in its place.
+func swap(t *testing.T, dir, target string) {
+	recovertest.Must(t, errors.Join(os.Rename(dir, dir+".away"), os.Symlink(target, dir), os.Lchown(dir, 65534, 65534)))
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/os-rescue/os-rescue/recover/run/guest"
 	"github.com/os-rescue/os-rescue/recover/run/staging"
 	"github.com/os-rescue/os-rescue/recover/run/task"
-	"github.com/os-rescue/os-rescue/recover/statedir"
 )
 
 // Backup is the copies of one instance's files in the run's backup directory.
@@ -85,7 +84,7 @@ func (b *Backup) keepAs(ctx context.Context, left recover.DomainState, ended fun
 		if b.t.State().HasEnded() || kept.Snapshot.Unchanged(before) {
 			return nil
 		}
-		if err := b.dir.drop(kept); err != nil {
+		if err := b.dir.drop(plan.UUID, b.own()); err != nil {
 			return err
 		}
 	}
@@ -127,7 +126,6 @@ func (b *Backup) keepAs(ctx context.Context, left recover.DomainState, ended fun
 		return b.dir.add(entry)
 	})
 	if _, ok := b.dir.entry(plan.UUID); err != nil && !ok {
-		b.made = append(b.made, filepath.Join(b.dir.path, plan.UUID, manifest.DefinitionName))
 		err = errors.Join(err, b.dir.remove(plan.UUID, b.made))
 	}
 	return err
@@ -143,7 +141,28 @@ func (b *Backup) RemoveBegun() error {
 	if len(unnamed) == 0 {
 		return nil
 	}
-	return b.dir.remove(b.t.Plan.UUID, append(unnamed, filepath.Join(b.dir.path, b.t.Plan.UUID, manifest.DefinitionName)))
+	return b.dir.remove(b.t.Plan.UUID, unnamed)
+}
+
+// own returns what the interrupted run had stored of this instance alone, as its journal has it.
+func (b *Backup) own() []string {
+	if b.t.History == nil {
+		return nil
+	}
+	shared := map[string]bool{}
+	for _, i := range b.t.Run.Plan.Instances {
+		for _, f := range i.Files {
+			if f.Role == recover.RoleBacking {
+				shared[b.pathOf(f)] = true
+			}
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(b.t.History.Stores), func(path string) bool { return shared[path] })
+}
+
+// pathOf returns where a file is stored.
+func (b *Backup) pathOf(f recover.FilePlan) string {
+	return filepath.Join(b.dir.path, manifest.StoredName(f.Path, b.t.Run.Settings.InstancesPath))
 }
 
 // wasQuiet makes sure that the guest was quiet all the time it was copied.
@@ -196,7 +215,7 @@ func (b *Backup) storeFile(ctx context.Context, f recover.FilePlan, entry *manif
 	path := filepath.Join(b.dir.path, entry.Stored)
 	if b.t.Run.StoredBefore(path) && !b.dir.names(path) {
 		// Begun by the interrupted run, and not in the manifest.
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := b.dir.removeFile(path); err != nil {
 			return err
 		}
 	}
@@ -301,6 +320,6 @@ func (b *Backup) storeDefinition() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir.Close()
-	return name, statedir.WriteFile(filepath.Join(b.dir.path, name), []byte(xml))
+	defer dir.Close()
+	return name, beneath.Write(dir, manifest.DefinitionName, []byte(xml))
 }

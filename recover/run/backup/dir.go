@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -15,7 +14,6 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/beneath"
 	"github.com/os-rescue/os-rescue/recover/manifest"
-	"github.com/os-rescue/os-rescue/recover/statedir"
 )
 
 // Dir is the directory that a run keeps its copies in, in the layout of the manual way:
@@ -80,40 +78,54 @@ func (b *Dir) names(path string) bool {
 	})
 }
 
-// drop takes an instance out of the manifest and removes its own files: the
-// guest has written since, and they are made anew.
-func (b *Dir) drop(entry manifest.Instance) error {
+// drop takes an instance out of the manifest and removes the files that a run stored of it, which
+// are those at paths: the guest has written since, and they are made anew.
+func (b *Dir) drop(uuid string, paths []string) error {
 	b.mu.Lock()
 	next := b.manifest
-	next.Instances = slices.DeleteFunc(slices.Clone(next.Instances), func(i manifest.Instance) bool { return i.UUID == entry.UUID })
+	next.Instances = slices.DeleteFunc(slices.Clone(next.Instances), func(i manifest.Instance) bool { return i.UUID == uuid })
 	err := b.write(next)
 	b.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	paths := []string{filepath.Join(b.path, entry.UUID, manifest.DefinitionName)}
-	for _, f := range entry.Files {
-		if f.Role != recover.RoleBacking {
-			paths = append(paths, filepath.Join(b.path, f.Stored))
-		}
-	}
-	return b.remove(entry.UUID, paths)
+	return b.remove(uuid, paths)
 }
 
-// remove removes the files of a backup that was not completed, which this run
-// made, and the instance's directory if nothing else is in it.
+// remove removes the files of a backup that was not completed, which this run made, the
+// instance's definition, and its directory if nothing else is in it. A path comes from the run's
+// own records, never from the manifest. What is reached through a symlink stays:
+// beneath.ErrSymlink.
 func (b *Dir) remove(uuid string, paths []string) error {
 	var errs error
-	for _, path := range paths {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = errors.Join(errs, err)
-		}
+	for _, path := range append(slices.Clone(paths), filepath.Join(b.path, uuid, manifest.DefinitionName)) {
+		errs = errors.Join(errs, b.removeAt(path, (*beneath.Dir).Remove))
 	}
-	err := os.Remove(filepath.Join(b.path, uuid))
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) {
+	err := b.removeAt(filepath.Join(b.path, uuid), (*beneath.Dir).RemoveDir)
+	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
 		err = nil
 	}
 	return errors.Join(errs, err)
+}
+
+// removeFile removes one file, if it is there. beneath.ErrSymlink as from remove.
+func (b *Dir) removeFile(path string) error { return b.removeAt(path, (*beneath.Dir).Remove) }
+
+// removeAt removes what has that path. Whose word is accepted can put a symlink in place of any
+// directory on the way.
+func (b *Dir) removeAt(path string, remove func(*beneath.Dir, string) error) error {
+	if !recover.IsBelow(path, b.path) {
+		return &fs.PathError{Op: "remove", Path: path, Err: fmt.Errorf("%w: it is not in the backup directory", fs.ErrInvalid)}
+	}
+	dir, err := b.root.OpenDir(filepath.Dir(path))
+	if err == nil {
+		err = remove(dir, filepath.Base(path))
+		dir.Close()
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // add puts an instance into the manifest, which is complete at any moment.
@@ -127,10 +139,15 @@ func (b *Dir) add(i manifest.Instance) error {
 
 func (b *Dir) write(m manifest.Manifest) error {
 	data, err := json.MarshalIndent(m, "", "  ")
-	if err == nil {
-		err = statedir.WriteFile(filepath.Join(b.path, manifest.FileName), append(data, '\n'))
+	if err != nil {
+		return err
 	}
-	if err == nil {
+	dir, err := b.root.OpenDir(b.path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err = beneath.Write(dir, manifest.FileName, append(data, '\n')); err == nil {
 		b.manifest = m
 	}
 	return err
