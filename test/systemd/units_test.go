@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -58,6 +59,20 @@ func TestTheUnitsAreGoodAndSandboxed(t *testing.T) {
 		out, err = exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold="+most, file).CombinedOutput()
 		if err != nil {
 			t.Errorf("%s is exposed by more than %s of 100: %v\n%s", filepath.Base(file), most, err, out)
+		}
+	}
+}
+
+// What goes wrong in one of them takes no room from the guests, and shows nobody what it writes.
+func TestTheServicesAreBounded(t *testing.T) {
+	dir := units(t)
+	for _, name := range []string{"os-rescue-guard.service", "os-rescue-check.service"} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		do(t, err)
+		for _, line := range []string{"MemoryMax=256M", "Environment=GOMEMLIMIT=112MiB", "TasksMax=256", "UMask=0077", "LimitCORE=0"} {
+			if !slices.Contains(strings.Split(string(text), "\n"), line) {
+				t.Errorf("%s has no %s", name, line)
+			}
 		}
 	}
 }
