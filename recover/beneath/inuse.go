@@ -41,7 +41,7 @@ func (h Holder) String() string {
 	return fmt.Sprintf("%s[%d] fd %d", h.Process, h.PID, h.FD)
 }
 
-// InUse returns everybody who has the file open: every process of this PID
+// InUse returns everybody who has the file open for reading or writing: every process of this PID
 // namespace except this one and those in ignore (the keeper), and the holders of
 // QEMU's locks on it, which may be on another host of a shared file system. An
 // empty slice means nobody. The caller must be root.
@@ -141,12 +141,35 @@ func descriptorsOn(want fileID, pid int) ([]int, error) {
 		if err != nil {
 			return nil, &fs.PathError{Op: "statx", Path: dir.Name() + "/" + name, Err: err}
 		}
-		if fd, err := strconv.Atoi(name); err == nil && id == want {
+		fd, err := strconv.Atoi(name)
+		if err != nil || id != want {
+			continue
+		}
+		switch flags, err := flagsOf(pid, fd); {
+		case gone(err), flags&unix.O_PATH != 0: // nobody can read or write through such a descriptor
+		case err != nil:
+			return nil, err
+		default:
 			fds = append(fds, fd)
 		}
 	}
 	slices.Sort(fds)
 	return fds, nil
+}
+
+// flagsOf returns the flags of a process's descriptor (fdinfo in proc(5)).
+func flagsOf(pid, fd int) (int64, error) {
+	path := fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd)
+	info, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	_, rest, found := strings.Cut(string(info), "flags:")
+	if !found {
+		return 0, fmt.Errorf("%s has no flags", path)
+	}
+	flags, _, _ := strings.Cut(rest, "\n")
+	return strconv.ParseInt(strings.TrimSpace(flags), 8, 32)
 }
 
 // fileID is enough of an identity here: this process has the file open, and nobody else's

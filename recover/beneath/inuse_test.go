@@ -45,6 +45,20 @@ func TestInUseFindsWhoHasTheFileOpenAtAnyPath(t *testing.T) {
 	}
 }
 
+func TestAFileThatIsOpenAsAPathOnlyIsNotInUse(t *testing.T) {
+	dir, path := openTestDir(t)
+	build(t, path, "f disk")
+	f, err := dir.Open("disk", os.O_RDONLY)
+	must(t, err)
+	defer f.Close()
+	p := startPeer(t, "python3", "-c", "import os,sys\nprint(os.open(sys.argv[1],os.O_PATH),flush=True)\nsys.stdin.read()", path+"/disk")
+	p.line()
+	if got, err := InUse(f); err != nil || len(got) != 0 {
+		t.Errorf("it is in use by %v, %v", got, err)
+	}
+	p.stop()
+}
+
 func TestInUseSeesQEMUsLocksThemselves(t *testing.T) {
 	dir, path := openTestDir(t)
 	if out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", path+"/disk", "1M").CombinedOutput(); err != nil {

@@ -28,7 +28,7 @@ type Source struct {
 	Duplicate bool
 }
 
-// OpenSource opens path afresh, read-only, with O_DIRECT if direct. The path is
+// OpenSource opens the regular file at path afresh, read-only, with O_DIRECT if direct. The path is
 // /proc/PID/fd/N of a process that holds the inode (QEMU, or the one that pinned
 // it): the kernel then opens that very inode, whether or not it still has a name,
 // and the new descriptor takes over no lock (proc_pid_fd(5)). direct is whether
@@ -41,7 +41,7 @@ func OpenSource(path string, direct bool) (Source, error) {
 	if direct {
 		flags |= unix.O_DIRECT
 	}
-	fd, err := open(path, flags)
+	fd, err := openRegular(path, flags)
 	if direct && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)) {
 		return Source{}, fmt.Errorf("open %s: %w (%w)", path, ErrDirectRefused, err)
 	}
@@ -162,6 +162,25 @@ func open(path string, flags int) (int, error) {
 			return fd, err
 		}
 	}
+}
+
+// openRegular looks at what it opens before it does: the process may have put a device in the
+// place of the file, and the open of a device can do something (watchdog(4)).
+func openRegular(path string, flags int) (int, error) {
+	at, err := open(path, unix.O_PATH|unix.O_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(at)
+	var st unix.Statx_t
+	// What it is never changes: no server need be asked.
+	if err := unix.Statx(at, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &st); err != nil {
+		return -1, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return -1, ErrNotRegular
+	}
+	return open(fmt.Sprintf("/proc/self/fd/%d", at), flags)
 }
 
 // syncFile writes back all changes of the file, made through any descriptor: only

@@ -2,6 +2,7 @@ package copier_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -24,6 +25,26 @@ func TestOpenSourceRefusesWhatIsNotARegularFile(t *testing.T) {
 		if _, err := copier.OpenSource(path, false); !errors.Is(err, want) {
 			t.Errorf("%s: error %v", path, err)
 		}
+	}
+}
+
+func TestWhatIsNotARegularFileIsNotEvenOpened(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	must(t, unix.Mkfifo(fifo, 0o600))
+	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	must(t, err)
+	defer unix.Close(watch)
+	_, err = unix.InotifyAddWatch(watch, fifo, unix.IN_OPEN)
+	must(t, err)
+	at, err := unix.Open(fifo, unix.O_PATH|unix.O_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(at)
+	if _, err := copier.OpenSource(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), at), false); !errors.Is(err, copier.ErrNotRegular) {
+		t.Errorf("error %v", err)
+	}
+	var event [4096]byte
+	if n, err := unix.Read(watch, event[:]); !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("it was opened: an event of %d bytes, %v", n, err)
 	}
 }
 

@@ -137,7 +137,10 @@ func (p *Process) descriptors(ctx context.Context, isMeant func(link string) boo
 		if d.Flags, err = parseFDInfo(info); err != nil {
 			return nil, fmt.Errorf("descriptor %d of process %d: %w", fd, p.Identity.PID, err)
 		}
-		list = append(list, d)
+		// Everybody who can reach a file can open it with O_PATH, and can't read it by that.
+		if d.Flags&unix.O_PATH == 0 {
+			list = append(list, d)
+		}
 	}
 	return list, p.Alive()
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -97,6 +98,33 @@ func TestADeletedFileIsSeenByItsLinkCountAndReadThroughProc(t *testing.T) {
 	}
 	if data, err := os.ReadFile(p.path("fd", "3")); err != nil || string(data) != honest {
 		t.Errorf("the deleted inode reads %q, %v", data, err)
+	}
+}
+
+func TestAFileThatIsOpenAsAPathOnlyIsNoOpenFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "shadow")
+	if err := os.WriteFile(path, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var fds []int
+	for _, flags := range []int{unix.O_PATH, unix.O_RDONLY} {
+		fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		fds = append(fds, fd)
+	}
+	os.Remove(path)
+	held, err := HeldBy(t.Context(), os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	has := func(fd int) bool {
+		return slices.ContainsFunc(held, func(h HeldFile) bool { return h.FD == fd })
+	}
+	if has(fds[0]) || !has(fds[1]) {
+		t.Errorf("of the descriptors %v, the first of which is a path only, these are open files: %v", fds, held)
 	}
 }
 

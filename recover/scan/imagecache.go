@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,7 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
-	"github.com/os-rescue/os-rescue/recover/procfs"
+	"github.com/os-rescue/os-rescue/recover/copier"
+	"github.com/os-rescue/os-rescue/recover/pin"
 	"github.com/os-rescue/os-rescue/recover/qcow2"
 )
 
@@ -108,7 +108,9 @@ func backingName(l *look, uuid, path string) (name, format string, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		for _, h := range l.pins.of(uuid) {
 			if h.pinPath == path {
-				f, err = os.Open(fmt.Sprintf("%s/%d/fd/%d", procfs.Dir, h.PID, h.FD))
+				var src copier.Source
+				src, err = pin.Open(openFiles([]candidate{h})[0].file())
+				f = src.File
 				break
 			}
 		}
