@@ -32,6 +32,7 @@ type Options struct {
 
 	firstWait time.Duration // firstWait when 0
 	pageSize  int           // of lists; Nova's max_limit when 0
+	listSize  int           // maxList when 0
 }
 
 func (o *Options) setDefaults() {
@@ -43,6 +44,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.firstWait == 0 {
 		o.firstWait = firstWait
+	}
+	if o.listSize == 0 {
+		o.listSize = maxList
 	}
 }
 

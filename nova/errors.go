@@ -49,6 +49,8 @@ func (a account) explain(ctx context.Context, r request, err error) error {
 	case f.status >= 500 && r.once && !f.rejected:
 		return fmt.Errorf("%s: %w: the request may still be carried out; look at the instance before trying again: %w",
 			r.doing, recover.ErrCloudUnavailable, f)
+	case errors.Is(f.cause, errTooLong):
+		return fmt.Errorf("%s: %w: %w", r.doing, recover.ErrCloudAnswer, f)
 	case f.status == 0, f.transient:
 		return fmt.Errorf("%s: %w: %s: %w", r.doing, recover.ErrCloudUnavailable, f.url, f)
 	case r.once: // it was refused, whoever did that
@@ -82,6 +84,8 @@ func (a account) explainSignIn(ctx context.Context, err error, calls int64) erro
 			recover.ErrCloudUnavailable, a.authURL, f)
 	case calls == 0: // gophercloud refused before it sent anything
 		return fmt.Errorf("%w: the credentials for %s (%s) are incomplete: %w", recover.ErrCredentials, a.authURL, a, f.cause)
+	case errors.Is(f.cause, errTooLong):
+		return fmt.Errorf("%w: Keystone at %s: %w", recover.ErrCloudAnswer, a.authURL, f)
 	case f.status == 0, f.transient:
 		return fmt.Errorf("%w: Keystone at %s: %w", recover.ErrCloudUnavailable, a.authURL, f)
 	case f.status == http.StatusUnauthorized:

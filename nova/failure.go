@@ -87,7 +87,8 @@ func readFailure(r request, err error, now time.Time) *failure {
 	var dial *net.OpError
 	var syntax *json.SyntaxError
 	switch {
-	case errors.Is(err, errRedirected), isCertificateError(err), errors.As(err, &syntax) && !errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, errRedirected), errors.Is(err, errTooLong), isCertificateError(err),
+		errors.As(err, &syntax) && !errors.Is(err, io.ErrUnexpectedEOF):
 	case errors.As(err, &dns):
 		f.transient, f.rejected = !dns.IsNotFound, true
 	case errors.As(err, &dial) && dial.Op == "dial":

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -311,6 +312,63 @@ func TestAListThatIsMissingIsNotAnEmptyOne(t *testing.T) {
 		mention(t, err, recover.ErrCloudUnavailable)
 		_, err = c.Project(t.Context(), "shop", "")
 		mention(t, err, recover.ErrCloudUnavailable)
+	}
+}
+
+func TestAnAnswerThatHasNoEndIsEnded(t *testing.T) {
+	cloud, f := faultyCloud(t, "records")
+	c := cloud.admin(t)
+	sent := 0
+	f.first(-1, func(w http.ResponseWriter, _ *http.Request) {
+		w.Write([]byte(`{"server": "`))
+		chunk := bytes.Repeat([]byte("x"), 1<<20)
+		for range 2 * maxAnswer >> 20 {
+			n, err := w.Write(chunk)
+			if sent += n; err != nil {
+				return
+			}
+		}
+		w.Write([]byte(`"}`))
+	})
+	_, err := c.Server(t.Context(), cloud.Vars["web1"])
+	mention(t, err, recover.ErrCloudAnswer, "longer")
+	if n := f.count("GET " + cloud.Vars["web1"]); n != 1 || sent > maxAnswer+maxAnswer/2 {
+		t.Errorf("asked %d times, and took %d bytes", n, sent)
+	}
+}
+
+func TestAListThatHasNoEndIsEnded(t *testing.T) {
+	cloud, f := faultyCloud(t, "records")
+	c := cloud.admin(t)
+	another := func(page int) string { return fmt.Sprintf("11111111-1111-4111-8111-%012d", page) }
+	pages := 0
+	answer := func(uuid func(int) string) {
+		pages = 0
+		f.wrong = func(*http.Request) func(http.ResponseWriter, *http.Request) {
+			return func(w http.ResponseWriter, _ *http.Request) {
+				pages++
+				fmt.Fprintf(w, `{"servers": [%s], "servers_links": [{"rel": "next", "href": "?marker=m%d"}]}`,
+					strings.Replace(partial[len(`{"server": `):len(partial)-1], "ID", uuid(pages), 1), pages)
+			}
+		}
+	}
+	for _, one := range []struct {
+		uuid     func(page int) string
+		listSize int
+		pages    int
+		says     string
+	}{
+		{func(int) string { return other }, maxList, 2, "repeat"},
+		{another, maxList, maxPages, "no end"},
+		{another, 1000, 7, "no end"},
+	} {
+		answer(one.uuid)
+		c.opts.listSize = one.listSize
+		_, err := c.listOnce(t.Context(), nil)
+		mention(t, err, recover.ErrCloudAnswer, one.says)
+		if pages != one.pages {
+			t.Errorf("%d pages were read, want %d: %v", pages, one.pages, err)
+		}
 	}
 }
 

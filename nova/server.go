@@ -143,8 +143,9 @@ func (c servers) listOnce(ctx context.Context, filter url.Values) ([]recover.Ser
 		query.Set("limit", strconv.Itoa(c.opts.pageSize))
 	}
 	var servers []recover.Server
-	seen := map[string]bool{}
-	for {
+	listed := map[string]bool{}
+	size := 0
+	for range maxPages {
 		page, err := c.page(ctx, query)
 		var f *failure
 		if errors.As(err, &f) && f.status == http.StatusBadRequest && query.Has("marker") {
@@ -157,17 +158,31 @@ func (c servers) listOnce(ctx context.Context, filter url.Values) ([]recover.Ser
 		if page.next == "" {
 			return servers, nil
 		}
-		if seen[page.next] {
-			return nil, fmt.Errorf("listing the instances: Nova's pages repeat at %s", page.next)
+		before := len(listed)
+		for _, s := range page.servers {
+			listed[s.UUID] = true
 		}
-		seen[page.next] = true
+		if len(listed) == before {
+			return nil, fmt.Errorf("listing the instances: %w: its pages repeat at %s", recover.ErrCloudAnswer, page.next)
+		}
+		if size += page.size; size > c.opts.listSize {
+			break
+		}
 		query.Set("marker", page.next)
 	}
+	return nil, fmt.Errorf("listing the instances: %w: the list has no end: %d instances so far", recover.ErrCloudAnswer, len(listed))
 }
+
+// What one list may have, pages and bytes: several times what a large cloud has.
+const (
+	maxPages = 10_000
+	maxList  = 1 << 30
+)
 
 type serverPage struct {
 	servers []recover.Server
 	next    string // the marker of the next page; empty on the last
+	size    int    // of the answer, in bytes
 }
 
 func (c servers) page(ctx context.Context, query url.Values) (serverPage, error) {
@@ -186,6 +201,7 @@ func (c servers) page(ctx context.Context, query url.Values) (serverPage, error)
 	if err != nil {
 		return serverPage{}, misread(r, err)
 	}
+	page.size = len(answer)
 	return page, nil
 }
 

@@ -3,6 +3,7 @@ package nova
 import (
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -13,7 +14,13 @@ import (
 
 const dialLimit = 10 * time.Second
 
-// transport counts and logs every HTTP request.
+// maxAnswer bounds an answer's body, in bytes. Nova's largest is a page of 1000 instances, at
+// some KiB each.
+const maxAnswer = 64 << 20
+
+var errTooLong = errors.New("the answer is longer than any of Nova's or Keystone's")
+
+// transport counts and logs every HTTP request, and ends an answer that is too long.
 type transport struct {
 	base  http.RoundTripper
 	calls *atomic.Int64
@@ -46,7 +53,23 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	line.Int("status", resp.StatusCode).Str("request_id", requestID(resp.Header)).Msg("OpenStack API")
+	resp.Body = &bounded{resp.Body, maxAnswer}
 	return resp, nil
+}
+
+// bounded is a body of which so many bytes can be read; its end must come before that.
+type bounded struct {
+	io.ReadCloser
+	left int64
+}
+
+// Read returns errTooLong once more was read than may be.
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left+1)])
+	if b.left -= int64(n); b.left < 0 {
+		return 0, errTooLong
+	}
+	return n, err
 }
 
 // requestID is the request's ID in OpenStack's own logs.
