@@ -153,7 +153,7 @@ func onceKey(f recover.FilePlan) string { return f.Path + " " + f.Key() }
 // its QEMU only reads are whole by themselves, and other instances may have them by now. "" for none.
 func (s *Set) WhatStays() string {
 	var paths []string
-	for _, f := range s.t.Plan.Files {
+	for _, f := range essentialFirst(s.t.Plan.Files) {
 		if _, err := s.t.Run.Root.Lstat(f.Path); err == nil && s.once.isBack(onceKey(f)) {
 			paths = append(paths, f.Path)
 		}
@@ -161,7 +161,7 @@ func (s *Set) WhatStays() string {
 	if len(paths) == 0 {
 		return ""
 	}
-	return "back at its path, and stays: " + strings.Join(paths, ", ")
+	return "back at its path, and stays: " + listed(paths)
 }
 
 // CopyOut copies one file, proves it and publishes it at once. It returns the new inode.
@@ -309,7 +309,7 @@ func (s *Set) Close() {
 // all back, after a look at each place.
 func (s *Set) WhatIsSafe(ctx context.Context) string {
 	var copies, held, gone, kept, stored []string
-	for _, f := range s.t.Plan.Files {
+	for _, f := range essentialFirst(s.t.Plan.Files) {
 		if f.Content != "" {
 			continue
 		}
@@ -330,19 +330,19 @@ func (s *Set) WhatIsSafe(ctx context.Context) string {
 	}
 	var parts []string
 	if len(gone) > 0 {
-		parts = append(parts, "Nobody holds "+strings.Join(gone, ", ")+" any more, and there is no proven copy of it")
-		parts = append(parts, kept...)
+		parts = append(parts, "Nobody holds "+listed(gone)+" any more, and there is no proven copy of it")
+		parts = append(parts, kept[:min(len(kept), mostNamed)]...)
 	} else {
 		parts = append(parts, "No data is lost")
 	}
 	if len(copies) > 0 {
-		parts = append(parts, "proven and on disk: "+strings.Join(copies, ", "))
+		parts = append(parts, "proven and on disk: "+listed(copies))
 	}
 	if len(stored) > 0 {
-		parts = append(parts, "in the backup: "+strings.Join(stored, ", "))
+		parts = append(parts, "in the backup: "+listed(stored))
 	}
 	if len(held) > 0 {
-		parts = append(parts, "held until this host goes down: "+strings.Join(held, ", "))
+		parts = append(parts, "held until this host goes down: "+listed(held))
 	}
 	return strings.Join(parts, "; ")
 }
@@ -435,5 +435,5 @@ func (s *Set) InheritedPlaces() string {
 		places = append(places, c.Dir+"/"+c.Name)
 	}
 	slices.Sort(places)
-	return strings.Join(places, ", ")
+	return listed(places)
 }
