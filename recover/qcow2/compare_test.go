@@ -3,11 +3,13 @@ package qcow2_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/os-rescue/os-rescue/recover/qcow2"
@@ -309,6 +311,9 @@ func standIn(t *testing.T, tool, script string) {
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }
 
+// dies lets a stand-in end by a signal: of its own, the first process of a PID namespace gets none.
+const dies = "ulimit -t 1; while :; do :; done"
+
 // qemu-img ends with 1 when the disks differ, and so do the tools around it when they fail.
 func TestAnExitCodeAloneIsNoVerdict(t *testing.T) {
 	side := qcow2.Side{Chain: []qcow2.Member{member(t, written(t, nil), "qcow2")}}
@@ -316,7 +321,7 @@ func TestAnExitCodeAloneIsNoVerdict(t *testing.T) {
 		"a limit that can't be set": {"prlimit", "echo prlimit: failed to set the AS resource limit: Operation not permitted >&2; exit 1"},
 		"setpriv":                   {"setpriv", "exit 1"},
 		"silence":                   {"qemu-img", "exit 0"},
-		"killed":                    {"qemu-img", "echo Warning: Image size mismatch!; kill -9 $$"},
+		"killed":                    {"qemu-img", "echo Warning: Image size mismatch!; " + dies},
 	} {
 		t.Run(name, func(t *testing.T) {
 			standIn(t, tool[0], tool[1])
@@ -352,6 +357,26 @@ exit 2`)
 				t.Errorf("%d: %q is missing in %v", uid, want, err)
 			}
 		}
+	}
+}
+
+func TestQemuImgReachesNoProcessOfItsAccount(t *testing.T) {
+	side := qcow2.Side{Chain: []qcow2.Member{member(t, written(t, nil), "qcow2")}} // with the real one
+	guest := exec.Command("sleep", "3600")
+	guest.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	if err := guest.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = guest.Process.Kill(); _ = guest.Wait() }()
+	standIn(t, "qemu-img", fmt.Sprintf(`
+exec >&2
+echo "it is $$ of $(id -u)"
+kill -0 %[1]d 2>&- && echo it can kill a guest
+prlimit --pid %[1]d --nofile=10:10 2>&- && echo it can starve a guest
+exit 2`, guest.Process.Pid))
+	err := qcow2.Compare(t.Context(), side, side, qcow2.CompareOptions{Account: account(nobody)})
+	if err == nil || !strings.Contains(err.Error(), "it is 1 of 65534") || strings.Contains(err.Error(), "it can") {
+		t.Error(err)
 	}
 }
 

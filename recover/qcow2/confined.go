@@ -10,9 +10,11 @@ import (
 )
 
 // confined runs qemu-img on bytes that a guest wrote: as another user (root only
-// where QEMU runs as root) without capabilities, in its own network and IPC
-// namespaces, with no_new_privs, few system calls (forbidden), an empty environment and limits
-// on memory, CPU time and files. It dies with this process and with the context.
+// where QEMU runs as root) without capabilities, in its own network, IPC and PID
+// namespaces (a live rescue gives it the account of every QEMU, which it could kill
+// otherwise), with no_new_privs, few system calls (forbidden), an empty environment
+// and limits on memory, CPU time and files. It dies with this process and with the
+// context.
 type confined struct {
 	account Account
 	memory  int64         // bytes of address space; 4 GiB when 0
@@ -63,7 +65,7 @@ func (c confined) command(ctx context.Context, args ...string) (*exec.Cmd, error
 		Credential: &syscall.Credential{Uid: c.account.UID, Gid: c.account.GID},
 		Setsid:     true,
 		Pdeathsig:  syscall.SIGKILL,
-		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC,
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWPID,
 	}
 	return cmd, nil
 }

@@ -373,7 +373,7 @@ func TestACheckThatCantBeMadeIsAnErrorAndNoVerdict(t *testing.T) {
 
 func TestACheckThatIsStoppedSaysNothingOfTheImage(t *testing.T) {
 	f := image(t)
-	standIn(t, "qemu-img", "kill -9 $$")
+	standIn(t, "qemu-img", dies)
 	_, err := qcow2.Check(t.Context(), f, qcow2.CheckOptions{})
 	if !errors.Is(err, qcow2.ErrStopped) || !errors.Is(err, qcow2.ErrCheckFailed) {
 		t.Errorf("killed: error %v", err)
