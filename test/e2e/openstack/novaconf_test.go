@@ -14,9 +14,9 @@ import (
 	"github.com/os-rescue/os-rescue/test/openstack"
 )
 
-// instancesIn lets nova-compute have its instances in another directory for a case: the setting is in
+// withInstancesIn lets nova-compute have its instances in another directory for a case: the setting is in
 // the second of its files, and refers to one of the first.
-func (c *cloud) instancesIn(t *testing.T, name string) {
+func withInstancesIn(t *testing.T, c *cloud, name string) {
 	t.Helper()
 	before, err := os.ReadFile(bed.ComputeConf())
 	must(t, err)
@@ -39,7 +39,7 @@ func (c *cloud) instancesIn(t *testing.T, name string) {
 // Nothing tells os-rescue where the instances are but what nova-compute itself reads, or has read.
 func TestTheInstancesAreWhereNovaComputesFilesTogetherSay(t *testing.T) {
 	c := newCloud(t)
-	c.instancesIn(t, "guests")
+	withInstancesIn(t, c, "guests")
 	guests := c.boot(t, "demo", openstack.Spec{Name: "web"}, openstack.Spec{Name: "db"})
 	for _, g := range guests {
 		if filepath.Dir(g.Dir) == openstack.DefaultInstancesPath {
