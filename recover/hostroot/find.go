@@ -191,9 +191,9 @@ func (r *Root) qemus(context.Context) ([]int, error) {
 		if err != nil {
 			continue
 		}
-		args, err := p.Args()
+		isQEMU := p.UUID() != "" && p.HasOwnUsers() // QEMU's user may write the directory (libvirt 11)
 		p.Close()
-		if err == nil && slices.Contains(args, "-uuid") {
+		if isQEMU {
 			pids = append(pids, pid)
 		}
 	}

@@ -158,6 +158,19 @@ func TestARootFollowsAMountOfTheHost(t *testing.T) {
 	}
 }
 
+// On libvirt 11 the pid files are in a directory of QEMU's user.
+func TestAProcessInAUserNamespaceOfItsOwnTellsNoRoot(t *testing.T) {
+	s := newScene(t)
+	s.uid = 65534
+	planted := s.start("qemu-system-x86", "same", "-uuid", "u")
+	recovertest.Must(t, os.WriteFile(filepath.Join(s.o.RunDir, "i.pid"), fmt.Appendln(nil, planted.Process.Pid), 0o644))
+	r := s.find()
+	s.shows(r, "")
+	if !strings.Contains(r.Note(), "neither libvirt nor a QEMU") {
+		t.Errorf("the note is %q", r.Note())
+	}
+}
+
 func TestWhileLibvirtIsDownTheQEMUsTellTheRoot(t *testing.T) {
 	s := newScene(t)
 	r := s.find()

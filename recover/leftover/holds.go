@@ -109,6 +109,18 @@ func isBack(root *beneath.Root, published runs.Published, path string, file reco
 	return err == nil && p.Identity().Is(at.Inode(), false)
 }
 
+// usersOf returns who may run a QEMU: root, or the user that its disks belong to. Anybody's process can
+// have a UUID on its command line, and a readable file open.
+func usersOf(settings recover.Settings) (func(p *procfs.Process) bool, error) {
+	root, err := beneath.OpenRoot(settings.Root)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	user, err := root.LookupUser(settings.Owners.Disk.User)
+	return func(p *procfs.Process) bool { return p.IsUser(0) || err == nil && p.IsUser(user) }, nil
+}
+
 // openElsewhere returns those of the files that live on without the keeper: a QEMU of one of
 // their instances, virtlogd or the guard has them open.
 func openElsewhere(
@@ -121,6 +133,10 @@ func openElsewhere(
 		return nil, err
 	}
 	defer tree.Close()
+	isQEMUs, err := usersOf(settings)
+	if err != nil {
+		return nil, err
+	}
 	isLogDaemon := func(p *procfs.Process) bool {
 		is, _ := procfs.IsLogDaemon(p, tree, settings.InstancesPath)
 		return is
@@ -131,7 +147,7 @@ func openElsewhere(
 		}
 		isGuard := guard != 0 && p.Identity.PID == guard
 		open[file] = isGuard || isLogDaemon(p) || slices.ContainsFunc(holds, func(h Hold) bool {
-			return h.Key == file.Key() && slices.ContainsFunc(h.Instances, func(uuid string) bool { return p.CheckQEMU(uuid) == nil })
+			return h.Key == file.Key() && slices.ContainsFunc(h.Instances, func(uuid string) bool { return p.CheckQEMU(uuid) == nil && isQEMUs(p) })
 		})
 	})
 	return open, err

@@ -3,8 +3,10 @@ package leftover_test
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 
 	"github.com/os-rescue/os-rescue/recover"
@@ -58,6 +60,35 @@ func TestALastCopyIsLetGoOnlyIfThatIsSaid(t *testing.T) {
 	holds[0].Run = ""
 	if done, err := leftover.Release(t.Context(), h.Settings, holds, true); err != nil || !done[0].Released || g.Pinned() != 0 {
 		t.Errorf("it is held: %+v, %v", done, err)
+	}
+}
+
+// Whoever may read a file can have it open, and anything on its command line.
+func TestAProcessOfAnybodysKeepsNoLastCopy(t *testing.T) {
+	for user, want := range map[uint32]bool{65534: true, 0: false} {
+		h := runtest.NewHost(t)
+		g := h.Add(1, recovertest.GuestOptions{})
+		disk := g.Opened(t)
+		h.Purge()
+		s, err := h.Engine().Prepare(t.Context(), recover.CommandRescue, recovertest.OfflineOptions(g))
+		recovertest.Must(t, err)
+		s.Close()
+		g.Destroyed()
+		other := exec.CommandContext(t.Context(), "sh", "-c", "read x", "-uuid", g.UUID)
+		other.ExtraFiles = []*os.File{disk}
+		other.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
+		in, err := other.StdinPipe()
+		recovertest.Must(t, err)
+		recovertest.Must(t, other.Start())
+		disk.Close()
+		holds, err := leftover.Holds(t.Context(), h.Settings, []string{g.UUID})
+		recovertest.Must(t, err)
+		n := slices.IndexFunc(holds, func(h leftover.Hold) bool { return h.Path == g.Disk })
+		if n < 0 || holds[n].Last != want {
+			t.Errorf("a process of user %d has it open too: %+v, want it to be the last copy: %v", user, holds, want)
+		}
+		in.Close()
+		_ = other.Wait()
 	}
 }
 

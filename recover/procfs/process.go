@@ -158,7 +158,8 @@ func (p *Process) CheckQEMU(uuid string) error {
 	if _, err := p.Args(); err != nil {
 		return err
 	}
-	if !strings.EqualFold(p.UUID(), uuid) {
+	// libvirt gives its QEMUs no user namespace; whoever makes one can have any tree as "/".
+	if !strings.EqualFold(p.UUID(), uuid) || !p.HasOwnUsers() {
 		return fmt.Errorf("%w: process %d (%s) is not the QEMU of %s", ErrNotQEMU, p.Identity.PID, p.Command, uuid)
 	}
 	return nil
@@ -181,12 +182,18 @@ func (p *Process) IsRoot() bool { return p.isOf("0") }
 // IsUser is true for a process of that user's, in this process's user namespace: in one of
 // its own everybody can have any tree as "/" (user_namespaces(7)).
 func (p *Process) IsUser(uid uint32) bool {
+	return p.HasOwnUsers() && p.isOf(strconv.FormatUint(uint64(uid), 10))
+}
+
+// HasOwnUsers is true for a process in this process's user namespace: the tree of any other may
+// be one that never answers.
+func (p *Process) HasOwnUsers() bool {
 	own, err := os.Readlink(filepath.Join(Dir, "self/ns/user"))
 	if err != nil {
 		return false
 	}
 	its, err := os.Readlink(p.path("ns/user"))
-	return err == nil && its == own && p.isOf(strconv.FormatUint(uint64(uid), 10))
+	return err == nil && its == own
 }
 
 // isOf is true when the real, the effective and the saved user ID of the process are that one

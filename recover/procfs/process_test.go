@@ -148,6 +148,18 @@ func TestAProcessThatIsNotTheDomainsQEMUIsRefused(t *testing.T) {
 	if err := p.CheckQEMU(strings.Replace(uuid, "0b", "0c", 1)); err == nil {
 		t.Error("another domain's process is accepted")
 	}
+	own := exec.Command("unshare", "--user", "--map-root-user", "sh", "-c", "echo ready; cat", "-uuid", uuid)
+	ownIn, _ := own.StdinPipe()
+	ownOut, _ := own.StdoutPipe()
+	if err := own.Start(); err != nil {
+		t.Fatal(err)
+	}
+	bufio.NewReader(ownOut).ReadString('\n')
+	if p, err := Open("/proc", own.Process.Pid); err != nil || p.CheckQEMU(uuid) == nil {
+		t.Errorf("a process in a user namespace of its own is accepted: %v", err)
+	}
+	ownIn.Close()
+	own.Wait()
 	in.Close()
 	cmd.Wait()
 	if err := p.Alive(); err == nil {
