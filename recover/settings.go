@@ -69,6 +69,9 @@ type Settings struct {
 	InstancesPath string // absolute
 	// InstancesPathFrom says where InstancesPath was set, in words.
 	InstancesPathFrom string
+	// InstancesPathIsNovas is true when Nova's user can change that setting, and InstancesPath is
+	// not the packages' own: root changes no directory of another owner's by that word.
+	InstancesPathIsNovas bool
 	// ComputeIDPaths are where Nova looks for its compute_id, the one that it would write
 	// itself (in state_path) first.
 	ComputeIDPaths []string

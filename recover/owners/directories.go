@@ -1,14 +1,22 @@
 package owners
 
 import (
+	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/beneath"
 )
+
+// ErrNotNovas: a directory is one that many share, or nothing but the word of Nova's user says that
+// it is Nova's. It keeps its owner.
+var ErrNotNovas = errors.New("it is not changed")
 
 // Covered returns the directories of files that the table says something about, each once:
 // the instances directory, every directory from there down to a file, and that of Nova's
@@ -62,8 +70,9 @@ func (o *Table) Astray(root *beneath.Root, dirs []string) []recover.Directory {
 
 // Mend has a directory, one of Covered's, changed if it is not as the table says. change is
 // called with how the directory is, and with a function that gives it the table's owner and
-// mode, with the set-group-ID and sticky bits that it has; its error is Mend's.
-// Others: fs.ErrNotExist, and beneath.ErrSymlink when the directory is reached through a symlink below the instances directory.
+// mode, with the set-group-ID bit that it has; its error is Mend's.
+// Others: ErrNotNovas, fs.ErrNotExist, and beneath.ErrSymlink when the directory is reached through
+// a symlink below the instances directory.
 func (o *Table) Mend(root *beneath.Root, path string, change func(now recover.Directory, set func() error) error) error {
 	dir, err := o.open(root, path)
 	if err != nil {
@@ -80,7 +89,7 @@ func (o *Table) Mend(root *beneath.Root, path string, change func(now recover.Di
 			return err
 		}
 		owner := o.Dir(path)
-		owner.Mode |= beneath.OwnerOf(st.Stat_t).Mode & (fs.ModeSetgid | fs.ModeSticky)
+		owner.Mode |= beneath.OwnerOf(st.Stat_t).Mode & fs.ModeSetgid
 		if err := dir.SetOwner(owner); err != nil {
 			return err
 		}
@@ -93,6 +102,10 @@ func (o *Table) compare(dir *beneath.Dir, path string) (now recover.Directory, o
 	st, err := dir.Info()
 	if err != nil {
 		return now, false, err
+	}
+	if st.Mode&(unix.S_ISVTX|0o002) != 0 {
+		return now, false, fmt.Errorf("%w: %s has mode %04o, as /tmp has, in which all can write: "+
+			"if it is Nova's, chmod o-t,o-w %s first", ErrNotNovas, path, st.Mode&0o7777, path)
 	}
 	now = recover.Directory{
 		Path: path,
@@ -110,6 +123,12 @@ func (o *Table) compare(dir *beneath.Dir, path string) (now recover.Directory, o
 func (o *Table) open(root *beneath.Root, path string) (*beneath.Dir, error) {
 	base := o.settings.InstancesPath
 	dir, err := root.OpenDir(base)
+	if err == nil {
+		if err = o.isNovas(dir); err != nil {
+			dir.Close()
+			return nil, err
+		}
+	}
 	if err != nil || path == base {
 		return dir, err
 	}
@@ -122,4 +141,15 @@ func (o *Table) open(root *beneath.Root, path string) (*beneath.Dir, error) {
 		dir = sub
 	}
 	return dir, nil
+}
+
+// isNovas returns nil unless nothing but the word of Nova's user makes dir the instances directory.
+func (o *Table) isNovas(dir *beneath.Dir) error {
+	base := o.settings.InstancesPath
+	st, err := dir.Info()
+	if err == nil && o.settings.InstancesPathIsNovas && st.Uid != o.Dir(base).UID {
+		err = fmt.Errorf("%w: %s belongs to the user %d, and only %s, which others than root can write, says that it is Nova's: "+
+			"if it is, set instances_path in the configuration of os-rescue", ErrNotNovas, base, st.Uid, o.settings.InstancesPathFrom)
+	}
+	return err
 }

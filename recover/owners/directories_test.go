@@ -107,13 +107,46 @@ func TestDirectoriesThatAreNotAsTheTableSaysAreNamedAndMended(t *testing.T) {
 	}
 }
 
-func TestADirectoryThatIsMendedKeepsItsSetGroupIDAndStickyBits(t *testing.T) {
-	table, root, path := tree(t, "nova/instances 0:0 3775")
+func TestADirectoryThatIsMendedKeepsItsSetGroupIDBit(t *testing.T) {
+	table, root, path := tree(t, "nova/instances 0:0 2775")
 	recovertest.Must(t, table.Mend(root, "/nova/instances", func(_ recover.Directory, set func() error) error { return set() }))
 	var st unix.Stat_t
 	recovertest.Must(t, unix.Stat(filepath.Join(path, "nova/instances"), &st))
-	if st.Uid != 100 || st.Gid != 200 || st.Mode&0o7777 != 0o3755 {
+	if st.Uid != 100 || st.Gid != 200 || st.Mode&0o7777 != 0o2755 {
 		t.Errorf("%d:%d %04o", st.Uid, st.Gid, st.Mode&0o7777)
+	}
+}
+
+// Who can write nova.conf must not get a directory that was not Nova's by naming it there.
+func TestADirectoryThatManyShareOrThatOnlyNovasWordNamesKeepsItsOwner(t *testing.T) {
+	for name, c := range map[string]struct {
+		dir   string
+		novas bool // Nova's user alone says that it is the instances directory
+		want  error
+	}{
+		"as /tmp":                         {"0:0 1777", false, ErrNotNovas},
+		"sticky":                          {"0:0 1755", false, ErrNotNovas},
+		"all can write":                   {"0:0 777", false, ErrNotNovas},
+		"root's":                          {"0:0 755", false, nil},
+		"root's, by the word of Nova":     {"0:0 755", true, ErrNotNovas},
+		"another's, by the word of Nova":  {"77:77 755", true, ErrNotNovas},
+		"Nova's own, by the word of Nova": {"100:0 755", true, nil},
+		"Nova's, as /tmp, by Nova's word": {"100:0 1777", true, ErrNotNovas},
+	} {
+		t.Run(name, func(t *testing.T) {
+			table, root, path := tree(t, "nova/instances "+c.dir)
+			table.settings.InstancesPathIsNovas = c.novas
+			astray := table.Astray(root, []string{"/nova/instances"})
+			before, err := os.Stat(filepath.Join(path, "nova/instances"))
+			recovertest.Must(t, err)
+			err = table.Mend(root, "/nova/instances", func(_ recover.Directory, set func() error) error { return set() })
+			after, serr := os.Stat(filepath.Join(path, "nova/instances"))
+			recovertest.Must(t, serr)
+			kept := *before.Sys().(*syscall.Stat_t) == *after.Sys().(*syscall.Stat_t)
+			if !errors.Is(err, c.want) || (err == nil) != (c.want == nil) || kept != (c.want != nil) || len(astray) > 0 != (c.want == nil) {
+				t.Errorf("kept %v, astray %v, error %v", kept, astray, err)
+			}
+		})
 	}
 }
 

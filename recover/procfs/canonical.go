@@ -1,12 +1,16 @@
 package procfs
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover/plainfile"
 )
 
 // maxLinks is how many links one walk follows, as many as Linux does (MAXSYMLINKS,
@@ -18,6 +22,39 @@ const maxLinks = 40
 // written, so two names of one deleted file become the same name. Nothing is opened. The
 // error wraps unix.ELOOP after 40 links.
 func (r Root) Canonical(path string) (string, error) {
+	return r.walk(path, func(string) error { return nil })
+}
+
+// OursAlong returns nil when nobody but root can write the file at a path, or put another in its
+// place: every directory on the way, also behind links, is root's. The error wraps
+// plainfile.ErrNotOurs or fs.ErrNotExist, or is Canonical's.
+func (r Root) OursAlong(path string) error {
+	end, err := r.walk(path, func(at string) error { return r.ours(at, true) })
+	if err != nil {
+		return err
+	}
+	return r.ours(end, false)
+}
+
+func (r Root) ours(at string, onTheWay bool) error {
+	st, err := r.Lstat(cmp.Or(strings.TrimLeft(at, "/"), "."))
+	mode := st.Mode & 0o022
+	if st.Gid == 0 {
+		mode &^= 0o020 // what root's group may, root may
+	}
+	switch {
+	case err != nil:
+		return &fs.PathError{Op: "look at", Path: at, Err: err}
+	case st.Uid != 0:
+		return fmt.Errorf("%w: %s belongs to the user %d", plainfile.ErrNotOurs, at, st.Uid)
+	case mode != 0 && (!onTheWay || st.Mode&unix.S_ISVTX == 0): // nobody renames root's file in a sticky directory
+		return fmt.Errorf("%w: %s has mode %04o", plainfile.ErrNotOurs, at, st.Mode&0o7777)
+	}
+	return nil
+}
+
+// walk is Canonical, and calls look for each directory in which it looks a name up.
+func (r Root) walk(path string, look func(at string) error) (string, error) {
 	done, links := "/", 0
 	for rest := strings.Split(path, "/"); len(rest) > 0; {
 		name := rest[0]
@@ -28,6 +65,9 @@ func (r Root) Canonical(path string) (string, error) {
 		case "..":
 			done = filepath.Dir(done)
 			continue
+		}
+		if err := look(done); err != nil {
+			return "", err
 		}
 		at := filepath.Join(done, name)
 		target, err := r.link(at)

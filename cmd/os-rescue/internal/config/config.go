@@ -40,10 +40,12 @@ type Config struct {
 	InstancesPath string // absolute
 	// InstancesPathFrom says where InstancesPath was set, in words.
 	InstancesPathFrom string
-	ComputeIDPaths    []string // see recover.Settings
-	Root              string   // absolute, or RootAuto
-	StateDir          string   // absolute
-	NovaConf          string   // absolute; the file need not exist
+	// InstancesPathIsNovas is true when others than root can write the file that sets it.
+	InstancesPathIsNovas bool
+	ComputeIDPaths       []string // see recover.Settings
+	Root                 string   // absolute, or RootAuto
+	StateDir             string   // absolute
+	NovaConf             string   // absolute; the file need not exist
 	// Notes say what was passed over in reading Nova's configuration, one sentence each.
 	Notes         []string
 	LibvirtURI    string
@@ -127,6 +129,7 @@ func (c Config) Settings() recover.Settings {
 	s.Host = c.Host
 	s.InstancesPath = c.InstancesPath
 	s.InstancesPathFrom = c.InstancesPathFrom
+	s.InstancesPathIsNovas = c.InstancesPathIsNovas
 	s.ComputeIDPaths = c.ComputeIDPaths
 	if c.Root != RootAuto {
 		s.Root = c.Root
@@ -293,6 +296,7 @@ func (c *Config) completeFromNova(ctx context.Context, l *layers, src Sources) e
 			return fmt.Errorf("%w: %w: set instances_path in %s", ErrInvalid, err, l.path)
 		}
 		c.InstancesPath, c.InstancesPathFrom = path.Value, path.Where
+		c.InstancesPathIsNovas = nova.IsNovas() && path.Value != recover.DefaultSettings().InstancesPath
 	}
 	if c.InstancesPath == "" {
 		d := recover.DefaultSettings()

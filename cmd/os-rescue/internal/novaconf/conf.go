@@ -24,10 +24,15 @@ type Conf struct {
 	files  []string          // that were read, in this order
 	dirs   []string          // of those that are not in a directory of *.conf files
 	here   bool              // that process has this process's own root
+	novas  bool              // others than root, as Nova's user, can write one of files, or put another in its place
 }
 
 // Files are the files that were read, in the order in which later ones override.
 func (c Conf) Files() []string { return slices.Clone(c.files) }
+
+// IsNovas is true when others than root can write what was read: packages give /etc/nova to Nova's
+// user. Then it says where Nova's files are, and not what root may do to other directories.
+func (c Conf) IsNovas() bool { return c.novas }
 
 // add adds what a file sets.
 func (c *Conf) add(file string, all []assignment) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/os-rescue/os-rescue/recover/plainfile"
@@ -142,6 +143,32 @@ func (c *Conf) readPlaces(root procfs.Root, all []place) error {
 	return nil
 }
 
+// mayName returns nil when a process of Nova's user may name these places: each is one in which
+// nova-compute looks anyway, or root's alone along its whole path.
+func mayName(root procfs.Root, given []place) error {
+	for _, p := range given {
+		if slices.Contains(append(searchDirs("", nil), "/usr/share/nova"), filepath.Dir(p.path)) {
+			continue
+		}
+		paths := []string{p.path}
+		if p.isDir {
+			names, err := root.Names(p.path, maxFiles)
+			if err != nil {
+				return err
+			}
+			for _, n := range names {
+				paths = append(paths, filepath.Join(p.path, n))
+			}
+		}
+		for _, path := range paths {
+			if err := root.OursAlong(path); err != nil {
+				return fmt.Errorf("%s, which it names: %w", path, err)
+			}
+		}
+	}
+	return nil
+}
+
 // readFile reads one file into c. It waits on no FIFO.
 func (c *Conf) readFile(root procfs.Root, path string) error {
 	f, err := root.Open(path)
@@ -161,6 +188,7 @@ func (c *Conf) readFile(root procfs.Root, path string) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	c.add(path, all)
+	c.novas = c.novas || root.OursAlong(path) != nil
 	return nil
 }
 

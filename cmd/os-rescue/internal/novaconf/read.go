@@ -90,6 +90,9 @@ func beside(root procfs.Root, file string) (Conf, error) {
 // command is the command name of nova-compute: the kernel takes it from the script.
 const command = "nova-compute"
 
+// maxPassed is how many processes that are passed over are named each: everybody can start many.
+const maxPassed = 3
+
 // ofProcess reads what the host's nova-compute reads. It returns a Conf without files when
 // none runs, or when several run that disagree: then none of them may be this host's.
 func ofProcess(ctx context.Context, proc string, own procfs.Root) (Conf, []string, error) {
@@ -99,6 +102,7 @@ func ofProcess(ctx context.Context, proc string, own procfs.Root) (Conf, []strin
 	}
 	var all []Conf
 	var notes []string
+	passed := 0
 	for _, pid := range pids {
 		if ctx.Err() != nil {
 			return Conf{}, nil, ctx.Err()
@@ -109,14 +113,19 @@ func ofProcess(ctx context.Context, proc string, own procfs.Root) (Conf, []strin
 		case errors.Is(err, errDangling): // what others read is not what this one did
 			return Conf{}, nil, fmt.Errorf("nova-compute (process %d): %w", pid, err)
 		case err != nil:
-			notes = append(notes, fmt.Sprintf("the configuration of nova-compute (process %d) can't be read and counts for nothing: %v", pid, err))
+			if passed++; passed <= maxPassed {
+				notes = append(notes, fmt.Sprintf("the configuration of nova-compute (process %d) can't be read and counts for nothing: %v", pid, err))
+			}
 		case !c.libvirtDriver():
 		default:
 			all = append(all, c)
 		}
 	}
-	all, passed := preferHere(all)
-	notes = append(notes, passed...)
+	if passed > maxPassed {
+		notes = append(notes, fmt.Sprintf("and %d more processes of that name", passed-maxPassed))
+	}
+	all, disagree := preferHere(all)
+	notes = append(notes, disagree...)
 	for _, c := range all[min(1, len(all)):] {
 		if !agree(all[0], c) {
 			return Conf{}, append(notes, "several nova-computes run here that have different configurations, so none of them counts: "+
@@ -167,6 +176,9 @@ func isNovas(p *procfs.Process, root procfs.Root) bool {
 	if p.IsRoot() {
 		return true
 	}
+	if !p.HasOwnUsers() { // before anything in its tree is opened
+		return false
+	}
 	uid, ok := uidOf(root, "nova")
 	return ok && p.IsUser(uid)
 }
@@ -198,6 +210,17 @@ func readAs(proc string, pid int, own procfs.Root) (Conf, error) {
 		return Conf{}, err
 	}
 	defer p.Close()
+	if !p.IsRoot() && !p.HasOwnUsers() { // nothing of it is read: it may have made that so that it never ends
+		return Conf{}, errNotNovas
+	}
+	root, err := procfs.OpenRoot(p.Root())
+	if err != nil {
+		return Conf{}, err
+	}
+	defer root.Close()
+	if !isNovas(p, root) {
+		return Conf{}, errNotNovas
+	}
 	args, err := p.Args()
 	if err != nil {
 		return Conf{}, err
@@ -210,26 +233,24 @@ func readAs(proc string, pid int, own procfs.Root) (Conf, error) {
 	if err != nil {
 		return Conf{}, err
 	}
-	root, err := procfs.OpenRoot(p.Root())
-	if err != nil {
-		return Conf{}, err
-	}
-	defer root.Close()
-	if !isNovas(p, root) {
-		return Conf{}, errNotNovas
-	}
 	c := Conf{values: map[name]Setting{}, env: map[string]string{}, reader: fmt.Sprintf("%s (process %d)", command, pid)}
 	if c.here, err = root.SamePlace(own, "/x"); err != nil {
 		return Conf{}, err
 	}
 	for _, e := range environ {
-		if k, v, ok := strings.Cut(e, "="); ok {
+		// Nova's user can run anything by this name: it chooses among what root has written, and no more.
+		if k, v, ok := strings.Cut(e, "="); ok && p.IsRoot() {
 			c.env[k] = v
 		}
 	}
 	// What the command line names comes after the defaults, whichever of these count
 	// (cfg.py, _parse_config_files).
 	given, anyFile, anyDir := named(args, cwd)
+	if !p.IsRoot() {
+		if err := mayName(root, given); err != nil {
+			return Conf{}, err
+		}
+	}
 	files, dirs := defaultFiles(root, searchDirs(c.env["HOME"], c.env))
 	if anyFile {
 		files = nil
