@@ -2,6 +2,7 @@ package recover
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -156,6 +157,19 @@ type InstancePlan struct {
 	Strays []string `json:"strays,omitempty"`
 	// Restored is the snapshot in the backup from which it will be restored.
 	Restored *Snapshot `json:"restored,omitempty"`
+}
+
+// Keys are the keys of the inodes that its files are made of, and of those that get their names
+// back.
+func (p InstancePlan) Keys() []string {
+	var keys []string
+	for _, f := range p.Files {
+		keys = append(keys, f.Key(), f.Held)
+	}
+	for _, r := range p.Relinks {
+		keys = append(keys, r.Held().Key())
+	}
+	return slices.DeleteFunc(keys, func(key string) bool { return key == "" })
 }
 
 // Bytes returns how many bytes will be copied, holes not counted.

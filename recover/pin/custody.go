@@ -250,6 +250,29 @@ func (c *Custody) Release(ctx context.Context, uuid string, keys ...string) erro
 	return err
 }
 
+// Held returns what the keeper holds for an instance, also of runs before this one. A keeper that
+// is gone holds nothing.
+func (c *Custody) Held(ctx context.Context, uuid string) ([]keeper.Hold, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var err error
+	for range 2 {
+		if err := c.reconnect(ctx); err != nil || c.keeper == nil {
+			return nil, err
+		}
+		var holds []keeper.Hold
+		holds, err = c.keeper.List(ctx)
+		if err == nil {
+			return slices.DeleteFunc(holds, func(h keeper.Hold) bool { return !slices.Contains(h.Owners, uuid) }), nil
+		}
+		if !isGone(err) {
+			break
+		}
+		c.disconnect()
+	}
+	return nil, fmt.Errorf("%w: the keeper does not say what it holds: %w", recover.ErrUnusable, err)
+}
+
 // ReleaseOthers releases what this run has pinned of instances that are not among
 // the selected ones. What nobody else has by now stays held.
 func (c *Custody) ReleaseOthers(ctx context.Context, selected []recover.Instance) error {

@@ -2,8 +2,8 @@
 // identical one at the path, one of an interrupted run, one copied ahead, or a new one),
 // proves it, and gives it owner, mode and, last, its name.
 //
-// May call: recover, beneath, copier, identity, journal, keeper, owners, procfs, qcow2,
-// run/task, space.
+// May call: recover, beneath, copier, identity, journal, keeper, owners, pin, procfs,
+// qcow2, run/task, space.
 //
 // Beside the copies are what they need: room, the seal on a directory in which libvirt creates
 // files, and the release of the old files when the new ones are back, and the look at what a started guest has open.
