@@ -53,6 +53,10 @@ const StagePrefix = ".os-rescue-"
 // AsideName is the name that a file called name gets in a run which moves it out of the way.
 func AsideName(name, run string) string { return name + ".replaced-" + run }
 
+// BeforeName is the name in which a live rescue keeps the disk called name as it was before, where
+// the new one is not proven.
+func BeforeName(name, run string) string { return name + ".before-" + run }
+
 // DiskInfoName is the file in which Nova keeps the format of each disk
 // (nova/virt/libvirt/imagebackend.py, Image.disk_info_path).
 const DiskInfoName = "disk.info"

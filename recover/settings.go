@@ -173,7 +173,7 @@ type Verify string
 const (
 	// VerifyDefault is VerifyFull in mode reboot. In mode live it is VerifyRunning if the
 	// hypervisor supports it and the guest's QEMU is known to survive it; else VerifyFull if
-	// that fits into LiveOptions.MaxPause; else VerifyStructure.
+	// that fits into LiveOptions.MaxPause; else VerifyStructure, but a raw disk is left alone then.
 	VerifyDefault Verify = ""
 	// VerifyFull compares source and copy in full while the guest is suspended.
 	VerifyFull Verify = "full"
@@ -181,7 +181,8 @@ const (
 	// when it was moved onto the copy. Its pause does not grow with the disk. Where that
 	// can't be done it is VerifyDefault.
 	VerifyRunning Verify = "running"
-	// VerifyStructure checks the copy as an image and compares nothing.
+	// VerifyStructure checks the copy as an image and compares nothing: of a raw disk that
+	// is no proof at all.
 	VerifyStructure Verify = "structure"
 )
 

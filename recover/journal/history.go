@@ -35,10 +35,12 @@ type History struct {
 	Sealed       []Seal                // directories that only root can enter
 	Exported     bool                  // its disks may be exported
 	Relinked     map[string]bool       // by path: it has got its right name back
-	Differs      map[string]bool       // by path: its comparison failed after the pivot
-	Compared     map[string]bool       // by path: its comparison after the pivot succeeded
+	Differs      map[string]bool       // by path: after the pivot its comparison has found a difference
 
-	ahead map[string]Staged // by path, copies that may be incomplete
+	compared map[string]recover.Verify // by path, how its mirror was compared with what it is of, and is the same
+	checked  map[string]bool           // by path: its mirror was checked as an image, or need not be
+	oldKept  map[string]bool           // by path: what it was before its mirror is published beside it
+	ahead    map[string]Staged         // by path, copies that may be incomplete
 }
 
 // Copy is a staged copy. History.Proven tells whether it was proven.
@@ -130,7 +132,9 @@ func newHistory() *History {
 		Pivoted:   map[string]bool{},
 		Relinked:  map[string]bool{},
 		Differs:   map[string]bool{},
-		Compared:  map[string]bool{},
+		compared:  map[string]recover.Verify{},
+		checked:   map[string]bool{},
+		oldKept:   map[string]bool{},
 	}
 }
 
@@ -214,7 +218,7 @@ func (h *History) add(r Record) error {
 	case StepMirror + ".begin":
 		var rec Mirror
 		err := r.decode(&rec)
-		h.Mirrors[r.Path] = rec
+		h.beginMirror(r.Path, rec)
 		return err
 	case StepPlace + ".begin":
 		h.Placing[r.Path] = true
@@ -227,7 +231,9 @@ func (h *History) add(r Record) error {
 	case StepUnlink + ".begin":
 		h.Relinked = map[string]bool{} // the undo of all, as far as it got
 	case StepCompare + ".failed":
-		h.Differs[r.Path] = h.Pivoted[r.Path]
+		h.addDifference(r)
+	case StepCheck + ".done":
+		return h.addCheck(r)
 	case StepExport + ".begin":
 		h.Exported = true
 	case StepEndExport + ".done":
@@ -243,7 +249,10 @@ func (h *History) add(r Record) error {
 			}
 		}
 		h.Copies[r.Path] = c
-		h.Compared[r.Path] = h.Pivoted[r.Path]
+		h.compared[r.Path] = recover.VerifyFull
+		if h.Pivoted[r.Path] {
+			h.compared[r.Path] = recover.VerifyRunning
+		}
 	case StepCleanup + ".done":
 		h.Copies, h.ahead = map[string]Copy{}, map[string]Staged{}
 	case StepPublish + ".begin", StepPublish + ".done":
@@ -252,6 +261,9 @@ func (h *History) add(r Record) error {
 			return err
 		}
 		h.Published[r.Path] = pub
+		if r.Phase == recover.PhaseDone {
+			h.noteOldKept(r.Path, pub)
+		}
 	}
 	return nil
 }

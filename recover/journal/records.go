@@ -1,6 +1,8 @@
 package journal
 
 import (
+	"slices"
+
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/beneath"
 	"github.com/os-rescue/os-rescue/recover/copier"
@@ -86,33 +88,19 @@ func LocksOf(records []Record) (map[string]Lock, error) {
 	return locks, nil
 }
 
-// Mirror is the data of the record before a mirror: the file that it goes to.
-type Mirror struct {
-	Target string       `json:"target"` // the disk: vda
-	Dir    string       `json:"dir"`    // the staging directory
-	Name   string       `json:"name"`   // in that directory
-	Inode  uint64       `json:"inode"`  // of the new file
-	Birth  string       `json:"birth,omitempty"`
-	Source string       `json:"source"` // key of the lost inode
-	Disk   recover.Disk `json:"disk"`   // as it was before the mirror
-}
-
-// Is is true when the file is the mirror's: it has its name in a directory that only root
-// can enter, or a process has held it from the mirror's begin on.
-func (m Mirror) Is(file recover.Inode) bool {
-	return recover.Inode{Inode: m.Inode, Birth: m.Birth}.IsNumbered(file, true)
-}
-
-// Export is the data of the record before an export: its scratch files.
-type Export struct {
-	Scratch []string `json:"scratch"` // paths
-}
-
-// PublishedIn returns the copies of held inodes that a run has published, by path, for
-// each path in the order of their publishing.
+// PublishedIn returns the proven copies of held inodes that a run has published, by path, for
+// each path in the order of their publishing. A mirror is published before its proof: it is
+// none while History.IsInDoubt.
 func PublishedIn(records []Record) map[string][]Published {
 	files := map[string][]Published{}
+	histories := map[string]*History{}
 	for _, r := range records {
+		h := histories[r.Instance]
+		if h == nil {
+			h = newHistory()
+			histories[r.Instance] = h
+		}
+		_ = h.add(r) // of what can't be read nothing is taken in
 		if r.Point() != StepPublish+".done" {
 			continue
 		}
@@ -120,6 +108,16 @@ func PublishedIn(records []Record) map[string][]Published {
 		if err := r.decode(&p); err == nil && p.Source != "" {
 			files[r.Path] = append(files[r.Path], p)
 		}
+	}
+	for path := range files {
+		files[path] = slices.DeleteFunc(files[path], func(p Published) bool {
+			for _, h := range histories {
+				if h.IsInDoubt(path) && h.Mirrors[path].Is(p.Identity()) {
+					return true
+				}
+			}
+			return false
+		})
 	}
 	return files
 }

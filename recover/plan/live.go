@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/os-rescue/os-rescue/recover"
@@ -114,6 +115,9 @@ func (r *liveRules) steps(todo recover.InstancePlan, written []recover.FilePlan)
 		}
 		if todo.Unexported != "" {
 			proof += fmt.Sprintf(" (not while it runs: %s, and QEMU may crash when it has shown such a disk)", todo.Unexported)
+		}
+		if !running && slices.ContainsFunc(written, func(f recover.FilePlan) bool { return f.Format != "qcow2" }) {
+			proof += ", else leave it as it was found"
 		}
 	}
 	add("%s%s, and move it onto them (%s) with their owners and modes", moment, proof, strings.Join(paths, ", "))

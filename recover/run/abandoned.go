@@ -152,8 +152,12 @@ func (o *abandoned) elsewhere(ctx context.Context) (func(path, key string) bool,
 		if n < 0 {
 			return false
 		}
-		st, err := o.a.s.root.Lstat(path)
-		return err == nil && o.i.t.PublishedBefore(o.i.t.Plan.Files[n], st.Inode(), false)
+		f := o.i.t.Plan.Files[n]
+		if o.i.t.History.IsUnproven(path) {
+			f.Path = recover.BeforeName(path, o.a.id)
+		}
+		st, err := o.a.s.root.Lstat(f.Path)
+		return err == nil && o.i.t.PublishedBefore(f, st.Inode(), false)
 	}, nil
 }
 

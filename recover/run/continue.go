@@ -123,6 +123,12 @@ func (i *instance) undoGuest(ctx context.Context, d recover.Domain) error {
 // startOver looks at the instance as it is now, and does what that needs.
 func (i *instance) startOver(ctx context.Context) (recover.Outcome, error) {
 	t := i.t
+	if t.Plan.Action == recover.ActionLive {
+		// First of all: what is held of a disk that is not proven counts against the new one.
+		if _, err := i.switchover.KeepOld(ctx); err != nil {
+			return recover.OutcomeFailed, err
+		}
+	}
 	now, err := i.guest.Look(ctx)
 	if err != nil {
 		return recover.OutcomeFailed, err

@@ -169,7 +169,15 @@ func (i *instance) failed(ctx context.Context, err error) (report recover.Instan
 		return i.outrun(ctx, err)
 	case errors.Is(err, guest.ErrCrashed) && t.State().IsCommitted():
 		return t.End(recover.OutcomeFailed, t.Fail(err, i.switchover.AfterCrash(ctx),
-			"When its guest is found to be well, this lets the old disks go: "+resume)), false
+			"When its guest is found to be well, this lets the old disks go, or keeps those in files that nothing has proven: "+resume)), false
+	case errors.Is(err, live.ErrNotVerified):
+		said := ""
+		if outcome == recover.OutcomeInterrupted { // which is all that err says then
+			said = live.ErrNotVerified.Error()
+		}
+		safe := sentence(said, i.files.WhatIsSafe(ctx), t.Run.Pins.WhoHolds(ctx, t.Plan.UUID))
+		return t.End(outcome, t.Fail(err, safe, "To keep the old disks in files beside the new ones, which needs room: "+resume+
+			"; or, when its guest is found to be well, to let them go: "+task.LetGo(t.Run.Plan.Run))), false
 	case t.State().IsCommitted():
 		return t.End(outcome, t.Fail(err, i.files.WhatIsSafe(ctx), goOn)), false
 	case i.guest.EndedMeanwhile() && !errors.Is(err, recover.ErrDeleted):

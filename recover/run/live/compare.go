@@ -17,34 +17,43 @@ import (
 // compare compares one disk's old file with its new one, or with what is exported
 // at that socket. ErrUnproven when they differ.
 func (s *mirrors) compare(ctx context.Context, m *mirror, socket string) error {
-	return s.t.Step(ctx, journal.StepCompare, m.want.Path, func() error {
-		account, err := s.account(m)
+	return s.t.StepData(ctx, journal.StepCompare, m.want.Path, nil, func() (any, error) {
+		err := s.compareNow(ctx, m, socket)
 		if err != nil {
-			return err
+			return journal.Comparison{Differs: errors.Is(err, recover.ErrUnproven)}, err
 		}
-		old, current, done, err := s.sides(ctx, m)
-		defer done()
-		if err != nil {
-			return err
-		}
-		if socket != "" {
-			current = qcow2.Side{Socket: filepath.Join(s.t.Run.Settings.Root, socket), Export: m.want.Target}
-		}
-		show := s.t.Run.Progress.File(s.t.Subject(), m.want.Path, journal.StepCompare, m.want.Allocated)
-		defer show.Done()
-		var shown int64
-		progress := func(share float64) {
-			if now := int64(share * float64(m.want.Allocated)); now > shown {
-				show.Add(now - shown)
-				shown = now
-			}
-		}
-		err = qcow2.Compare(ctx, old, current, qcow2.CompareOptions{Account: account, Direct: m.want.Direct, Progress: progress})
-		if errors.Is(err, qcow2.ErrDiffers) {
-			return fmt.Errorf("%w: %s: %w", recover.ErrUnproven, m.want.Path, err)
-		}
-		return err
+		m.compared = true
+		return nil, nil
 	})
+}
+
+func (s *mirrors) compareNow(ctx context.Context, m *mirror, socket string) error {
+	account, err := s.account(m)
+	if err != nil {
+		return err
+	}
+	old, current, done, err := s.sides(ctx, m)
+	defer done()
+	if err != nil {
+		return err
+	}
+	if socket != "" {
+		current = qcow2.Side{Socket: filepath.Join(s.t.Run.Settings.Root, socket), Export: m.want.Target}
+	}
+	show := s.t.Run.Progress.File(s.t.Subject(), m.want.Path, journal.StepCompare, m.want.Allocated)
+	defer show.Done()
+	var shown int64
+	progress := func(share float64) {
+		if now := int64(share * float64(m.want.Allocated)); now > shown {
+			show.Add(now - shown)
+			shown = now
+		}
+	}
+	err = qcow2.Compare(ctx, old, current, qcow2.CompareOptions{Account: account, Direct: m.want.Direct, Progress: progress})
+	if errors.Is(err, qcow2.ErrDiffers) {
+		return fmt.Errorf("%w: %s: %w", recover.ErrUnproven, m.want.Path, err)
+	}
+	return err
 }
 
 // sides opens the two sides of a comparison of one disk: the lost inode and the

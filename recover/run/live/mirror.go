@@ -32,6 +32,11 @@ type mirror struct {
 	// The pivot was begun, and is known to have happened.
 	pivoting, pivoted bool
 	published         bool // it has its owner
+
+	// It was checked as an image, or by the operator's word need not be.
+	checked bool
+	// It was compared with the lost inode, and is the same.
+	compared bool
 }
 
 // newMirror makes an empty file for the disk, in that directory.
@@ -81,6 +86,9 @@ func (m *mirror) measure() (err error) {
 	m.inode, _, err = staging.Measured(m.file)
 	return err
 }
+
+// isProven is true when something says that the mirror is what it is of.
+func (m *mirror) isProven() bool { return m.checked || m.compared }
 
 // record is what the journal says of the mirror when it begins.
 func (m *mirror) record() journal.Mirror {

@@ -304,7 +304,7 @@ func (s *mirrors) own(ctx context.Context, m *mirror) error {
 			return nil, err
 		}
 		m.published = true
-		s.files.NoteMoved(f)
+		s.files.NoteMoved(f, m.isProven())
 		t.NotePlaced(f.Path, rec)
 		return nil, nil
 	})

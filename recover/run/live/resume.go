@@ -52,6 +52,7 @@ func (s *Switchover) findMirrors() error {
 			return err
 		}
 		m.placing, m.pivoting, m.pivoted = h.Placing[f.Path], h.Pivoting[f.Path], h.Pivoted[f.Path]
+		m.checked = !h.IsUnproven(f.Path)
 		s.mirrors.all = append(s.mirrors.all, m)
 	}
 	return nil
@@ -69,6 +70,10 @@ func (s *Switchover) AbandonEnded(ctx context.Context) error {
 		}
 	}
 	if err := t.Rollback(ctx); err != nil {
+		return err
+	}
+	// Before any of them is taken out of the plan, with its old disk.
+	if _, err := s.KeepOld(ctx); err != nil {
 		return err
 	}
 	for _, m := range s.mirrors.all {
@@ -132,6 +137,46 @@ func (s *Switchover) renewLog(ctx context.Context, f recover.FilePlan) error {
 	return err
 }
 
+// KeepOld keeps what was lost in files beside the new ones, for each disk that an interrupted
+// run has moved the guest onto without a proof: nothing can give one any more. It returns
+// their paths. Once it is done the lost inodes are not all that there is of those disks.
+func (s *Switchover) KeepOld(ctx context.Context) ([]string, error) {
+	t, h := s.t, s.t.History
+	if h == nil {
+		return nil, nil
+	}
+	var kept []string
+	for _, f := range t.Written() {
+		if !h.IsUnproven(f.Path) || !h.Pivoted[f.Path] && !s.isMovedTo(f) {
+			continue
+		}
+		kept = append(kept, f.Path)
+		if !h.IsInDoubt(f.Path) || s.kept[f.Path] {
+			continue
+		}
+		if _, err := t.Run.Source(ctx, f); errors.Is(err, fs.ErrNotExist) {
+			t.Notef("the new %s could not be verified, and nobody holds the old one any more", f.Path)
+			continue
+		}
+		why := "could not be verified"
+		if h.Differs[f.Path] {
+			why = "differs from what it was before: compare the two"
+		}
+		t.Notef("the new %s %s", f.Path, why)
+		if err := s.verify.keepOld(ctx, f); err != nil {
+			return kept, err
+		}
+		s.kept[f.Path] = true
+	}
+	return kept, nil
+}
+
+// isMovedTo is true when the undo of an interrupted run has found the guest on a mirror.
+func (s *Switchover) isMovedTo(f recover.FilePlan) bool {
+	at, err := s.t.Run.Root.Lstat(f.Path)
+	return err == nil && s.t.History.Mirrors[f.Path].Is(at.Inode()) && s.t.PublishedBefore(f, at.Inode(), true)
+}
+
 // SettleEarlier ends a live rescue that was interrupted after its guest was on its new
 // disks: they can't be compared with the old ones any more. recover.ErrUnproven when the
 // interrupted run has found that they differ.
@@ -139,25 +184,33 @@ func (s *Switchover) SettleEarlier(ctx context.Context) error {
 	t := s.t
 	t.SetMode(recover.ModeLive)
 	t.SetVerified(recover.VerifyStructure)
+	unproven, err := s.KeepOld(ctx)
+	if err != nil {
+		return err
+	}
 	var differ error
 	for _, f := range t.Written() {
-		if !t.History.Differs[f.Path] {
-			continue
-		}
-		differ = errors.Join(differ, fmt.Errorf("%w: the comparison found that the new %s differs from the old one", recover.ErrUnproven, f.Path))
-		if _, err := t.Run.Root.Lstat(s.verify.oldPath(f)); errors.Is(err, fs.ErrNotExist) {
-			if err := s.verify.keepOld(ctx, f); err != nil {
-				return err
-			}
+		if t.History.Differs[f.Path] {
+			differ = errors.Join(differ, fmt.Errorf("%w: the comparison found that the new %s differs from the old one", recover.ErrUnproven, f.Path))
 		}
 	}
 	if differ != nil {
 		return errors.Join(differ, t.Enter(ctx, task.EventKeepOld))
 	}
-	if !slices.ContainsFunc(t.Written(), func(f recover.FilePlan) bool { return !t.History.Compared[f.Path] }) {
-		t.SetVerified(recover.VerifyRunning)
-		return nil
+	how := recover.VerifyFull
+	var rest []recover.FilePlan
+	for _, f := range t.Written() {
+		switch by := t.History.ComparedBy(f.Path); {
+		case by == "" && !slices.Contains(unproven, f.Path):
+			rest = append(rest, f)
+		case by == recover.VerifyRunning:
+			how = by
+		}
 	}
-	t.Notef("the new disks were checked as images; the run was interrupted before they were compared with the old ones")
+	if len(rest) > 0 {
+		t.Notef("%s; the run was interrupted before they were compared", notCompared(rest))
+	} else if len(unproven) == 0 {
+		t.SetVerified(how)
+	}
 	return nil
 }

@@ -24,6 +24,11 @@ import (
 // plan is now to restore its files from what is held of them.
 var ErrEnded = errors.New("the guest ended while it was mirrored")
 
+// ErrNotVerified: the guest runs on new disks that were neither compared with the old ones nor
+// can be checked as images, so the old ones stay held.
+var ErrNotVerified = errors.New("not verified: it was moved onto disks that were not compared with the old ones, " +
+	"and of which qemu-img can check nothing")
+
 // Switchover moves a running guest onto new files.
 type Switchover struct {
 	t       *task.Task
@@ -31,13 +36,15 @@ type Switchover struct {
 	files   *staging.Set
 	mirrors *mirrors
 	verify  *verification
+	// kept are the paths of the disks of which this try has kept what they were before.
+	kept map[string]bool
 }
 
 // New returns the switchover of a task's guest. files are the copies of what it only
 // reads; dirs, in which the mirrors are made, are the run's.
 func New(t *task.Task, g *guest.Guest, files *staging.Set, dirs *staging.Directories) *Switchover {
 	m := &mirrors{t: t, guest: g, files: files, dirs: dirs}
-	return &Switchover{t: t, guest: g, files: files, mirrors: m, verify: &verification{t: t, files: files, mirrors: m}}
+	return &Switchover{t: t, guest: g, files: files, mirrors: m, verify: &verification{t: t, files: files, mirrors: m}, kept: map[string]bool{}}
 }
 
 // CarryOut brings an instance's files back while its guest runs: what the guest does not
@@ -45,7 +52,7 @@ func New(t *task.Task, g *guest.Guest, files *staging.Set, dirs *staging.Directo
 // everything the guest is suspended for the moment in which they get their names and it is
 // moved onto them.
 //
-// ErrEnded when the guest has ended before it was moved. Errors of package recover:
+// ErrEnded when the guest has ended before it was moved, ErrNotVerified. Errors of package recover:
 // ErrRefused, ErrNoSpace, ErrCorrupt, ErrUnproven (a new disk differs from the old one),
 // ErrConflict, and those of the hypervisor. After an error the task's state says whether
 // the guest can be left as it was found.
@@ -125,7 +132,9 @@ func (s *Switchover) move(ctx context.Context) error {
 	if d, err = s.guest.Domain(ctx); err != nil { // throttled since, perhaps
 		return err
 	}
-	s.verify.choose(support, cmp.Or(d.Unexportable(s.t.Written()), s.t.Plan.Unexported), mirroring)
+	if err := s.verify.choose(support, cmp.Or(d.Unexportable(s.t.Written()), s.t.Plan.Unexported), mirroring); err != nil {
+		return err
+	}
 	return s.moveOver(ctx)
 }
 
@@ -174,13 +183,37 @@ func (s *Switchover) moveOver(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
-	if s.t.SetVerified(s.verify.how); s.verify.how == recover.VerifyStructure {
-		s.t.Notef("the new disks were checked as images, and not compared with the old ones")
+	s.t.SetVerified(s.verify.how)
+	if err := s.verify.notVerified(ctx); err != nil {
+		return err
+	}
+	if s.verify.how == recover.VerifyStructure {
+		s.t.Notef("%s", notCompared(s.t.Written()))
 	}
 	s.t.Notef("its QEMU reads the old, identical read-only files until its next start, " +
 		"and what it says on its console until then is not in the new console log")
 	s.noteRescueMode()
 	return staging.Unpin(lasting, s.t)
+}
+
+// notCompared says what a proof by structure was, of those disks.
+func notCompared(disks []recover.FilePlan) string {
+	said := "the new disks were not compared with the old ones"
+	var images, raw []string
+	for _, f := range disks {
+		if f.Format == "qcow2" {
+			images = append(images, f.Path)
+		} else {
+			raw = append(raw, f.Path)
+		}
+	}
+	if len(images) > 0 {
+		said += "; checked as images: " + strings.Join(images, ", ")
+	}
+	if len(raw) > 0 {
+		said += "; neither checked nor compared, as --verify structure wants it: " + strings.Join(raw, ", ")
+	}
+	return said
 }
 
 // settleOn moves the guest onto the mirrors and makes sure that it is on them.
@@ -290,7 +323,7 @@ func (s *Switchover) noteRescueMode() {
 func (s *Switchover) AfterCrash(ctx context.Context) string {
 	proof := "compared in full with the old ones"
 	if s.verify.how == recover.VerifyStructure {
-		proof = "checked as images, and not compared with the old ones"
+		proof = "not compared with the old ones"
 	}
 	var at, held []string
 	for _, m := range s.mirrors.all {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -29,17 +31,24 @@ type verification struct {
 
 // choose decides how the mirrors are proven; unexportable says why the guest's disks are
 // not to be exported, whatever the hypervisor can do. A comparison of what was mirrored takes
-// no longer than the mirroring did, which read the one side and wrote the other.
-func (v *verification) choose(support recover.MirrorSupport, unexportable string, mirroring time.Duration) {
-	wish := v.t.Run.Plan.Options.Verify
+// no longer than the mirroring did, which read the one side and wrote the other. ErrRefused when
+// nothing but a longer pause could prove one of them.
+func (v *verification) choose(support recover.MirrorSupport, unexportable string, mirroring time.Duration) error {
+	wish, longest := v.t.Run.Plan.Options.Verify, v.t.Run.Plan.Options.Live.LongestPause()
+	raw := slices.IndexFunc(v.mirrors.all, func(m *mirror) bool { return m.want.Format != "qcow2" })
 	switch {
 	case wish == recover.VerifyFull || wish == recover.VerifyStructure:
 		v.how = wish
-		return
+		return nil
 	case support.Export && unexportable == "":
 		v.how = recover.VerifyRunning
-		return
-	case mirroring > v.t.Run.Plan.Options.Live.LongestPause():
+		return nil
+	case mirroring > longest && raw >= 0:
+		return fmt.Errorf("%w: %s is no image that can be checked, it can't be compared while the guest runs (%s), and to compare it "+
+			"under the suspend may take %s, more than --max-pause (%s): allow it with a longer --max-pause or --verify full, or use "+
+			"--mode reboot; --verify structure moves the guest without any proof of it", recover.ErrRefused, v.mirrors.all[raw].want.Path,
+			cmp.Or(unexportable, "this hypervisor can't show a disk as it was"), mirroring.Round(time.Second), longest)
+	case mirroring > longest:
 		v.how = recover.VerifyStructure
 		v.t.Notef("a comparison under the suspend may take %s", mirroring.Round(time.Second))
 	default:
@@ -50,6 +59,7 @@ func (v *verification) choose(support recover.MirrorSupport, unexportable string
 	} else {
 		v.t.Notef("this hypervisor can't show a disk as it was while the guest writes on")
 	}
+	return nil
 }
 
 // whileSuspended proves the mirrors as far as that is done under the suspend: every
@@ -73,25 +83,21 @@ func (v *verification) whileSuspended(ctx context.Context) error {
 // suspended: all that QEMU knows of them is on disk. ErrCorrupt.
 func (v *verification) check(ctx context.Context) error {
 	for _, m := range v.mirrors.all {
-		if m.want.Format != "qcow2" {
+		waived := v.t.Run.Plan.Options.Verify == recover.VerifyStructure
+		if m.want.Format != "qcow2" && !waived {
 			continue
 		}
-		err := v.t.Step(ctx, journal.StepCheck, m.want.Path, func() error {
-			account, err := v.mirrors.account(m)
+		err := v.t.StepData(ctx, journal.StepCheck, m.want.Path, nil, func() (any, error) {
+			if m.want.Format != "qcow2" {
+				m.checked = true
+				return journal.Check{Skipped: "it is no image", Waived: true}, nil
+			}
+			skipped, err := v.checkImage(ctx, m)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			result, err := qcow2.Check(ctx, m.file, qcow2.CheckOptions{InService: &account, Direct: m.want.Direct})
-			if err != nil {
-				return fmt.Errorf("check the mirror of %s: %w", m.want.Path, err)
-			}
-			if result.Skipped != "" && v.how == recover.VerifyStructure {
-				return fmt.Errorf("%w: the mirror of %s can't be checked: %s", recover.ErrUnproven, m.want.Path, result.Skipped)
-			}
-			if result.Corrupt() {
-				return fmt.Errorf("%w: qemu-img check finds %d corruptions in the mirror of %s", recover.ErrCorrupt, result.Corruptions, m.want.Path)
-			}
-			return nil
+			m.checked = skipped == ""
+			return journal.Check{Skipped: skipped}, nil
 		})
 		if err != nil {
 			return err
@@ -100,9 +106,28 @@ func (v *verification) check(ctx context.Context) error {
 	return nil
 }
 
+// checkImage is check for one image. skipped says why qemu-img could not look through it.
+func (v *verification) checkImage(ctx context.Context, m *mirror) (skipped string, err error) {
+	account, err := v.mirrors.account(m)
+	if err != nil {
+		return "", err
+	}
+	result, err := qcow2.Check(ctx, m.file, qcow2.CheckOptions{InService: &account, Direct: m.want.Direct})
+	if err != nil {
+		return "", fmt.Errorf("check the mirror of %s: %w", m.want.Path, err)
+	}
+	if result.Skipped != "" && v.how == recover.VerifyStructure {
+		return "", fmt.Errorf("%w: the mirror of %s can't be checked: %s", recover.ErrUnproven, m.want.Path, result.Skipped)
+	}
+	if result.Corrupt() {
+		return "", fmt.Errorf("%w: qemu-img check finds %d corruptions in the mirror of %s", recover.ErrCorrupt, result.Corruptions, m.want.Path)
+	}
+	return result.Skipped, nil
+}
+
 // export has QEMU show the new disks as they are at the suspended guest's last
 // instruction, whatever it writes later. false when that is not wanted, or fails:
-// the guest is already on its new disks, and they stay checked and not compared.
+// the guest is already on its new disks, and they are not compared.
 func (v *verification) export(ctx context.Context) bool {
 	if v.how != recover.VerifyRunning {
 		return false
@@ -145,7 +170,9 @@ func (v *verification) whileRunning(ctx context.Context) error {
 		err := v.mirrors.compare(watched, m, v.socket)
 		switch {
 		case err == nil:
+			v.files.NoteMoved(m.want, true)
 		case errors.Is(err, recover.ErrUnproven):
+			v.files.NoteMoved(m.want, false)
 			kerr := v.keepOld(lasting, m.want)
 			lost = errors.Join(lost, kerr)
 			differ = errors.Join(differ, err, kerr)
@@ -164,15 +191,33 @@ func (v *verification) whileRunning(ctx context.Context) error {
 	return differ
 }
 
-// oldPath is where the disk as it was before is kept when the new one differs.
-func (v *verification) oldPath(f recover.FilePlan) string {
-	return f.Path + ".before-" + v.t.Run.Plan.Run
+// notVerified returns ErrNotVerified when there are disks that the guest was moved onto and
+// that nothing has proven, not even a check.
+func (v *verification) notVerified(ctx context.Context) error {
+	var paths []string
+	for _, m := range v.mirrors.all {
+		if !m.isProven() {
+			paths = append(paths, m.want.Path)
+		}
+	}
+	if len(paths) == 0 {
+		return nil
+	}
+	err := fmt.Errorf("%w: %s", ErrNotVerified, strings.Join(paths, ", "))
+	if ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", err, ctx.Err())
+	}
+	return err
 }
 
 // keepOld copies the old inode of a disk out, to a file beside the new one.
 func (v *verification) keepOld(ctx context.Context, f recover.FilePlan) error {
-	f.Path = v.oldPath(f)
-	if _, err := v.files.CopyOut(ctx, f); err != nil {
+	f.Path = recover.BeforeName(f.Path, v.t.Run.Plan.Run)
+	err := staging.RoomFor(v.t, f)
+	if err == nil {
+		_, err = v.files.CopyOut(ctx, f)
+	}
+	if err != nil {
 		return fmt.Errorf("the disk as it was before could not be kept in %s: %w", f.Path, err)
 	}
 	v.t.Notef("the disk as it was before is kept in %s", f.Path)

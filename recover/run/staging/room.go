@@ -29,6 +29,19 @@ func RoomForAll(t *task.Task) error {
 	return nil
 }
 
+// RoomFor looks whether one more copy fits. recover.ErrRefused says why it does not.
+func RoomFor(t *task.Task, f recover.FilePlan) error {
+	alone := recover.InstancePlan{UUID: t.Plan.UUID, Action: recover.ActionReboot, Files: []recover.FilePlan{f}}
+	one := recover.Plan{Command: recover.CommandRescue, Instances: []recover.InstancePlan{alone}}
+	if err := space.Fit(&one, t.Run.Root, t.Run.Settings); err != nil {
+		return err
+	}
+	if refused := one.Instances[0]; refused.Action == recover.ActionRefuse {
+		return recover.Refusal(refused.Refusal)
+	}
+	return nil
+}
+
 // roomFor returns ErrNoSpace unless that many bytes more fit and the headroom, a
 // share of the file system, stays free.
 func (d *Directory) roomFor(need int64, headroom float64) error {

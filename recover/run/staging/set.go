@@ -24,7 +24,8 @@ type Set struct {
 
 	staged []*stagedFile // of what the guest writes, and of what is published with it
 	begun  []*stagedFile // copied ahead of the suspend, and not proven yet
-	// moved are the paths of the disks that the guest was moved onto.
+	// moved are the paths of the disks that the guest was moved onto: true while the new file
+	// is a proven copy.
 	moved map[string]bool
 	// compared are what is held of files to restore, as it was when it was compared with the
 	// backup, by path.
@@ -239,8 +240,9 @@ func (s *Set) Publish(ctx context.Context) error {
 	return nil
 }
 
-// NoteMoved notes that the guest runs on a new file of that disk, at its path.
-func (s *Set) NoteMoved(f recover.FilePlan) { s.moved[f.Path] = true }
+// NoteMoved notes that the guest runs on a new file of that disk, at its path, and whether
+// that is a proven copy of the lost one.
+func (s *Set) NoteMoved(f recover.FilePlan, proven bool) { s.moved[f.Path] = proven }
 
 // IsPutBackLog is true for the console log that was put back while the guest ran.
 func (s *Set) IsPutBackLog(at recover.Inode) bool { return s.consoleLog == at }
@@ -253,7 +255,7 @@ func (s *Set) AreAllBack() bool {
 	}
 	for _, f := range s.t.Written() {
 		at := func(staged *stagedFile) bool { return staged.want.Path == f.Path }
-		if !s.moved[f.Path] && !slices.ContainsFunc(s.staged, at) {
+		if _, moved := s.moved[f.Path]; !moved && !slices.ContainsFunc(s.staged, at) {
 			return false
 		}
 	}
@@ -404,6 +406,12 @@ func (s *Set) placeOf(ctx context.Context, f recover.FilePlan) string {
 		case staged.proven && isStaged(context.WithoutCancel(ctx), staged):
 			return staged.place()
 		}
+	}
+	if s.t.History.IsUnproven(f.Path) {
+		// What the guest was moved onto is no copy; what it had before may be beside it.
+		f.Path = recover.BeforeName(f.Path, s.t.Run.Plan.Run)
+		at, err = s.t.Run.Root.Lstat(f.Path)
+		there = err == nil
 	}
 	if there && s.t.PublishedBefore(f, at.Inode(), false) {
 		return f.Path

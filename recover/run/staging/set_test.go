@@ -25,8 +25,8 @@ func TestAnInstanceIsBackWhenEveryFileThatItsGuestWritesIs(t *testing.T) {
 		"the console log only waits for its name": {func(s *Set) {
 			s.staged = []*stagedFile{{want: vda, published: true}, {want: vdb, published: true}, {want: log, proven: true}}
 		}, false},
-		"the guest was moved onto all": {func(s *Set) { s.NoteMoved(vda); s.NoteMoved(vdb) }, true},
-		"the guest was moved onto one": {func(s *Set) { s.NoteMoved(vda) }, false},
+		"the guest was moved onto all": {func(s *Set) { s.NoteMoved(vda, true); s.NoteMoved(vdb, true) }, true},
+		"the guest was moved onto one": {func(s *Set) { s.NoteMoved(vda, true) }, false},
 	} {
 		w := task.New(&task.Run{}, recover.InstancePlan{Files: []recover.FilePlan{vda, vdb, log}})
 		s := NewSet(w, nil, nil)

@@ -484,7 +484,7 @@ func TestTheResultOfALiveRunSaysHowShortTheSuspendWasAndHowItWasVerified(t *test
 INSTANCE           NAME  OUTCOME  PAUSED   DOWN   COPIED  NOTE
 instance-00000001  -     rescued   44 ms  44 ms  3.0 GiB  live, compared in full while it ran
 instance-00000002  -     rescued    12 s   12 s  1.0 GiB  live, compared in full under the suspend
-instance-00000003  -     rescued   63 ms  63 ms  1.0 GiB  live, NOT compared: structure checked only; see below
+instance-00000003  -     rescued   63 ms  63 ms  1.0 GiB  live, NOT compared; see below
 instance-00000004  -     rescued   3.4 s   14 s  1.0 GiB
 
 instance-00000003  u3

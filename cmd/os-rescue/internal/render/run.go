@@ -83,7 +83,7 @@ func verifyText(i recover.InstanceReport) string {
 	case recover.VerifyFull:
 		return "live, compared in full under the suspend"
 	case recover.VerifyStructure:
-		return "live, NOT compared: structure checked only"
+		return "live, NOT compared"
 	default:
 		return ""
 	}
