@@ -3,6 +3,8 @@ package run_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/os-rescue/os-rescue/recover"
@@ -19,6 +21,32 @@ func opened(t *testing.T, path string, flags int) *os.File {
 	t.Cleanup(func() { f.Close() })
 	recovertest.Must(t, os.Remove(path))
 	return f
+}
+
+// libvirt has lost the QEMU, has its domain as off, and somebody has copied an old disk to its path.
+func TestAnInstanceOfWhichALostQEMUWritesTheDeletedDiskIsNotStartedOnAnother(t *testing.T) {
+	h := runtest.NewHost(t)
+	g := h.Add(1, recovertest.GuestOptions{State: recover.StateShutOff})
+	if v := h.Scan(g).Verdict; v != recover.VerdictIntact {
+		t.Fatalf("before, it is %s", v)
+	}
+	disk := g.Opened(t) // by this process, of which libvirt knows nothing
+	recovertest.Must(t, os.Remove(g.Disk))
+	recovertest.Must(t, os.WriteFile(g.Disk, g.Content[g.Disk], 0o600))
+	i := h.Scan(g)
+	if said := strings.Join(slices.Concat(i.Reasons, i.Possible), "\n"); i.Verdict != recover.VerdictUnknown ||
+		!strings.Contains(said, "libvirt does not know") || !strings.Contains(said, "--holder") {
+		t.Errorf("it is %s: %s", i.Verdict, said)
+	}
+	report, err := h.Run(t.Context(), recover.CommandRescue, recovertest.OfflineOptions(g))
+	recovertest.Must(t, err)
+	if r := g.Report(report); r.Outcome != recover.OutcomeSkipped || h.HV.Get(g.UUID).PID != 0 {
+		t.Errorf("%+v", r)
+	}
+	recovertest.Must(t, disk.Close())
+	if v := h.Scan(g).Verdict; v != recover.VerdictIntact {
+		t.Errorf("when that is over, it is %s", v)
+	}
 }
 
 // TestADeletedFileThatAProcessWritesWhichLibvirtDoesNotKnowIsNamed: a QEMU that libvirt has

@@ -2,6 +2,7 @@ package scan
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -79,4 +80,30 @@ func foreignOf(c candidate) recover.Foreign {
 		}
 	}
 	return f
+}
+
+// writtenUnknown takes into account a process which libvirt does not know, as a QEMU that it has lost, and
+// which writes a deleted file of an instance that is off: whatever stands at the path, a start on it would
+// be a second guest, on other data. i has its verdict.
+func writtenUnknown(ctx context.Context, l *look, i *recover.Instance) error {
+	settled := i.Verdict == recover.VerdictIntact || i.Verdict == recover.VerdictUnaffected || i.Verdict == recover.VerdictDisplaced
+	if i.Process.PID != 0 || !settled {
+		return nil
+	}
+	foreign, err := foreignFiles(ctx, l, []recover.Instance{*i})
+	if err != nil {
+		return err
+	}
+	for _, f := range foreign {
+		if f.UUID != i.UUID {
+			continue
+		}
+		i.Verdict = recover.VerdictUnknown
+		i.Reasons = append(i.Reasons, fmt.Sprintf("libvirt has it as off, and a process that libvirt does not know (%s, process %d) writes %s, which was deleted",
+			f.Process, f.PID, f.Path))
+		i.Possible = append(i.Possible, fmt.Sprintf("do not start it, and do not end that process; a rescue takes what it holds, once it is stopped: "+
+			"kill -STOP %d; os-rescue --instance %s --holder %d", f.PID, i.UUID, f.PID))
+		return nil
+	}
+	return nil
 }

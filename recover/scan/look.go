@@ -189,6 +189,9 @@ func (l *look) instance(ctx context.Context, d recover.Domain) (recover.Instance
 	if err := withhold(l, &i, candidates(own), tree); err != nil {
 		return i, err
 	}
+	if err := writtenUnknown(ctx, l, &i); err != nil {
+		return i, err
+	}
 	if i.Misplaced = misplaced(i, l.settings); i.Misplaced != "" && i.Verdict != recover.VerdictUnaffected {
 		i.Reasons = append(i.Reasons, i.Misplaced)
 	}

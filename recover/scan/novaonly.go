@@ -52,6 +52,9 @@ func (l *look) novaOnly(ctx context.Context, server recover.Server) (recover.Ins
 		i.Reasons = append(i.Reasons, stands.doubts...)
 		i.Possible = append(i.Possible, "look at what is named, then let Nova try: openstack server reboot --hard "+server.UUID)
 	}
+	if err := writtenUnknown(ctx, l, &i); err != nil {
+		return i, err
+	}
 	return withoutDomain(i, server), nil
 }
 
