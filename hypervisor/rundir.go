@@ -22,9 +22,14 @@ func (d runDir) pid(name string) int {
 	if err != nil {
 		return 0
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	return parsePID(string(text))
+}
+
+// parsePID returns the number in a pid file; 0 for what can be none of a process.
+func parsePID(text string) int {
+	pid, err := strconv.ParseInt(strings.TrimSpace(text), 10, 32) // pid_t
 	if err != nil || pid <= 0 {
 		return 0
 	}
-	return pid
+	return int(pid)
 }

@@ -69,7 +69,7 @@ func TestAQEMUWithDeletedFilesThatNobodyCanMatchIsAnIncident(t *testing.T) {
 			root, err := beneath.OpenRoot("/")
 			recovertest.Must(t, err)
 			a := &arbiter{runs: runs.Of(t.TempDir()), root: root, holds: b.holds, records: b.records, incidents: b.all, problems: newProblems(),
-				options: func() Options { return Options{} }}
+				nova: &novaSide{}, options: func() Options { return Options{} }}
 			for range 2 { // and it goes on
 				a.decide(t.Context(), recover.Report{Taken: time.Now().Add(time.Minute), Instances: []recover.Instance{i}})
 				if h := b.holds.deleted(); len(h) != 1 || h[0].Needed != c.needed || b.all.any() != c.needed {

@@ -27,11 +27,13 @@ type arbiter struct {
 	nova      *novaSide
 	problems  *problems
 	options   func() Options
+	strangers strangers
 }
 
 // decide judges by a scan's report.
 func (a *arbiter) decide(ctx context.Context, report recover.Report) {
 	j := &judgement{arbiter: a, report: report, answers: map[string]novaAnswer{}, spare: map[recover.Inode][]string{}}
+	j.chooseStrangers()
 	a.incidents.noteSoftDeleted(j.softDeleted(ctx))
 	if !a.isAnythingOpen() && !slices.ContainsFunc(report.Instances, missesFiles) && len(j.gone()) == 0 {
 		return // as on nearly every day: the journals need not be read
@@ -76,18 +78,54 @@ type judgement struct {
 	proven  runs.Published
 	inHand  map[string]string // by UUID, the unfinished run that works on it
 	answers map[string]novaAnswer
+	mayAsk  map[string]bool            // the strangers that Nova is asked about
+	hung    int                        // questions to Nova that were not answered in time
 	spare   map[recover.Inode][]string // for which owners a deleted file goes first when room is short
 	writers writers
 }
 
-// answer asks Nova about an instance, once per judgement.
+// answer asks Nova about an instance, once per judgement; not about every stranger, nor about any
+// after some questions that were not answered in time: other judgements follow.
 func (j *judgement) answer(ctx context.Context, uuid string) novaAnswer {
 	if a, ok := j.answers[uuid]; ok {
 		return a
 	}
+	if !j.nova.isOffline() && (j.hung >= mostHung || j.isStranger(uuid) && !j.mayAsk[uuid]) {
+		return novaUnknown
+	}
+	begun := time.Now()
 	a := j.nova.ask(ctx, uuid)
+	if a == novaUnknown && time.Since(begun) >= novaTime {
+		j.hung++
+	}
 	j.answers[uuid] = a
 	return a
+}
+
+// chooseStrangers decides which strangers this judgement asks Nova about. Of the others it is not
+// known whether they exist: nothing of theirs is let go.
+func (j *judgement) chooseStrangers() {
+	if j.nova.isOffline() {
+		return
+	}
+	var uuids []string
+	for _, uuid := range j.gone() {
+		if j.isStranger(uuid) {
+			uuids = append(uuids, uuid)
+		}
+	}
+	j.mayAsk = j.strangers.choose(time.Now(), uuids)
+	var err error
+	if waiting := len(uuids) - len(j.mayAsk); waiting > 0 {
+		err = fmt.Errorf("%d instances that libvirt never named have lost files, and Nova is asked about %d in a minute: "+
+			"until it is known of one, nothing of it is let go", len(uuids), mostStrangers)
+	}
+	j.problems.set("strangers", err)
+}
+
+func (j *judgement) isStranger(uuid string) bool {
+	_, recorded := j.records.get(uuid)
+	return !recorded && j.known(uuid) == nil
 }
 
 // softDeleted returns the instances that miss files and that Nova has as SOFT_DELETED, which

@@ -28,6 +28,9 @@ const (
 // others waiting.
 const novaTime = 20 * time.Second
 
+// mostHung is how many questions of one judgement may take that long.
+const mostHung = 3
+
 // novaSide is a guard's connection to Nova. It is safe for concurrent use.
 type novaSide struct {
 	host     string // this host's name by the configuration
@@ -133,10 +136,7 @@ func (n *novaSide) ask(ctx context.Context, uuid string) novaAnswer {
 // machine's own name may be another. Under a wrong name every instance would seem
 // to be on another host.
 func (n *novaSide) learnHost(ctx context.Context, report recover.Report) {
-	n.mu.Lock()
-	offline := n.signIn == nil
-	n.mu.Unlock()
-	if offline || n.isHostKnown() {
+	if n.isOffline() || n.isHostKnown() {
 		return
 	}
 	const most = 3 // a scan
@@ -146,6 +146,13 @@ func (n *novaSide) learnHost(ctx context.Context, report recover.Report) {
 			n.ask(ctx, i.UUID)
 		}
 	}
+}
+
+// isOffline is true for a guard that works without Nova.
+func (n *novaSide) isOffline() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.signIn == nil
 }
 
 // rememberHost takes over the name of this host that an earlier life had seen Nova use.

@@ -96,21 +96,29 @@ func (s *standing) formats() map[string]string {
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, mostInfo))
-	byPath := map[string]string{}
+	var formats map[string]string
 	if err == nil {
-		err = json.Unmarshal(data, &byPath)
+		formats, err = parseDiskInfo(data, s.dir)
 	}
 	if err != nil {
 		s.doubt("%s can't be read: %v", f.Name(), err)
-		return nil
+	}
+	return formats
+}
+
+// parseDiskInfo returns the formats of a disk.info, by the names of the disks in a directory.
+func parseDiskInfo(data []byte, dir string) (map[string]string, error) {
+	byPath := map[string]string{}
+	if err := json.Unmarshal(data, &byPath); err != nil {
+		return nil, err
 	}
 	formats := map[string]string{}
 	for path, format := range byPath {
-		if filepath.Dir(path) == s.dir {
+		if filepath.Dir(path) == dir {
 			formats[filepath.Base(path)] = format
 		}
 	}
-	return formats
+	return formats, nil
 }
 
 // inspect looks whether a disk that stands there can be what Nova will start from: a

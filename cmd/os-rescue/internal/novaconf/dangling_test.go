@@ -31,7 +31,9 @@ func TestASymlinkThatLeadsNowhereIsNoAbsentConfiguration(t *testing.T) {
 		"nova-compute.conf":     {func(root string) { link(root, "etc/nova/nova-compute.conf", "gone") }, "/etc/nova/nova-compute.conf"},
 		"nova.conf.d":           {func(root string) { link(root, "etc/nova/nova.conf.d", "gone") }, "/etc/nova/nova.conf.d"},
 		"a file in nova.conf.d": {func(root string) { link(root, "etc/nova/nova.conf.d/1.conf", "gone") }, "/etc/nova/nova.conf.d/1.conf"},
-		"Kolla's":               {func(root string) { link(root, "etc/kolla/nova-compute/nova.conf", "gone") }, "/etc/kolla/nova-compute/nova.conf"},
+		"Kolla's": {func(root string) {
+			link(root, "etc/kolla/nova-compute/nova.conf", "gone")
+		}, "/etc/kolla/nova-compute/nova.conf"},
 		"a link to a file": {func(root string) {
 			put(t, root, map[string]string{"srv/there": def + "a"})
 			link(root, conf, "/srv/there")
