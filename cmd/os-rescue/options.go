@@ -83,7 +83,8 @@ func (f *runFlags) addMode(cmd *cobra.Command) {
 	flags.String("verify", "", "how to verify a live rescue: "+
 		"running (compare in full while the guest runs on), full (compare while it is suspended), "+
 		"structure (check qcow2 disks as images, compare nothing; of a raw disk that is no proof) "+
-		"(default: the first of these that the host and the guest's disks can do, full only within --max-pause, structure of raw disks only if asked for)")
+		"(default: the first of these that the host and the guest's disks can do, full only within --max-pause, "+
+		"structure of raw disks only if asked for)")
 	flags.String(maxPause, "30s", "the longest suspend for a comparison, unless --verify full asks for one")
 	flags.String("bandwidth", "0", "at most this many `bytes` per second are copied of each disk in a live rescue, like 100M; 0 is no limit")
 	flags.String("timeout", "0s", "abandon a live rescue if its disks are not mirrored in this time; 0s is no limit")

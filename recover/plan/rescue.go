@@ -132,8 +132,8 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 func equalUntilItEnds(todo recover.InstancePlan) string {
 	for _, f := range todo.Files {
 		if todo.Action == recover.ActionReboot && f.Occupied && f.ClosingWrites {
-			return fmt.Sprintf("a file stands at %s, and QEMU writes bitmaps or refcounts into the deleted one when it ends: that file would be older "+
-				"then, even if it is equal now; move it away, or use --replace-existing, which moves it aside", f.Path)
+			return fmt.Sprintf("a file stands at %s, and QEMU writes bitmaps or refcounts into the deleted one when it ends: that file would be "+
+				"older then, even if it is equal now; move it away, or use --replace-existing, which moves it aside", f.Path)
 		}
 	}
 	return ""

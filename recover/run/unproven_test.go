@@ -109,7 +109,8 @@ func TestADiskThatDiffersIsNowhereACopy(t *testing.T) {
 		free()
 		report, err = h.Resume(t.Context(), run)
 		recovertest.Must(t, err)
-		if r := g.Report(report); r.Outcome != recover.OutcomeFailed || !strings.Contains(r.Error, "beside it") || !isKept(t, g) || g.Pinned() > 0 {
+		r := g.Report(report)
+		if r.Outcome != recover.OutcomeFailed || !strings.Contains(r.Error, "beside it") || !isKept(t, g) || g.Pinned() > 0 {
 			t.Errorf("pinned %d, kept %v: %+v", g.Pinned(), before(t, g), r)
 		}
 		if i := h.Scan(g); i.Verdict != recover.VerdictIntact {

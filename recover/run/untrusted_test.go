@@ -127,8 +127,8 @@ func TestAResumeRemovesNothingThatOnlyTheManifestOfAnAcceptedOwnerNames(t *testi
 	m, err := manifest.Read(dir, "+65534")
 	recovertest.Must(t, err)
 	secrets := t.TempDir()
-	recovertest.Must(t, errors.Join(os.WriteFile(filepath.Join(secrets, "passwd"), nil, 0o600), os.WriteFile(filepath.Join(dir, "own"), nil, 0o600),
-		os.Symlink(secrets, filepath.Join(dir, "x"))))
+	recovertest.Must(t, errors.Join(os.WriteFile(filepath.Join(secrets, "passwd"), nil, 0o600),
+		os.WriteFile(filepath.Join(dir, "own"), nil, 0o600), os.Symlink(secrets, filepath.Join(dir, "x"))))
 	for _, stored := range []string{"x/passwd", "own"} {
 		f := m.Instances[0].Files[0]
 		f.Path, f.Stored = filepath.Join(g.Dir, stored), stored

@@ -99,10 +99,10 @@ func writtenUnknown(ctx context.Context, l *look, i *recover.Instance) error {
 			continue
 		}
 		i.Verdict = recover.VerdictUnknown
-		i.Reasons = append(i.Reasons, fmt.Sprintf("libvirt has it as off, and a process that libvirt does not know (%s, process %d) writes %s, which was deleted",
-			f.Process, f.PID, f.Path))
-		i.Possible = append(i.Possible, fmt.Sprintf("do not start it, and do not end that process; a rescue takes what it holds, once it is stopped: "+
-			"kill -STOP %d; os-rescue --instance %s --holder %d", f.PID, i.UUID, f.PID))
+		i.Reasons = append(i.Reasons, fmt.Sprintf("libvirt has it as off, and a process that libvirt does not know (%s, process %d) writes %s, "+
+			"which was deleted", f.Process, f.PID, f.Path))
+		i.Possible = append(i.Possible, fmt.Sprintf("do not start it, and do not end that process; a rescue takes what it holds, once it is "+
+			"stopped: kill -STOP %d; os-rescue --instance %s --holder %d", f.PID, i.UUID, f.PID))
 		return nil
 	}
 	return nil

@@ -191,7 +191,7 @@ func (s *Switchover) SettleEarlier(ctx context.Context) error {
 	var differ error
 	for _, f := range t.Written() {
 		if t.History.Differs[f.Path] {
-			differ = errors.Join(differ, fmt.Errorf("%w: the comparison found that the new %s differs from the old one", recover.ErrUnproven, f.Path))
+			differ = errors.Join(differ, fmt.Errorf("%w: by the comparison the new %s differs from the old one", recover.ErrUnproven, f.Path))
 		}
 	}
 	if differ != nil {

@@ -44,7 +44,8 @@ type Switchover struct {
 // reads; dirs, in which the mirrors are made, are the run's.
 func New(t *task.Task, g *guest.Guest, files *staging.Set, dirs *staging.Directories) *Switchover {
 	m := &mirrors{t: t, guest: g, files: files, dirs: dirs}
-	return &Switchover{t: t, guest: g, files: files, mirrors: m, verify: &verification{t: t, files: files, mirrors: m}, kept: map[string]bool{}}
+	v := &verification{t: t, files: files, mirrors: m}
+	return &Switchover{t: t, guest: g, files: files, mirrors: m, verify: v, kept: map[string]bool{}}
 }
 
 // CarryOut brings an instance's files back while its guest runs: what the guest does not

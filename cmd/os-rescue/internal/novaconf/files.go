@@ -93,7 +93,7 @@ func named(args []string, cwd string) (found []place, anyFile, anyDir bool) {
 			continue
 		}
 		if !joined {
-			if n++; n == len(args) {
+			if n++; n >= len(args) {
 				break
 			}
 			value = args[n]
