@@ -84,8 +84,9 @@ func searchDirs(home string, env map[string]string) []string {
 
 // named returns what a command line names, in its order. A relative path is joined to cwd.
 func named(args []string, cwd string) (found []place, anyFile, anyDir bool) {
-	for n := 0; n < len(args); n++ {
-		flag, value, joined := strings.Cut(args[n], "=")
+	for len(args) > 0 {
+		flag, value, joined := strings.Cut(args[0], "=")
+		args = args[1:]
 		if flag == "--" {
 			break
 		}
@@ -93,10 +94,10 @@ func named(args []string, cwd string) (found []place, anyFile, anyDir bool) {
 			continue
 		}
 		if !joined {
-			if n++; n >= len(args) {
+			if len(args) == 0 {
 				break
 			}
-			value = args[n]
+			value, args = args[0], args[1:]
 		}
 		if !filepath.IsAbs(value) {
 			value = filepath.Join(cwd, value)
