@@ -71,7 +71,8 @@ func TestAGuardLetsGoForTheVeryCopyThatWasProven(t *testing.T) {
 			root, err := beneath.OpenRoot("/")
 			recovertest.Must(t, err)
 			a := &arbiter{runs: runs.Of(string(state)), root: root, holds: b.holds, records: b.records, incidents: b.all,
-				problems: newProblems(), options: func() Options { return Options{MinFree: 2, Grace: time.Hour} }} // always too little
+				nova: &novaSide{}, problems: newProblems(),
+				options: func() Options { return Options{MinFree: 2, Grace: time.Hour} }} // always too little
 			a.decide(t.Context(), recover.Report{Taken: time.Now().Add(time.Minute), Instances: []recover.Instance{i}})
 			_, released := b.holds.sum()
 			if c.want == "" && len(released) != 0 || c.want != "" && released[c.want] != 1 {
