@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -79,7 +80,10 @@ func TestALiveRunThatWasKilledBetweenTwoDisksIsFinishedByResume(t *testing.T) {
 			v.stayed(t, pid)
 			v.intact(t)
 			v.jobless(t)
-			if diff := cmp.Diff(owned, owners(t, v.Dir)); diff != "" {
+			after := owners(t, v.Dir)
+			// Of a raw disk nothing can prove the new one any more: what it was before stays beside it.
+			maps.DeleteFunc(after, func(name, _ string) bool { return strings.HasPrefix(name, "disk.swap.before-") })
+			if diff := cmp.Diff(owned, after); diff != "" {
 				t.Errorf("owners and modes (-before +after):\n%s", diff)
 			}
 		})
