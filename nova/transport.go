@@ -24,10 +24,11 @@ var errTooLong = errors.New("the answer is longer than any of Nova's or Keystone
 type transport struct {
 	base  http.RoundTripper
 	calls *atomic.Int64
+	most  int64 // bytes of an answer
 }
 
 func newTransport(config *tls.Config, calls *atomic.Int64) *transport {
-	return &transport{calls: calls, base: &http.Transport{
+	return &transport{calls: calls, most: maxAnswer, base: &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         (&net.Dialer{Timeout: dialLimit}).DialContext,
 		TLSClientConfig:     config,
@@ -53,7 +54,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	line.Int("status", resp.StatusCode).Str("request_id", requestID(resp.Header)).Msg("OpenStack API")
-	resp.Body = &bounded{resp.Body, maxAnswer}
+	resp.Body = &bounded{resp.Body, t.most}
 	return resp, nil
 }
 
