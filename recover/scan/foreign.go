@@ -16,9 +16,9 @@ import (
 
 // foreignFiles returns the deleted files below the instances directory that are written by
 // processes which are neither the QEMU of one of the instances, nor hold pins, nor were named
-// by the operator. A QEMU that was ended a moment ago lets its files go while they are looked
-// for: each is looked at twice.
-func foreignFiles(ctx context.Context, l *look, instances []recover.Instance) ([]recover.Foreign, error) {
+// by the operator: of all, or of one instance. A QEMU that was ended a moment ago lets its files go while
+// they are looked for: each is looked at twice.
+func foreignFiles(ctx context.Context, l *look, instances []recover.Instance, of string) ([]recover.Foreign, error) {
 	deleted, err := l.deleted()
 	if err != nil {
 		return nil, err
@@ -30,7 +30,7 @@ func foreignFiles(ctx context.Context, l *look, instances []recover.Instance) ([
 	}
 	var found []candidate
 	for _, c := range deleted {
-		if c.Writable() && !isKnown(c) && isOfInstance(c, l.settings.InstancesPath) {
+		if c.Writable() && !isKnown(c) && isOfInstance(c, l.settings.InstancesPath) && (of == "" || foreignOf(c).UUID == of) {
 			found = append(found, c)
 		}
 	}
@@ -90,20 +90,16 @@ func writtenUnknown(ctx context.Context, l *look, i *recover.Instance) error {
 	if i.Process.PID != 0 || !settled {
 		return nil
 	}
-	foreign, err := foreignFiles(ctx, l, []recover.Instance{*i})
+	foreign, err := foreignFiles(ctx, l, []recover.Instance{*i}, i.UUID)
 	if err != nil {
 		return err
 	}
 	for _, f := range foreign {
-		if f.UUID != i.UUID {
-			continue
-		}
 		i.Verdict = recover.VerdictUnknown
 		i.Reasons = append(i.Reasons, fmt.Sprintf("libvirt has it as off, and a process that libvirt does not know (%s, process %d) writes %s, "+
 			"which was deleted", f.Process, f.PID, f.Path))
 		i.Possible = append(i.Possible, fmt.Sprintf("do not start it, and do not end that process; a rescue takes what it holds, once it is "+
 			"stopped: kill -STOP %d; os-rescue --instance %s --holder %d", f.PID, i.UUID, f.PID))
-		return nil
 	}
 	return nil
 }

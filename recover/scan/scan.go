@@ -85,7 +85,7 @@ func (s *Scanner) Host(ctx context.Context, hints recover.Hints) (recover.Report
 	}
 	report.Instances = append(report.Instances, guarded...)
 	explainLost(report.Instances)
-	if report.Foreign, err = foreignFiles(ctx, l, report.Instances); err != nil {
+	if report.Foreign, err = foreignFiles(ctx, l, report.Instances, ""); err != nil {
 		return recover.Report{}, err
 	}
 	if report.ComputeID, err = s.computeID(); err != nil {
