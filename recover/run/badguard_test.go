@@ -40,7 +40,11 @@ func badGuard(h *runtest.Host, uid int, say func(op string, send func(string) bo
 		}
 		as(uid)
 		defer as(0)
-		recovertest.Must(t, unix.Listen(fd, 1))
+		waiting := 1 // connections that are not accepted yet: the next one finds no room
+		if say != nil {
+			waiting = 64
+		}
+		recovertest.Must(t, unix.Listen(fd, waiting))
 	}()
 	f := os.NewFile(uintptr(fd), "guard.sock")
 	l, err := net.FileListener(f)
