@@ -29,9 +29,8 @@ type Divergence struct {
 	// Below is true when Next is a backing file of Open: the guest would go on without
 	// all that was written since a snapshot, and spoil Open by writing below it.
 	Below bool `json:"below,omitempty"`
-	// Apart is true when the guest has Open in its place and a deleted file open as Next: what is
-	// merged while it runs goes into that one (QEMU commits into the node that it has open), whatever
-	// is put back at the path.
+	// Apart is true when the guest has a deleted file open as Next, for writing: what is merged while it
+	// runs goes into that one, whatever is put back at the path.
 	Apart bool `json:"apart,omitempty"`
 	// As is the format in which a start would take Open, when that is another one.
 	As       string `json:"as,omitempty"`

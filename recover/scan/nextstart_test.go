@@ -254,23 +254,25 @@ func TestWhatTheNextStartOpensIsHeldAgainstWhatIsOpen(t *testing.T) {
 	}
 }
 
-func TestWhatIsDeletedBelowAnOverlayThatIsInItsPlaceIsApartFromWhatComesBack(t *testing.T) {
+func TestADeletedFileBelowAnOverlayIsApartFromWhatComesBackWhereQEMUWouldWriteIt(t *testing.T) {
 	disk, overlay := filepath.Join(nextDir, "disk"), filepath.Join(nextDir, "disk.snap1")
-	held := []recover.Holder{{PID: 20}}
 	for name, c := range map[string]struct {
-		top, below recover.FileState
-		apart      bool
+		state    recover.FileState
+		pid      int // of who has it open
+		writable bool
+		apart    bool
 	}{
-		"nothing is lost":             {recover.FilePresent, recover.FilePresent, false},
-		"the file below":              {recover.FilePresent, recover.FileDeleted, true},
-		"the file below, put back":    {recover.FilePresent, recover.FileReplaced, true},
-		"both: all is opened anew":    {recover.FileDeleted, recover.FileDeleted, false},
-		"the overlay":                 {recover.FileDeleted, recover.FilePresent, false},
-		"the file below, was renamed": {recover.FilePresent, recover.FileDisplaced, false},
+		"in its place":                            {recover.FilePresent, 20, true, false},
+		"deleted, then the snapshot was made":     {recover.FileDeleted, 20, true, true},
+		"and put back":                            {recover.FileReplaced, 20, true, true},
+		"the snapshot was made, then deleted":     {recover.FileDeleted, 20, false, false},
+		"and put back by a rescue":                {recover.FileReplaced, 20, false, false},
+		"deleted, and somebody else has it":       {recover.FileDeleted, 30, true, false},
+		"renamed, to be given back the very file": {recover.FileDisplaced, 20, true, false},
 	} {
-		i := recover.Instance{UUID: nextUUID, PID: 20, Files: []recover.File{
-			{Path: overlay, State: c.top, Holders: held}, {Path: disk, State: c.below, Holders: held}}}
-		i.Definition = recover.Domain{UUID: nextUUID, Disks: []recover.Disk{diskOn("vda", overlay, disk)},
+		i := recover.Instance{UUID: nextUUID, PID: 20, Files: []recover.File{{Path: overlay, State: recover.FilePresent},
+			{Path: disk, State: c.state, Holders: []recover.Holder{{PID: c.pid, Writable: c.writable}}}}}
+		i.Definition = recover.Domain{UUID: nextUUID, PID: 20, Disks: []recover.Disk{diskOn("vda", overlay, disk)},
 			Next: &recover.Definition{Disks: []recover.Disk{diskOn("vda", disk)}}}
 		if got := nextStart(i, "/i", linkedTree{}); len(got) != 1 || !got[0].Below || got[0].Apart != c.apart {
 			t.Errorf("%s: %+v", name, got)
