@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover/identity"
 )
 
 // QEMU locks one byte of an image, from byte 100 on, for each permission that it
@@ -158,18 +160,17 @@ func descriptorsOn(want fileID, pid int) ([]int, error) {
 }
 
 // flagsOf returns the flags of a process's descriptor (fdinfo in proc(5)).
-func flagsOf(pid, fd int) (int64, error) {
+func flagsOf(pid, fd int) (int, error) {
 	path := fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd)
 	info, err := os.ReadFile(path)
 	if err != nil {
 		return 0, err
 	}
-	_, rest, found := strings.Cut(string(info), "flags:")
-	if !found {
-		return 0, fmt.Errorf("%s has no flags", path)
+	flags, err := identity.OpenFlags(info)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", path, err)
 	}
-	flags, _, _ := strings.Cut(rest, "\n")
-	return strconv.ParseInt(strings.TrimSpace(flags), 8, 32)
+	return flags, nil
 }
 
 // fileID is enough of an identity here: this process has the file open, and nobody else's

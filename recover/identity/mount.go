@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 )
 
 // Mount returns the number of the mount through which a descriptor was opened; O_PATH is
@@ -16,10 +15,9 @@ func Mount(fd int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	for line := range strings.Lines(string(body)) {
-		if number, ok := strings.CutPrefix(line, "mnt_id:"); ok {
-			return strconv.Atoi(strings.TrimSpace(number))
-		}
+	number, ok := fdinfoField(body, "mnt_id:")
+	if !ok {
+		return 0, fmt.Errorf("%s names no mount", path)
 	}
-	return 0, fmt.Errorf("%s names no mount", path)
+	return strconv.Atoi(number)
 }

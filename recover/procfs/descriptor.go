@@ -1,10 +1,8 @@
 package procfs
 
 import (
-	"bytes"
 	"errors"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -73,16 +71,4 @@ func PathsOf(link string, unlinked bool) []string {
 	default:
 		return []string{link}
 	}
-}
-
-// parseFDInfo reads the open flags, which the kernel prints in octal
-// (fs/proc/fd.c, seq_show).
-func parseFDInfo(info []byte) (int, error) {
-	for line := range bytes.Lines(info) {
-		if rest, ok := bytes.CutPrefix(line, []byte("flags:")); ok {
-			n, err := strconv.ParseUint(string(bytes.TrimSpace(rest)), 8, 31)
-			return int(n), err
-		}
-	}
-	return 0, errors.New("fdinfo has no flags")
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/identity"
 )
 
 // ErrNotQEMU: the hypervisor's pid file does not lead to the QEMU of the domain.
@@ -134,7 +135,7 @@ func (p *Process) descriptors(ctx context.Context, isMeant func(link string) boo
 		if err != nil {
 			continue
 		}
-		if d.Flags, err = parseFDInfo(info); err != nil {
+		if d.Flags, err = identity.OpenFlags(info); err != nil {
 			return nil, fmt.Errorf("descriptor %d of process %d: %w", fd, p.Identity.PID, err)
 		}
 		// Everybody who can reach a file can open it with O_PATH, and can't read it by that.

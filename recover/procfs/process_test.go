@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/os-rescue/os-rescue/recover/identity"
 )
 
 func TestStartTicksSurviveAnyCommandName(t *testing.T) {
@@ -34,11 +36,11 @@ func TestStartTicksSurviveAnyCommandName(t *testing.T) {
 }
 
 func TestOpenFlagsAreReadInOctal(t *testing.T) {
-	flags, err := parseFDInfo([]byte("pos:\t0\nflags:\t02140002\nmnt_id:\t25\n"))
+	flags, err := identity.OpenFlags([]byte("pos:\t0\nflags:\t02140002\nmnt_id:\t25\n"))
 	if err != nil || flags&unix.O_DIRECT == 0 || flags&unix.O_ACCMODE != unix.O_RDWR {
-		t.Errorf("parseFDInfo = %#o, %v; want O_RDWR with O_DIRECT", flags, err)
+		t.Errorf("OpenFlags = %#o, %v; want O_RDWR with O_DIRECT", flags, err)
 	}
-	if _, err := parseFDInfo([]byte("pos:\t0\n")); err == nil {
+	if _, err := identity.OpenFlags([]byte("pos:\t0\n")); err == nil {
 		t.Error("a fdinfo without flags was accepted")
 	}
 }
@@ -194,7 +196,7 @@ func FuzzProcParsersNeverPanic(f *testing.F) {
 	f.Add([]byte("/var/lib/nova/instances/x/disk (deleted)"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		_, _ = parseStartTicks(data)
-		_, _ = parseFDInfo(data)
+		_, _ = identity.OpenFlags(data)
 		for _, unlinked := range []bool{true, false} {
 			for _, p := range PathsOf(string(data), unlinked) {
 				if !strings.HasPrefix(string(data), p) {
