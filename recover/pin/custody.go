@@ -236,13 +236,16 @@ func (c *Custody) Release(ctx context.Context, uuid string, keys ...string) erro
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.spares.release(uuid, keys...)
-	var err error
+	return c.ask(ctx, func() error { return c.keeper.Release(ctx, uuid, keys...) })
+}
+
+// ask calls do when there is a keeper, and once more, with the next one, if that was just going.
+func (c *Custody) ask(ctx context.Context, do func() error) (err error) {
 	for range 2 {
 		if err := c.reconnect(ctx); err != nil || c.keeper == nil {
 			return err
 		}
-		err = c.keeper.Release(ctx, uuid, keys...)
-		if !isGone(err) {
+		if err = do(); !isGone(err) {
 			return err
 		}
 		c.disconnect()
@@ -252,25 +255,16 @@ func (c *Custody) Release(ctx context.Context, uuid string, keys ...string) erro
 
 // Held returns what the keeper holds for an instance, also of runs before this one. A keeper that
 // is gone holds nothing.
-func (c *Custody) Held(ctx context.Context, uuid string) ([]keeper.Hold, error) {
+func (c *Custody) Held(ctx context.Context, uuid string) (holds []keeper.Hold, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var err error
-	for range 2 {
-		if err := c.reconnect(ctx); err != nil || c.keeper == nil {
-			return nil, err
+	err = c.ask(ctx, func() error {
+		if holds, err = c.keeper.List(ctx); err != nil {
+			return fmt.Errorf("%w: the keeper does not say what it holds: %w", recover.ErrUnusable, err)
 		}
-		var holds []keeper.Hold
-		holds, err = c.keeper.List(ctx)
-		if err == nil {
-			return slices.DeleteFunc(holds, func(h keeper.Hold) bool { return !slices.Contains(h.Owners, uuid) }), nil
-		}
-		if !isGone(err) {
-			break
-		}
-		c.disconnect()
-	}
-	return nil, fmt.Errorf("%w: the keeper does not say what it holds: %w", recover.ErrUnusable, err)
+		return nil
+	})
+	return slices.DeleteFunc(holds, func(h keeper.Hold) bool { return !slices.Contains(h.Owners, uuid) }), err
 }
 
 // ReleaseOthers releases what this run has pinned of instances that are not among
