@@ -93,6 +93,18 @@ func LocksOf(records []Record) (map[string]Lock, error) {
 // none while History.IsInDoubt.
 func PublishedIn(records []Record) map[string][]Published {
 	files := map[string][]Published{}
+	for _, r := range records {
+		if r.Point() != StepPublish+".done" {
+			continue
+		}
+		var p Published
+		if err := r.decode(&p); err == nil && p.Source != "" {
+			files[r.Path] = append(files[r.Path], p)
+		}
+	}
+	if !slices.ContainsFunc(records, func(r Record) bool { return r.Step == StepMirror }) {
+		return files // as of every run in mode reboot
+	}
 	histories := map[string]*History{}
 	for _, r := range records {
 		h := histories[r.Instance]
@@ -101,13 +113,6 @@ func PublishedIn(records []Record) map[string][]Published {
 			histories[r.Instance] = h
 		}
 		_ = h.add(r) // of what can't be read nothing is taken in
-		if r.Point() != StepPublish+".done" {
-			continue
-		}
-		var p Published
-		if err := r.decode(&p); err == nil && p.Source != "" {
-			files[r.Path] = append(files[r.Path], p)
-		}
 	}
 	for path := range files {
 		files[path] = slices.DeleteFunc(files[path], func(p Published) bool {
