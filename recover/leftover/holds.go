@@ -88,7 +88,7 @@ func Holds(ctx context.Context, settings recover.Settings, uuids []string) ([]Ho
 		}
 		list = append(list, one)
 	}
-	open, err := openElsewhere(ctx, settings, files, list)
+	open, err := openElsewhere(ctx, root, settings, files, list)
 	if err != nil {
 		return nil, err
 	}
@@ -111,20 +111,15 @@ func isBack(root *beneath.Root, published runs.Published, path string, file reco
 
 // usersOf returns who may run a QEMU: root, or the user that its disks belong to. Anybody's process can
 // have a UUID on its command line, and a readable file open.
-func usersOf(settings recover.Settings) (func(p *procfs.Process) bool, error) {
-	root, err := beneath.OpenRoot(settings.Root)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
+func usersOf(root *beneath.Root, settings recover.Settings) func(p *procfs.Process) bool {
 	user, err := root.LookupUser(settings.Owners.Disk.User)
-	return func(p *procfs.Process) bool { return p.IsUser(0) || err == nil && p.IsUser(user) }, nil
+	return func(p *procfs.Process) bool { return p.IsUser(0) || err == nil && p.IsUser(user) }
 }
 
 // openElsewhere returns those of the files that live on without the keeper: a QEMU of one of
 // their instances, virtlogd or the guard has them open.
 func openElsewhere(
-	ctx context.Context, settings recover.Settings, files map[recover.Inode]bool, holds []Hold,
+	ctx context.Context, root *beneath.Root, settings recover.Settings, files map[recover.Inode]bool, holds []Hold,
 ) (map[recover.Inode]bool, error) {
 	guard := keeper.GuardPID(ctx, settings.StateDir)
 	open := map[recover.Inode]bool{}
@@ -133,10 +128,7 @@ func openElsewhere(
 		return nil, err
 	}
 	defer tree.Close()
-	isQEMUs, err := usersOf(settings)
-	if err != nil {
-		return nil, err
-	}
+	isQEMUs := usersOf(root, settings)
 	isLogDaemon := func(p *procfs.Process) bool {
 		is, _ := procfs.IsLogDaemon(p, tree, settings.InstancesPath)
 		return is

@@ -99,7 +99,7 @@ func (b *Dir) drop(uuid string, paths []string) error {
 func (b *Dir) remove(uuid string, paths []string) error {
 	var errs error
 	for _, path := range append(slices.Clone(paths), filepath.Join(b.path, uuid, manifest.DefinitionName)) {
-		errs = errors.Join(errs, b.removeAt(path, (*beneath.Dir).Remove))
+		errs = errors.Join(errs, b.removeFile(path))
 	}
 	err := b.removeAt(filepath.Join(b.path, uuid), (*beneath.Dir).RemoveDir)
 	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {

@@ -113,11 +113,11 @@ func named(args []string, cwd string) (found []place, anyFile, anyDir bool) {
 // missing, errDangling when a symlink is in its place.
 func (c *Conf) readPlaces(root procfs.Root, all []place) error {
 	for _, p := range all {
-		if err := dangling(root, p.path); err != nil {
-			return err
-		}
 		files := []string{p.path}
 		if p.isDir {
+			if err := dangling(root, p.path); err != nil {
+				return err
+			}
 			names, err := root.Names(p.path, maxFiles)
 			if err != nil {
 				return err

@@ -176,9 +176,6 @@ func isNovas(p *procfs.Process, root procfs.Root) bool {
 	if p.IsRoot() {
 		return true
 	}
-	if !p.HasOwnUsers() { // before anything in its tree is opened
-		return false
-	}
 	uid, ok := uidOf(root, "nova")
 	return ok && p.IsUser(uid)
 }
