@@ -199,10 +199,17 @@ type Instance struct {
 // Writes is true while the instance's QEMU has the inode, which somebody holds, open for
 // writing: then it is no old one, whatever stands at its path.
 func (i Instance) Writes(held Inode) bool {
-	writes := func(f File) bool {
-		return f.Identity().Is(held, true) && slices.ContainsFunc(f.Holders, func(h Holder) bool { return h.PID == i.PID && h.Writable })
+	return i.opened(held, func(h Holder) bool { return h.Writable })
+}
+
+// HasOpen is true while the instance's QEMU has the inode, which somebody holds, open.
+func (i Instance) HasOpen(held Inode) bool { return i.opened(held, func(Holder) bool { return true }) }
+
+func (i Instance) opened(held Inode, way func(Holder) bool) bool {
+	opens := func(f File) bool {
+		return f.Identity().Is(held, true) && slices.ContainsFunc(f.Holders, func(h Holder) bool { return h.PID == i.PID && way(h) })
 	}
-	return i.PID != 0 && (slices.ContainsFunc(i.Files, writes) || slices.ContainsFunc(i.Nameless, writes))
+	return i.PID != 0 && (slices.ContainsFunc(i.Files, opens) || slices.ContainsFunc(i.Nameless, opens))
 }
 
 // Strays returns the deleted files that its QEMU has open and that are none of its

@@ -154,7 +154,7 @@ func (g *Guard) connectParts(deps Deps, shelf Shelf) {
 	g.full = &fullScan{
 		settings:   settings,
 		hypervisor: deps.Hypervisor,
-		scanner:    scan.New(settings, deps.Hypervisor, pin.Lister(settings.StateDir, g.holds.pins)),
+		scanner:    scan.New(settings, deps.Hypervisor, pin.Lister(settings.StateDir, g.holds.pins)).Trusting(),
 		root:       g.root,
 		holds:      g.holds,
 		records:    g.records,

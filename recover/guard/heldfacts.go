@@ -27,6 +27,7 @@ func (j *judgement) facts(ctx context.Context, h guardHold, uuid string) verdict
 	}
 	i := j.known(uuid)
 	f.Proven = j.isProven(h)
+	f.Open = i != nil && i.HasOpen(h.inode())
 	_, inIncident := j.incidents.get(uuid)
 	f.Wanted = h.Needed || inIncident
 	switch {

@@ -25,16 +25,19 @@ func TestAGuardLetsGoForTheVeryCopyThatWasProven(t *testing.T) {
 	for name, c := range map[string]struct {
 		source func(i *recover.Inode) // changes what the journal says was copied
 		copied func(i *recover.Inode) // changes what it says that became
+		since  bool                   // the copy was written since
 		qemu   string                 // has the deleted file open still, to write or to read it
 		want   keeper.ReleaseReason
 	}{
-		"the copy":                             {want: proven},
-		"a stranger with the copy's number":    {copied: func(i *recover.Inode) { i.Birth += "1" }, want: unneeded},
-		"a copy of another file of the number": {source: func(i *recover.Inode) { i.Birth += "1" }, want: unneeded},
-		"a journal without births":             {copied: func(i *recover.Inode) { i.Birth = "" }, want: unneeded},
-		"a copy of a disk that is written":     {qemu: "writes"},
-		"nothing of a disk that is written":    {copied: func(i *recover.Inode) { i.Inode++ }, qemu: "writes"},
-		"a copy of a file that is only read":   {qemu: "reads", want: proven},
+		"the copy":                                                   {want: proven},
+		"a stranger with the copy's number":                          {copied: func(i *recover.Inode) { i.Birth += "1" }, want: unneeded},
+		"a copy of another file of the number":                       {source: func(i *recover.Inode) { i.Birth += "1" }, want: unneeded},
+		"a journal without births":                                   {copied: func(i *recover.Inode) { i.Birth = "" }, want: unneeded},
+		"a copy of a disk that is written":                           {qemu: "writes"},
+		"nothing of a disk that is written":                          {copied: func(i *recover.Inode) { i.Inode++ }, qemu: "writes"},
+		"a copy of a file that is only read":                         {qemu: "reads", want: proven},
+		"a copy that was written since, of a file that is only read": {since: true, qemu: "reads"},
+		"a copy that was written since, of a file that nobody reads": {since: true, want: unneeded},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newIncidentBed(t)
@@ -49,6 +52,10 @@ func TestAGuardLetsGoForTheVeryCopyThatWasProven(t *testing.T) {
 			if c.copied != nil {
 				c.copied(&copied)
 			}
+			written := at.Mtim.Nano()
+			if c.since {
+				written--
+			}
 			state := statedir.Dir(t.TempDir())
 			run := state.Run("20260101-000000-0000")
 			recovertest.Must(t, os.MkdirAll(run, 0o700))
@@ -58,7 +65,8 @@ func TestAGuardLetsGoForTheVeryCopyThatWasProven(t *testing.T) {
 			recovertest.Must(t, err)
 			recovertest.Must(t, log.Write(journal.Record{Step: journal.StepRun, Phase: recover.PhaseBegin}, journal.Header{BootID: boot}))
 			recovertest.Must(t, log.Write(journal.Record{Step: journal.StepPublish, Phase: recover.PhaseDone, Path: hold.Path},
-				journal.Published{Source: source.Key(), Device: copied.Device, Inode: copied.Inode, Birth: copied.Birth, Size: at.Size}))
+				journal.Published{Source: source.Key(), Device: copied.Device, Inode: copied.Inode, Birth: copied.Birth, Size: at.Size,
+					Written: written}))
 			log.Close()
 
 			i := recover.Instance{UUID: b.lost.UUID, PID: 1, State: recover.StateRunning, Verdict: recover.VerdictIntact}

@@ -278,15 +278,16 @@ func isInDoubt(i recover.Instance) bool {
 	return i.Verdict == recover.VerdictLost || i.Verdict == recover.VerdictUnknown || slices.ContainsFunc(i.Files, recover.File.Unusable)
 }
 
-// isProven is true when a run has put the file's content back, and that stands. Where a
-// file has no birth that is never sure: the run itself has told the guard then.
+// isProven is true when a run has put the file's content back, and that stands: it was not
+// written since, other than by its guest. Where a file has no birth that is never sure: the run
+// itself has told the guard then.
 func (j *judgement) isProven(h guardHold) bool {
 	p, ok := j.proven.Copy(h.Path, h.inode())
 	if !ok || j.isWritten(h) {
 		return false
 	}
 	at, err := j.root.Lstat(h.Path)
-	return err == nil && p.Identity().Is(at.Inode(), false)
+	return err == nil && runs.IsUnwritten(p, at, false)
 }
 
 // isWritten is true while the QEMU of an instance has the file open for writing: whatever

@@ -134,8 +134,11 @@ type Published struct {
 	Inode  uint64 `json:"inode"`            // the same
 	Birth  string `json:"birth,omitempty"`  // the same: recover.Inode.Birth
 	Size   int64  `json:"size"`             // bytes
-	Staged string `json:"staged,omitempty"` // the path at which it was staged
-	Kept   bool   `json:"kept,omitempty"`   // an identical file was there already and stays
+	// Written is when a file that its guest only reads was last written, in nanoseconds since
+	// 1970; 0 for one that the guest writes.
+	Written int64  `json:"written,omitempty"`
+	Staged  string `json:"staged,omitempty"` // the path at which it was staged
+	Kept    bool   `json:"kept,omitempty"`   // an identical file was there already and stays
 }
 
 // Identity identifies the published file.

@@ -30,7 +30,7 @@ func TestAPinIsReleasedForTheCopyOfItsOwnFile(t *testing.T) {
 			recovertest.Must(t, err)
 			i := recover.Instance{PID: 10, Files: []recover.File{{Path: path, Role: recover.RoleBacking, State: recover.FileReplaced, Proven: true,
 				Device: held.Device, Inode: held.Inode, Birth: held.Birth}}}
-			if got := inService(i, keeper.Hold{Key: c.pinned.Key(), Meta: meta}, runs.Published{}); got != c.want {
+			if got := inService(i, keeper.Hold{Key: c.pinned.Key(), Meta: meta}, runs.Published{}, nil); got != c.want {
 				t.Errorf("released: %t", got)
 			}
 		})

@@ -236,7 +236,7 @@ func (s *Session) releaseIntact(ctx context.Context, report recover.Report, hold
 			continue
 		}
 		for _, h := range holds {
-			if !slices.Contains(h.Owners, i.UUID) || !inService(i, h, proven) {
+			if !slices.Contains(h.Owners, i.UUID) || !inService(i, h, proven, s.root) {
 				continue
 			}
 			if err := s.pins.Release(ctx, i.UUID, h.Key); err != nil {
@@ -248,8 +248,9 @@ func (s *Session) releaseIntact(ctx context.Context, report recover.Report, hold
 }
 
 // inService is true when the instance runs on the proven copy of a pinned inode. That
-// it is intact says nothing about the pin: somebody may have started it on older files.
-func inService(i recover.Instance, h keeper.Hold, proven runs.Published) bool {
+// it is intact says nothing about the pin: somebody may have started it on older files, or
+// written to the copy of one that no guest writes.
+func inService(i recover.Instance, h keeper.Hold, proven runs.Published, root *beneath.Root) bool {
 	meta, err := pin.MetaOf(h)
 	pinned, ok := recover.ParseKey(h.Key)
 	if err != nil || !ok || i.Writes(pinned) {
@@ -259,9 +260,16 @@ func inService(i recover.Instance, h keeper.Hold, proven runs.Published) bool {
 		if f.Path != meta.Path {
 			continue
 		}
-		p, ok := proven.Copy(f.Path, pinned)
 		// Proven is of the inode that is held now: an earlier one of that path is another file.
-		return f.Proven && f.Identity().Is(pinned, true) || ok && p.Identity().Is(f.Identity(), len(f.Holders) > 0)
+		if f.Proven && f.Identity().Is(pinned, true) {
+			return true
+		}
+		p, ok := proven.Copy(f.Path, pinned)
+		if !ok || !p.Identity().Is(f.Identity(), len(f.Holders) > 0) {
+			return false
+		}
+		at, err := root.Lstat(f.Path)
+		return err == nil && runs.IsUnwritten(p, at, len(f.Holders) > 0)
 	}
 	return false
 }

@@ -84,6 +84,39 @@ func TestOnlyTheVeryFileThatWasPublishedIsAProvenCopy(t *testing.T) {
 	}
 }
 
+func TestACopyThatWasWrittenSinceIsNotSureToBeOne(t *testing.T) {
+	const path = "/i/_base/x"
+	drive := journal.Published{Source: "1:7:b100", Device: 1, Inode: 8, Birth: "b200", Size: 10, Written: 3_000_000_005}
+	disk := drive
+	disk.Written = 0
+	at := func(inode uint64, size, sec, nsec int64) identity.Status {
+		return identity.Status{Stat_t: unix.Stat_t{Dev: 1, Ino: inode, Size: size, Mtim: unix.Timespec{Sec: sec, Nsec: nsec}}, Birth: "b200"}
+	}
+	for name, c := range map[string]struct {
+		rec  journal.Published
+		at   identity.Status
+		want bool
+	}{
+		"as it was published":               {drive, at(8, 10, 3, 5), true},
+		"written a nanosecond later":        {drive, at(8, 10, 3, 6), false},
+		"given an older time":               {drive, at(8, 10, 2, 5), false},
+		"longer":                            {drive, at(8, 11, 3, 5), false},
+		"another file of its size and time": {drive, at(9, 10, 3, 5), false},
+		"a disk, which its guest writes":    {disk, at(8, 12, 9, 9), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := recover.File{Path: path, Device: 1, Inode: 7, Birth: "b100", Holders: []recover.Holder{{PID: 6}}}
+			if got := published(t, path, c.rec).IsUnwritten(f, c.at, false); got != c.want {
+				t.Errorf("it is unwritten: %v", got)
+			}
+			f.Inode = 6
+			if published(t, path, c.rec).IsUnwritten(f, c.at, false) {
+				t.Error("a file of which it is no copy counts for the copied one")
+			}
+		})
+	}
+}
+
 func TestARecordThatIsNoneProvesNothing(t *testing.T) {
 	for _, source := range []string{"", ":", "1:7:", "1:7:x", "stored:disk"} {
 		got := published(t, "/x", journal.Published{Source: source, Device: 1, Inode: 8, Birth: "b1"})

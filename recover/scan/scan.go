@@ -23,6 +23,7 @@ type Scanner struct {
 	runs       runs.Runs
 	thorough   bool // see Thorough
 	keeps      func(recover.Inode) bool
+	trusting   bool // see Trusting
 }
 
 // pinLister lists what the keeper and the guard hold. The guard itself lists its own
@@ -41,6 +42,16 @@ func New(settings recover.Settings, hypervisor recover.Hypervisor, pins pinListe
 func (s *Scanner) Keeping(keeps func(recover.Inode) bool) *Scanner {
 	t := *s
 	t.keeps = keeps
+	return &t
+}
+
+// Trusting returns a scanner that takes a file that a run has put back for what it was then,
+// also if it has been written since: to compare it may take minutes. It is for a guard, whose
+// word on a guest must not depend on Nova's setting the times of cached images, and which lets
+// no file go for such a copy.
+func (s *Scanner) Trusting() *Scanner {
+	t := *s
+	t.trusting = true
 	return &t
 }
 

@@ -30,6 +30,7 @@ const (
 // instances that it is held for.
 type HeldFacts struct {
 	Written   bool  // a process, its QEMU, has it open for writing
+	Open      bool  // its instance's QEMU has it open: to hold it costs no room
 	Settled   bool  // it had been deleted for a while when its owner was looked at
 	Proven    bool  // a proven copy of it stands at its path
 	Replaced  bool  // it is a log or a run's own copy, and another has taken its place
@@ -77,7 +78,7 @@ func Held(f HeldFacts) HeldResult {
 		return heldForGone(f)
 	case f.Wanted && !f.Replaced:
 		return Needed
-	case f.Owner == Doubtful:
+	case f.Owner == Doubtful, f.Open:
 		return Undecided
 	case f.Owner == Running:
 		return Unneeded

@@ -14,6 +14,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/beneath"
 	"github.com/os-rescue/os-rescue/recover/copier"
+	"github.com/os-rescue/os-rescue/recover/identity"
 	"github.com/os-rescue/os-rescue/recover/journal"
 	"github.com/os-rescue/os-rescue/recover/keeper"
 	"github.com/os-rescue/os-rescue/recover/run/task"
@@ -43,6 +44,13 @@ func publish(ctx context.Context, t *task.Task, staged *stagedFile) error {
 		// Another host may have been faster: then its file is the one that is kept.
 		rec.Device, rec.Inode, rec.Birth = staged.inode.Device, staged.inode.Inode, staged.inode.Birth
 		rec.Size, rec.Kept = staged.size, staged.kept
+		if !f.Writable && f.Role != recover.RoleConsoleLog {
+			st, err := identity.OfFile(staged.file)
+			if err != nil {
+				return nil, fmt.Errorf("look at %s once more: %w", f.Path, err)
+			}
+			rec.Written = st.Mtim.Nano()
+		}
 		return rec, nil
 	})
 }
