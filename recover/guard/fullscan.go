@@ -60,13 +60,13 @@ func (s *fullScan) run(ctx context.Context) {
 			s.last.markDeleted(uuid, map[recover.Inode]bool{h.inode(): true})
 		}
 	}
-	err = takeBack(ctx, s.settings, s.holds)
-	if err != nil {
-		err = fmt.Errorf("the keeper may hold files that are let go here: %w", err)
-	}
-	s.problems.set("keeper", err)
 	s.nova.learnHost(ctx, report)
 	s.arbiter.decide(ctx, report)
+	err = settleTwins(ctx, s.settings, s.holds)
+	if err != nil {
+		err = fmt.Errorf("the keeper may hold files that are let go here, or not those that it should: %w", err)
+	}
+	s.problems.set("keeper", err)
 	if err := s.save(); err != nil {
 		s.problems.set("save", err)
 	}
@@ -130,6 +130,9 @@ func (s *fullScan) holdFiles(i recover.Instance, unheld faults) {
 		key := f.Identity()
 		direct := false
 		opened := isOpenedBy(i, f)
+		if !opened && s.holds.isLetGo(key) {
+			continue // the keeper has it still
+		}
 		known := s.holds.update(key, func(h *guardHold) {
 			h.addOwner(i.UUID)
 			h.Opened = h.Opened || opened

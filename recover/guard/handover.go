@@ -10,7 +10,6 @@ import (
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/keeper"
-	"github.com/os-rescue/os-rescue/recover/pin"
 )
 
 // handOver gives held files to the keeper, which stays when the guard goes.
@@ -30,56 +29,20 @@ func handOver(ctx context.Context, settings recover.Settings, needed []guardHold
 	}
 	if errs == nil {
 		zerolog.Ctx(ctx).Warn().Int("files", len(needed)).Int("keeper", c.PID()).
-			Msg("the guard ends: the keeper holds the deleted files now that instances need, or may need")
+			Msg("the keeper holds the deleted files now that instances need, or may need")
 	}
 	return errs
 }
 
-// giveTo gives one held file to the keeper, for each of its owners; one of nobody's for the guard.
+// giveTo gives one held file to the keeper, for each of its owners.
 func giveTo(ctx context.Context, c *keeper.Client, h guardHold) error {
 	meta, err := json.Marshal(h.meta())
 	if err != nil {
 		return err
 	}
-	owners := h.Owners
-	if len(owners) == 0 {
-		owners = []string{pin.GuardRun}
-	}
-	for _, owner := range owners {
+	for _, owner := range h.givenFor() {
 		if err := c.Hold(ctx, owner, h.inode().Key(), meta, h.file); err != nil {
 			return fmt.Errorf("%s is held by its QEMU alone, if that lives: %w", h.Path, err)
-		}
-	}
-	return nil
-}
-
-// takeBack has the keeper let go the files that an earlier guard gave it and this
-// one holds itself: with two holders, one that lets go frees no space.
-func takeBack(ctx context.Context, settings recover.Settings, holds *holdings) error {
-	c, err := keeper.Connect(ctx, settings.StateDir)
-	if errors.Is(err, keeper.ErrNoKeeper) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	given, err := c.List(ctx)
-	if err != nil {
-		return err
-	}
-	for _, h := range given {
-		meta, err := pin.MetaOf(h)
-		if err != nil || meta.Run != pin.GuardRun {
-			continue
-		}
-		for _, owner := range h.Owners {
-			if _, err := holds.Open(h.Key); err != nil {
-				continue
-			}
-			if err := c.Release(ctx, owner, h.Key); err != nil {
-				return err
-			}
 		}
 	}
 	return nil

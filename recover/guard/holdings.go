@@ -41,13 +41,14 @@ type holdings struct {
 	remembered map[recover.Inode]holdMemory // of an earlier life, for files that are found again
 	changed    bool                         // since it was saved
 	released   map[keeper.ReleaseReason]int
+	gone       map[recover.Inode]bool // let go, and the keeper may have it still
 	shelved    shelved
 }
 
 func newHoldings(shelf Shelf, onRelease func()) *holdings {
 	return &holdings{shelf: shelf, onRelease: onRelease, bounds: boundsNow(), files: map[recover.Inode]*guardHold{},
 		remembered: map[recover.Inode]holdMemory{},
-		released:   map[keeper.ReleaseReason]int{}}
+		released:   map[keeper.ReleaseReason]int{}, gone: map[recover.Inode]bool{}}
 }
 
 // remember notes what an earlier life knew of its files, by inode, before any is added.
@@ -392,6 +393,7 @@ func (h *holdings) letGo(key recover.Inode, reason keeper.ReleaseReason, owners 
 		}
 	}
 	delete(h.files, key)
+	h.gone[key] = true
 	h.released[reason]++
 	h.mu.Unlock()
 	var err error
@@ -399,6 +401,29 @@ func (h *holdings) letGo(key recover.Inode, reason keeper.ReleaseReason, owners 
 		err = h.shelf.RemoveFD(hold.shelf)
 	}
 	return true, errors.Join(err, hold.file.Close())
+}
+
+// letGoSince returns what was let go since it was asked last.
+func (h *holdings) letGoSince() map[recover.Inode]bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	gone := h.gone
+	h.gone = map[recover.Inode]bool{}
+	return gone
+}
+
+// isLetGo is true for what was let go and is still to be settled.
+func (h *holdings) isLetGo(key recover.Inode) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.gone[key]
+}
+
+// stillToSettle takes back what letGoSince returned.
+func (h *holdings) stillToSettle(gone map[recover.Inode]bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	maps.Copy(h.gone, gone)
 }
 
 // sum sums up what is held, and what was let go since the start.

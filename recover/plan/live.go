@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/procfs"
@@ -45,7 +46,7 @@ func (r *liveRules) whyNot(ctx context.Context, i recover.Instance, todo recover
 		return "--backup-dir needs the guest to be suspended while its files are copied: use --mode reboot, or os-rescue backup first", nil
 	}
 	blockdev, err := procfs.StartedWithBlockdev(i.PID)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, unix.ESRCH) {
 		return "", err
 	}
 	if !blockdev {

@@ -1,11 +1,9 @@
 package procfs
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -74,6 +72,18 @@ func (p *Process) held(ctx context.Context, isMeant func(link string) bool) ([]H
 	return files, nil
 }
 
+// descriptors returns the process's open regular files, without those that it closes
+// meanwhile; with isMeant only those whose link that is true for, and the others are not looked
+// at. The error wraps ErrSilent for one whose file system does not answer.
+func (p *Process) descriptors(ctx context.Context, isMeant func(link string) bool) ([]Descriptor, error) {
+	l := &listing{p: p, isMeant: isMeant}
+	list, err := answered(ctx, l.name, l.read)
+	if err != nil {
+		return nil, err
+	}
+	return list, p.Alive()
+}
+
 // Writers returns the regular files that processes have open for writing, without those of
 // the process but. proc is Dir. A process that ends meanwhile has nothing open.
 func Writers(ctx context.Context, proc string, but int) (map[recover.Inode]bool, error) {
@@ -135,11 +145,13 @@ func gone(err error) bool { return errors.Is(err, unix.ESRCH) || errors.Is(err, 
 // StartedWithBlockdev is true when libvirt 6.0 or later started that QEMU with
 // -blockdev, so that the target of a block job is a node of its own (needs QEMU 4.2;
 // QEMU_CAPS_BLOCKDEV in libvirt's src/qemu/qemu_capabilities.c). The error wraps
-// fs.ErrNotExist when there is no such process.
+// unix.ESRCH when there is no such process.
 func StartedWithBlockdev(pid int) (bool, error) {
-	args, err := os.ReadFile(filepath.Join(Dir, strconv.Itoa(pid), "cmdline"))
+	p, err := Open(Dir, pid)
 	if err != nil {
 		return false, err
 	}
-	return slices.ContainsFunc(bytes.Split(args, []byte{0}), func(arg []byte) bool { return string(arg) == "-blockdev" }), nil
+	defer p.Close()
+	args, err := p.Args()
+	return slices.Contains(args, "-blockdev"), err
 }

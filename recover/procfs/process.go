@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
-	"github.com/os-rescue/os-rescue/recover/identity"
 )
 
 // ErrNotQEMU: the hypervisor's pid file does not lead to the QEMU of the domain.
@@ -87,14 +86,18 @@ func (p *Process) Environ() ([]string, error) { return p.list("environ") }
 // maxList bounds a process's command line and environment, in bytes.
 const maxList = 1 << 20
 
-// list reads a file of strings that each end in a zero byte.
+// list reads a file of strings that each end in a zero byte. They are in the process's memory, which
+// may be such that it never answers (userfaultfd(2), a file on a dead server).
 func (p *Process) list(name string) ([]string, error) {
-	f, err := os.Open(p.path(name))
-	if err != nil {
-		return nil, fmt.Errorf("process %d: %w", p.Identity.PID, err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxList))
+	path := p.path(name)
+	data, err := answered(context.Background(), func() string { return path }, func(context.Context) ([]byte, error) {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return io.ReadAll(io.LimitReader(f, maxList))
+	})
 	if err == nil {
 		err = p.Alive()
 	}
@@ -102,48 +105,6 @@ func (p *Process) list(name string) ([]string, error) {
 		return nil, fmt.Errorf("process %d: %w", p.Identity.PID, err)
 	}
 	return strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00"), nil
-}
-
-// descriptors returns the process's open regular files, without those that it closes
-// meanwhile; with isMeant only those whose link that is true for. The others are not looked at: on
-// a dead server that can hang.
-func (p *Process) descriptors(ctx context.Context, isMeant func(link string) bool) ([]Descriptor, error) {
-	dir := p.path("fd")
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("descriptors of process %d: %w", p.Identity.PID, err)
-	}
-	var list []Descriptor
-	for _, e := range entries {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		fd, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		d := Descriptor{FD: fd}
-		path := filepath.Join(dir, e.Name())
-		// The process may have closed this descriptor: then it does not count.
-		if d.Link, err = os.Readlink(path); err != nil || isNoFile(d.Link) || isMeant != nil && !isMeant(d.Link) {
-			continue
-		}
-		if d.stat(path) != nil || d.Stat.Mode&unix.S_IFMT != unix.S_IFREG {
-			continue
-		}
-		info, err := readProc(p.path("fdinfo", e.Name()))
-		if err != nil {
-			continue
-		}
-		if d.Flags, err = identity.OpenFlags(info); err != nil {
-			return nil, fmt.Errorf("descriptor %d of process %d: %w", fd, p.Identity.PID, err)
-		}
-		// Everybody who can reach a file can open it with O_PATH, and can't read it by that.
-		if d.Flags&unix.O_PATH == 0 {
-			list = append(list, d)
-		}
-	}
-	return list, p.Alive()
 }
 
 // isNoFile is true for the link of a descriptor that can be no regular file (d_dname of sockfs,

@@ -2,6 +2,7 @@ package scan
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -23,6 +24,10 @@ func deletedFiles(ctx context.Context, instancesPath string) ([]candidate, error
 		held, err := deletedBy(ctx, pid, instancesPath)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
+		}
+		if errors.Is(err, procfs.ErrSilent) {
+			zerolog.Ctx(ctx).Warn().Err(err).Msg("what a process has open can't be looked at: its deleted files are not seen")
+			continue
 		}
 		if err != nil {
 			zerolog.Ctx(ctx).Trace().Err(err).Int("pid", pid).Msg("a process can't be looked at, or has ended")

@@ -23,6 +23,8 @@
 // It can refuse to open a deleted file anew (KeepClosed), as GlusterFS does after another
 // client's delete, and it can forget deleted files altogether (Forget), as an NFSv3 server does.
 //
+// It can stop answering (Hang), as a dead server does.
+//
 // It supports all that QEMU and libvirt need: locks (the kernel's own, because the
 // server implements none), fallocate, SEEK_DATA and SEEK_HOLE, rename without
 // replacing, owners and modes checked by the kernel, and files without a name that

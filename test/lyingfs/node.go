@@ -158,6 +158,7 @@ func (n *node) closed() {
 
 // Getattr asks the open file where there is one: it may have no name any more.
 func (n *node) Getattr(ctx context.Context, _ fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	n.server.hang()
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if n.truth == nil {
@@ -167,6 +168,12 @@ func (n *node) Getattr(ctx context.Context, _ fs.FileHandle, out *fuse.AttrOut) 
 		return syscall.ESTALE
 	}
 	return n.getattr(out)
+}
+
+// Statx is Getattr for statx(2).
+func (n *node) Statx(ctx context.Context, f fs.FileHandle, flags, mask uint32, out *fuse.StatxOut) syscall.Errno {
+	n.server.hang()
+	return n.LoopbackNode.Statx(ctx, f, flags, mask, out)
 }
 
 // Setattr changes owner, mode, times and size. The buffered view is cut or grown

@@ -32,6 +32,7 @@ type Server struct {
 	sillyRename  bool
 	keepClosed   bool
 	forgetful    atomic.Bool
+	hanging      atomic.Pointer[chan struct{}]
 }
 
 // Mount mounts the file system on dir, an existing directory, with the content
@@ -80,6 +81,25 @@ func (s *Server) RefuseDirect(refuse bool) { s.refuseDirect.Store(refuse) }
 // Forget makes everything that is done to a file without a name fail with ESTALE, on the
 // descriptors that are open as well: an NFSv3 server does not know who has a file open.
 func (s *Server) Forget() { s.forgetful.Store(true) }
+
+// Hang makes the file system answer no question about a file until answer is called, as a dead
+// NFS server.
+func (s *Server) Hang() (answer func()) {
+	dead := make(chan struct{})
+	s.hanging.Store(&dead)
+	return func() {
+		if s.hanging.CompareAndSwap(&dead, nil) {
+			close(dead)
+		}
+	}
+}
+
+// hang returns when the file system answers.
+func (s *Server) hang() {
+	if dead := s.hanging.Load(); dead != nil {
+		<-*dead
+	}
+}
 
 // Unmount ends the file system, also while it is in use: what is still open fails
 // with ENOTCONN from then on. A process that serves a file system and has files

@@ -1,0 +1,91 @@
+package guard_test
+
+import (
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/guard"
+	"github.com/os-rescue/os-rescue/recover/keeper"
+	"github.com/os-rescue/os-rescue/recover/pin"
+	"github.com/os-rescue/os-rescue/recover/recovertest"
+	"github.com/os-rescue/os-rescue/recover/run/runtest"
+)
+
+// keptPaths are the paths of what the keeper holds, each once.
+func keptPaths(h *runtest.Host) []string {
+	status, err := pin.Keeper(h.T.Context(), h.Settings.StateDir)
+	recovertest.Must(h.T, err)
+	paths := []string{}
+	for _, k := range status.Holds {
+		paths = append(paths, k.Path)
+	}
+	slices.Sort(paths)
+	return slices.Compact(paths)
+}
+
+// Without systemd's descriptor store a guard that is killed leaves nothing behind: the keeper has
+// what instances have lost as long as the guard has it, and not longer.
+func TestAGuardWithoutAShelfHasTheKeeperHoldWhatInstancesLost(t *testing.T) {
+	h := runtest.NewHost(t)
+	v, whole := h.Add(1, recovertest.GuestOptions{Base: "b1"}), h.Add(2, recovertest.GuestOptions{Base: "b2"})
+	g := startGuard(h, guard.Options{}, nil, nil)
+	g.awaitScan()
+	if _, err := keeper.Connect(t.Context(), h.Settings.StateDir); err == nil {
+		t.Error("a keeper runs, and nothing is lost")
+	}
+	v.Rm()
+	recovertest.Must(t, os.Remove(v.Base))
+	want := []string{v.Disk, v.Base}
+	slices.Sort(want)
+	g.await("the keeper has the lost files", func(guard.Status) bool { return slices.Equal(keptPaths(h), want) })
+
+	// Another life takes nothing from the keeper that it could lose.
+	recovertest.Must(t, g.stop())
+	g = startGuard(h, guard.Options{}, nil, nil)
+	g.awaitScan()
+	for range 3 {
+		last := g.await("a scan", func(s guard.Status) bool { return !s.Scanned.IsZero() }).Scanned
+		g.await("one more scan", func(s guard.Status) bool { return s.Scanned.After(last) })
+	}
+	if got := keptPaths(h); !slices.Equal(got, want) {
+		t.Errorf("a guard that was started again left the keeper %q", got)
+	}
+
+	ran, err := h.Run(t.Context(), recover.CommandRescue, recovertest.OfflineOptions(v))
+	recovertest.Must(t, err)
+	if r := v.Report(ran); r.Outcome != recover.OutcomeRescued {
+		t.Fatalf("%+v", r)
+	}
+	hasContent(t, v)
+	hasContent(t, whole)
+	g.await("nobody holds the old files", func(s guard.Status) bool { return s.Held.DeletedFiles == 0 && len(keptPaths(h)) == 0 })
+}
+
+// What the guard lets go frees its room also where the keeper has it.
+func TestWhatAGuardLetsGoTheKeeperLetsGo(t *testing.T) {
+	h := runtest.NewHost(t)
+	v, other := h.Add(1, recovertest.GuestOptions{}), h.Add(2, recovertest.GuestOptions{})
+	g := startGuard(h, guard.Options{}, nil, nil)
+	g.awaitScan()
+	h.Purge()
+	g.await("the keeper has both", func(guard.Status) bool { return len(keptPaths(h)) == 2 })
+	v.Destroyed()
+	recovertest.Must(t, guard.ReleaseByHand(t.Context(), h.Settings.StateDir, v.UUID))
+	g.await("the keeper has the other one's alone", func(guard.Status) bool { return slices.Equal(keptPaths(h), []string{other.Disk}) })
+}
+
+// What a guard with a shelf knows to be on it the keeper need not hold too.
+func TestAGuardWithAShelfNeedsNoKeeper(t *testing.T) {
+	h := runtest.NewHost(t)
+	h.Add(1, recovertest.GuestOptions{Base: "b1"})
+	g := startGuard(h, guard.Options{}, recovertest.NewShelf(), nil)
+	g.awaitScan()
+	h.Purge()
+	last := g.await("the incident", func(s guard.Status) bool { return len(s.Incidents) == 1 }).Scanned
+	g.await("one more scan", func(s guard.Status) bool { return s.Scanned.After(last) })
+	if got := keptPaths(h); len(got) > 0 {
+		t.Errorf("the keeper holds %q", got)
+	}
+}
