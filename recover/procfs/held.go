@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
@@ -76,8 +77,12 @@ func (p *Process) held(ctx context.Context, isMeant func(link string) bool) ([]H
 // meanwhile; with isMeant only those whose link that is true for, and the others are not looked
 // at. The error wraps ErrSilent for one whose file system does not answer.
 func (p *Process) descriptors(ctx context.Context, isMeant func(link string) bool) ([]Descriptor, error) {
+	return p.descriptorsWithin(ctx, silence, isMeant)
+}
+
+func (p *Process) descriptorsWithin(ctx context.Context, limit time.Duration, isMeant func(link string) bool) ([]Descriptor, error) {
 	l := &listing{p: p, isMeant: isMeant}
-	list, err := answered(ctx, l.name, l.read)
+	list, err := answered(ctx, limit, l.name, l.read)
 	if err != nil {
 		return nil, err
 	}

@@ -90,7 +90,7 @@ const maxList = 1 << 20
 // may be such that it never answers (userfaultfd(2), a file on a dead server).
 func (p *Process) list(name string) ([]string, error) {
 	path := p.path(name)
-	data, err := answered(context.Background(), func() string { return path }, func(context.Context) ([]byte, error) {
+	data, err := answered(context.Background(), silence, func() string { return path }, func(context.Context) ([]byte, error) {
 		f, err := os.Open(path)
 		if err != nil {
 			return nil, err

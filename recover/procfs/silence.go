@@ -24,7 +24,7 @@ const (
 
 // answered returns what look does, or an error that wraps ErrSilent and names what was looked at: the
 // thread that hangs there can't be called back. look must not use what its caller closes.
-func answered[T any](ctx context.Context, what func() string, look func(context.Context) (T, error)) (T, error) {
+func answered[T any](ctx context.Context, limit time.Duration, what func() string, look func(context.Context) (T, error)) (T, error) {
 	type result struct {
 		of  T
 		err error
@@ -40,14 +40,14 @@ func answered[T any](ctx context.Context, what func() string, look func(context.
 		of, err := look(ctx)
 		ended <- result{of, err}
 	}()
-	limit := time.NewTimer(silence)
-	defer limit.Stop()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
 	select {
 	case r := <-ended:
 		return r.of, r.err
 	case <-ctx.Done():
 		return none, ctx.Err()
-	case <-limit.C:
+	case <-timer.C:
 		return none, fmt.Errorf("%s: %w", what(), ErrSilent)
 	}
 }

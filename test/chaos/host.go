@@ -63,6 +63,7 @@ type world struct {
 	said     strings.Builder            // all that os-rescue has said
 	reports  []recover.RunReport        // of all its runs
 	verdicts map[string]recover.Verdict // by UUID, when last scanned
+	reasons  map[string][]string        // of these
 	log      []string                   // what happened, for a person
 	injected map[string]int             // strikes that came about, by fault and point
 	flipped  string                     // the run whose journal was damaged by a flipped bit, until it is abandoned

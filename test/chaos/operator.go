@@ -52,6 +52,9 @@ func (w operator) work(ctx context.Context) error {
 		if w.allIntact() {
 			return nil
 		}
+		if err := w.decide(ctx); err != nil {
+			return err
+		}
 		if _, err := w.osRescue("--all", "--offline", "--yes", "--mode", "reboot", "--output", "json"); err != nil {
 			return hung(err)
 		}
@@ -64,6 +67,31 @@ func hung(err error) error {
 		return &finding{"os-rescue does not end", err.Error()}
 	}
 	return err
+}
+
+// decide does what a scan asks a person for where the journal that would prove something is damaged:
+// to end the run's block job, and to say that the disk is right which the guest runs on. If it
+// were not, the judge would miss what the other one had.
+func (w operator) decide(ctx context.Context) error {
+	if !w.damaged() {
+		return nil
+	}
+	for _, g := range w.guests {
+		reasons := strings.Join(w.reasons[g.uuid], "; ")
+		if strings.Contains(reasons, "a block job is under way") {
+			for _, d := range g.disks {
+				if strings.Contains(reasons, d.Target+" copy") {
+					_, _ = w.virsh(ctx, "blockjob", g.name, d.Target, "--abort") // it may have ended
+				}
+			}
+		}
+		if strings.Contains(reasons, "of which no run has proven that it is a copy") {
+			if _, err := w.osRescue("keeper", "release", g.uuid, "--accept-loss", "last-copy", "--yes"); err != nil {
+				return hung(err)
+			}
+		}
+	}
+	return nil
 }
 
 // damaged is true when a fault has damaged a journal.
@@ -126,9 +154,9 @@ func (w operator) scan() error {
 	if err := json.Unmarshal([]byte(r.Stdout), &report); err != nil || r.Code > 1 {
 		return &finding{"a scan works", fmt.Sprintf("exit code %d: %v %s", r.Code, err, r.Stderr)}
 	}
-	w.verdicts = map[string]recover.Verdict{}
+	w.verdicts, w.reasons = map[string]recover.Verdict{}, map[string][]string{}
 	for _, i := range report.Instances {
-		w.verdicts[i.UUID] = i.Verdict
+		w.verdicts[i.UUID], w.reasons[i.UUID] = i.Verdict, i.Reasons
 		if i.Verdict != recover.VerdictIntact {
 			w.note("scan: %s is %s: %s", i.Domain, i.Verdict, strings.Join(i.Reasons, "; "))
 		}

@@ -14,10 +14,11 @@ import (
 
 // daemon is a child of the lab that serves on a socket.
 type daemon struct {
-	name string
-	cmd  *exec.Cmd
-	done chan struct{}
-	err  error // of Wait, once done is closed
+	name   string
+	socket string // it answers there
+	cmd    *exec.Cmd
+	done   chan struct{}
+	err    error // of Wait, once done is closed
 }
 
 // startDaemon runs a daemon in the foreground and returns when its socket answers.
@@ -27,7 +28,7 @@ func startDaemon(ctx context.Context, socket, name string, args ...string) (*dae
 		return nil, err
 	}
 	cmd := exec.Command("/usr/sbin/"+name, args...) //nolint:noctx // it ends with the lab, after the test's cleanups
-	d := &daemon{name: name, cmd: cmd, done: make(chan struct{})}
+	d := &daemon{name: name, socket: socket, cmd: cmd, done: make(chan struct{})}
 	// A session of its own: Ctrl-C is for the program, and a daemon has none.
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := d.cmd.Start(); err != nil {
@@ -77,6 +78,23 @@ func (d *daemon) stop(signal syscall.Signal) error {
 	case <-time.After(patience.Limit()):
 		return fmt.Errorf("lab: %s does not end", d.name)
 	}
+}
+
+// answers is false for a daemon that has ended; one that was killed a moment ago may not be known
+// to have, and nobody has its socket any more.
+func (d *daemon) answers(ctx context.Context) bool {
+	var dialer net.Dialer
+	err := patience.Retry(func() error {
+		if !d.running() {
+			return nil
+		}
+		connection, err := dialer.DialContext(ctx, "unix", d.socket)
+		if err == nil {
+			connection.Close()
+		}
+		return err
+	})
+	return err == nil && d.running()
 }
 
 func (d *daemon) running() bool {

@@ -260,12 +260,12 @@ func (l *Lab) LibvirtdPID() int { return l.libvirtd.pid() }
 // services do, and returns when they answer.
 func (l *Lab) StartDaemons(t T) {
 	t.Helper()
-	if !l.virtlogd.running() {
+	if !l.virtlogd.answers(t.Context()) {
 		if err := l.startVirtlogd(t.Context()); err != nil {
 			t.Fatalf("%v", err)
 		}
 	}
-	if !l.libvirtd.running() {
+	if !l.libvirtd.answers(t.Context()) {
 		l.StartLibvirtd(t)
 	}
 }
