@@ -204,13 +204,15 @@ func (s *fullScan) disownBases(i recover.Instance) {
 }
 
 // isWanted is true for a file that is to be held although it is not in the instances
-// directory as the guard sees it: one that is deleted, and one that an instance of Nova's
-// has elsewhere, or where only its QEMU sees it, on a file system of this host. A hold on a remote one could keep somebody else from
-// removing it.
+// directory as the guard sees it: one that is deleted, was renamed or is hidden by a mount, and one
+// that an instance of Nova's has elsewhere, or where only its QEMU sees it; one that has a name only on a
+// file system of this host. A hold on a remote one could keep somebody else from removing it.
 func (s *fullScan) isWanted(i recover.Instance, f recover.File) bool {
 	switch f.State {
 	case recover.FileDeleted, recover.FileReplaced:
 		return len(f.Holders) > 0 && !isOfRun(filepath.Base(f.Path))
+	case recover.FileDisplaced:
+		return len(f.Holders) > 0 && recover.IsBelow(f.Path, s.settings.InstancesPath)
 	case recover.FilePresent:
 		return i.Definition.Nova != nil && (f.OtherRoot || !recover.IsBelow(f.Path, s.settings.InstancesPath))
 	}

@@ -22,7 +22,7 @@ func openScanned(root *beneath.Root, f recover.File) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.State == recover.FilePresent {
+	if f.State == recover.FilePresent || f.State == recover.FileDisplaced {
 		return unlessShared(src.File)
 	}
 	return src.File, nil

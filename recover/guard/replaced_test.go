@@ -2,6 +2,7 @@ package guard_test
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -95,4 +96,29 @@ func TestARenamedDiskOfAnInstanceThatIsOffIsNotLost(t *testing.T) {
 	if i := h.Scan(v); i.Verdict != recover.VerdictDisplaced || i.Files[0].Found != v.Disk+".bak" {
 		t.Errorf("it is %s: %+v", i.Verdict, i.Files)
 	}
+}
+
+// Where a name leads out of the instances directory before the guard starts, nobody but the guest
+// has the file: what is deleted there, once the guest is off, is held all the same.
+func TestAFileThatWasRenamedAwayBeforeTheGuardStartedIsHeld(t *testing.T) {
+	h := runtest.NewHost(t)
+	v := h.Add(1, recovertest.GuestOptions{Base: "b1"})
+	away := filepath.Join(filepath.Dir(h.Settings.InstancesPath), "away")
+	recovertest.Must(t, os.Mkdir(away, 0o755))
+	for _, path := range []string{v.Disk, v.Base} {
+		recovertest.Must(t, os.Rename(path, filepath.Join(away, filepath.Base(path))))
+	}
+	g := startGuard(h, guard.Options{}, nil, nil)
+	g.await("both are held", func(s guard.Status) bool { return s.Held.Files == 2 })
+	recovertest.Must(t, os.RemoveAll(away))
+	v.Destroyed()
+	g.await("both are lost and held", func(s guard.Status) bool {
+		return s.Held.DeletedFiles == 2 && s.Report.Instances[0].State == recover.StateShutOff
+	})
+	ran, err := h.Run(t.Context(), recover.CommandRescue, recovertest.OfflineOptions(v))
+	recovertest.Must(t, err)
+	if r := v.Report(ran); r.Outcome != recover.OutcomeRescued {
+		t.Fatalf("%+v", r)
+	}
+	hasContent(t, v)
 }

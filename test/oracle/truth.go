@@ -39,7 +39,7 @@ type truth struct {
 	detached bool
 	// alike is true when QEMU has several files that nothing can tell apart.
 	alike bool
-	// odd is true when a symlink or a device stands at the path of a disk: it may lead to it.
+	// odd is true when a symlink or a device stands at the path of a disk or of its base: it may lead to it.
 	odd bool
 	// renamed is true for a guest that is off when its definition names a path at which
 	// nothing is, and another file of the disk's is at its place: only the guest's owner
@@ -195,8 +195,7 @@ func look(ctx context.Context, w *world, g *guest) (truth, error) {
 				dt.problem = dt.next + ": " + got.diff(d.content)
 			}
 		}
-		var st unix.Stat_t
-		t.odd = t.odd || unix.Lstat(dt.next, &st) == nil && (st.Mode&unix.S_IFMT == unix.S_IFLNK || st.Mode&unix.S_IFMT == unix.S_IFBLK)
+		t.odd = t.odd || isOdd(dt.next) || d.base != "" && isOdd(d.base)
 		t.renamed = t.renamed || !t.running && dt.next != "" && dt.next != d.nova && !exists(dt.next) && exists(d.nova)
 		if id, _, err := bare.Identify(dt.next); err == nil {
 			_, has := open[id]
@@ -328,13 +327,19 @@ func names(dir string) map[identity]bool {
 	return found
 }
 
+func isOdd(path string) bool {
+	var st unix.Stat_t
+	return unix.Lstat(path, &st) == nil && (st.Mode&unix.S_IFMT == unix.S_IFLNK || st.Mode&unix.S_IFMT == unix.S_IFBLK)
+}
+
 // alike is true when QEMU has several files that nothing tells apart: their links name none
 // of the guest's files, and they are raw ones that are only read, or writable ones of one
-// format and one size that have no name.
+// format and one size that have no name, or one by which they are none of the guest's.
 func alike(files []openFile, g *guest) bool {
-	known := map[string]bool{}
+	known, bases := map[string]bool{}, map[string]bool{}
 	for _, path := range g.paths() {
 		known[path], known[path+" (deleted)"] = true, true
+		bases[filepath.Base(path)] = true
 	}
 	raw, read := 0, 0
 	for _, f := range files {
@@ -344,7 +349,7 @@ func alike(files []openFile, g *guest) bool {
 		case err != nil, known[f.link]:
 		case !f.writable:
 			read++
-		case f.nlink == 0 && st.Size == diskSize:
+		case (f.nlink == 0 || !bases[filepath.Base(f.link)]) && st.Size == diskSize:
 			raw++
 		}
 	}
