@@ -3,6 +3,7 @@ package recover
 import (
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -56,6 +57,12 @@ func AsideName(name, run string) string { return name + ".replaced-" + run }
 // BeforeName is the name in which a live rescue keeps the disk called name as it was before, where
 // the new one is not proven.
 func BeforeName(name, run string) string { return name + ".before-" + run }
+
+// IsKept is true for a path of a file that a run has moved out of the way, or kept as it was.
+func IsKept(path string) bool {
+	name := filepath.Base(path)
+	return strings.Contains(name, AsideName("", "")) || strings.Contains(name, BeforeName("", ""))
+}
 
 // DiskInfoName is the file in which Nova keeps the format of each disk
 // (nova/virt/libvirt/imagebackend.py, Image.disk_info_path).

@@ -74,7 +74,7 @@ func (m holdMemory) isOf(uuid string) bool { return slices.Contains(m.Owners, uu
 // meta is what a scan and the keeper are told of the hold.
 func (m holdMemory) meta() pin.Meta {
 	return pin.Meta{Path: m.Path, Role: m.Role, Format: m.Format, Target: m.Target, Backing: m.Backing, Run: pin.GuardRun,
-		Needed: m.Needed, Belongs: m.Belongs, Retired: slices.Clone(m.Retired),
+		Needed: m.Needed, Belongs: m.Belongs, Retired: slices.Clone(m.Retired), Opened: m.Opened,
 		Stray: m.Role == recover.RoleOther && m.Belongs == "" && !m.Opened}
 }
 

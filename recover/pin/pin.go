@@ -28,6 +28,8 @@ type Meta struct {
 	// Retired is set by the guard: the instances whose domain was undefined after this file
 	// was deleted. If they have another file at its path now, that is an orderly change.
 	Retired []string `json:"retired,omitempty"`
+	// Opened is set by the guard: the QEMU of an instance, or virtlogd, has had it open.
+	Opened bool `json:"opened,omitempty"`
 	// Stray is set by the guard: no definition that it has seen names the file, and no process of
 	// an instance has had it open. Whoever can write in an instance's directory can make such.
 	Stray bool `json:"stray,omitempty"`

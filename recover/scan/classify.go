@@ -292,12 +292,18 @@ func heldOff(f recover.File, held []candidate, here recover.Inode, exists bool) 
 	} else if exists {
 		there := pick(func(o *openFile) bool { return o.inode == here })
 		gone = pick(func(o *openFile) bool { return o.first().gone() && !o.isRetired() })
+		if len(gone) == 0 && (f.Writable || f.Role == recover.RoleBacking) {
+			gone = lastOpened(f, held, here)
+		}
 		if len(there) > 0 && (len(gone) == 0 || f.Role == recover.RoleConsoleLog) {
 			return there[0], nil
 		}
 	}
 	if len(gone) == 0 && !exists {
 		gone = files // they have a name, but not this one
+	}
+	if opened := slices.DeleteFunc(slices.Clone(gone), func(o *openFile) bool { return !o.wasOpened() }); len(opened) > 0 {
+		gone = opened // the others came to its path while it was off
 	}
 	switch len(gone) {
 	case 0:
@@ -308,9 +314,33 @@ func heldOff(f recover.File, held []candidate, here recover.Inode, exists bool) 
 	return nil, gone
 }
 
+// lastOpened returns the files that a guard has seen the instance's QEMU have open as that disk or
+// base, where none of them stands at the path now: somebody has renamed them, or mounted something over
+// them, and the guest has not run since on what is there.
+func lastOpened(f recover.File, held []candidate, here recover.Inode) []*openFile {
+	var files []candidate
+	for _, h := range held {
+		if !h.opened || h.gone() || h.retired || h.isOfNova() || h.pinPath != f.Path && h.belongs != f.Path {
+			continue
+		}
+		if h.Inode() == here {
+			return nil
+		}
+		if !recover.IsKept(h.Link) {
+			files = append(files, h)
+		}
+	}
+	return openFiles(files)
+}
+
 // isRetired is true for a deleted file whose instance was defined anew since.
 func (o *openFile) isRetired() bool {
 	return slices.ContainsFunc(o.fds, func(c candidate) bool { return c.retired })
+}
+
+// wasOpened is false for a file that a guard holds and has seen no QEMU have open.
+func (o *openFile) wasOpened() bool {
+	return slices.ContainsFunc(o.fds, func(c candidate) bool { return c.opened || c.pinPath == "" })
 }
 
 // isNeeded is true for a file that the guard holds because an instance lost it.

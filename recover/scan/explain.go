@@ -137,6 +137,9 @@ func kindOf(st identity.Status) string {
 // hidden says what may hide a file that has its own name.
 func hidden(found finding) string {
 	open := "QEMU has it open as " + found.of.first().Link
+	if found.holder == verdict.Pin {
+		open = "QEMU had it open, and it is held as " + found.of.first().Link
+	}
 	switch {
 	case found.at == verdict.Stranger, found.at == verdict.NoFile, found.at == verdict.NoDisk:
 		return fmt.Sprintf("%s, and another file (inode %d on device %s) hides it: something is mounted over it, "+

@@ -30,6 +30,8 @@ type candidate struct {
 	// retired is true for a file that the guard holds although its instance was defined anew
 	// since it was deleted.
 	retired bool
+	// opened is true for a pin that the instance's QEMU has had open: a guard holds others too.
+	opened bool
 	// elsewhere is true for a file of a process that is neither a QEMU of the instance nor a
 	// pin of it.
 	elsewhere bool

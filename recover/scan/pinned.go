@@ -18,7 +18,7 @@ func (p pinned) of(uuid string) []candidate {
 		// it may be anybody's.
 		if slices.Contains(h.Owners, uuid) || len(h.Owners) == 0 {
 			list = append(list, candidate{HeldFile: h.HeldFile, pinPath: h.Meta.Path, needed: h.Meta.Needed,
-				belongs: h.Meta.Belongs, retired: slices.Contains(h.Meta.Retired, uuid)})
+				belongs: h.Meta.Belongs, retired: slices.Contains(h.Meta.Retired, uuid), opened: h.Meta.Opened || h.Meta.Run != pin.GuardRun})
 		}
 	}
 	return list

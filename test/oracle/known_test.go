@@ -45,6 +45,11 @@ func knownFaults() []known {
 		{"a deleted disk in a directory that is a mount of the same file system",
 			"qcow2 : mount-over/0/0 stop/0/0 start/0/0 write/0/1 remove-file/0/0 rescue/0/3"},
 		{"the same of its base", "qcow2 : mount-over/0/2 stop/0/0 start/0/0 write/0/1 remove-file/0/1 rescue/0/3"},
+		{"a copy of the tree is mounted over it, a guard comes, and the guest is shut off",
+			"raw : remove-file/0/935537 mount-over/0/463978 guard-start/0/586576 write/0/290948 stop/0/914006"},
+		{"a mount hides the base before the guard starts", "qcow2 : mount-over/0/817892 guard-start/0/176461 stop/0/551476"},
+		{"strangers come to the paths of a deleted disk and of a base that was moved, the guest off",
+			"qcow2 : remove-dir/0/0 guard-start/0/0 move-tree/0/1018533 stop/0/563716 recreate/0/142000 recreate/0/1038791 rescue/0/0"},
 		{"an inode number comes again", "qcow2 : backup/0/0" + again + again + again + again + " write/0/1 remove-file/0/0 reuse/0/0"},
 	}
 }

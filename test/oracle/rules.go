@@ -181,7 +181,8 @@ func (w *world) judgeRun(before, after map[*guest]truth, pids map[*guest]int) *f
 				continue
 			}
 			done := i.Outcome == recover.OutcomeRescued || i.Outcome == recover.OutcomeIntact
-			whole := is.intact() || is.running && onlyElsewhere(is) || said(r, is)
+			whole := is.intact() || is.running && onlyElsewhere(is) || said(r, is) ||
+				!was.running && !was.held && was.taken() // nobody can know that what stands there is another
 			switch {
 			case done && !whole:
 				return &fault{fmt.Sprintf("%s, a run says, although a byte would be missing", i.Outcome), told(is.String())}
