@@ -117,6 +117,10 @@ type File struct {
 	// two in full: it is replaced, but that is no conflict.
 	Proven bool `json:"proven,omitempty"`
 
+	// Split is true for an image that keeps the guest's data in another file, of which it is not
+	// known whether it is where the next start looks for it.
+	Split bool `json:"-"`
+
 	Temporary   bool   `json:"-"` // it is thrown away when its guest ends: its loss is none
 	Unlinked    bool   `json:"-"` // the held inode has no name any more, in any state
 	KeptContent string `json:"-"` // the content of a small file, kept by the guard

@@ -38,9 +38,9 @@ type classifier struct {
 	isCopy func(f recover.File, at identity.Status) (bool, error)
 	// instead returns the files that may be one that is nowhere, by path: see verdict.Facts.
 	instead func(f recover.File) []string
-	// flaw says why the regular file at a file's path can't be the image that the definition of
-	// a domain that is off says it is; "" when nothing speaks against it. It may be nil.
-	flaw func(f recover.File, at identity.Status) (string, error)
+	// inside says what speaks against the content of an essential file: of the held inode, or of
+	// what stands at the path. It may be nil.
+	inside func(f recover.File, found finding) (flaw, error)
 	// trusted is true for a path at which a symlink may stand: nobody but root makes any there.
 	trusted func(path string) bool
 }
@@ -57,7 +57,7 @@ type finding struct {
 	blocked bool     // the place can't be reached
 	noDir   bool     // the file's directory does not exist
 	instead []string // other files that may be it
-	flaw    string   // why what stands at the path is no image
+	flaw    string   // what speaks against the content
 }
 
 // classify judges one file, which these descriptors hold: it fills in every field of f that
@@ -72,7 +72,7 @@ func (c *classifier) classify(f *recover.File, holder verdict.Holder, of *openFi
 	if err := c.lookAtPlace(f, &found); err != nil {
 		return err
 	}
-	if of != nil && found.at != verdict.Itself && found.at != verdict.NoImage {
+	if of != nil && found.at != verdict.Itself && !found.isFlawed() {
 		c.lookForName(f, &found)
 		if err := c.lookAround(f, &found); err != nil {
 			return err
@@ -81,7 +81,7 @@ func (c *classifier) classify(f *recover.File, holder verdict.Holder, of *openFi
 	if of == nil && found.at == verdict.Nothing {
 		found.why = c.leadsNowhere(*f)
 	}
-	if of == nil && (found.at == verdict.Stranger || found.at == verdict.NoImage) {
+	if of == nil && (found.at == verdict.Stranger || found.isFlawed()) {
 		measure(f, found.status)
 	}
 	if holder == verdict.Nobody && !c.active && (found.at == verdict.Nothing || found.at == verdict.NoDisk) {
@@ -98,6 +98,9 @@ func (c *classifier) classify(f *recover.File, holder verdict.Holder, of *openFi
 	})
 	f.State, f.Remedy, f.Proven = judged.State, judged.Remedy, judged.Proven
 	f.Reason = explain(*f, found, judged)
+	if f.Split && f.State != recover.FileUnknown {
+		f.Reason = strings.TrimPrefix(f.Reason+"; "+found.flaw, "; ")
+	}
 	if f.Temporary && f.State != recover.FilePresent {
 		f.Remedy, f.Reason = "", "it is a transient disk's overlay, which is thrown away when its guest ends"
 	}
@@ -112,7 +115,7 @@ func (c *classifier) lookAtPlace(f *recover.File, found *finding) error {
 		if c.tree.IsSymlink(f.Path) {
 			found.at = verdict.NoFile
 		}
-		return nil
+		return c.lookInside(f, found)
 	}
 	found.status = at
 	switch {
@@ -125,7 +128,7 @@ func (c *classifier) lookAtPlace(f *recover.File, found *finding) error {
 	default:
 		found.at = verdict.Stranger
 	}
-	if err := c.lookInside(f, found); err != nil || found.at == verdict.NoImage {
+	if err := c.lookInside(f, found); err != nil || found.isFlawed() {
 		return err
 	}
 	// A disk that its QEMU writes has no copy that is up to date.
@@ -147,18 +150,27 @@ func (c *classifier) isEmptied(f recover.File, found finding) bool {
 		(f.Writable || f.Role != recover.RoleDisk)
 }
 
-// lookInside finds out whether what the next start of a domain that is off would open can be
-// the image that it should be. Where another inode is held that decides.
-func (c *classifier) lookInside(f *recover.File, found *finding) (err error) {
-	starts := found.at == verdict.Itself || found.at == verdict.Stranger && found.holder == verdict.Nobody
-	if c.active || c.flaw == nil || !starts || verdict.KindOf(f.Role) != verdict.Essential {
+// lookInside finds out whether what the next start would open can be the image that it should
+// be. Where another inode is held that decides.
+func (c *classifier) lookInside(f *recover.File, found *finding) error {
+	if c.inside == nil || verdict.KindOf(f.Role) != verdict.Essential {
 		return nil
 	}
-	if found.flaw, err = c.flaw(*f, found.status); found.flaw != "" {
-		found.at = verdict.NoImage
+	what, err := c.inside(*f, *found)
+	f.Split, found.flaw = what.at == verdict.Split, what.why
+	if what.at != "" && found.starts() {
+		found.at = what.at
 	}
 	return err
 }
+
+// starts is true when the next start opens what stands at the path.
+func (f finding) starts() bool {
+	return f.at == verdict.Itself || f.at == verdict.Stranger && f.holder == verdict.Nobody
+}
+
+// isFlawed is true when the content of what stands at the path speaks against it.
+func (f finding) isFlawed() bool { return f.at == verdict.NoImage || f.at == verdict.Split }
 
 // lookForName finds out which name the held inode has.
 func (c *classifier) lookForName(f *recover.File, found *finding) {

@@ -67,7 +67,7 @@ func explainUnknown(f recover.File, found finding, judged verdict.Result) string
 			"%[2]s lacks what was written since", cmp.Or(f.Target, string(f.Role)), there)
 	}
 	if len(found.unsure) == 0 {
-		if found.at == verdict.NoFile || found.at == verdict.NoImage {
+		if found.at == verdict.NoFile || found.isFlawed() {
 			return atPlace(found)
 		}
 		return judged.Why
@@ -110,7 +110,7 @@ func atPlace(found finding) string {
 	switch found.at {
 	case verdict.Stranger:
 		return fmt.Sprintf("another file (inode %d) stands at its path", found.status.Ino)
-	case verdict.NoImage:
+	case verdict.NoImage, verdict.Split:
 		return found.flaw
 	case verdict.NoFile, verdict.NoDisk:
 		return "what stands at its path is no disk (" + kindOf(found.status) + ")"

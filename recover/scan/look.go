@@ -206,9 +206,6 @@ var errJournals = errors.New("the journals can't be read")
 func (l *look) files(ctx context.Context, i *recover.Instance, own []candidate, tree lookup) error {
 	pins := l.pins.of(i.UUID)
 	c := l.classifier(tree, *i, slices.Concat(own, pins))
-	if len(i.Definition.Disks) > 0 {
-		c.flaw = func(f recover.File, at identity.Status) (string, error) { return flawOf(l.root, f, at) }
-	}
 	places := map[string]identity.Status{}
 	for n := range i.Files {
 		f := &i.Files[n]
@@ -227,6 +224,12 @@ func (l *look) files(ctx context.Context, i *recover.Instance, own []candidate, 
 	}
 	c.places = places
 	m := match(i.Files, images, told, places, knownInodes(pins))
+	switch {
+	case c.active:
+		c.inside = func(f recover.File, found finding) (flaw, error) { return flawRunning(m, tree, f, found), nil }
+	case len(i.Definition.Disks) > 0:
+		c.inside = func(f recover.File, found finding) (flaw, error) { return flawOff(l.root, f, found) }
+	}
 	for n := range i.Files {
 		f := &i.Files[n]
 		at, exists := places[f.Path]

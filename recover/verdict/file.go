@@ -48,6 +48,7 @@ const (
 	NoFile   Place = "no file"  // a device, a symlink that others could have made: it may lead to the file
 	NoDisk   Place = "no disk"  // what is certainly none: a directory, a FIFO; of a domain that is off, an empty file
 	NoImage  Place = "no image" // a regular file, the held inode or not, that can't be the image that is defined; if the domain is off
+	Split    Place = "split"    // the file, held or not; its image keeps the guest's data in another one, which is not known to be there
 )
 
 // Name says which name the held inode has, if it is not at its path.
@@ -110,6 +111,7 @@ func table() []row {
 	return []row{
 		{holder: Ambiguous, result: unknown("several open files could be it")},
 		{at: Itself, result: present},
+		{kind: Essential, at: Split, result: unknown("")},
 		{kind: Essential, active: no, at: NoImage, result: Result{State: recover.FileUnknown, Remedy: recover.RemedyReplace}},
 
 		// Nobody holds it.

@@ -11,13 +11,13 @@ func every(f func(Facts)) {
 	for _, kind := range []Kind{Essential, Log, Made} {
 		for _, active := range []bool{true, false} {
 			for _, holder := range []Holder{Nobody, Own, Pin, Ambiguous} {
-				for _, at := range []Place{Nothing, Itself, Copy, Stranger, NoFile, NoDisk, NoImage} {
+				for _, at := range []Place{Nothing, Itself, Copy, Stranger, NoFile, NoDisk, NoImage, Split} {
 					for _, named := range []Name{NoName, Elsewhere, OtherLink, Hidden} {
 						for _, reachable := range []bool{true, false} {
 							if holder == Nobody && (at == Itself || at == Copy) {
 								continue // there is no inode to compare with
 							}
-							if at == NoImage && (active || kind != Essential) {
+							if at == NoImage && active || (at == NoImage || at == Split) && kind != Essential {
 								continue // nobody looks
 							}
 							for _, instead := range []bool{true, false} {
@@ -61,7 +61,7 @@ func TestNoComfortableWordIsSaidOfAnOpenFileThatTheNextStartWouldNotOpen(t *test
 			t.Errorf("%+v is missing, though it is open", f)
 		case held && f.At != Itself && !got.Proven && got.Remedy == "":
 			t.Errorf("%+v needs no remedy: %+v", f, got)
-		case f.At == NoImage && (got.State == recover.FilePresent || got.Proven || got.Remedy == ""):
+		case (f.At == NoImage || f.At == Split) && (got.State == recover.FilePresent || got.Proven || got.Remedy == ""):
 			t.Errorf("%+v is %+v, and no start can use it", f, got)
 		case f.Holder == Ambiguous && got.State != recover.FileUnknown && f.At != Itself:
 			t.Errorf("%+v is %+v, and nobody can know that", f, got)

@@ -3,6 +3,7 @@ package verdict
 import (
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/os-rescue/os-rescue/recover"
 )
@@ -51,6 +52,13 @@ func Instance(i *recover.Instance) {
 // needsMount is true for a file that a person must bring back into sight.
 func needsMount(f recover.File) bool { return f.Remedy == recover.RemedyMount }
 
+func isSplit(f recover.File) bool { return f.Split }
+
+// isSought is true for a file that one of the open files may be: --map can say which.
+func isSought(f recover.File) bool {
+	return f.State != recover.FilePresent && !f.Split && !f.Temporary && KindOf(f.Role) == Essential && f.Role != recover.RoleOther
+}
+
 // isDisplacedByAnother is true for a file that has a name, while another file has its own.
 func isDisplacedByAnother(f recover.File) bool {
 	return f.State == recover.FileDisplaced && f.Remedy == recover.RemedyReplace
@@ -61,6 +69,9 @@ func isDisplacedByAnother(f recover.File) bool {
 func ofFile(f recover.File) (v recover.Verdict, text string) {
 	if f.Proven || f.Temporary {
 		return recover.VerdictUnaffected, ""
+	}
+	if f.Split {
+		return recover.VerdictUnknown, "keeps the guest's data in another file"
 	}
 	switch f.State {
 	case recover.FilePresent:
@@ -174,6 +185,11 @@ func possible(i recover.Instance) string {
 		}
 		if i.PID == 0 {
 			return "nothing was touched, and nothing is ended: look at what is named above, then scan again"
+		}
+		if !slices.ContainsFunc(i.Files, isSought) && (len(i.Strays()) > 0 || slices.ContainsFunc(i.Files, isSplit)) {
+			return "nothing was touched, and nothing may stop, reboot or migrate it: what only its QEMU has ends with that. Such a file can be " +
+				"copied from its descriptor while the guest is paused: virsh suspend " + i.Domain + "; dd bs=1M iflag=direct conv=sparse " +
+				"if=/proc/" + strconv.Itoa(i.PID) + "/fd/FD of=COPY; virsh resume " + i.Domain
 		}
 		return "nothing was touched, and what is open stays open: look at the files named above; " +
 			"--map PATH=PID:FD says which open file is which"
