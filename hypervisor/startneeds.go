@@ -44,7 +44,7 @@ func (s starts) StartNeeds(ctx context.Context, uuid string) (recover.StartNeeds
 		if err != nil {
 			return recover.StartNeeds{}, err
 		}
-		needs := recover.StartNeeds{Files: neededFiles(def)}
+		needs := recover.StartNeeds{Files: neededFiles(def), Kept: keptState(def)}
 		for _, lack := range []func() (string, error){
 			func() (string, error) { return machineLack(ctx, conn, def) },
 			func() (string, error) { return networkLack(ctx, conn, def) },
@@ -96,6 +96,53 @@ func neededFiles(def *libvirtxml.Domain) []recover.NeededFile {
 		add(os.DTB, "the device tree of its direct boot")
 	}
 	return files
+}
+
+// swtpmDir is where libvirt keeps the states of emulated TPMs, if the definition names no other
+// place (swtpmStorageDir in libvirt's src/qemu/qemu_conf.c).
+const swtpmDir = "/var/lib/libvirt/swtpm"
+
+// keptState reads from a definition which state beside the disks a start finds again. Where the
+// directory of a TPM is missing or empty, libvirt makes a new TPM there
+// (qemuTPMEmulatorCreateStorage in its src/qemu/qemu_tpm.c); QEMU makes the missing file of a
+// memory device anew (file_ram_open in its system/physmem.c).
+func keptState(def *libvirtxml.Domain) []recover.KeptState {
+	if def.Devices == nil {
+		return nil
+	}
+	var kept []recover.KeptState
+	for _, t := range def.Devices.TPMs {
+		if t.Backend == nil || t.Backend.Emulator == nil {
+			continue
+		}
+		path := swtpmPath(strings.ToLower(strings.TrimSpace(def.UUID)), t.Backend.Emulator)
+		if filepath.IsAbs(path) {
+			kept = append(kept, recover.KeptState{Path: path, What: "the state of its TPM", Loss: recover.LossVTPM})
+		}
+	}
+	for _, m := range def.Devices.Memorydevs {
+		isData := m.Model == "nvdimm" || m.Model == "virtio-pmem"
+		if isData && m.Source != nil && filepath.IsAbs(m.Source.Path) {
+			kept = append(kept, recover.KeptState{Path: m.Source.Path, What: "its persistent memory", Loss: recover.LossVPMEM})
+		}
+	}
+	return kept
+}
+
+// swtpmPath returns where the state of an emulated TPM is. libvirt writes its
+// version into a definition.
+func swtpmPath(uuid string, t *libvirtxml.DomainTPMBackendEmulator) string {
+	switch s := t.Source; {
+	case s != nil && s.File != nil:
+		return s.File.Path
+	case s != nil && s.Dir != nil:
+		return s.Dir.Path
+	case t.Version == "1.2":
+		return filepath.Join(swtpmDir, uuid, "tpm1.2")
+	case t.Version == "2.0":
+		return filepath.Join(swtpmDir, uuid, "tpm2")
+	}
+	return filepath.Join(swtpmDir, uuid)
 }
 
 // machineLack asks libvirt whether the emulator that it has now knows the machine, and

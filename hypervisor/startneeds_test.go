@@ -40,6 +40,43 @@ func TestADefinitionSaysWhichFilesItsStartNeeds(t *testing.T) {
 	}
 }
 
+func TestADefinitionSaysWhichStateItsStartFindsAgain(t *testing.T) {
+	const uuid = "91e6f960-a81f-4414-8eb0-edef7cb7cfd3"
+	for name, c := range map[string]struct{ devices, want string }{
+		"none": {"", ""},
+		"a TPM": {
+			"<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>",
+			"vtpm /var/lib/libvirt/swtpm/" + uuid + "/tpm2",
+		},
+		"an old TPM": {
+			"<tpm model='tpm-tis'><backend type='emulator' version='1.2'/></tpm>",
+			"vtpm /var/lib/libvirt/swtpm/" + uuid + "/tpm1.2",
+		},
+		"a TPM with a directory of its own": {
+			"<tpm><backend type='emulator' version='2.0'><source type='dir' path='/t'/></backend></tpm>", "vtpm /t",
+		},
+		"a TPM of the host": {"<tpm><backend type='passthrough'><device path='/dev/tpm0'/></backend></tpm>", ""},
+		"a TPM of others":   {"<tpm><backend type='external'><source type='unix' path='/s'/></backend></tpm>", ""},
+		"persistent memory": {"<memory model='nvdimm'><source><path>/p</path></source><target/></memory>", "vpmem /p"},
+		"more of it":        {"<memory model='virtio-pmem'><source><path>/q</path></source><target/></memory>", "vpmem /q"},
+		"ordinary memory":   {"<memory model='dimm'><target/></memory>", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			def, err := definition("<domain><uuid>" + strings.ToUpper(uuid) + "</uuid><devices>" + c.devices + "</devices></domain>")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, k := range keptState(def) {
+				got = append(got, k.Loss+" "+k.Path)
+			}
+			if strings.Join(got, ", ") != c.want {
+				t.Errorf("%q; want %q", got, c.want)
+			}
+		})
+	}
+}
+
 // Each thing that is lacking is said as libvirt's own start would fail for it.
 func TestWhatAStartLacksIsToldBeforeIt(t *testing.T) {
 	_, logd := startDaemons(t)

@@ -45,7 +45,8 @@ func (f *runFlags) addOffline(cmd *cobra.Command) {
 
 func (f *runFlags) addAcceptLoss(cmd *cobra.Command) {
 	cmd.Flags().StringSliceVar(&f.options.AcceptLoss, "accept-loss", nil,
-		"the `kind` of state that a hard reboot through Nova may lose: "+strings.Join(losses(), ", ")+"; may be repeated")
+		"the `kind` of state that may be lost, in a hard reboot through Nova or as it was deleted from the disk: "+
+			strings.Join(losses(), ", ")+"; may be repeated")
 }
 
 func (f *runFlags) addRun(cmd *cobra.Command) {

@@ -43,6 +43,9 @@ func (p rebootPlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 		return todo.Refuse("%s", why), nil
 	}
 	todo.Action = recover.ActionHardReboot
+	if why, err := p.wouldLose(ctx, i, todo); why != "" || err != nil {
+		return todo.Refuse("%s", why), err
+	}
 	if why, err := p.nova.refuse(ctx, i, todo); why != "" || err != nil {
 		return todo.Refuse("%s", why), err
 	}

@@ -103,6 +103,42 @@ func (p *planner) wouldNotStart(ctx context.Context, i recover.Instance, todo re
 	return "", nil
 }
 
+// wouldLose says which state beside the disks of a guest would end with its QEMU, because it is
+// gone from the disk; empty when nothing would, or the operator has agreed to that. Where the
+// plan lets the guest run, that is a warning. The error is the context's.
+func (p *planner) wouldLose(ctx context.Context, i recover.Instance, todo recover.InstancePlan) (string, error) {
+	ends := todo.Action == recover.ActionReboot || todo.Action == recover.ActionHardReboot
+	has := slices.Contains(i.Losses, recover.LossVTPM) || slices.Contains(i.Losses, recover.LossVPMEM)
+	if !has || i.PID == 0 || p.Options.Reboot.Remote {
+		return "", nil
+	}
+	missing, err := startable.MissingState(ctx, p.Hypervisor, p.Settings, i.UUID, p.Options.AcceptLoss)
+	switch {
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case err != nil:
+		if !ends {
+			p.warn("%s: whether its TPM and its persistent memory are still on the disk could not be found out: %v", i.Domain, err)
+			return "", nil
+		}
+		return fmt.Sprintf("whether its TPM and its persistent memory are still on the disk could not be found out: %v", err), nil
+	case missing.Text == "":
+		return "", nil
+	}
+	why := missing.Text + " was deleted: the guest still works with it in memory, and any end of its QEMU loses it, that of a later stop too"
+	switch {
+	case !ends:
+		p.warn("%s: %s; have its owner save what it protects or contains first (recovery keys, data)", i.Domain, why)
+		return "", nil
+	case todo.NotLive != "":
+		why += "; mode live, which would not end it, can't rescue it: " + todo.NotLive
+	case todo.Action != recover.ActionHardReboot:
+		why += "; os-rescue --mode live brings its disks back without ending it"
+	}
+	return fmt.Sprintf("%s; have its owner save what it protects or contains first (recovery keys, data); --accept-loss %s agrees to lose it",
+		why, strings.Join(missing.Losses, ",")), nil
+}
+
 // unreadable says which files that stay as they are Nova could not read; empty when it starts
 // nothing, or can. Nova's hard reboot has qemu-img look at every qcow2 disk (not below it) as
 // nova-compute's user, after the destroy (nova/virt/libvirt/driver.py, _hard_reboot and

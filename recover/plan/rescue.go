@@ -110,6 +110,9 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 		return todo.Refuse("its domain is transient: destroying it would undefine it, and nothing could start it again"), nil
 	}
 	todo.Found = foundByNova(i)
+	if why, err := p.wouldLose(ctx, i, todo); why != "" || err != nil {
+		return todo.Refuse("%s", why), err
+	}
 	if why := p.startsElsewhere(i, todo); why != "" {
 		return todo.Refuse("%s", why), nil
 	}

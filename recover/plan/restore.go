@@ -94,6 +94,9 @@ func (p restorePlans) plan(ctx context.Context, i recover.Instance) (recover.Ins
 	if err := p.notOlder(ctx, entry, i, &todo); err != nil {
 		return todo.Refuse("%v", err), nil
 	}
+	if why, err := p.wouldLose(ctx, i, todo); why != "" || err != nil {
+		return todo.Refuse("%s", why), err
+	}
 	if why, err := p.nova.refuse(ctx, i, todo); why != "" || err != nil {
 		return todo.Refuse("%s", why), err
 	}

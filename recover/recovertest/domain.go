@@ -31,6 +31,8 @@ type FakeDomain struct {
 	Lacking []string
 	// Needs are files that a start needs beside the emulator.
 	Needs []recover.NeededFile
+	// Kept is state that a start finds again.
+	Kept []recover.KeptState
 	// secret is what only XML tells.
 	secret string
 

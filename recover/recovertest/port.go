@@ -68,6 +68,7 @@ func (v *FakeHypervisor) Define(ctx context.Context, text string) error {
 func (v *FakeHypervisor) StartNeeds(ctx context.Context, uuid string) (n recover.StartNeeds, err error) {
 	err = v.act(ctx, "startneeds", uuid, func(d *FakeDomain) error {
 		n.Files = append([]recover.NeededFile{{Path: "/bin/sh", What: "its emulator", Executable: true}}, d.Needs...)
+		n.Kept = slices.Clone(d.Kept)
 		n.Lacking = slices.Clone(d.Lacking)
 		return nil
 	})
