@@ -64,6 +64,7 @@ type Guard struct {
 
 	problems  *problems
 	holds     *holdings
+	copies    *comparer
 	memory    *memory
 	records   *records
 	last      *lastScan
@@ -123,6 +124,7 @@ func (g *Guard) connectParts(deps Deps, shelf Shelf) {
 	settings := deps.Settings
 	lockDue := newTrigger()
 	g.holds = newHoldings(shelf, g.scanDue.fire)
+	g.copies = newComparer(g.holds, g.root, g.scanDue.fire)
 	g.nova = &novaSide{host: settings.Host, problems: g.problems}
 	g.incidents = newIncidents(g.holds, g.records, g.last, g.problems, lockDue.fire)
 	g.locks = &locker{
@@ -154,7 +156,7 @@ func (g *Guard) connectParts(deps Deps, shelf Shelf) {
 	g.full = &fullScan{
 		settings:   settings,
 		hypervisor: deps.Hypervisor,
-		scanner:    scan.New(settings, deps.Hypervisor, pin.Lister(settings.StateDir, g.holds.pins)).Trusting(),
+		scanner:    scan.New(settings, deps.Hypervisor, pin.Lister(settings.StateDir, g.holds.pins)),
 		root:       g.root,
 		holds:      g.holds,
 		records:    g.records,
@@ -162,6 +164,7 @@ func (g *Guard) connectParts(deps Deps, shelf Shelf) {
 		last:       g.last,
 		nova:       g.nova,
 		arbiter: &arbiter{
+			copies:    g.copies,
 			runs:      runs.Of(settings.StateDir),
 			settle:    deps.Settle,
 			root:      g.root,
@@ -222,6 +225,7 @@ func (g *Guard) Run(ctx context.Context, ready func()) (err error) {
 		g.stale.follow(serving, g.full.hypervisor, g.problems, g.wishes, g.full.noteUndefined, g.scanDue.fire)
 	})
 	work.Go(func() { g.locks.run(serving) })
+	work.Go(func() { g.copies.run(serving) })
 	g.locks.due.fire()
 	g.scanWhenDue(ctx)
 	stop()

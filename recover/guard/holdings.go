@@ -225,6 +225,13 @@ func (h *holdings) makeDirect(key recover.Inode, f *os.File) error {
 	return err
 }
 
+// isDirect is true for a held file that is open with O_DIRECT.
+func (h *holdings) isDirect(key recover.Inode) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.files[key] != nil && h.files[key].direct
+}
+
 // all returns copies of every hold.
 func (h *holdings) all() []guardHold {
 	h.mu.Lock()

@@ -21,6 +21,7 @@ type arbiter struct {
 	root      *beneath.Root
 	instances string // the instances directory
 	holds     *holdings
+	copies    *comparer
 	records   *records
 	incidents *incidents
 	locks     *locker
@@ -279,7 +280,7 @@ func isInDoubt(i recover.Instance) bool {
 }
 
 // isProven is true when a run has put the file's content back, and that stands: it was not
-// written since, other than by its guest. Where a file has no birth that is never sure: the run
+// written since, other than by its guest, or was compared again. Where a file has no birth that is never sure: the run
 // itself has told the guard then.
 func (j *judgement) isProven(h guardHold) bool {
 	p, ok := j.proven.Copy(h.Path, h.inode())
@@ -287,7 +288,7 @@ func (j *judgement) isProven(h guardHold) bool {
 		return false
 	}
 	at, err := j.root.Lstat(h.Path)
-	return err == nil && runs.IsUnwritten(p, at, false)
+	return err == nil && p.Identity().Is(at.Inode(), false) && (p.IsUnwritten(at) || j.copies.equal(h, at))
 }
 
 // isWritten is true while the QEMU of an instance has the file open for writing: whatever

@@ -2,7 +2,7 @@
 // records, the names of the steps, what each record carries, and what the records of one
 // instance mean together (History).
 //
-// May call: recover, beneath, copier, procfs, statedir.
+// May call: recover, beneath, copier, identity, procfs, statedir.
 //
 // Everybody else writes records with a Writer and asks the functions and History what
 // they mean; nobody else decodes a record's data.

@@ -6,6 +6,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/beneath"
 	"github.com/os-rescue/os-rescue/recover/copier"
+	"github.com/os-rescue/os-rescue/recover/identity"
 )
 
 // Header is the data of a journal's first record, which describes the run.
@@ -144,6 +145,13 @@ type Published struct {
 // Identity identifies the published file.
 func (p Published) Identity() recover.Inode {
 	return recover.Inode{Device: p.Device, Inode: p.Inode, Birth: p.Birth}
+}
+
+// IsUnwritten is true when the published file, whose status is at, is as it was published: one that
+// its guest only reads has its size and its time still. Of another one only comparing it tells
+// more: Nova's image cache sets the times of the images in use (nova/virt/libvirt/imagecache.py).
+func (p Published) IsUnwritten(at identity.Status) bool {
+	return p.Written == 0 || p.Written == at.Mtim.Nano() && p.Size == at.Size
 }
 
 // Seal is the data of the record before a directory is sealed: only root can enter it

@@ -106,7 +106,7 @@ func isBack(root *beneath.Root, published runs.Published, path string, file reco
 		return false
 	}
 	at, err := root.Lstat(path)
-	return err == nil && runs.IsUnwritten(p, at, false)
+	return err == nil && p.Identity().Is(at.Inode(), false) && p.IsUnwritten(at)
 }
 
 // usersOf returns who may run a QEMU: root, or the user that its disks belong to. Anybody's process can

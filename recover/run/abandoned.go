@@ -157,7 +157,7 @@ func (o *abandoned) elsewhere(ctx context.Context) (func(path, key string) bool,
 			f.Path = recover.BeforeName(path, o.a.id)
 		}
 		st, err := o.a.s.root.Lstat(f.Path)
-		return err == nil && o.i.t.PublishedBefore(f, st.Inode(), false)
+		return err == nil && o.i.t.PublishedBefore(f, st.Inode(), false) && o.i.t.IsUnwritten(f.Path, st)
 	}, nil
 }
 

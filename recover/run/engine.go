@@ -42,8 +42,8 @@ type Engine struct {
 	// PollInterval is how soon Nova is asked again how a reboot is; 0 is 300 ms.
 	PollInterval time.Duration
 
-	pinning sync.Once // makes pins, which remember a guard that does not answer
-	pins    func(context.Context) ([]pin.Held, error)
+	scanning sync.Once // makes scans, which remember a guard that does not answer, and what was compared
+	scans    *scan.Scanner
 }
 
 // Prepare gets a run ready: it takes the locks of runs, scans, has the keeper hold
@@ -107,7 +107,7 @@ func (e *Engine) DryRun(ctx context.Context, command recover.Command, o recover.
 	if err := o.Selection.Validate(); err != nil {
 		return recover.Plan{}, err
 	}
-	c := selection.New(e.Settings, e.scanner().Thorough(), command, o)
+	c := selection.New(e.Settings, e.scannerOf(command, o).Thorough(), command, o)
 	if err := c.Scan(ctx); err != nil {
 		return recover.Plan{}, err
 	}
@@ -183,17 +183,22 @@ func (e *Engine) novaInterval() time.Duration {
 }
 
 func (e *Engine) scanner() *scan.Scanner {
-	e.pinning.Do(func() { e.pins = pin.Lister(e.Settings.StateDir, nil) })
-	return scan.New(e.Settings, e.Hypervisor, e.pins)
+	e.scanning.Do(func() { e.scans = scan.New(e.Settings, e.Hypervisor, pin.Lister(e.Settings.StateDir, nil)) })
+	return e.scans
 }
 
 // scannerOf is the scanner with which a command looks from its plan to its end: what one look
-// finds in order, the next must not call a conflict.
-func (e *Engine) scannerOf(command recover.Command) *scan.Scanner {
+// finds in order, the next must not call a conflict. Who may replace files looks into those that
+// were put back and written since.
+func (e *Engine) scannerOf(command recover.Command, o recover.Options) *scan.Scanner {
+	s := e.scanner()
 	if command == recover.CommandReboot { // it pins nothing: there is no hurry
-		return e.scanner().Thorough()
+		s = s.Thorough()
 	}
-	return e.scanner()
+	if o.ReplaceExisting {
+		s = s.Doubting()
+	}
+	return s
 }
 
 func (e *Engine) runs() runs.Runs { return runs.Of(e.Settings.StateDir) }

@@ -119,7 +119,7 @@ func (s *Session) choosePinPlan(ctx context.Context, id string, head journal.Hea
 	if err != nil {
 		return err
 	}
-	c := selection.New(s.e.Settings, s.e.scannerOf(head.Command), head.Command, head.Options)
+	c := selection.New(s.e.Settings, s.e.scannerOf(head.Command, head.Options), head.Command, head.Options)
 	if err := c.Scan(ctx); err != nil {
 		return err
 	}
@@ -269,7 +269,7 @@ func inService(i recover.Instance, h keeper.Hold, proven runs.Published, root *b
 			return false
 		}
 		at, err := root.Lstat(f.Path)
-		return err == nil && runs.IsUnwritten(p, at, len(f.Holders) > 0)
+		return err == nil && at.Inode() == f.Identity() && p.IsUnwritten(at)
 	}
 	return false
 }

@@ -1,6 +1,7 @@
 package run_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/recovertest"
 	"github.com/os-rescue/os-rescue/recover/run/runtest"
+	"github.com/os-rescue/os-rescue/recover/scan"
 )
 
 // A file that was put back is what its guest still has open only until somebody writes to it.
@@ -26,15 +28,15 @@ func TestAFileThatWasPutBackIsComparedAgainOnceItWasWritten(t *testing.T) {
 	for name, c := range map[string]struct {
 		base    bool
 		since   func(path string, content []byte) error
-		hurried recover.Verdict // of a scan that compares nothing
-		verdict recover.Verdict // of one that does
+		doubted recover.Verdict // of a run that may replace files
+		verdict recover.Verdict // of a scan that compares
 		says    string
 	}{
-		"a base of which nothing has changed":         {base: true, hurried: intact, verdict: intact},
-		"a base that Nova's image cache has touched":  {base: true, since: touch, hurried: conflict, verdict: intact, says: "the same bytes"},
-		"a base that was overwritten":                 {base: true, since: write, hurried: conflict, verdict: conflict, says: "differs"},
-		"a config drive of which nothing has changed": {hurried: intact, verdict: intact},
-		"a config drive that was overwritten":         {since: write, hurried: conflict, verdict: conflict, says: "differs"},
+		"a base of which nothing has changed":         {base: true, doubted: intact, verdict: intact},
+		"a base that Nova's image cache has touched":  {base: true, since: touch, doubted: conflict, verdict: intact, says: "the same bytes"},
+		"a base that was overwritten":                 {base: true, since: write, doubted: conflict, verdict: conflict, says: "differs"},
+		"a config drive of which nothing has changed": {doubted: intact, verdict: intact},
+		"a config drive that was overwritten":         {since: write, doubted: conflict, verdict: conflict, says: "differs"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := runtest.NewHost(t)
@@ -52,25 +54,30 @@ func TestAFileThatWasPutBackIsComparedAgainOnceItWasWritten(t *testing.T) {
 			if c.since != nil {
 				recovertest.Must(t, c.since(path, g.Content[path]))
 			}
-			if v := h.Scan(g).Verdict; v != c.hurried {
-				t.Errorf("a quick scan: %s, want %s", v, c.hurried)
+			if v := h.Scan(g).Verdict; v != intact {
+				t.Errorf("a quick scan: %s", v)
 			}
-			trusting, err := h.Scanner().Trusting().Host(t.Context(), recover.Hints{})
-			recovertest.Must(t, err)
-			if v := trusting.Instances[0].Verdict; v != recover.VerdictIntact {
-				t.Errorf("a trusting scan: %s", v)
+			scan := func(s *scan.Scanner) (recover.Verdict, string) {
+				report, err := s.Host(t.Context(), recover.Hints{})
+				recovertest.Must(t, err)
+				i := report.Instances[0]
+				return i.Verdict, i.Files[slices.IndexFunc(i.Files, func(f recover.File) bool { return f.Path == path })].Reason
 			}
-			thorough, err := h.Scanner().Thorough().Host(t.Context(), recover.Hints{})
-			recovertest.Must(t, err)
-			i := thorough.Instances[0]
-			n := slices.IndexFunc(i.Files, func(f recover.File) bool { return f.Path == path })
-			if i.Verdict != c.verdict || !strings.Contains(i.Files[n].Reason, c.says) {
-				t.Errorf("%s, %q", i.Verdict, i.Files[n].Reason)
+			if v, _ := scan(h.Scanner().Doubting()); v != c.doubted {
+				t.Errorf("a run that may replace files: %s, want %s", v, c.doubted)
 			}
-			report, err = h.Run(t.Context(), recover.CommandRescue, recovertest.Options(g))
+			if v, says := scan(h.Scanner().Thorough()); v != c.verdict || !strings.Contains(says, c.says) {
+				t.Errorf("%s, %q", v, says)
+			}
+			o := recovertest.Options(g)
+			o.ReplaceExisting = true
+			report, err = h.Run(t.Context(), recover.CommandRescue, o)
 			recovertest.Must(t, err)
-			if r := g.Report(report); (r.Outcome == recover.OutcomeSkipped) != (c.verdict == recover.VerdictConflict) {
+			if r := g.Report(report); r.Outcome == recover.OutcomeSkipped || r.Outcome == recover.OutcomeFailed {
 				t.Errorf("the next run: %+v", r)
+			}
+			if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, g.Content[path]) {
+				t.Errorf("after it the file has other content (%v)", err)
 			}
 		})
 	}

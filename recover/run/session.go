@@ -79,9 +79,9 @@ func (s *Session) run() *task.Run {
 		Root:       s.root,
 		Owners:     s.owners,
 		Pins:       s.pins,
-		Scan:       s.e.scannerOf(s.plan.Command).Keeping(s.pins.Keeps).Domain,
+		Scan:       s.e.scannerOf(s.plan.Command, s.plan.Options).Keeping(s.pins.Keeps).Domain,
 		Absent: func(ctx context.Context, server recover.Server) (recover.Instance, error) {
-			return s.e.scannerOf(s.plan.Command).NovaOnly(ctx, server, recover.Hints{})
+			return s.e.scannerOf(s.plan.Command, s.plan.Options).NovaOnly(ctx, server, recover.Hints{})
 		},
 		PollInterval: s.e.novaInterval(),
 	}

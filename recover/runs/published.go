@@ -30,19 +30,11 @@ func (p Published) Copy(path string, source recover.Inode) (journal.Published, b
 	return got, ok
 }
 
-// IsUnwritten is true when the file at a published one's path, whose status is at, is that file
-// and has not been written since: if it is one that its guest only reads, it has its size and its
-// time still. Who knows only that it was written has to compare it: Nova's image cache sets the
-// times of the images in use (nova/virt/libvirt/imagecache.py). held is that of Has.
-func IsUnwritten(p journal.Published, at identity.Status, held bool) bool {
-	return p.Identity().Is(at.Inode(), held) && (p.Written == 0 || p.Written == at.Mtim.Nano() && p.Size == at.Size)
-}
-
-// IsUnwritten is true when the published copy of f's held inode is at f's path, and has not been
-// written since.
+// IsUnwritten is true when the file at f's path is the published copy of f's held inode, as Has
+// says, and is as it was published: journal.Published.IsUnwritten.
 func (p Published) IsUnwritten(f recover.File, at identity.Status, held bool) bool {
 	got, ok := p.Copy(f.Path, f.Identity())
-	return ok && IsUnwritten(got, at, held)
+	return ok && got.Identity().Is(at.Inode(), held) && got.IsUnwritten(at)
 }
 
 // Has is true when the file at f's path, whose status is at, is a proven copy of f's held

@@ -32,7 +32,7 @@ type look struct {
 	mapped    []recover.Mapping              // which open file is which, as the operator says
 	published func() (runs.Published, error) // reads the journals at its first call
 	keeps     func(recover.Inode) bool       // see Scanner.Keeping; may be nil
-	trusting  bool                           // see Scanner.Trusting
+	doubting  bool                           // see Scanner.Doubting
 	alone     *guardAlone                    // nil for a guard that answers, or that does not run
 	records   map[string]inventory.Record    // the guard's records of instances, by UUID
 	thorough  *thorough                      // nil for a quick scan
@@ -50,7 +50,7 @@ func (s *Scanner) look(ctx context.Context, hints recover.Hints) (*look, error) 
 		return nil, fmt.Errorf("%w: open the root %s: %w", recover.ErrUnusable, s.settings.Root, err)
 	}
 	l := &look{settings: s.settings, root: r, home: r, mapped: hints.Map, published: sync.OnceValues(s.runs.Published),
-		keeps: s.keeps, trusting: s.trusting}
+		keeps: s.keeps, doubting: s.doubting}
 	l.inUse = sync.OnceValues(func() (map[string][]candidate, error) { return basesInUse(ctx, l, s.hypervisor) })
 	l.deleted = sync.OnceValues(func() ([]candidate, error) { return deletedFiles(ctx, s.settings.InstancesPath) })
 	var fault *pin.GuardFault
@@ -73,7 +73,7 @@ func (s *Scanner) look(ctx context.Context, hints recover.Hints) (*look, error) 
 		err = l.addHolders(ctx, hints.Holders)
 	}
 	if err == nil && s.thorough {
-		l.thorough, err = newThorough(ctx, s.settings)
+		l.thorough, err = newThorough(ctx, s.settings, s.twins, l.published)
 	}
 	if err != nil {
 		l.close()
@@ -347,7 +347,7 @@ func (l *look) classifier(tree lookup, i recover.Instance, held []candidate) *cl
 			}
 			isKept := l.keeps != nil && l.keeps(at.Inode())
 			isHeld := isKept || slices.ContainsFunc(held, func(h candidate) bool { return h.Inode() == at.Inode() })
-			return copies.Has(f, at, isHeld) && (isKept || l.trusting || copies.IsUnwritten(f, at, isHeld)), nil
+			return copies.Has(f, at, isHeld) && (isKept || !l.doubting || copies.IsUnwritten(f, at, isHeld)), nil
 		},
 		instead: func(f recover.File) []string { return instead(l, i, f) },
 		trusted: func(path string) bool { return !recover.IsBelow(path, l.settings.InstancesPath) },

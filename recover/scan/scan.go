@@ -23,7 +23,8 @@ type Scanner struct {
 	runs       runs.Runs
 	thorough   bool // see Thorough
 	keeps      func(recover.Inode) bool
-	trusting   bool // see Trusting
+	doubting   bool   // see Doubting
+	twins      *twins // what was compared, by all scanners that were made from one
 }
 
 // pinLister lists what the keeper and the guard hold. The guard itself lists its own
@@ -34,7 +35,8 @@ type pinLister func(ctx context.Context) ([]pin.Held, error)
 // domains and pins (pin.Lister) for what the keeper and the guard hold, each at every
 // scan and not before.
 func New(settings recover.Settings, hypervisor recover.Hypervisor, pins pinLister) *Scanner {
-	return &Scanner{settings: settings, hypervisor: hypervisor, pins: pins, runs: runs.Of(settings.StateDir)}
+	return &Scanner{settings: settings, hypervisor: hypervisor, pins: pins, runs: runs.Of(settings.StateDir),
+		twins: newTwins()}
 }
 
 // Keeping returns a scanner that is told which files this process has published and has had
@@ -45,13 +47,11 @@ func (s *Scanner) Keeping(keeps func(recover.Inode) bool) *Scanner {
 	return &t
 }
 
-// Trusting returns a scanner that takes a file that a run has put back for what it was then,
-// also if it has been written since: to compare it may take minutes. It is for a guard, whose
-// word on a guest must not depend on Nova's setting the times of cached images, and which lets
-// no file go for such a copy.
-func (s *Scanner) Trusting() *Scanner {
+// Doubting returns a scanner for which a file that a run has put back, and that was written since, is
+// another file, whatever is in it: a run looks into it then, and replaces it where it may.
+func (s *Scanner) Doubting() *Scanner {
 	t := *s
-	t.trusting = true
+	t.doubting = true
 	return &t
 }
 

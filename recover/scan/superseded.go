@@ -6,6 +6,7 @@ import (
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/pin"
+	"github.com/os-rescue/os-rescue/recover/runs"
 	"github.com/os-rescue/os-rescue/recover/verdict"
 )
 
@@ -36,7 +37,9 @@ func superseded(l *look, i recover.Instance, own []candidate) ([]recover.File, e
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errJournals, err)
 		}
-		if c, ok := copies.Copy(p.Meta.Path, p.Inode()); ok && c.Identity().Is(at.Identity(), len(at.Holders) > 0) {
+		c, isBack := copies.Copy(p.Meta.Path, p.Inode())
+		isBack = isBack && c.Identity().Is(at.Identity(), len(at.Holders) > 0)
+		if isBack && !compares(l, p, copies) {
 			continue
 		}
 		if n := slices.IndexFunc(files, func(f recover.File) bool { return f.Identity() == p.Inode() }); n >= 0 {
@@ -45,7 +48,7 @@ func superseded(l *look, i recover.Instance, own []candidate) ([]recover.File, e
 		}
 		f := recover.File{
 			Path: p.Meta.Path, Role: p.Meta.Role, Format: p.Meta.Format, Target: p.Meta.Target, Backing: p.Meta.Backing,
-			State: recover.FileReplaced, Remedy: recover.RemedyReplace, Writable: at.Writable, Holders: []recover.Holder{},
+			State: recover.FileReplaced, Remedy: recover.RemedyReplace, Proven: isBack, Writable: at.Writable, Holders: []recover.Holder{},
 		}
 		addHolder(&f, candidate{HeldFile: p.HeldFile})
 		files = append(files, f)
@@ -63,4 +66,14 @@ func isLostBy(uuid string, p pin.Held) bool {
 	retired := p.Meta.Role == recover.RoleBacking && slices.Contains(p.Meta.Retired, uuid)
 	needed := p.Meta.Run != pin.GuardRun || p.Meta.Needed && !retired
 	return needed && !p.Meta.Stray && c.gone() && slices.Contains(p.Owners, uuid) && verdict.KindOf(p.Meta.Role) == verdict.Essential
+}
+
+// compares is true for a pinned file whose published copy was written since, in a scan that compares it.
+func compares(l *look, p pin.Held, copies runs.Published) bool {
+	if l.thorough == nil {
+		return false
+	}
+	at, err := l.root.Stat(p.Meta.Path)
+	f := recover.File{Path: p.Meta.Path, Device: p.Stat.Dev, Inode: p.Stat.Ino, Birth: p.Stat.Birth}
+	return err == nil && !copies.IsUnwritten(f, at, true)
 }

@@ -116,7 +116,7 @@ func KeepAttributes(ctx context.Context, t *task.Task, f recover.FilePlan, file 
 // image cache removes unused images by age (nova/virt/libvirt/imagecache.py).
 func own(t *task.Task, staged *stagedFile) error {
 	f := staged.want
-	if isCached(t, f) {
+	if isCached(t, f) && !staged.kept { // another host's journal may have the times of one that was there
 		now := unix.NsecToTimespec(time.Now().UnixNano())
 		if err := unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", staged.file.Fd()), []unix.Timespec{now, now}, 0); err != nil {
 			return err

@@ -413,7 +413,7 @@ func (s *Set) placeOf(ctx context.Context, f recover.FilePlan) string {
 		at, err = s.t.Run.Root.Lstat(f.Path)
 		there = err == nil
 	}
-	if there && s.t.PublishedBefore(f, at.Inode(), false) {
+	if there && s.t.PublishedBefore(f, at.Inode(), false) && s.t.IsUnwritten(f.Path, at) {
 		return f.Path
 	}
 	if rec, ok := s.t.History.Proven(f); ok && s.proofs.lookAt(ctx, f, rec) == nil {

@@ -17,7 +17,7 @@
 //	stopped by Nova   nothing
 //	old disk kept     nothing
 //
-// May call: recover, beneath, copier, journal, owners, pin, statedir.
+// May call: recover, beneath, copier, identity, journal, owners, pin, statedir.
 //
 // Invariants: a step has a record before and a record after; undos run last first, each is
 // tried whatever becomes of the others, and none is stopped by the interruption that caused

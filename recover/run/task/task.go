@@ -8,6 +8,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/identity"
 	"github.com/os-rescue/os-rescue/recover/journal"
 )
 
@@ -102,6 +103,18 @@ func (t *Task) PublishedBefore(f recover.FilePlan, at recover.Inode, held bool) 
 		return true
 	}
 	return t.Run.publishedBefore(f, at, held)
+}
+
+// IsUnwritten is true unless the file that was published at the path was written since, and is one that
+// its guest only reads: journal.Published.IsUnwritten. at is the status of what is there.
+func (t *Task) IsUnwritten(path string, at identity.Status) bool {
+	pub, ok := t.placed[path]
+	for _, h := range t.Run.History {
+		if p, known := h.Published[path]; known && !ok {
+			pub, ok = p, true
+		}
+	}
+	return pub.IsUnwritten(at)
 }
 
 // Stopped says at which step the end of ctx has stopped the work. It wraps err.
