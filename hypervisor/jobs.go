@@ -13,6 +13,8 @@ import (
 // alone as if it had a job, and the others are not affected.
 const jobUnknown = "unknown"
 
+const jobArriving = "migration in"
+
 // jobs adds the current domain job and block jobs to an active domain. The XML's
 // <mirror> has named some already; libvirt's own list adds those that have no mirror
 // (pull, commit, backup).
@@ -21,6 +23,11 @@ func jobs(ctx context.Context, dom *libvirt.Domain, d *recover.Domain) error {
 	switch {
 	case err == nil:
 		d.Job = job
+	case errors.Is(err, libvirt.ERR_OPERATION_INVALID) && d.PauseReason == recover.PauseMigration:
+		// It arrives: "migration statistics are available only on the source host"
+		// (qemuDomainGetJobStatsInternal in libvirt's src/qemu/qemu_driver.c), and no query gets its lock.
+		d.Job = jobArriving
+		return nil
 	case fatal(err):
 		return err
 	default:
@@ -99,7 +106,7 @@ func jobName(info *libvirt.DomainJobInfo) string {
 		libvirt.DOMAIN_JOB_OPERATION_START:           "start",
 		libvirt.DOMAIN_JOB_OPERATION_SAVE:            "save",
 		libvirt.DOMAIN_JOB_OPERATION_RESTORE:         "restore",
-		libvirt.DOMAIN_JOB_OPERATION_MIGRATION_IN:    "migration in",
+		libvirt.DOMAIN_JOB_OPERATION_MIGRATION_IN:    jobArriving,
 		libvirt.DOMAIN_JOB_OPERATION_MIGRATION_OUT:   "migration out",
 		libvirt.DOMAIN_JOB_OPERATION_SNAPSHOT:        "snapshot",
 		libvirt.DOMAIN_JOB_OPERATION_SNAPSHOT_REVERT: "snapshot revert",

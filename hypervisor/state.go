@@ -70,8 +70,10 @@ func pauseReason(reason libvirt.DomainPausedReason) recover.PauseReason {
 		return recover.PauseUser
 	case libvirt.DOMAIN_PAUSED_IOERROR:
 		return recover.PauseIOError
-	case libvirt.DOMAIN_PAUSED_MIGRATION, libvirt.DOMAIN_PAUSED_POSTCOPY, libvirt.DOMAIN_PAUSED_POSTCOPY_FAILED:
+	case libvirt.DOMAIN_PAUSED_MIGRATION:
 		return recover.PauseMigration
+	case libvirt.DOMAIN_PAUSED_POSTCOPY, libvirt.DOMAIN_PAUSED_POSTCOPY_FAILED:
+		return recover.PausePostcopy
 	default:
 		return recover.PauseOther
 	}

@@ -28,10 +28,13 @@ type PauseReason string
 // PauseUser has flushed QEMU's block layer and will not be ended by libvirt itself
 // (virDomainPausedReason in libvirt's include/libvirt/libvirt-domain.h).
 const (
-	PauseNone      PauseReason = ""
-	PauseUser      PauseReason = "user"
-	PauseIOError   PauseReason = "ioerror"
+	PauseNone    PauseReason = ""
+	PauseUser    PauseReason = "user"
+	PauseIOError PauseReason = "ioerror"
+	// PauseMigration is also that of a domain that was started from saved memory and is to stay
+	// paused (qemuProcessFinishStartup in libvirt's src/qemu/qemu_process.c): only the job tells.
 	PauseMigration PauseReason = "migration"
+	PausePostcopy  PauseReason = "postcopy" // a part of its memory is on another host
 	PauseOther     PauseReason = "other"
 )
 

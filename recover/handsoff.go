@@ -45,8 +45,12 @@ func (d Domain) busy() string {
 	case d.State == StatePaused && d.PauseReason == PauseIOError:
 		return "QEMU paused the guest because of an I/O error, and still has in memory what it could not write: " +
 			"remove the cause (a full file system?), then resume the guest with virsh resume"
-	case d.State == StatePaused && d.PauseReason == PauseMigration:
+	case d.State == StatePaused && d.PauseReason == PausePostcopy:
 		return migrating
+	case d.State == StatePaused && d.PauseReason == PauseMigration:
+		return "libvirt started the guest from saved memory and left it paused, or a migration of it ended halfway, and os-rescue can't " +
+			"tell which: if it runs on no other host, virsh resume " + d.Name + ", and where it is to stay paused virsh suspend " + d.Name +
+			" at once; then run this again"
 	case d.State == StatePaused && d.PauseReason != PauseUser:
 		return "the guest is paused, but not by a user, so os-rescue can't tell whether its disks were flushed"
 	case d.State == StateCrashed && d.PID != 0:
@@ -61,12 +65,12 @@ const migrating = "the guest is being migrated: wait for the migration to end"
 
 // inTheWay says what keeps files from being put back under a domain that goes on as it is.
 // A guest that stands still does not, whatever stopped it, nor does a job that only reads. A
-// migration does: the instance is about to leave, and its directory with it. So does a block
+// migration that is under way does: the instance is about to leave, and its directory with it. So does a block
 // job on a disk that has one of the files: a commit writes into backing files, and every job
 // may end with another chain.
 func (d Domain) inTheWay(paths []string) string {
 	switch {
-	case d.State == StatePaused && d.PauseReason == PauseMigration:
+	case d.State == StatePaused && d.PauseReason == PausePostcopy:
 		return migrating
 	case strings.HasPrefix(d.Job, "migration"):
 		return migrating

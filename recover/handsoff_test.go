@@ -32,7 +32,9 @@ func TestOnlyWhatAnActionTouchesStopsIt(t *testing.T) {
 	unknown := with(func(d *Domain) { d.Job = "unknown" })
 	committed := with(func(d *Domain) { d.BlockJobs = map[string]string{"vda": "active-commit"} })
 	full := with(func(d *Domain) { d.State, d.PauseReason = StatePaused, PauseIOError })
-	arriving := with(func(d *Domain) { d.State, d.PauseReason = StatePaused, PauseMigration })
+	arriving := with(func(d *Domain) { d.State, d.PauseReason, d.Job = StatePaused, PauseMigration, "migration in" })
+	halved := with(func(d *Domain) { d.State, d.PauseReason = StatePaused, PausePostcopy })
+	restored := with(func(d *Domain) { d.Name, d.State, d.PauseReason = "i-1", StatePaused, PauseMigration })
 	crashed := with(func(d *Domain) { d.State, d.PID = StateCrashed, 1 })
 	between := with(func(d *Domain) { d.State = StateOther })
 
@@ -68,6 +70,14 @@ func TestOnlyWhatAnActionTouchesStopsIt(t *testing.T) {
 		"paused for an I/O error, and a reboot":               {full, ActionReboot, []string{"/i/u/disk"}, "I/O error"},
 		"paused for an I/O error, and a put-back":             {full, ActionPutBack, []string{"/i/_base/b"}, ""},
 		"paused because it arrives, and a put-back":           {arriving, ActionPutBack, []string{"/i/_base/b"}, "migrated"},
+		"paused because it arrives, and a reboot":             {arriving, ActionReboot, []string{"/i/u/disk"}, "migration in"},
+		"paused with memory elsewhere, and a put-back":        {halved, ActionPutBack, []string{"/i/_base/b"}, "migrated"},
+		"paused with memory elsewhere, and a live rescue":     {halved, ActionLive, []string{"/i/u/disk"}, "migrated"},
+		"restored paused, and a put-back":                     {restored, ActionPutBack, []string{"/i/_base/b"}, ""},
+		"restored paused, and a disk that is moved back":      {restored, ActionMoveBack, []string{"/i/u/disk"}, ""},
+		"restored paused, and a reboot":                       {restored, ActionReboot, []string{"/i/u/disk"}, "virsh resume i-1"},
+		"restored paused, and a live rescue":                  {restored, ActionLive, []string{"/i/u/disk"}, "virsh suspend i-1"},
+		"restored paused, and a backup":                       {restored, ActionBackup, []string{"/i/u/disk"}, "virsh resume i-1"},
 		"crashed and kept, and a put-back":                    {crashed, ActionPutBack, []string{"/i/_base/b"}, ""},
 		"crashed and kept, and a reboot":                      {crashed, ActionReboot, []string{"/i/u/disk"}, "crashed"},
 		"between two states, and a reboot":                    {between, ActionReboot, []string{"/i/u/disk"}, "between two states"},

@@ -202,7 +202,7 @@ func TestTheVerdictSumsUpWhatStandsWhere(t *testing.T) {
 			verdict: recover.VerdictRecoverable,
 		},
 		"migrating": {
-			domain:  with(func(d *recover.Domain) { d.State, d.PauseReason = recover.StatePaused, recover.PauseMigration }),
+			domain:  with(func(d *recover.Domain) { d.State, d.PauseReason = recover.StatePaused, recover.PausePostcopy }),
 			files:   []recover.File{file(recover.RoleDisk, recover.FileDeleted)},
 			verdict: recover.VerdictRecoverable,
 			says:    "migrated",
