@@ -78,7 +78,8 @@ func TestAGuardLetsGoForTheVeryCopyThatWasProven(t *testing.T) {
 			}
 			root, err := beneath.OpenRoot("/")
 			recovertest.Must(t, err)
-			a := &arbiter{copies: newComparer(b.holds, root, func() {}), runs: runs.Of(string(state)), root: root, holds: b.holds, records: b.records, incidents: b.all,
+			copies := newComparer(b.holds, root, func() {})
+			a := &arbiter{copies: copies, runs: runs.Of(string(state)), root: root, holds: b.holds, records: b.records, incidents: b.all,
 				nova: &novaSide{}, problems: newProblems(),
 				options: func() Options { return Options{MinFree: 2, Grace: time.Hour} }} // always too little
 			a.decide(t.Context(), recover.Report{Taken: time.Now().Add(time.Minute), Instances: []recover.Instance{i}})

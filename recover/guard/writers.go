@@ -15,7 +15,7 @@ import (
 // they are first asked for.
 type writers struct {
 	looked bool
-	files  map[recover.Inode]bool
+	files  map[recover.Inode]bool // by their numbers
 	err    error
 }
 
@@ -25,7 +25,7 @@ func (w *writers) has(ctx context.Context, file recover.Inode) (bool, error) {
 		w.looked = true
 		w.files, w.err = procfs.Writers(ctx, procfs.Dir, os.Getpid())
 	}
-	return w.files[file], w.err
+	return w.files[file.Unborn()], w.err
 }
 
 // errWritten: a file that a process writes is not let go, whoever asks for it.

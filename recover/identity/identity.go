@@ -70,18 +70,25 @@ func At(dir int, name string, flags int) (Status, error) {
 	return Of(fd)
 }
 
-// Remembered returns what this host remembers of the file at a path, without asking its
-// server, which may not know the file any more (ESTALE): it has no links then, and no birth
-// that would be asked for. The error is that of statx(2).
-func Remembered(path string) (s Status, err error) {
+// Cached returns what this host knows of the file at a path, without asking its server, which may be
+// dead. It has no birth. The error is that of statx(2).
+func Cached(path string) (s Status, err error) {
 	var x unix.Statx_t
 	err = retry(func() error {
 		return unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_BASIC_STATS, &x)
 	})
 	if err == nil {
 		s = statusOf(x)
-		s.Nlink = 0
 	}
+	return s, err
+}
+
+// Remembered returns what this host remembers of the file at a path, without asking its
+// server, which may not know the file any more (ESTALE): it has no links then, and no birth
+// that would be asked for. The error is that of statx(2).
+func Remembered(path string) (Status, error) {
+	s, err := Cached(path)
+	s.Nlink = 0
 	return s, err
 }
 
@@ -126,7 +133,11 @@ func timespec(t unix.StatxTimestamp) unix.Timespec {
 
 // isAnonymous is true for a file system that is on no block device of its own (major
 // number 0, fs/super.c, get_anon_bdev): FUSE is one.
-func isAnonymous(s Status) bool { return unix.Major(s.Dev) == 0 }
+func isAnonymous(s Status) bool { return s.IsAnonymous() }
+
+// IsAnonymous is true for a file on a file system that is on no block device of its own: only such a
+// one can be a server's.
+func (s Status) IsAnonymous() bool { return unix.Major(s.Dev) == 0 }
 
 // The types of a FUSE file's handle, which it shares with XFS (fs/fuse/inode.c,
 // fuse_encode_fh, and fs/xfs/xfs_export.h).

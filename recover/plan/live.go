@@ -2,13 +2,10 @@ package plan
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/procfs"
@@ -46,8 +43,8 @@ func (r *liveRules) whyNot(ctx context.Context, i recover.Instance, todo recover
 		return "--backup-dir needs the guest to be suspended while its files are copied: use --mode reboot, or os-rescue backup first", nil
 	}
 	blockdev, err := procfs.StartedWithBlockdev(i.PID)
-	if err != nil && !errors.Is(err, unix.ESRCH) {
-		return "", err
+	if err != nil {
+		return fmt.Sprintf("its QEMU can't be looked at: %v", err), nil
 	}
 	if !blockdev {
 		return "its QEMU was started by a libvirt before 6.0, which can't mirror onto a renamed file: --mode reboot", nil

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
@@ -43,20 +42,23 @@ func HeldBy(ctx context.Context, pid int) ([]HeldFile, error) {
 
 // HeldBy returns the regular files that the process holds. The error wraps unix.ESRCH
 // when it has ended.
-func (p *Process) HeldBy(ctx context.Context) ([]HeldFile, error) { return p.held(ctx, nil) }
-
-// DeletedBy is HeldBy for the files that the kernel calls deleted, that a network file system
-// has renamed instead, and that are below dir, where another client may have deleted them. No
-// other file is looked at.
-func (p *Process) DeletedBy(ctx context.Context, dir string) ([]HeldFile, error) {
-	return p.held(ctx, func(link string) bool {
-		d := Descriptor{Link: link}
-		return strings.HasSuffix(link, DeletedSuffix) || d.SillyRenamed() || recover.IsBelow(link, dir)
-	})
+func (p *Process) HeldBy(ctx context.Context) ([]HeldFile, error) {
+	return p.held(ctx, &listing{p: p, asks: func(string) bool { return true }})
 }
 
-func (p *Process) held(ctx context.Context, isMeant func(link string) bool) ([]HeldFile, error) {
-	descriptors, err := p.descriptors(ctx, isMeant)
+// DeletedBy is HeldBy for the files that the kernel calls deleted, that a network file system
+// has renamed instead, and that are below dir, where another client may have deleted them: these
+// alone are asked for at their server.
+func (p *Process) DeletedBy(ctx context.Context, dir string) ([]HeldFile, error) {
+	isBelow := func(link string) bool { return recover.IsBelow(link, dir) }
+	return p.held(ctx, &listing{p: p, asks: isBelow, isMeant: func(link string) bool {
+		d := Descriptor{Link: link}
+		return strings.HasSuffix(link, DeletedSuffix) || d.SillyRenamed() || isBelow(link)
+	}})
+}
+
+func (p *Process) held(ctx context.Context, l *listing) ([]HeldFile, error) {
+	descriptors, err := l.list(ctx, silence)
 	if err != nil {
 		return nil, err
 	}
@@ -73,43 +75,34 @@ func (p *Process) held(ctx context.Context, isMeant func(link string) bool) ([]H
 	return files, nil
 }
 
-// descriptors returns the process's open regular files, without those that it closes
-// meanwhile; with isMeant only those whose link that is true for, and the others are not looked
-// at. The error wraps ErrSilent for one whose file system does not answer.
-func (p *Process) descriptors(ctx context.Context, isMeant func(link string) bool) ([]Descriptor, error) {
-	return p.descriptorsWithin(ctx, silence, isMeant)
-}
-
-func (p *Process) descriptorsWithin(ctx context.Context, limit time.Duration, isMeant func(link string) bool) ([]Descriptor, error) {
-	l := &listing{p: p, isMeant: isMeant}
-	list, err := answered(ctx, limit, l.name, l.read)
-	if err != nil {
-		return nil, err
-	}
-	return list, p.Alive()
-}
-
 // Writers returns the regular files that processes have open for writing, without those of
-// the process but. proc is Dir. A process that ends meanwhile has nothing open.
+// the process but, by their numbers alone (recover.Inode.Unborn): who asks holds the file that he asks for.
+// No file's server is asked. proc is Dir. A process that ends meanwhile has nothing open.
 func Writers(ctx context.Context, proc string, but int) (map[recover.Inode]bool, error) {
 	written := map[recover.Inode]bool{}
 	err := eachProcess(ctx, proc, func(p *Process, open []Descriptor) {
 		for _, d := range open {
 			if d.Writable() && p.Identity.PID != but {
-				written[d.Inode()] = true
+				written[d.Inode().Unborn()] = true
 			}
 		}
 	})
 	return written, err
 }
 
-// Holders calls do for each of the files that a process has open, with that process, which is
-// closed afterwards. proc is Dir.
+// Holders calls do for each of the files, which the caller holds, that a process has open, with that
+// process, which is closed afterwards. No file's server is asked. proc is Dir.
 func Holders(ctx context.Context, proc string, files map[recover.Inode]bool, do func(recover.Inode, *Process)) error {
+	byNumber := map[recover.Inode]recover.Inode{}
+	for file, wanted := range files {
+		if wanted {
+			byNumber[file.Unborn()] = file
+		}
+	}
 	return eachProcess(ctx, proc, func(p *Process, open []Descriptor) {
 		for _, d := range open {
-			if files[d.Inode()] {
-				do(d.Inode(), p)
+			if file, ok := byNumber[d.Inode().Unborn()]; ok {
+				do(file, p)
 			}
 		}
 	})
@@ -132,7 +125,8 @@ func eachProcess(ctx context.Context, proc string, do func(*Process, []Descripto
 		if err != nil {
 			return err
 		}
-		list, err := p.descriptors(ctx, nil)
+		l := listing{p: p}
+		list, err := l.list(ctx, silence)
 		if err == nil {
 			do(p, list)
 		}

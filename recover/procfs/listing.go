@@ -2,11 +2,13 @@ package procfs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,9 +18,29 @@ import (
 // listing is a look at a process's descriptors.
 type listing struct {
 	p       *Process
-	isMeant func(link string) bool
-	at      atomic.Pointer[string] // the link that is looked at
+	isMeant func(link string) bool // the others are not looked at; nil: all are
+	asks    func(link string) bool // of the others it is enough what this host knows; nil: of all
+	waiting bool                   // so many threads wait for file systems already that no other may hang
+
+	at   atomic.Pointer[string] // the link that is looked at
+	seen atomic.Int64           // how many were
 }
+
+// list returns the process's open regular files, without those that it closes meanwhile. The error
+// wraps ErrSilent for one whose file system does not answer within the limit.
+func (l *listing) list(ctx context.Context, limit time.Duration) ([]Descriptor, error) {
+	var err error
+	if l.waiting, err = manyWait(); err != nil {
+		return nil, err
+	}
+	list, err := answered(ctx, limit, l, l.read)
+	if err != nil {
+		return nil, err
+	}
+	return list, l.p.Alive()
+}
+
+func (l *listing) progress() int64 { return l.seen.Load() }
 
 func (l *listing) name() string {
 	at := "its descriptors"
@@ -51,7 +73,10 @@ func (l *listing) read(ctx context.Context) ([]Descriptor, error) {
 			continue
 		}
 		l.at.Store(&d.Link)
-		if d.stat(path) != nil || d.Stat.Mode&unix.S_IFMT != unix.S_IFREG {
+		l.seen.Add(1)
+		if err := l.stat(&d, path); errors.Is(err, ErrSilent) {
+			return nil, err
+		} else if err != nil || d.Stat.Mode&unix.S_IFMT != unix.S_IFREG {
 			continue
 		}
 		info, err := readProc(p.path("fdinfo", e.Name()))
@@ -67,4 +92,20 @@ func (l *listing) read(ctx context.Context) ([]Descriptor, error) {
 		}
 	}
 	return list, nil
+}
+
+// stat asks for the status of the open file, at its server only where that is wanted.
+func (l *listing) stat(d *Descriptor, path string) (err error) {
+	asks := l.asks != nil && l.asks(d.Link)
+	if asks && !l.waiting {
+		return d.stat(path)
+	}
+	d.Stat, err = identity.Cached(path)
+	if err != nil || !asks {
+		return err
+	}
+	if d.Stat.IsAnonymous() {
+		return fmt.Errorf("%s: %w, or may not: too many have not answered", l.name(), ErrSilent)
+	}
+	return d.stat(path)
 }

@@ -31,13 +31,19 @@ func TestADeadFileSystemIsNotWaitedFor(t *testing.T) {
 
 	answer := server.Hang()
 	defer answer()
-	_, err = p.descriptorsWithin(t.Context(), 200*time.Millisecond, nil)
-	if !errors.Is(err, ErrSilent) || !strings.Contains(err.Error(), path) {
+	all := func(string) bool { return true }
+	asked := listing{p: p, asks: all}
+	if _, err = asked.list(t.Context(), 200*time.Millisecond); !errors.Is(err, ErrSilent) || !strings.Contains(err.Error(), path) {
 		t.Errorf("the open files: %v", err)
 	}
-	elsewhere := func(link string) bool { return !strings.HasPrefix(link, dir) }
-	if _, err := p.descriptorsWithin(t.Context(), silence, elsewhere); err != nil {
-		t.Errorf("a file was looked at that is not meant: %v", err)
+	waiting := listing{p: p, asks: all, waiting: true}
+	if _, err := waiting.read(t.Context()); !errors.Is(err, ErrSilent) {
+		t.Errorf("the same while many wait: %v", err)
+	}
+	unasked := listing{p: p}
+	open, err := unasked.list(t.Context(), silence)
+	if err != nil || !slices.ContainsFunc(open, func(d Descriptor) bool { return d.Link == path && d.Writable() }) {
+		t.Errorf("nobody need be asked who has it open: %v, %v", open, err)
 	}
 	answer()
 	held, err := p.HeldBy(t.Context())

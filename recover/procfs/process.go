@@ -86,11 +86,20 @@ func (p *Process) Environ() ([]string, error) { return p.list("environ") }
 // maxList bounds a process's command line and environment, in bytes.
 const maxList = 1 << 20
 
+// memory is the path of a file of /proc that is in a process's memory.
+type memory string
+
+func (m memory) name() string  { return string(m) }
+func (memory) progress() int64 { return 0 }
+
 // list reads a file of strings that each end in a zero byte. They are in the process's memory, which
 // may be such that it never answers (userfaultfd(2), a file on a dead server).
 func (p *Process) list(name string) ([]string, error) {
 	path := p.path(name)
-	data, err := answered(context.Background(), silence, func() string { return path }, func(context.Context) ([]byte, error) {
+	if many, err := manyWait(); many || err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w, or may not: too many have not answered", path, ErrSilent), err)
+	}
+	data, err := answered(context.Background(), silence, memory(path), func(context.Context) ([]byte, error) {
 		f, err := os.Open(path)
 		if err != nil {
 			return nil, err

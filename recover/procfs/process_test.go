@@ -84,7 +84,7 @@ func TestADeletedFileIsSeenByItsLinkCountAndReadThroughProc(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	list, err := p.descriptors(t.Context(), nil)
+	list, err := (&listing{p: p}).list(t.Context(), silence)
 	if err != nil {
 		t.Fatal(err)
 	}

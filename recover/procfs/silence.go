@@ -17,44 +17,52 @@ var ErrSilent = errors.New("it does not answer")
 
 const (
 	// silence is how long such a thing may take.
-	silence = 10 * time.Second
-	// mostThreads is how many threads may wait for such things, each forever.
-	mostThreads = 500
+	silence = 4 * time.Second
+	// mostThreads is how many threads this process may have, where some wait for such things for
+	// ever, before no more may: a service may have a few hundred tasks (TasksMax).
+	mostThreads = 100
 )
 
-// answered returns what look does, or an error that wraps ErrSilent and names what was looked at: the
-// thread that hangs there can't be called back. look must not use what its caller closes.
-func answered[T any](ctx context.Context, limit time.Duration, what func() string, look func(context.Context) (T, error)) (T, error) {
+// looker is somebody who looks at what may not answer.
+type looker interface {
+	name() string    // what is looked at
+	progress() int64 // a number that goes up
+}
+
+// answered returns what look does, or an error that wraps ErrSilent once that has stood still for the limit:
+// the thread that hangs there can't be called back. look must not use what its caller closes.
+func answered[T any](ctx context.Context, limit time.Duration, l looker, look func(context.Context) (T, error)) (T, error) {
 	type result struct {
 		of  T
 		err error
 	}
 	var none T
-	if n, err := threads(); err != nil {
-		return none, err
-	} else if n > mostThreads {
-		return none, fmt.Errorf("%s: %w, as others: %d threads of this process wait already", what(), ErrSilent, n)
-	}
 	ended := make(chan result, 1)
 	go func() {
 		of, err := look(ctx)
 		ended <- result{of, err}
 	}()
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case r := <-ended:
-		return r.of, r.err
-	case <-ctx.Done():
-		return none, ctx.Err()
-	case <-timer.C:
-		return none, fmt.Errorf("%s: %w", what(), ErrSilent)
+	ticker := time.NewTicker(limit)
+	defer ticker.Stop()
+	for last := int64(0); ; {
+		select {
+		case r := <-ended:
+			return r.of, r.err
+		case <-ctx.Done():
+			return none, ctx.Err()
+		case <-ticker.C:
+			now := l.progress()
+			if now == last {
+				return none, fmt.Errorf("%s: %w", l.name(), ErrSilent)
+			}
+			last = now
+		}
 	}
 }
 
-// threads is how many threads this process has: each is a directory, beside "." and ".."
-// (fs/proc/base.c, proc_task_getattr).
-func threads() (int, error) {
+// manyWait is true when this process has so many threads that no other may hang: each is a directory
+// there, beside "." and ".." (fs/proc/base.c, proc_task_getattr).
+func manyWait() (bool, error) {
 	st, err := identity.At(unix.AT_FDCWD, Dir+"/self/task", 0)
-	return int(st.Nlink) - 2, err
+	return st.Nlink > mostThreads+2, err
 }

@@ -49,11 +49,11 @@ type twins struct {
 
 func newTwins() *twins { return &twins{known: map[twin]error{}} }
 
-func (t *twins) get(key twin) (differs error, known bool) {
+func (t *twins) get(key twin) (known bool, differs error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	differs, known = t.known[key]
-	return differs, known
+	return known, differs
 }
 
 func (t *twins) set(key twin, differs error) {
@@ -147,7 +147,7 @@ func (t *thorough) compare(ctx context.Context, f *recover.File, tree procfs.Roo
 		}
 	}
 	key := twin{f.Identity(), st.Inode(), st.Mtim.Nano(), st.Ctim.Nano()}
-	differs, known := t.twins.get(key)
+	known, differs := t.twins.get(key)
 	if !known {
 		differs = t.differs(ctx, *f, tree)
 	}
