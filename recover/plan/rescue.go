@@ -61,7 +61,12 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 		mildest = recover.ActionLive
 	}
 	// What the files say of themselves comes second: of an unusual disk they need not be what they seem.
-	if reason := handsOff(i, mildest, lost, relinked); reason != "" {
+	// What forbids only to end it comes last.
+	untilItEnds := todo.Action
+	if untilItEnds == recover.ActionReboot {
+		untilItEnds = recover.ActionLive
+	}
+	if reason := handsOff(i, untilItEnds, lost, relinked); reason != "" {
 		return todo.Refuse("%s", reason), nil
 	}
 	for _, f := range relinked {
@@ -98,7 +103,7 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 		}
 	}
 	if reason := recover.HandsOff(i.Definition, todo.Action, todo.Paths()); reason != "" {
-		return todo.Refuse("%s", reason), nil
+		return p.notEnded(ctx, i, todo, reason)
 	}
 	if why := equalUntilItEnds(todo); why != "" && !p.Options.ReplaceExisting && !p.Resuming {
 		return todo.Refuse("%s", why), nil
@@ -128,6 +133,26 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 	}
 	todo.Steps = p.steps(todo)
 	return todo, nil
+}
+
+// notEnded refuses a plan that would end its guest, for a reason, and says whether mode live is the
+// way on. The error is that of liveRules.whyNot.
+func (p rescuePlans) notEnded(
+	ctx context.Context, i recover.Instance, todo recover.InstancePlan, reason string,
+) (recover.InstancePlan, error) {
+	if todo.Action != recover.ActionReboot || recover.HandsOff(i.Definition, recover.ActionLive, todo.Paths()) != "" {
+		return todo.Refuse("%s", reason), nil
+	}
+	why, err := todo.NotLive, error(nil)
+	if why == "" {
+		why, err = p.live.whyNot(ctx, i, todo)
+	}
+	if why == "" {
+		return todo.Refuse("%s; os-rescue --mode live brings its files back without ending it", reason), err
+	}
+	// What names mode reboot as the way on is of no use here.
+	why, _, _ = strings.Cut(why, ": --mode reboot")
+	return todo.Refuse("%s; mode live, which would not end it, can't rescue it: %s", reason, why), err
 }
 
 // equalUntilItEnds says which disk has a file at its path that would be older than it when its QEMU

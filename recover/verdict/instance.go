@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/os-rescue/os-rescue/recover"
 )
@@ -42,6 +43,7 @@ func Instance(i *recover.Instance) {
 		i.Possible = append(i.Possible, advice)
 	}
 	judgeSuperseded(i)
+	judgeUnseen(i)
 	judgeNextStart(i)
 	harmless := i.Verdict == recover.VerdictIntact || i.Verdict == recover.VerdictUnaffected
 	if reason := handsOff(*i); reason != "" && !harmless {
@@ -162,6 +164,26 @@ func judgeSuperseded(i *recover.Instance) {
 	i.Possible = append(i.Possible, i.CureOfSuperseded())
 	if rank(i.Verdict) < rank(recover.VerdictConflict) {
 		i.Verdict = recover.VerdictConflict
+	}
+}
+
+// judgeUnseen takes disks of a domain that is off into account of which nobody knows whether they are
+// files, and are there (a storage pool's volumes): while it runs, its QEMU has them open.
+func judgeUnseen(i *recover.Instance) {
+	if i.PID != 0 || i.Verdict != recover.VerdictIntact && i.Verdict != recover.VerdictUnaffected {
+		return
+	}
+	for _, disk := range i.Definition.Disks {
+		unseen := slices.ContainsFunc(disk.Chain, func(m recover.Image) bool { return m.Source == recover.SourceOther })
+		if !unseen || len(disk.LostAtEnd) == 0 {
+			continue
+		}
+		i.Verdict = recover.VerdictUnknown
+		i.Reasons = append(i.Reasons, fmt.Sprintf("disk %s: %s", disk.Target, strings.Join(disk.LostAtEnd, ", ")))
+	}
+	if i.Verdict == recover.VerdictUnknown {
+		i.Possible = append(i.Possible, "nothing was touched, and no run brings such a disk back: look whether it is there before it is "+
+			"started (virsh domblklist "+i.Domain+", virsh vol-info VOLUME --pool POOL)")
 	}
 }
 

@@ -246,6 +246,39 @@ func TestTheVerdictSumsUpWhatStandsWhere(t *testing.T) {
 	}
 }
 
+func TestADiskThatNobodySeesIsNoComfortWhileItsDomainIsOff(t *testing.T) {
+	unseen := recover.Disk{Target: "vdb", Chain: []recover.Image{{Source: recover.SourceOther}}, LostAtEnd: []string{"it is a volume"}}
+	image := recover.Disk{Target: "vda", Chain: []recover.Image{{Source: recover.SourceFile, Path: "/i/u/disk"}}}
+	network := recover.Disk{Target: "vdc", Chain: []recover.Image{{Source: recover.SourceNetwork}}}
+	other := recover.Disk{Target: "vdd", Chain: []recover.Image{{Source: recover.SourceOther}}}
+	present := recover.File{Path: "/i/u/disk", Role: recover.RoleDisk, State: recover.FilePresent}
+	missing := recover.File{Path: "/i/u/disk", Role: recover.RoleDisk, State: recover.FileMissing, Remedy: recover.RemedyRestore}
+	for name, c := range map[string]struct {
+		pid     int
+		disks   []recover.Disk
+		files   []recover.File
+		verdict recover.Verdict
+	}{
+		"off, only a volume":             {0, []recover.Disk{unseen}, nil, recover.VerdictUnknown},
+		"off, a volume beside a file":    {0, []recover.Disk{image, unseen}, []recover.File{present}, recover.VerdictUnknown},
+		"off, a volume beside a loss":    {0, []recover.Disk{image, unseen}, []recover.File{missing}, recover.VerdictLost},
+		"off, what is never a file":      {0, []recover.Disk{network, other}, nil, recover.VerdictUnaffected},
+		"its QEMU has the volume open":   {1, []recover.Disk{unseen}, nil, recover.VerdictUnaffected},
+		"the same, beside a file":        {1, []recover.Disk{image, unseen}, []recover.File{present}, recover.VerdictIntact},
+		"off, a file and a network disk": {0, []recover.Disk{image, network}, []recover.File{present}, recover.VerdictIntact},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := recover.Instance{PID: c.pid, Domain: "i-1", Definition: recover.Domain{Disks: c.disks}, Files: c.files}
+			Instance(&i)
+			words := strings.Join(append(i.Reasons, i.Possible...), "; ")
+			said := strings.Contains(words, "vdb: it is a volume") && strings.Contains(words, "virsh domblklist i-1")
+			if i.Verdict != c.verdict || said != (c.verdict == recover.VerdictUnknown) {
+				t.Errorf("%s %q; want %s", i.Verdict, words, c.verdict)
+			}
+		})
+	}
+}
+
 func TestARunIsNoCureForARenamedFileInWhosePlaceAnotherStands(t *testing.T) {
 	i := recover.Instance{PID: 1, Files: []recover.File{{Path: "/i/u/disk", Role: recover.RoleDisk, State: recover.FileDisplaced,
 		Remedy: recover.RemedyReplace, Found: "/i/u/disk.bak"}}}
