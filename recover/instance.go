@@ -144,6 +144,10 @@ func (f File) Lost() bool {
 // that is off can't run on: it is empty, or no image of the format that the definition says.
 func (f File) Unusable() bool { return f.State == FileUnknown && f.Remedy == RemedyReplace }
 
+// Overwritten is true for a file that its QEMU has open, and that is no image any more: somebody
+// has written over it, or truncated it, in place.
+func (f File) Overwritten() bool { return f.State == FileUnknown && f.Remedy == RemedyRestore }
+
 // Instance is one domain of the host as a scan found it.
 type Instance struct {
 	UUID        string      `json:"uuid"`           // of the domain, and of Nova's instance

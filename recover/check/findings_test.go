@@ -46,6 +46,8 @@ func TestTheLevelOfACheckIsThatOfTheWorstItFound(t *testing.T) {
 	holding := recovertest.Scanned(recover.VerdictIntact, recover.VerdictIntact)
 	holding.Instances[0].Files = []recover.File{heldFile(1, gibibyte), heldFile(2, gibibyte)}
 	holding.Instances[1].Files = []recover.File{heldFile(1, gibibyte)} // a shared one counts once
+	overwritten := recovertest.Scanned(recover.VerdictUnknown)
+	overwritten.Instances[0].Files = []recover.File{{State: recover.FileUnknown, Remedy: recover.RemedyRestore}}
 	diverging := recovertest.Scanned(recover.VerdictConflict)
 	diverging.Instances[0].NextStart = []recover.Divergence{{Target: "vda", Open: "/i/disk.snap", Next: "/i/disk", Writable: true}}
 
@@ -139,6 +141,11 @@ func TestTheLevelOfACheckIsThatOfTheWorstItFound(t *testing.T) {
 			checkFacts{report: recovertest.Scanned(recover.VerdictUnknown, recover.VerdictDisplaced)}, Options{},
 			Unknown, "UNKNOWN unknown, WARNING displaced",
 			"1 of 2 instances could not be judged: instance-0 (web-0)",
+		},
+		"one whose disk was overwritten": {
+			checkFacts{report: overwritten}, Options{},
+			Critical, "CRITICAL unknown",
+			"1 of 1 instance could not be judged: instance-0 (web-0)",
 		},
 		"unknown comes before a warning": {
 			checkFacts{

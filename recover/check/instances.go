@@ -86,14 +86,15 @@ func (c checked) level(n int) Level {
 }
 
 // findUnknown finds instances of which it can't be said whether they have lost files. Where
-// a process has a deleted file of such an instance open, that is as urgent as a loss.
+// a process has a deleted file of such an instance open, or one that was overwritten, that is as
+// urgent as a loss.
 func findUnknown(c checked) []Finding {
 	n := c.report.Verdicts[recover.VerdictUnknown]
 	if n == 0 {
 		return nil
 	}
 	level, next := Unknown, "os-rescue scan says why"
-	if slices.ContainsFunc(c.report.Affected, hasDeletedOpen) {
+	if slices.ContainsFunc(c.report.Affected, func(i recover.Instance) bool { return hasDeletedOpen(i) || hasOverwritten(i) }) {
 		level, next = Critical, "do not stop, reboot, migrate or delete them; os-rescue scan says why"
 	}
 	return findingf(level, FindingUnknown, next, "%d of %s could not be judged: %s",
@@ -104,6 +105,10 @@ func hasDeletedOpen(i recover.Instance) bool {
 	return i.Verdict == recover.VerdictUnknown && slices.ContainsFunc(slices.Concat(i.Files, i.Nameless), func(f recover.File) bool {
 		return f.State == recover.FileDeleted && len(f.Holders) > 0
 	})
+}
+
+func hasOverwritten(i recover.Instance) bool {
+	return slices.ContainsFunc(i.Files, recover.File.Overwritten)
 }
 
 // findDisplaced finds instances with files that are not at their paths, and not lost.

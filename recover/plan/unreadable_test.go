@@ -29,6 +29,9 @@ func TestNothingIsEndedThatNovaCouldNotReadBeforeItsStart(t *testing.T) {
 			h := runtest.NewHost(t)
 			h.Settings.Owners.InstancesDir.User = "nobody"
 			g := h.Add(1, recovertest.GuestOptions{})
+			if c.format == "qcow2" {
+				recovertest.CreateQcow2(t, g.Disk, "1M")
+			}
 			h.HV.Change(g.UUID, func(d *recovertest.FakeDomain) { d.Disks[0].Chain[0].Format = c.format })
 			h.Online()
 			recovertest.Must(t, os.Chmod(g.Disk, c.mode))

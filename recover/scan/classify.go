@@ -170,7 +170,9 @@ func (f finding) starts() bool {
 }
 
 // isFlawed is true when the content of what stands at the path speaks against it.
-func (f finding) isFlawed() bool { return f.at == verdict.NoImage || f.at == verdict.Split }
+func (f finding) isFlawed() bool {
+	return f.at == verdict.NoImage || f.at == verdict.Split || f.at == verdict.Overwritten
+}
 
 // lookForName finds out which name the held inode has.
 func (c *classifier) lookForName(f *recover.File, found *finding) {

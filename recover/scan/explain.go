@@ -110,7 +110,7 @@ func atPlace(found finding) string {
 	switch found.at {
 	case verdict.Stranger:
 		return fmt.Sprintf("another file (inode %d) stands at its path", found.status.Ino)
-	case verdict.NoImage, verdict.Split:
+	case verdict.NoImage, verdict.Split, verdict.Overwritten:
 		return found.flaw
 	case verdict.NoFile, verdict.NoDisk:
 		return "what stands at its path is no disk (" + kindOf(found.status) + ")"

@@ -82,12 +82,30 @@ func splitOff(h qcow2.Header) flaw {
 		h.DataFile)}
 }
 
-// flawRunning finds the flaw of a file that stands at its path, and that a running QEMU has open.
-func flawRunning(m *matching, tree lookup, f recover.File, found finding) flaw {
-	if found.at != verdict.Itself || found.holder != verdict.Own || f.Format != "qcow2" {
+// flawRunning finds the flaw of a file that stands at its path, and that a running QEMU has open,
+// as QEMU sees it: it has no bytes, or should be qcow2 and does not begin so, or its data is somewhere else.
+func flawRunning(d recover.Domain, m *matching, tree lookup, f recover.File, found finding) flaw {
+	if found.at != verdict.Itself || found.holder != verdict.Own || isInTheMaking(d, f) {
 		return flaw{}
 	}
-	return splitRunning(m, tree, f, m.header(found.of).Header)
+	isEmpty := found.status.Size == 0 && found.of.first().Stat.Size == 0
+	switch h := m.header(found.of); {
+	case isEmpty && (f.Writable || f.Role != recover.RoleDisk):
+		return flaw{verdict.Overwritten, "its QEMU has it open, and it is empty"}
+	case f.Format != "qcow2" || h.unreadable:
+		return flaw{}
+	case !h.isQCOW2:
+		return flaw{verdict.Overwritten, "its QEMU has it open as a qcow2 image, and it does not begin like one any more"}
+	default:
+		return splitRunning(m, tree, f, h.Header)
+	}
+}
+
+// isInTheMaking is true for a file of which the content says nothing: a job works on it, or its
+// image does not begin where the file does.
+func isInTheMaking(d recover.Domain, f recover.File) bool {
+	n := slices.IndexFunc(d.Disks, func(disk recover.Disk) bool { return disk.Target == f.Target })
+	return f.Temporary || d.Job != "" || d.BlockJobs[f.Target] != "" || n >= 0 && len(d.Disks[n].Unusual) > 0
 }
 
 // splitRunning is the flaw of an image that keeps its data in another file than one that QEMU has

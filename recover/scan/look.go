@@ -226,7 +226,9 @@ func (l *look) files(ctx context.Context, i *recover.Instance, own []candidate, 
 	m := match(i.Files, images, told, places, knownInodes(pins))
 	switch {
 	case c.active:
-		c.inside = func(f recover.File, found finding) (flaw, error) { return flawRunning(m, tree, f, found), nil }
+		c.inside = func(f recover.File, found finding) (flaw, error) {
+			return flawRunning(i.Definition, m, tree, f, found), nil
+		}
 	case len(i.Definition.Disks) > 0:
 		c.inside = func(f recover.File, found finding) (flaw, error) { return flawOff(l.root, f, found) }
 	}

@@ -35,7 +35,7 @@ func guestOn(t *testing.T, format string, split bool) guestFiles {
 		args = append(args, "-o", "data_file="+g.data)
 	}
 	if out, err := exec.Command("qemu-img", append(args, g.disk, "1M")...).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+		t.Fatalf("qemu-img (needed for this test): %v %s", err, out)
 	}
 	var err error
 	g.tree, err = procfs.OpenRoot("/")
@@ -45,10 +45,14 @@ func guestOn(t *testing.T, format string, split bool) guestFiles {
 }
 
 // open opens files as a QEMU does, until the test ends.
-func (g guestFiles) open(t *testing.T, paths ...string) {
+func (g guestFiles) open(t *testing.T, writable bool, paths ...string) {
 	t.Helper()
+	flag := os.O_RDONLY
+	if writable {
+		flag = os.O_RDWR
+	}
 	for _, path := range paths {
-		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		f, err := os.OpenFile(path, flag, 0)
 		recovertest.Must(t, err)
 		t.Cleanup(func() { f.Close() })
 	}
@@ -63,7 +67,7 @@ func (g guestFiles) held(t *testing.T) []candidate {
 }
 
 // judged is the guest after a scan.
-func (g guestFiles) judged(t *testing.T, f recover.File, running bool, pins pinned) recover.Instance {
+func (g guestFiles) judged(t *testing.T, f recover.File, running bool, pins pinned, changes ...func(*recover.Domain)) recover.Instance {
 	t.Helper()
 	l := lookOf(t, g.tree)
 	l.root, l.pins = g.tree, pins
@@ -74,6 +78,9 @@ func (g guestFiles) judged(t *testing.T, f recover.File, running bool, pins pinn
 	if running {
 		i.PID, own = os.Getpid(), g.held(t)
 		i.Process.PID, i.Definition.PID = i.PID, i.PID
+	}
+	for _, change := range changes {
+		change(&i.Definition)
 	}
 	recovertest.Must(t, l.files(t.Context(), &i, own, g.tree))
 	verdict.Instance(&i)
@@ -117,7 +124,7 @@ func TestAnImageWhoseDataIsInAnotherFileIsIntactOnlyWhereItsQEMUHasThatAtItsName
 	} {
 		t.Run(what, func(t *testing.T) {
 			g := guestOn(t, "qcow2", true)
-			g.open(t, g.disk, g.data)
+			g.open(t, true, g.disk, g.data)
 			var pins pinned
 			for _, h := range g.held(t) {
 				pins = append(pins, pin.Held{HeldFile: h.HeldFile, Owners: []string{recovertest.UUID(1)}, Meta: pin.Meta{Path: h.Link}})
@@ -148,4 +155,61 @@ func nlink(t *testing.T, fd int) uint64 {
 	var st unix.Stat_t
 	recovertest.Must(t, unix.Fstat(fd, &st))
 	return uint64(st.Nlink) //nolint:unconvert // 32 bits on arm64
+}
+
+func TestADiskThatWasOverwrittenUnderItsQEMUIsNotIntact(t *testing.T) {
+	disk := recover.File{Role: recover.RoleDisk, Format: "qcow2", Writable: true}
+	raw := recover.File{Role: recover.RoleDisk, Format: "raw", Writable: true}
+	empty := func(t *testing.T, g guestFiles) { recovertest.Must(t, os.Truncate(g.disk, 0)) }
+	zero := func(t *testing.T, g guestFiles) {
+		f, err := os.OpenFile(g.disk, os.O_WRONLY, 0)
+		recovertest.Must(t, err)
+		defer f.Close()
+		_, err = f.WriteAt(make([]byte, 1<<16), 0)
+		recovertest.Must(t, err)
+	}
+	for what, c := range map[string]struct {
+		format string
+		file   recover.File
+		change func(t *testing.T, g guestFiles)
+		domain func(d *recover.Domain)
+		says   string // empty for an intact instance
+	}{
+		"whole":             {format: "qcow2", file: disk},
+		"emptied":           {format: "qcow2", file: disk, change: empty, says: "it is empty"},
+		"its header zeroed": {format: "qcow2", file: disk, change: zero, says: "does not begin like one"},
+		"a base, emptied": {format: "raw", file: recover.File{Role: recover.RoleBacking, Format: "raw"}, change: empty,
+			says: "it is empty"},
+		"a raw disk":          {format: "raw", file: raw},
+		"a raw disk, zeroed":  {format: "raw", file: raw, change: zero},
+		"a raw disk, emptied": {format: "raw", file: raw, change: empty, says: "it is empty"},
+		"an empty cdrom":      {format: "raw", file: recover.File{Role: recover.RoleDisk, Format: "raw"}, change: empty},
+		"an overlay that is thrown away": {format: "qcow2", file: recover.File{Role: recover.RoleDisk, Format: "qcow2",
+			Writable: true, Temporary: true}, change: zero},
+		"under a block job": {format: "qcow2", file: disk, change: zero,
+			domain: func(d *recover.Domain) { d.BlockJobs = map[string]string{"vda": "copy"} }},
+		"under a migration": {format: "qcow2", file: disk, change: zero, domain: func(d *recover.Domain) { d.Job = "migration in" }},
+		"a slice of a file": {format: "qcow2", file: disk, change: zero,
+			domain: func(d *recover.Domain) { d.Disks[0].Unusual = []string{"slices"} }},
+	} {
+		t.Run(what, func(t *testing.T) {
+			g := guestOn(t, c.format, false)
+			g.open(t, c.file.Writable, g.disk)
+			if c.change != nil {
+				c.change(t, g)
+			}
+			if c.domain == nil {
+				c.domain = func(*recover.Domain) {}
+			}
+			i := g.judged(t, c.file, true, nil, c.domain)
+			said, possible := strings.Join(i.Reasons, "; "), strings.Join(i.Possible, "; ")
+			switch want := c.says != ""; {
+			case !want && (i.Verdict != recover.VerdictIntact || said != ""):
+				t.Errorf("%s: %q; want an intact instance", i.Verdict, said)
+			case want && (i.Verdict != recover.VerdictUnknown || !strings.Contains(said, "overwritten or truncated in place") ||
+				!strings.Contains(said, c.says) || !strings.Contains(possible, "nothing but a backup")):
+				t.Errorf("%s: %q, %q; want %q", i.Verdict, said, possible, c.says)
+			}
+		})
+	}
 }

@@ -48,7 +48,9 @@ const (
 	NoFile   Place = "no file"  // a device, a symlink that others could have made: it may lead to the file
 	NoDisk   Place = "no disk"  // what is certainly none: a directory, a FIFO; of a domain that is off, an empty file
 	NoImage  Place = "no image" // a regular file, the held inode or not, that can't be the image that is defined; if the domain is off
-	Split    Place = "split"    // the file, held or not; its image keeps the guest's data in another one, which is not known to be there
+	// Overwritten is the file that the domain's QEMU has open, whose content is no image any more.
+	Overwritten Place = "overwritten"
+	Split       Place = "split" // the file, held or not; its image keeps the guest's data in another one, which is not known to be there
 )
 
 // Name says which name the held inode has, if it is not at its path.
@@ -111,6 +113,7 @@ func table() []row {
 	return []row{
 		{holder: Ambiguous, result: unknown("several open files could be it")},
 		{at: Itself, result: present},
+		{kind: Essential, active: yes, at: Overwritten, result: Result{State: recover.FileUnknown, Remedy: recover.RemedyRestore}},
 		{kind: Essential, at: Split, result: unknown("")},
 		{kind: Essential, active: no, at: NoImage, result: Result{State: recover.FileUnknown, Remedy: recover.RemedyReplace}},
 

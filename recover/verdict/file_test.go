@@ -11,7 +11,7 @@ func every(f func(Facts)) {
 	for _, kind := range []Kind{Essential, Log, Made} {
 		for _, active := range []bool{true, false} {
 			for _, holder := range []Holder{Nobody, Own, Pin, Ambiguous} {
-				for _, at := range []Place{Nothing, Itself, Copy, Stranger, NoFile, NoDisk, NoImage, Split} {
+				for _, at := range []Place{Nothing, Itself, Copy, Stranger, NoFile, NoDisk, NoImage, Split, Overwritten} {
 					for _, named := range []Name{NoName, Elsewhere, OtherLink, Hidden} {
 						for _, reachable := range []bool{true, false} {
 							if holder == Nobody && (at == Itself || at == Copy) {
@@ -19,6 +19,9 @@ func every(f func(Facts)) {
 							}
 							if at == NoImage && active || (at == NoImage || at == Split) && kind != Essential {
 								continue // nobody looks
+							}
+							if at == Overwritten && (!active || kind != Essential || holder != Own) {
+								continue // the same
 							}
 							for _, instead := range []bool{true, false} {
 								f(Facts{kind, active, holder, at, named, reachable, instead})
@@ -61,7 +64,7 @@ func TestNoComfortableWordIsSaidOfAnOpenFileThatTheNextStartWouldNotOpen(t *test
 			t.Errorf("%+v is missing, though it is open", f)
 		case held && f.At != Itself && !got.Proven && got.Remedy == "":
 			t.Errorf("%+v needs no remedy: %+v", f, got)
-		case (f.At == NoImage || f.At == Split) && (got.State == recover.FilePresent || got.Proven || got.Remedy == ""):
+		case (f.At == NoImage || f.At == Split || f.At == Overwritten) && (got.State == recover.FilePresent || got.Proven || got.Remedy == ""):
 			t.Errorf("%+v is %+v, and no start can use it", f, got)
 		case f.Holder == Ambiguous && got.State != recover.FileUnknown && f.At != Itself:
 			t.Errorf("%+v is %+v, and nobody can know that", f, got)

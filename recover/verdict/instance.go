@@ -84,6 +84,9 @@ func ofFile(f recover.File) (v recover.Verdict, text string) {
 		if f.Unusable() {
 			return recover.VerdictConflict, "is nothing that the instance could be started from"
 		}
+		if f.Overwritten() {
+			return recover.VerdictUnknown, "was overwritten or truncated in place"
+		}
 		return recover.VerdictUnknown, "can't be judged"
 	case recover.FileMissing:
 		switch f.Remedy {
@@ -207,6 +210,10 @@ func possible(i recover.Instance) string {
 		}
 		if i.PID == 0 {
 			return "nothing was touched, and nothing is ended: look at what is named above, then scan again"
+		}
+		if slices.ContainsFunc(i.Files, recover.File.Overwritten) {
+			return "nothing but a backup or a snapshot brings back what was overwritten (os-rescue restore --from DIR). What the guest has in " +
+				"memory, and can still read, is all that is left: do not stop, reboot or migrate it before that is saved from inside the guest"
 		}
 		if !slices.ContainsFunc(i.Files, isSought) && (len(i.Strays()) > 0 || slices.ContainsFunc(i.Files, isSplit)) {
 			return "nothing was touched, and nothing may stop, reboot or migrate it: what only its QEMU has ends with that. Such a file can be " +
