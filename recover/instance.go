@@ -57,7 +57,7 @@ const (
 	RemedyCopy     Remedy = "copy"      // a run copies the held inode
 	RemedyLinkBack Remedy = "link-back" // a run links the held inode, which has another hard link, back
 	RemedyMoveBack Remedy = "move-back" // a run, or one mv, moves it back from File.Found
-	RemedyMake     Remedy = "make"      // a run makes it anew from the definition
+	RemedyMake     Remedy = "make"      // a run makes it anew from the definition; libvirt makes NVRAM at a start
 	RemedyReplace  Remedy = "replace"   // a person decides about what stands at its path
 	RemedyMount    Remedy = "mount"     // a person mounts its file system, or unmounts what hides it
 	RemedyRestore  Remedy = "restore"   // from a backup: nobody has it any more
@@ -143,6 +143,11 @@ func (f File) Lost() bool {
 // Unusable is true for a file that stands at its path, and that the next start of a domain
 // that is off can't run on: it is empty, or no image of the format that the definition says.
 func (f File) Unusable() bool { return f.State == FileUnknown && f.Remedy == RemedyReplace }
+
+// MadeAtStart is true for a missing file that libvirt makes when the domain starts.
+func (f File) MadeAtStart() bool {
+	return f.State == FileMissing && (f.Role == RoleConsoleLog || f.Role == RoleNVRAM && f.Remedy == RemedyMake)
+}
 
 // Overwritten is true for a file that its QEMU has open, and that is no image any more: somebody
 // has written over it, or truncated it, in place.

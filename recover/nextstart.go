@@ -279,7 +279,7 @@ func (i Instance) IsWhole() bool {
 
 func (i Instance) hasAllFiles() bool {
 	return !slices.ContainsFunc(i.Files, func(f File) bool {
-		away := f.State != FilePresent && !f.Proven && (f.Role != RoleConsoleLog || f.State != FileMissing)
+		away := f.State != FilePresent && !f.Proven && !f.MadeAtStart()
 		return f.Role != RoleOther && !f.Temporary && (away || f.Unseen)
 	})
 }

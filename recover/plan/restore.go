@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,10 +25,11 @@ func (p restorePlans) plan(ctx context.Context, i recover.Instance) (recover.Ins
 	todo := base(i)
 	entry, _ := p.stored.Find(i.UUID)
 	todo.Found = entry.Found
+	lacks := slices.ContainsFunc(entry.Files, func(f manifest.File) bool { return lacksVariables(i, f.Path) })
 	switch why := p.inHand(i.UUID); {
 	case why != "":
 		return todo.Refuse("%s", why), nil
-	case i.Verdict == recover.VerdictIntact, i.Verdict == recover.VerdictUnaffected:
+	case (i.Verdict == recover.VerdictIntact || i.Verdict == recover.VerdictUnaffected) && !lacks:
 		todo.Action = recover.ActionNone
 		p.warnNoDomain(i)
 		return todo, nil
@@ -39,7 +41,7 @@ func (p restorePlans) plan(ctx context.Context, i recover.Instance) (recover.Ins
 		return todo.Refuse("%s", i.Disagreement), nil
 	case i.Server != nil && i.Server.VMState == recover.VMSoftDeleted:
 		return todo.Refuse("%s", recover.Deletion(*i.Server)), nil
-	case i.IsWhole():
+	case i.IsWhole() && !lacks:
 		return todo.Refuse("%s", wholeButDisputed(i)), nil
 	}
 	todo.NextStart = i.BeforeNextStart()
@@ -109,6 +111,12 @@ func (p restorePlans) plan(ctx context.Context, i recover.Instance) (recover.Ins
 	}
 	todo.Steps = p.restoreSteps(todo, entry)
 	return todo, nil
+}
+
+// lacksVariables is true for the path of a missing NVRAM, which keeps no instance from being
+// intact: a start makes a new one, and only a backup has what the guest had stored there.
+func lacksVariables(i recover.Instance, path string) bool {
+	return slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.Path == path && f.Role == recover.RoleNVRAM && f.MadeAtStart() })
 }
 
 // nameOwner gives a file outside the instances directory the owner that its original had, by

@@ -15,6 +15,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/manifest"
 	"github.com/os-rescue/os-rescue/recover/recovertest"
+	"github.com/os-rescue/os-rescue/recover/run"
 	"github.com/os-rescue/os-rescue/recover/run/runtest"
 	"github.com/os-rescue/os-rescue/recover/statedir"
 )
@@ -325,6 +326,45 @@ func TestARestoreOfAnInstanceThatIsIntactDoesNothing(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	recovertest.Must(t, g.AsFound(recover.StateRunning, pid))
+}
+
+// Without it the instance is intact: a start makes a new one, without what the guest had stored there.
+func TestARestoreBringsBackAVariableStoreThatIsAllThatIsMissing(t *testing.T) {
+	for _, point := range []string{"", "compare.done", "publish.begin"} {
+		h := runtest.NewHost(t)
+		g := h.Add(1, recovertest.GuestOptions{State: recover.StateShutOff})
+		nvram := g.Dir + "/nvram.fd"
+		g.Content[nvram] = recovertest.Payload(5, 8<<10)
+		recovertest.Must(t, os.WriteFile(nvram, g.Content[nvram], 0o600))
+		h.HV.Change(g.UUID, func(d *recovertest.FakeDomain) { d.NVRAM = nvram })
+		recovertest.Must(t, h.HV.Start(t.Context(), g.UUID, false))
+		dir, _ := backUp(h, t, nil, g)
+		g.Destroyed()
+		recovertest.Must(t, os.Remove(nvram))
+		o := recovertest.Options(g)
+		o.BackupDir, o.NoReboot, o.AcceptOlder = dir, true, true
+		if point != "" {
+			id, at := h.CrashIn(recover.CommandRestore, o, func(e *run.Engine, here func(string)) {
+				e.Failpoint = func(p string) {
+					if p == point {
+						here(p)
+					}
+				}
+			})
+			if at != point {
+				t.Fatal("the run has no such point")
+			}
+			_, err := h.Resume(t.Context(), id)
+			recovertest.Must(t, err)
+		} else {
+			report, err := h.Run(t.Context(), recover.CommandRestore, o)
+			recovertest.Must(t, err)
+			if r := g.Report(report); r.Outcome != recover.OutcomeRescued {
+				t.Fatalf("%+v", r)
+			}
+		}
+		recovertest.Must(t, g.Back())
+	}
 }
 
 func TestARestoreFromADirectoryWithoutABackupIsBadUsage(t *testing.T) {

@@ -95,6 +95,7 @@ func (c *classifier) classify(f *recover.File, holder verdict.Holder, of *openFi
 		Named:     found.named,
 		Reachable: !found.blocked,
 		Instead:   len(found.instead) > 0,
+		Templated: f.Role == recover.RoleNVRAM,
 	})
 	f.State, f.Remedy, f.Proven = judged.State, judged.Remedy, judged.Proven
 	f.Reason = explain(*f, found, judged)

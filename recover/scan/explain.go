@@ -21,7 +21,7 @@ func explain(f recover.File, found finding, judged verdict.Result) string {
 	case judged.State == recover.FileUnknown:
 		return explainUnknown(f, found, judged)
 	case found.of == nil:
-		return cmp.Or(atPlace(found), found.why)
+		return cmp.Or(atPlace(found), found.why, judged.Why)
 	case found.named == verdict.Hidden:
 		return hidden(found)
 	case judged.Remedy == recover.RemedyMount:

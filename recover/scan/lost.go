@@ -24,7 +24,7 @@ func explainLost(instances []recover.Instance) {
 			continue
 		}
 		for _, f := range i.Files {
-			if f.State != recover.FileMissing || f.Role == recover.RoleConsoleLog || f.Role == recover.RoleDiskInfo {
+			if f.State != recover.FileMissing || f.Remedy != recover.RemedyRestore {
 				continue
 			}
 			i.Possible = append(i.Possible, remedy(*i, f, holder[f.Path]))

@@ -17,13 +17,14 @@ func TestWhatIsStillPossibleForAnInstanceThatIsLost(t *testing.T) {
 			{Path: "/i/_base/b", Role: recover.RoleBacking, State: recover.FileDeleted, Holders: []recover.Holder{{PID: 1}}},
 		}},
 		{UUID: "b", Domain: "dead", Verdict: recover.VerdictLost, Files: []recover.File{
-			{Path: "/i/_base/b", Role: recover.RoleBacking, State: recover.FileMissing},
-			{Path: "/i/_base/c", Role: recover.RoleBacking, State: recover.FileMissing},
-			{Path: "/i/b/disk", Role: recover.RoleDisk, Writable: true, State: recover.FileMissing},
-			{Path: "/i/b/disk.config", Role: recover.RoleConfigDrive, State: recover.FileMissing},
-			{Path: "/iso/d", Role: recover.RoleDisk, Target: "hda", State: recover.FileMissing},
-			{Path: "/i/b/disk.base", Role: recover.RoleBacking, State: recover.FileMissing},
-			{Path: "/i/b/disk.info", Role: recover.RoleDiskInfo, State: recover.FileMissing},
+			{Path: "/i/_base/b", Role: recover.RoleBacking, State: recover.FileMissing, Remedy: recover.RemedyRestore},
+			{Path: "/i/_base/c", Role: recover.RoleBacking, State: recover.FileMissing, Remedy: recover.RemedyRestore},
+			{Path: "/i/b/disk", Role: recover.RoleDisk, Writable: true, State: recover.FileMissing, Remedy: recover.RemedyRestore},
+			{Path: "/i/b/disk.config", Role: recover.RoleConfigDrive, State: recover.FileMissing, Remedy: recover.RemedyRestore},
+			{Path: "/iso/d", Role: recover.RoleDisk, Target: "hda", State: recover.FileMissing, Remedy: recover.RemedyRestore},
+			{Path: "/i/b/disk.base", Role: recover.RoleBacking, State: recover.FileMissing, Remedy: recover.RemedyRestore},
+			{Path: "/i/b/disk.info", Role: recover.RoleDiskInfo, State: recover.FileMissing, Remedy: recover.RemedyMake},
+			{Path: "/i/b/nvram", Role: recover.RoleNVRAM, State: recover.FileMissing, Remedy: recover.RemedyMake},
 		}},
 	}
 	explainLost(all)

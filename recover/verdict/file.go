@@ -77,6 +77,9 @@ type Facts struct {
 	// Instead is true when another file is there that no definition names and that may be
 	// this one: the definition may have been changed, and not the file.
 	Instead bool
+	// Templated is true for a file that libvirt makes from a template at a start, if it is not
+	// there: NVRAM (qemuPrepareNVRAM in libvirt's src/qemu/qemu_process.c).
+	Templated bool
 }
 
 // Result is what the facts about a file mean.
@@ -96,6 +99,7 @@ type row struct {
 	named     Name
 	reachable string // "yes", "no"
 	instead   string // "yes", "no"
+	templated string // "yes", "no"
 	result    Result
 }
 
@@ -124,6 +128,9 @@ func table() []row {
 		{kind: Log, holder: Nobody, at: Nothing, result: Result{State: recover.FileMissing}},
 		{kind: Essential, active: yes, holder: Nobody, at: Stranger, result: unknown(notOpen)},
 		{kind: Essential, active: no, holder: Nobody, at: Stranger, result: present},
+		{kind: Essential, active: no, holder: Nobody, at: Nothing, templated: yes, result: Result{State: recover.FileMissing,
+			Remedy: recover.RemedyMake, Why: "if it was moved away, move it back before a start: libvirt makes it from its template then, and " +
+				"what the guest has stored there (boot entries, Secure Boot keys) is lost"}},
 		{kind: Essential, holder: Nobody, at: Nothing, instead: yes, result: unknown("another file may be it")},
 		{kind: Essential, holder: Nobody, at: NoDisk, instead: yes, result: unknown("another file may be it")},
 		{kind: Essential, holder: Nobody, at: Nothing, result: Result{State: recover.FileMissing, Remedy: recover.RemedyRestore}},
@@ -165,7 +172,8 @@ func (r row) fits(f Facts) bool {
 		(r.at == "" || r.at == f.At) &&
 		(r.named == "" || held && r.named == f.Named) &&
 		isAsked(r.reachable, f.Reachable) &&
-		isAsked(r.instead, f.Instead)
+		isAsked(r.instead, f.Instead) &&
+		isAsked(r.templated, f.Templated)
 }
 
 func isAsked(pattern string, fact bool) bool { return pattern == "" || (pattern == "yes") == fact }

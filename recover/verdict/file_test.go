@@ -24,7 +24,10 @@ func every(f func(Facts)) {
 								continue // the same
 							}
 							for _, instead := range []bool{true, false} {
-								f(Facts{kind, active, holder, at, named, reachable, instead})
+								f(Facts{kind, active, holder, at, named, reachable, instead, false})
+							}
+							if kind == Essential {
+								f(Facts{kind, active, holder, at, named, reachable, false, true})
 							}
 						}
 					}
@@ -123,6 +126,15 @@ func TestWhatTheFactsAboutAFileMean(t *testing.T) {
 		},
 		"gone, off, and another is there": {
 			Facts{Kind: Essential, Holder: Nobody, At: Nothing, Instead: true}, recover.FileUnknown, recover.RemedyLook,
+		},
+		"no NVRAM, off": {
+			Facts{Kind: Essential, Holder: Nobody, At: Nothing, Templated: true}, recover.FileMissing, recover.RemedyMake,
+		},
+		"no NVRAM, though it runs": {
+			Facts{Kind: Essential, Active: true, Holder: Nobody, At: Nothing, Templated: true}, recover.FileMissing, recover.RemedyRestore,
+		},
+		"an empty NVRAM": {
+			Facts{Kind: Essential, Holder: Nobody, At: NoDisk, Templated: true}, recover.FileMissing, recover.RemedyRestore,
 		},
 		"no disk.info": {Facts{Kind: Made, Active: true, Holder: Nobody, At: Nothing}, recover.FileMissing, recover.RemedyMake},
 		"no log":       {Facts{Kind: Log, Holder: Nobody, At: Nothing}, recover.FileMissing, ""},

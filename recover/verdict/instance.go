@@ -93,6 +93,9 @@ func ofFile(f recover.File) (v recover.Verdict, text string) {
 		case recover.RemedyRestore:
 			return recover.VerdictLost, "is gone and nobody holds it"
 		case recover.RemedyMake:
+			if f.MadeAtStart() {
+				return recover.VerdictUnaffected, "is not there"
+			}
 			return recover.VerdictRecoverable, ""
 		}
 		return recover.VerdictUnaffected, ""
@@ -213,7 +216,8 @@ func possible(i recover.Instance) string {
 		}
 		if slices.ContainsFunc(i.Files, recover.File.Overwritten) {
 			return "nothing but a backup or a snapshot brings back what was overwritten (os-rescue restore --from DIR). What the guest has in " +
-				"memory, and can still read, is all that is left: do not stop, reboot or migrate it before that is saved from inside the guest"
+				"memory, and can still read, is all that is left: do not stop, reboot or migrate it before that is saved from inside the guest; " +
+				"then shut it off, and restore it with --replace-existing"
 		}
 		if !slices.ContainsFunc(i.Files, isSought) && (len(i.Strays()) > 0 || slices.ContainsFunc(i.Files, isSplit)) {
 			return "nothing was touched, and nothing may stop, reboot or migrate it: what only its QEMU has ends with that. Such a file can be " +

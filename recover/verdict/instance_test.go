@@ -65,6 +65,14 @@ func TestTheVerdictSumsUpWhatStandsWhere(t *testing.T) {
 			files:   []recover.File{file(recover.RoleDisk, recover.FilePresent), file(recover.RoleConsoleLog, recover.FileMissing)},
 			verdict: recover.VerdictIntact,
 		},
+		"no NVRAM of a domain that is off, which a start makes": {
+			domain: with(func(d *recover.Domain) { d.State, d.PID = recover.StateShutOff, 0 }),
+			files: []recover.File{
+				file(recover.RoleDisk, recover.FilePresent), file(recover.RoleNVRAM, recover.FileMissing, recover.RemedyMake),
+			},
+			verdict: recover.VerdictIntact,
+			says:    "is not there",
+		},
 		"a deleted file of its QEMU that no definition names": {
 			domain:   running,
 			files:    []recover.File{file(recover.RoleDisk, recover.FilePresent), stray},
