@@ -1,10 +1,14 @@
 package scan
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
+	"slices"
 
 	"github.com/os-rescue/os-rescue/recover"
+	"github.com/os-rescue/os-rescue/recover/procfs"
 )
 
 // explainLost says what is still possible for each lost instance. It looks at all the
@@ -28,6 +32,28 @@ func explainLost(instances []recover.Instance) {
 				continue
 			}
 			i.Possible = append(i.Possible, remedy(*i, f, holder[f.Path]))
+		}
+	}
+}
+
+// explainUnmounted says first of each lost instance that the file system of the instances may not be
+// mounted, if it looks so: not one instance has a file below that path, or a directory.
+func explainUnmounted(root procfs.Root, instancesPath string, instances []recover.Instance) {
+	isThere := func(f recover.File) bool {
+		return recover.IsBelow(f.Path, instancesPath) && (f.State != recover.FileMissing || len(f.Holders) > 0)
+	}
+	for _, i := range instances {
+		_, err := root.Lstat(filepath.Join(instancesPath, i.UUID))
+		if !errors.Is(err, fs.ErrNotExist) || slices.ContainsFunc(i.Files, isThere) {
+			return
+		}
+	}
+	for n := range instances {
+		i := &instances[n]
+		isGone := func(f recover.File) bool { return recover.IsBelow(f.Path, instancesPath) }
+		if i.Verdict == recover.VerdictLost && slices.ContainsFunc(i.Files, isGone) {
+			i.Possible = slices.Insert(i.Possible, 0, fmt.Sprintf("nothing of any instance is in %[1]s: look before anything else whether its "+
+				"file system is mounted (findmnt -T %[1]s, /etc/fstab), mount it (mount -a), and scan again", quote(instancesPath)))
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package scan
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -83,6 +84,43 @@ func TestADiskThatIsNowhereMayBeAmongTheDeletedFilesThatAreHeld(t *testing.T) {
 			if c.want == recover.VerdictUnknown &&
 				(!strings.Contains(said, "/srv/x (os-rescue 20:3)") || !strings.Contains(said, "/proc/PID/fd/FD")) {
 				t.Errorf("it says %s", said)
+			}
+		})
+	}
+}
+
+func TestWhereNothingIsLeftOfAnyInstanceAMountIsLookedForFirst(t *testing.T) {
+	dir := t.TempDir()
+	in, err := procfs.OpenRoot(dir)
+	recovertest.Must(t, err)
+	defer in.Close()
+	recovertest.Must(t, os.MkdirAll(dir+"/i/locks", 0o755))
+	gone := recover.File{Path: classDisk, State: recover.FileMissing}
+	held := recover.File{Path: "/i/v/disk", State: recover.FileDeleted, Holders: []recover.Holder{{PID: 1}}}
+	for what, c := range map[string]struct {
+		files []recover.File // of another instance
+		dir   string         // that is there
+		want  bool
+	}{
+		"nothing":                       {files: []recover.File{gone}, want: true},
+		"another, on a volume":          {files: []recover.File{{Path: "/srv/disk", State: recover.FilePresent}}, want: true},
+		"another, which has its files":  {files: []recover.File{{Path: "/i/v/disk", State: recover.FilePresent}}},
+		"another, of which one is held": {files: []recover.File{held}},
+		"a directory":                   {files: []recover.File{gone}, dir: "/i/v"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			if c.dir != "" {
+				recovertest.Must(t, os.Mkdir(dir+c.dir, 0o755))
+				defer os.Remove(dir + c.dir)
+			}
+			all := []recover.Instance{
+				{UUID: "u", Verdict: recover.VerdictLost, Files: []recover.File{gone}, Possible: []string{"a rebuild"}},
+				{UUID: "v", Files: c.files},
+			}
+			explainUnmounted(in, "/i", all)
+			got := all[0].Possible
+			if isFirst := strings.Contains(got[0], "mount -a") && strings.Contains(got[0], "/i"); isFirst != c.want || len(all[1].Possible) > 0 {
+				t.Errorf("%q, %q", got, all[1].Possible)
 			}
 		})
 	}

@@ -96,6 +96,7 @@ func (s *Scanner) Host(ctx context.Context, hints recover.Hints) (recover.Report
 	}
 	report.Instances = append(report.Instances, guarded...)
 	explainLost(report.Instances)
+	explainUnmounted(l.root, s.settings.InstancesPath, report.Instances)
 	if report.Foreign, err = foreignFiles(ctx, l, report.Instances, ""); err != nil {
 		return recover.Report{}, err
 	}
