@@ -86,6 +86,8 @@ type FilePlan struct {
 	// in other runs.
 	Stored string `json:"stored,omitempty"`
 	SHA256 string `json:"sha256,omitempty"` // digest of that copy, in hexadecimal
+	// Corrupt is what qemu-img check found in the image when it was backed up; empty for nothing.
+	Corrupt string `json:"corrupt,omitempty"`
 	// Held is the key of the inode that is still held of a file to restore, which the copy
 	// must equal: the guest may have written since the backup. Empty when nothing is to be
 	// compared.

@@ -65,6 +65,7 @@ type File struct {
 	Group     string           `json:"group,omitempty"`   // as User
 	Mode      recover.FileMode `json:"mode"`              // as UID
 	Writable  bool             `json:"writable"`          // the guest writes it
+	Corrupt   string           `json:"corrupt,omitempty"` // what qemu-img check found in the original, which the copy equals
 }
 
 // Read reads the manifest of the backup in dir: Open and Store.Manifest in one.

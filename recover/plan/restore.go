@@ -71,6 +71,7 @@ func (p restorePlans) plan(ctx context.Context, i recover.Instance) (recover.Ins
 			Mode:      f.Mode,
 			Stored:    f.Stored,
 			SHA256:    f.SHA256,
+			Corrupt:   f.Corrupt,
 		}
 		p.nameOwner(f, &file)
 		if err := p.place(&file); err != nil {
@@ -92,6 +93,9 @@ func (p restorePlans) plan(ctx context.Context, i recover.Instance) (recover.Ins
 	}
 	if reason := recover.HandsOff(i.Definition, todo.Action, todo.Paths()); reason != "" {
 		return todo.Refuse("%s", reason), nil
+	}
+	if why := p.corrupt(i, todo); why != "" {
+		return todo.Refuse("%s", why), nil
 	}
 	if err := p.notOlder(ctx, entry, i, &todo); err != nil {
 		return todo.Refuse("%v", err), nil
@@ -117,6 +121,23 @@ func (p restorePlans) plan(ctx context.Context, i recover.Instance) (recover.Ins
 // intact: a start makes a new one, and only a backup has what the guest had stored there.
 func lacksVariables(i recover.Instance, path string) bool {
 	return slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.Path == path && f.Role == recover.RoleNVRAM && f.MadeAtStart() })
+}
+
+// corrupt says which file of the backup was corrupt when it was backed up, so that no guest is ended
+// for it; empty for none. Where nothing is ended that is a warning.
+func (p restorePlans) corrupt(i recover.Instance, todo recover.InstancePlan) string {
+	for _, f := range todo.Files {
+		switch {
+		case f.Corrupt == "":
+		case todo.Action == recover.ActionReboot:
+			return fmt.Sprintf("%s was corrupt when it was backed up (%s), and its guest is not ended for that: os-rescue --mode live makes a new "+
+				"image from what the guest reads; a restore puts the copy back once the guest is off", f.Path, f.Corrupt)
+		default:
+			p.warn("%s: %s was corrupt when it was backed up (%s), and is put back as it was: with --no-reboot it is left off, and "+
+				"qemu-img check -r all can repair it before a start", i.Domain, f.Path, f.Corrupt)
+		}
+	}
+	return ""
 }
 
 // nameOwner gives a file outside the instances directory the owner that its original had, by

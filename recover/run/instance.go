@@ -138,6 +138,9 @@ func (i *instance) failed(ctx context.Context, err error) (report recover.Instan
 		err = t.Stopped(ctx, err)
 		outcome, again, goOn = recover.OutcomeInterrupted, "Run the command again", "Go on with: "+resume
 	}
+	if errors.Is(err, recover.ErrCorrupt) {
+		again = afterCorrupt(t.Run.Plan.Command, t.Plan.Action)
+	}
 	switch isFinal := errors.As(err, &final); {
 	case t.Plan.Action == recover.ActionHardReboot:
 		return i.reboot.Failed(err, outcome)
@@ -201,6 +204,21 @@ func (i *instance) failed(ctx context.Context, err error) (report recover.Instan
 	}
 	safe := sentence("Nothing was destroyed", i.files.WhatStays(), i.guest.HowItIs(ctx), t.Run.Pins.WhoHolds(ctx, t.Plan.UUID))
 	return t.End(outcome, t.Fail(err, safe, again)), true
+}
+
+// afterCorrupt says what can be done about an image that is corrupt: no later run finds it whole.
+func afterCorrupt(command recover.Command, action recover.Action) string {
+	const keep = "os-rescue backup --to DIR keeps a copy that equals the image to the byte"
+	switch {
+	case command == recover.CommandRestore:
+		return "Restore another backup, or a snapshot"
+	case action == recover.ActionReboot:
+		return "os-rescue --mode live makes a new image from what the guest reads (with --dry-run it says whether it can); " + keep
+	case action == recover.ActionPublish:
+		return keep + ", and os-rescue restore puts that back, to be repaired"
+	default:
+		return keep
+	}
 }
 
 // sentence joins what is said of an instance; parts may be empty.

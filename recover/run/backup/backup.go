@@ -40,7 +40,7 @@ func New(t *task.Task, g *guest.Guest, dir *Dir, once *staging.Once) *Backup {
 // unless it is to stay paused. The pins stay: what was lost still is.
 //
 // Errors of package recover: ErrRefused when the guest has ended or must not be suspended,
-// ErrUnproven, ErrCorrupt, ErrConflict, ErrNoSpace.
+// ErrUnproven, ErrConflict, ErrNoSpace. Of an image that is corrupt a copy is kept, and a note.
 func (b *Backup) Take(ctx context.Context) error {
 	t := b.t
 	if err := b.guest.SaveDefinition(ctx); err != nil {
@@ -274,7 +274,11 @@ func (b *Backup) storeProven(ctx context.Context, f recover.FilePlan, path strin
 	if entry.SHA256, err = b.digest(ctx, f, file, src); err != nil {
 		return err
 	}
-	if err := staging.CheckImage(ctx, b.t, f, file, entry.Size); err != nil {
+	err = staging.CheckImage(ctx, b.t, f, file, entry.Size, func(found string) {
+		entry.Corrupt = found
+		b.t.Notef("%s is corrupt (%s): the backup keeps a copy that equals it to the byte", f.Path, found)
+	})
+	if err != nil {
 		return err
 	}
 	return dir.Sync()

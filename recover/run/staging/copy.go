@@ -68,7 +68,13 @@ func copyAndProve(ctx context.Context, t *task.Task, staged *stagedFile) error {
 			return err
 		}
 	}
-	return CheckImage(ctx, t, f, staged.file, staged.size)
+	var known func(string)
+	if f.Corrupt != "" {
+		known = func(found string) {
+			t.Notef("%s is put back as it was backed up, and it is corrupt: %s", f.Path, found)
+		}
+	}
+	return CheckImage(ctx, t, f, staged.file, staged.size, known)
 }
 
 // CopyFile copies a planned file from src to dst, which is empty. Unless sums is nil it proves
@@ -179,9 +185,10 @@ func damaged(f recover.FilePlan, digest string) error {
 
 // CheckImage has qemu-img look through the copy of a qcow2 of size bytes; of another
 // format, or an empty one, there is nothing to check. recover.ErrCorrupt when the image is
-// damaged: its guest is not destroyed. Leaked clusters are no harm; a check that can't be made
+// damaged: its guest is not destroyed. Unless known is nil, it is told what was found, and that is
+// no error. Leaked clusters are no harm; a check that can't be made
 // is noted, and no corruption.
-func CheckImage(ctx context.Context, t *task.Task, f recover.FilePlan, copied *os.File, size int64) error {
+func CheckImage(ctx context.Context, t *task.Task, f recover.FilePlan, copied *os.File, size int64, known func(string)) error {
 	if f.Format != "qcow2" || size == 0 {
 		return nil
 	}
@@ -201,8 +208,11 @@ func CheckImage(ctx context.Context, t *task.Task, f recover.FilePlan, copied *o
 			t.Notef("%s has lazy refcounts: QEMU counts its clusters anew when it opens the image", f.Path)
 		}
 		if result.Corrupt() {
-			return fmt.Errorf("%w: qemu-img check finds %d corruptions in %s (%d places could not be checked), and its copy equals it to the byte: "+
-				"the image itself is damaged", recover.ErrCorrupt, result.Corruptions, f.Path, result.CheckErrors)
+			found := fmt.Sprintf("qemu-img check finds %d corruptions (%d places could not be checked)", result.Corruptions, result.CheckErrors)
+			if known == nil {
+				return fmt.Errorf("%w: %s: %s, and its copy equals it to the byte: the image itself is damaged", recover.ErrCorrupt, f.Path, found)
+			}
+			known(found)
 		}
 		zerolog.Ctx(ctx).Debug().Str("path", f.Path).Int64("leaks", result.Leaks).Msg("image checked")
 		return nil

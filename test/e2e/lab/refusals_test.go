@@ -52,7 +52,7 @@ func TestWhatStopsARunLeavesTheGuestAsItWas(t *testing.T) {
 			t.Fatalf("exit code %d\n%s\n%s", r.Code, r.Stdout, r.Stderr)
 		}
 		got := of(t, report(t, r), v)
-		says(t, got.Error, "corrupt", v.Disk, "Nothing was destroyed")
+		says(t, got.Error, "corrupt", v.Disk, "Nothing was destroyed", "--mode live", "os-rescue backup")
 		v.unharmed(t)
 		v.nothingStaged(t)
 	})
