@@ -42,6 +42,8 @@ type fullScan struct {
 func (s *fullScan) run(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, fullScanTime)
 	defer cancel()
+	s.holds.parted(partings.forget)
+	s.holds.noteTwins() // a keeper may have died
 	stale := s.stale.take()
 	report, err := s.scanner.Host(ctx, recover.Hints{})
 	if err != nil {
@@ -62,11 +64,6 @@ func (s *fullScan) run(ctx context.Context) {
 	}
 	s.nova.learnHost(ctx, report)
 	s.arbiter.decide(ctx, report)
-	err = settleTwins(ctx, s.settings, s.holds)
-	if err != nil {
-		err = fmt.Errorf("the keeper may hold files that are let go here, or not those that it should: %w", err)
-	}
-	s.problems.set("keeper", err)
 	if err := s.save(); err != nil {
 		s.problems.set("save", err)
 	}
@@ -130,7 +127,7 @@ func (s *fullScan) holdFiles(i recover.Instance, unheld faults) {
 		key := f.Identity()
 		direct := false
 		opened := isOpenedBy(i, f)
-		if !opened && s.holds.isLetGo(key) {
+		if !opened && s.holds.isLetGo(key, i.UUID) {
 			continue // the keeper has it still
 		}
 		known := s.holds.update(key, func(h *guardHold) {

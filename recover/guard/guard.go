@@ -65,6 +65,7 @@ type Guard struct {
 	problems  *problems
 	holds     *holdings
 	copies    *comparer
+	twins     *twins
 	memory    *memory
 	records   *records
 	last      *lastScan
@@ -124,6 +125,8 @@ func (g *Guard) connectParts(deps Deps, shelf Shelf) {
 	settings := deps.Settings
 	lockDue := newTrigger()
 	g.holds = newHoldings(shelf, g.scanDue.fire)
+	g.twins = &twins{settings: settings, holds: g.holds, problems: g.problems, due: newTrigger()}
+	g.holds.onTwins = g.twins.due.fire
 	g.copies = newComparer(g.holds, g.root, g.scanDue.fire)
 	g.nova = &novaSide{host: settings.Host, problems: g.problems}
 	g.incidents = newIncidents(g.holds, g.records, g.last, g.problems, lockDue.fire)
@@ -226,6 +229,7 @@ func (g *Guard) Run(ctx context.Context, ready func()) (err error) {
 	})
 	work.Go(func() { g.locks.run(serving) })
 	work.Go(func() { g.copies.run(serving) })
+	work.Go(func() { g.twins.run(serving) })
 	g.locks.due.fire()
 	g.scanWhenDue(ctx)
 	stop()
@@ -307,11 +311,10 @@ func (g *Guard) end(ctx context.Context) error {
 	g.scan(looking)
 	stop()
 	g.tree.newlyDeleted() // also what was deleted a moment ago
-	needed := slices.DeleteFunc(g.holds.deleted(), g.isUnneeded)
 	if err := g.save(); err != nil {
 		zerolog.Ctx(ctx).Error().Err(err).Msg("the list of held files could not be written")
 	}
-	return handOver(ctx, g.settings, needed)
+	return g.twins.settle(ctx, func(h guardHold) bool { return !g.isUnneeded(h) })
 }
 
 // isUnneeded is true for a deleted file that can be made anew, and for the log of a guest that is back.

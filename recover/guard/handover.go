@@ -25,7 +25,7 @@ func handOver(ctx context.Context, settings recover.Settings, needed []guardHold
 	defer c.Close()
 	var errs error
 	for _, h := range needed {
-		errs = errors.Join(errs, giveTo(ctx, c, h))
+		errs = errors.Join(errs, giveTo(ctx, c, h, false))
 	}
 	if errs == nil {
 		zerolog.Ctx(ctx).Warn().Int("files", len(needed)).Int("keeper", c.PID()).
@@ -34,11 +34,15 @@ func handOver(ctx context.Context, settings recover.Settings, needed []guardHold
 	return errs
 }
 
-// giveTo gives one held file to the keeper, for each of its owners.
-func giveTo(ctx context.Context, c *keeper.Client, h guardHold) error {
+// giveTo gives one held file to the keeper, for each of its owners. What is noted of one that it has
+// already stays as it is: that may be a run's.
+func giveTo(ctx context.Context, c *keeper.Client, h guardHold, has bool) error {
 	meta, err := json.Marshal(h.meta())
 	if err != nil {
 		return err
+	}
+	if has {
+		meta = nil
 	}
 	for _, owner := range h.givenFor() {
 		if err := c.Hold(ctx, owner, h.inode().Key(), meta, h.file); err != nil {

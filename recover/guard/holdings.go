@@ -41,14 +41,17 @@ type holdings struct {
 	remembered map[recover.Inode]holdMemory // of an earlier life, for files that are found again
 	changed    bool                         // since it was saved
 	released   map[keeper.ReleaseReason]int
-	gone       map[recover.Inode]bool // let go, and the keeper may have it still
+	partings   partings
 	shelved    shelved
+
+	// onTwins is called when the keeper has to be given something, or to let something go; nil: nobody minds.
+	onTwins func()
 }
 
 func newHoldings(shelf Shelf, onRelease func()) *holdings {
 	return &holdings{shelf: shelf, onRelease: onRelease, bounds: boundsNow(), files: map[recover.Inode]*guardHold{},
 		remembered: map[recover.Inode]holdMemory{},
-		released:   map[keeper.ReleaseReason]int{}, gone: map[recover.Inode]bool{}}
+		released:   map[keeper.ReleaseReason]int{}, partings: partings{}}
 }
 
 // remember notes what an earlier life knew of its files, by inode, before any is added.
@@ -81,6 +84,7 @@ func (h *holdings) add(f *os.File, m holdMemory) error {
 		delete(h.remembered, old.inode())
 	}
 	h.files[hold.inode()] = hold
+	delete(h.partings, hold.inode())
 	h.changed = true
 	return h.put(hold)
 }
@@ -305,6 +309,9 @@ func (h *holdings) change(hold *guardHold, do func(*guardHold)) {
 	if !hold.same(before) {
 		h.changed = true
 	}
+	if hold.Needed != before.Needed {
+		h.noteTwins()
+	}
 }
 
 // need marks a deleted file as one that an instance which exists has lost.
@@ -392,15 +399,17 @@ func (h *holdings) letGo(key recover.Inode, reason keeper.ReleaseReason, owners 
 		return false, nil
 	}
 	h.changed = true
+	h.noteTwins()
 	if len(owners) > 0 {
 		hold.Owners = slices.DeleteFunc(hold.Owners, func(o string) bool { return slices.Contains(owners, o) })
 		if len(hold.Owners) > 0 {
+			h.partings.note(key, owners...)
 			h.mu.Unlock()
 			return false, nil
 		}
 	}
 	delete(h.files, key)
-	h.gone[key] = true
+	h.partings.note(key)
 	h.released[reason]++
 	h.mu.Unlock()
 	var err error
@@ -410,27 +419,26 @@ func (h *holdings) letGo(key recover.Inode, reason keeper.ReleaseReason, owners 
 	return true, errors.Join(err, hold.file.Close())
 }
 
-// letGoSince returns what was let go since it was asked last.
-func (h *holdings) letGoSince() map[recover.Inode]bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	gone := h.gone
-	h.gone = map[recover.Inode]bool{}
-	return gone
+func (h *holdings) noteTwins() {
+	if h.onTwins != nil {
+		h.onTwins()
+	}
 }
 
-// isLetGo is true for what was let go and is still to be settled.
-func (h *holdings) isLetGo(key recover.Inode) bool {
+// parted does something with what was let go.
+func (h *holdings) parted(do func(partings)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.gone[key]
+	do(h.partings)
 }
 
-// stillToSettle takes back what letGoSince returned.
-func (h *holdings) stillToSettle(gone map[recover.Inode]bool) {
+// isLetGo is true for a file that was let go for an instance since the last scan, or that the keeper may
+// hold for it still.
+func (h *holdings) isLetGo(key recover.Inode, uuid string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	maps.Copy(h.gone, gone)
+	p := h.partings[key]
+	return p != nil && p.isFor(uuid)
 }
 
 // sum sums up what is held, and what was let go since the start.

@@ -8,7 +8,6 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/guard"
 	"github.com/os-rescue/os-rescue/recover/keeper"
-	"github.com/os-rescue/os-rescue/recover/pin"
 	"github.com/os-rescue/os-rescue/recover/recovertest"
 	"github.com/os-rescue/os-rescue/recover/run/runtest"
 )
@@ -36,11 +35,6 @@ func TestARestartLosesNoHoldAndForgetsNothing(t *testing.T) {
 	if after.Held.DeletedFiles != before.Held.DeletedFiles || !after.Incidents[0].Since.Equal(before.Incidents[0].Since) {
 		t.Errorf("before %+v\nafter %+v", before, after)
 	}
-	again.await("the keeper has let go", func(guard.Status) bool {
-		status, err := pin.Keeper(t.Context(), h.Settings.StateDir)
-		recovertest.Must(t, err)
-		return len(status.Holds) == 0
-	})
 	ran, err := h.Run(t.Context(), recover.CommandRescue, recovertest.OfflineOptions(v, off))
 	recovertest.Must(t, err)
 	for _, i := range ran.Instances {
@@ -50,7 +44,7 @@ func TestARestartLosesNoHoldAndForgetsNothing(t *testing.T) {
 	}
 	hasContent(t, v)
 	hasContent(t, off)
-	again.await("the end", func(s guard.Status) bool { return s.Held.DeletedFiles == 0 })
+	again.await("the end", func(s guard.Status) bool { return s.Held.DeletedFiles == 0 && len(keptPaths(h)) == 0 })
 	recovertest.Must(t, again.stop())
 	for _, f := range s.Inherit(t) {
 		var st unix.Stat_t

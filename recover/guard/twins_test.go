@@ -25,9 +25,9 @@ func keptPaths(h *runtest.Host) []string {
 	return slices.Compact(paths)
 }
 
-// Without systemd's descriptor store a guard that is killed leaves nothing behind: the keeper has
-// what instances have lost as long as the guard has it, and not longer.
-func TestAGuardWithoutAShelfHasTheKeeperHoldWhatInstancesLost(t *testing.T) {
+// A guard that is killed may leave nothing behind: the keeper has what instances have lost as long as the
+// guard has it, and not longer.
+func TestTheKeeperHoldsWhatInstancesLostAsLongAsTheGuardDoes(t *testing.T) {
 	h := runtest.NewHost(t)
 	v, whole := h.Add(1, recovertest.GuestOptions{Base: "b1"}), h.Add(2, recovertest.GuestOptions{Base: "b2"})
 	g := startGuard(h, guard.Options{}, nil, nil)
@@ -76,16 +76,45 @@ func TestWhatAGuardLetsGoTheKeeperLetsGo(t *testing.T) {
 	g.await("the keeper has the other one's alone", func(guard.Status) bool { return slices.Equal(keptPaths(h), []string{other.Disk}) })
 }
 
-// What a guard with a shelf knows to be on it the keeper need not hold too.
-func TestAGuardWithAShelfNeedsNoKeeper(t *testing.T) {
+// What is let go for one of its owners stays held for the other, and the keeper is no reason to take it up
+// again.
+func TestASharedFileIsLetGoForOneOfItsOwners(t *testing.T) {
 	h := runtest.NewHost(t)
-	h.Add(1, recovertest.GuestOptions{Base: "b1"})
-	g := startGuard(h, guard.Options{}, recovertest.NewShelf(), nil)
+	v, other := h.Add(1, recovertest.GuestOptions{Base: "b"}), h.Add(2, recovertest.GuestOptions{Base: "b"})
+	g := startGuard(h, guard.Options{}, nil, nil)
 	g.awaitScan()
 	h.Purge()
-	last := g.await("the incident", func(s guard.Status) bool { return len(s.Incidents) == 1 }).Scanned
-	g.await("one more scan", func(s guard.Status) bool { return s.Scanned.After(last) })
-	if got := keptPaths(h); len(got) > 0 {
-		t.Errorf("the keeper holds %q", got)
+	g.await("the keeper has all", func(guard.Status) bool { return len(keptPaths(h)) == 3 })
+	v.Destroyed()
+	g.await("it is off", func(s guard.Status) bool { return s.Report.Instances[0].State == recover.StateShutOff })
+	recovertest.Must(t, guard.ReleaseByHand(t.Context(), h.Settings.StateDir, v.UUID))
+	want := []string{other.Disk, other.Base}
+	slices.Sort(want)
+	g.await("the keeper has the other one's", func(guard.Status) bool { return slices.Equal(keptPaths(h), want) })
+	for range 2 {
+		last := g.await("a scan", func(s guard.Status) bool { return !s.Scanned.IsZero() }).Scanned
+		g.await("one more scan", func(s guard.Status) bool { return s.Scanned.After(last) })
 	}
+	if got := keptPaths(h); !slices.Equal(got, want) {
+		t.Errorf("the keeper has %q again", got)
+	}
+}
+
+// A run that ends without having done anything leaves what the guard gave the keeper as it was.
+func TestAnAbandonedRunLeavesNoTwinBehind(t *testing.T) {
+	h := runtest.NewHost(t)
+	v := h.Add(1, recovertest.GuestOptions{})
+	g := startGuard(h, guard.Options{}, nil, nil)
+	g.awaitScan()
+	h.Purge()
+	g.await("the keeper has it", func(guard.Status) bool { return len(keptPaths(h)) == 1 })
+	s, err := h.Engine().Prepare(t.Context(), recover.CommandRescue, recovertest.OfflineOptions(v))
+	recovertest.Must(t, err)
+	recovertest.Must(t, s.Abandon(t.Context()))
+	if got := keptPaths(h); !slices.Equal(got, []string{v.Disk}) {
+		t.Errorf("the keeper has %q", got)
+	}
+	v.Destroyed()
+	recovertest.Must(t, guard.ReleaseByHand(t.Context(), h.Settings.StateDir, v.UUID))
+	g.await("nobody holds it", func(s guard.Status) bool { return s.Held.DeletedFiles == 0 && len(keptPaths(h)) == 0 })
 }

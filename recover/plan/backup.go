@@ -24,7 +24,7 @@ func (p backupPlans) plan(_ context.Context, i recover.Instance) (recover.Instan
 	case i.Verdict == recover.VerdictUnaffected:
 		todo.Action = recover.ActionNone
 		return todo, nil
-	case i.Verdict == recover.VerdictUnknown, i.Verdict == recover.VerdictDisplaced, i.Verdict == recover.VerdictLost:
+	case i.Verdict == recover.VerdictUnknown, i.Verdict == recover.VerdictLost, i.Verdict == recover.VerdictDisplaced && i.PID == 0:
 		return todo.Refuse("%s", strings.Join(append(i.Reasons, i.Possible...), "; ")), nil
 	case i.PID == 0 && i.Verdict == recover.VerdictIntact:
 		return todo.Refuse("the domain is off and its files are in place: any backup tool can copy them"), nil

@@ -227,6 +227,10 @@ func possible(i recover.Instance) string {
 		return "nothing was touched, and what is open stays open: look at the files named above; " +
 			"--map PATH=PID:FD says which open file is which"
 	case recover.VerdictDisplaced:
+		if i.PID != 0 && slices.ContainsFunc(i.Files, needsMount) {
+			return "its QEMU has all of it open: bring the files back to their paths (mount, or move), then scan again; what can't be brought " +
+				"back (a file system that is gone) os-rescue backup --to DIR copies as long as that QEMU lives"
+		}
 		return "nothing is deleted: bring the files back to their paths (mount, or move), then scan again"
 	case recover.VerdictConflict:
 		if slices.ContainsFunc(i.Files, func(f recover.File) bool { return f.Unseen }) {
