@@ -89,7 +89,11 @@ func (h *holdings) pins() ([]pin.Held, error) {
 		if err != nil {
 			return nil, err
 		}
-		d.Flags, d.Link = flags, hold.Path
+		d.Flags = flags
+		// As others see it: a name that it has now, or how it lost its own.
+		if d.Link, err = os.Readlink(fmt.Sprintf("%s/self/fd/%d", procfs.Dir, d.FD)); err != nil {
+			return nil, err
+		}
 		held := procfs.HeldFile{Descriptor: d, PID: os.Getpid(), Process: pin.GuardProcess}
 		pins = append(pins, pin.Held{HeldFile: held, Owners: slices.Clone(hold.Owners), Meta: hold.meta()})
 	}
