@@ -49,6 +49,8 @@ func domainState(code libvirt.DomainState) recover.DomainState {
 		return recover.StateShutOff
 	case libvirt.DOMAIN_CRASHED:
 		return recover.StateCrashed
+	case libvirt.DOMAIN_PMSUSPENDED:
+		return recover.StatePMSuspended
 	default:
 		return recover.StateOther
 	}

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"libvirt.org/go/libvirt"
+
 	"github.com/os-rescue/os-rescue/recover"
 )
 
@@ -33,5 +35,28 @@ func TestAGuestThatIsRestoredPausedIsNotMigrating(t *testing.T) {
 	virsh(t, "suspend", g.name)
 	if d := domain(ctx, t, c, g); d.PauseReason != recover.PauseUser || recover.HandsOff(d, recover.ActionReboot, paths) != "" {
 		t.Errorf("after what the words name: %s (%s)", d.State, d.PauseReason)
+	}
+}
+
+func TestEachStateThatHasACureOfItsOwnIsSeen(t *testing.T) {
+	for code, want := range map[libvirt.DomainState]recover.DomainState{
+		libvirt.DOMAIN_RUNNING:     recover.StateRunning,
+		libvirt.DOMAIN_PMSUSPENDED: recover.StatePMSuspended,
+		libvirt.DOMAIN_CRASHED:     recover.StateCrashed,
+		libvirt.DOMAIN_SHUTDOWN:    recover.StateOther,
+	} {
+		if got := domainState(code); got != want {
+			t.Errorf("%d: %s; want %s", code, got, want)
+		}
+	}
+	for code, want := range map[libvirt.DomainPausedReason]recover.PauseReason{
+		libvirt.DOMAIN_PAUSED_USER:            recover.PauseUser,
+		libvirt.DOMAIN_PAUSED_MIGRATION:       recover.PauseMigration,
+		libvirt.DOMAIN_PAUSED_POSTCOPY_FAILED: recover.PausePostcopy,
+		libvirt.DOMAIN_PAUSED_WATCHDOG:        recover.PauseOther,
+	} {
+		if got := pauseReason(code); got != want {
+			t.Errorf("paused, %d: %s; want %s", code, got, want)
+		}
 	}
 }

@@ -12,13 +12,14 @@ import (
 type DomainState string
 
 // The states that os-rescue distinguishes. StateOther is any other state of libvirt
-// (shutting down, pmsuspended, blocked).
+// (shutting down, blocked).
 const (
-	StateRunning DomainState = "running"
-	StatePaused  DomainState = "paused"
-	StateShutOff DomainState = "shutoff"
-	StateCrashed DomainState = "crashed"
-	StateOther   DomainState = "other"
+	StateRunning     DomainState = "running"
+	StatePaused      DomainState = "paused"
+	StateShutOff     DomainState = "shutoff"
+	StateCrashed     DomainState = "crashed"
+	StatePMSuspended DomainState = "pmsuspended" // the guest sleeps (S3), and its QEMU waits to be woken
+	StateOther       DomainState = "other"
 )
 
 // PauseReason says why a paused domain is paused.

@@ -49,16 +49,24 @@ func (d Domain) busy() string {
 		return migrating
 	case d.State == StatePaused && d.PauseReason == PauseMigration:
 		return "libvirt started the guest from saved memory and left it paused, or a migration of it ended halfway, and os-rescue can't " +
-			"tell which: if it runs on no other host, virsh resume " + d.Name + ", and where it is to stay paused virsh suspend " + d.Name +
-			" at once; then run this again"
+			"tell which: if it runs on no other host, " + d.pausedByUser()
 	case d.State == StatePaused && d.PauseReason != PauseUser:
-		return "the guest is paused, but not by a user, so os-rescue can't tell whether its disks were flushed"
+		return "the guest is paused, but not by a user, so os-rescue can't tell whether its disks were flushed: virsh domstate --reason " +
+			d.Name + " says what paused it (a watchdog, a snapshot, a dump); when that is over, " + d.pausedByUser()
 	case d.State == StateCrashed && d.PID != 0:
-		return "the guest has crashed, and its QEMU is kept for inspection"
+		return "the guest has crashed, and its QEMU is kept for inspection (on_crash): when nobody needs it as it is, " + d.pausedByUser()
+	case d.State == StatePMSuspended:
+		return "the guest sleeps (pmsuspended), and can't be paused: virsh dompmwakeup " + d.Name + " wakes it; then run this again"
 	case d.State == StateOther:
 		return "the domain is between two states: scan again in a moment"
 	}
 	return ""
+}
+
+// pausedByUser says how a guest that stands still comes to run, or to be paused by a user: a suspend
+// of what stands still already flushes nothing, and keeps the reason.
+func (d Domain) pausedByUser() string {
+	return fmt.Sprintf("virsh resume %[1]s, and where it is to stand still virsh suspend %[1]s at once; then run this again", d.Name)
 }
 
 const migrating = "the guest is being migrated: wait for the migration to end"

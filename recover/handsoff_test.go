@@ -36,6 +36,9 @@ func TestOnlyWhatAnActionTouchesStopsIt(t *testing.T) {
 	halved := with(func(d *Domain) { d.State, d.PauseReason = StatePaused, PausePostcopy })
 	restored := with(func(d *Domain) { d.Name, d.State, d.PauseReason = "i-1", StatePaused, PauseMigration })
 	crashed := with(func(d *Domain) { d.State, d.PID = StateCrashed, 1 })
+	watched := with(func(d *Domain) { d.Name, d.State, d.PauseReason = "i-1", StatePaused, PauseOther })
+	asleep := with(func(d *Domain) { d.Name, d.State = "i-1", StatePMSuspended })
+	crashed.Name = "i-1"
 	between := with(func(d *Domain) { d.State = StateOther })
 
 	for name, c := range map[string]struct {
@@ -80,6 +83,13 @@ func TestOnlyWhatAnActionTouchesStopsIt(t *testing.T) {
 		"restored paused, and a backup":                       {restored, ActionBackup, []string{"/i/u/disk"}, "virsh resume i-1"},
 		"crashed and kept, and a put-back":                    {crashed, ActionPutBack, []string{"/i/_base/b"}, ""},
 		"crashed and kept, and a reboot":                      {crashed, ActionReboot, []string{"/i/u/disk"}, "crashed"},
+		"crashed and kept, and a backup":                      {crashed, ActionBackup, []string{"/i/u/disk"}, "virsh resume i-1"},
+		"paused by a watchdog, and a reboot":                  {watched, ActionReboot, []string{"/i/u/disk"}, "virsh domstate --reason i-1"},
+		"paused by a watchdog, and a live rescue":             {watched, ActionLive, []string{"/i/u/disk"}, "virsh resume i-1"},
+		"paused by a watchdog, and a backup":                  {watched, ActionBackup, []string{"/i/u/disk"}, "virsh suspend i-1"},
+		"paused by a watchdog, and a put-back":                {watched, ActionPutBack, []string{"/i/_base/b"}, ""},
+		"asleep, and a reboot":                                {asleep, ActionReboot, []string{"/i/u/disk"}, "virsh dompmwakeup i-1"},
+		"asleep, and a put-back":                              {asleep, ActionPutBack, []string{"/i/_base/b"}, ""},
 		"between two states, and a reboot":                    {between, ActionReboot, []string{"/i/u/disk"}, "between two states"},
 		"a path of a network disk is no file's":               {network, ActionReboot, []string{"/i/u/second"}, ""},
 	} {

@@ -34,6 +34,14 @@ func TestAGuestThatMustNotBeEndedHasAWayOn(t *testing.T) {
 			change: unmirrored, mode: recover.ModeAuto,
 			says: []string{"disk vdb: it is a volume", "can't rescue it: disk vda is copied on read"}, never: "--mode",
 		},
+		"a transient domain": {
+			change: func(d *recovertest.FakeDomain) { d.Persistent = false }, mode: recover.ModeReboot,
+			says: []string{"is transient", "virsh define ", "os-rescue --mode live brings"},
+		},
+		"a transient domain that can't be mirrored": {
+			change: func(d *recovertest.FakeDomain) { d.Persistent = false; d.Disks[0].Unmirrorable = "is copied on read" },
+			mode:   recover.ModeReboot, says: []string{"is transient", "virsh define ", "disk vda is copied on read"}, never: "--mode",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -112,7 +112,8 @@ func (p rescuePlans) plan(ctx context.Context, i recover.Instance) (recover.Inst
 		return todo.Refuse("%v", err), nil
 	}
 	if todo.Action == recover.ActionReboot && !i.Definition.Persistent {
-		return todo.Refuse("its domain is transient: destroying it would undefine it, and nothing could start it again"), nil
+		return p.notEnded(ctx, i, todo, fmt.Sprintf("its domain is transient: destroying it would undefine it, and nothing could start it "+
+			"again: virsh dumpxml --security-info %[1]s > %[1]s.xml and virsh define %[1]s.xml make it persistent", i.Domain))
 	}
 	todo.Found = foundByNova(i)
 	if why, err := p.wouldLose(ctx, i, todo); why != "" || err != nil {
