@@ -104,8 +104,9 @@ const swtpmDir = "/var/lib/libvirt/swtpm"
 
 // keptState reads from a definition which state beside the disks a start finds again. Where the
 // directory of a TPM is missing or empty, libvirt makes a new TPM there
-// (qemuTPMEmulatorCreateStorage in its src/qemu/qemu_tpm.c); QEMU makes the missing file of a
-// memory device anew (file_ram_open in its system/physmem.c).
+// (qemuTPMEmulatorCreateStorage in its src/qemu/qemu_tpm.c). Where the file of a memory device is
+// missing, the start fails when libvirt gives it its owner ("unable to stat", libvirt 9.0); with
+// dynamic_ownership=0 QEMU makes it anew (file_ram_open in its softmmu/physmem.c).
 func keptState(def *libvirtxml.Domain) []recover.KeptState {
 	if def.Devices == nil {
 		return nil
