@@ -314,7 +314,7 @@ func (g *Guard) end(ctx context.Context) error {
 	if err := g.save(); err != nil {
 		zerolog.Ctx(ctx).Error().Err(err).Msg("the list of held files could not be written")
 	}
-	return g.twins.settle(ctx, func(h guardHold) bool { return !g.isUnneeded(h) })
+	return g.twins.settle(ctx, lastTwinTime, func(h guardHold) bool { return !g.isUnneeded(h) })
 }
 
 // isUnneeded is true for a deleted file that can be made anew, and for the log of a guest that is back.

@@ -24,8 +24,11 @@ type twins struct {
 	due      trigger
 }
 
-// twinTime bounds the exchange with a keeper that hangs.
-const twinTime = 20 * time.Second
+// Bounds of the exchange with a keeper that hangs: while the guard runs, which tries again, and at its end.
+const (
+	twinTime     = 20 * time.Second
+	lastTwinTime = 2 * time.Minute
+)
 
 // run settles the twins whenever that is due, until the context ends.
 func (t *twins) run(ctx context.Context) {
@@ -34,7 +37,7 @@ func (t *twins) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.due:
-			err := t.settle(ctx, isLostOne)
+			err := t.settle(ctx, twinTime, isLostOne)
 			if ctx.Err() != nil {
 				return
 			}
@@ -53,10 +56,13 @@ func isLostOne(h guardHold) bool {
 
 // settle gives the keeper what it has not of the deleted files that are wanted, and has it let go of
 // what was let go here: with two holders, one that lets go frees no space. What a run works with, it leaves
-// to that. What an earlier guard gave the keeper, and this one does not hold, it takes up.
-func (t *twins) settle(ctx context.Context, wanted func(guardHold) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, twinTime)
+// to that. What an earlier guard gave the keeper, and this one does not hold, it takes up. A keeper that is
+// silent is replaced.
+func (t *twins) settle(ctx context.Context, limit time.Duration, wanted func(guardHold) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	var parted map[recover.Inode]int
+	t.holds.parted(func(p partings) { parted = p.open() })
 	mine := map[recover.Inode]guardHold{}
 	var give []guardHold
 	for _, h := range t.holds.all() {
@@ -65,59 +71,68 @@ func (t *twins) settle(ctx context.Context, wanted func(guardHold) bool) error {
 			give = append(give, h)
 		}
 	}
-	c, err := keeper.Connect(ctx, t.settings.StateDir)
-	if errors.Is(err, keeper.ErrNoKeeper) {
-		t.holds.parted(func(p partings) { p.settle(nil) })
+	c, given, err := t.ask(ctx)
+	switch {
+	case errors.Is(err, keeper.ErrNoKeeper):
+		t.holds.parted(func(p partings) { p.settle(parted) })
 		return handOver(ctx, t.settings, give)
-	}
-	if err != nil {
+	case errors.Is(err, keeper.ErrSilent):
+		return errors.Join(err, handOver(context.WithoutCancel(ctx), t.settings, give))
+	case err != nil:
 		return err
 	}
 	defer c.Close()
-	given, err := c.List(ctx)
-	if err != nil {
-		return err
-	}
-	byKey := map[recover.Inode]keeper.Hold{}
-	for _, k := range given {
-		if inode, ok := recover.ParseKey(k.Key); ok {
-			byKey[inode] = k
-		}
-	}
+	var errs error
 	for _, h := range give {
-		if k, ok := byKey[h.inode()]; !ok || !isTwin(k, h) {
-			if err := giveTo(ctx, c, h, ok); err != nil {
-				return err
-			}
+		if k, ok := given[h.inode()]; !ok || !isTwin(k, h) {
+			errs = errors.Join(errs, giveTo(ctx, c, h, ok))
 		}
 	}
 	busy, err := t.busyRuns(ctx)
 	if err != nil {
-		return err
+		return errors.Join(errs, err)
 	}
-	later := map[recover.Inode]bool{}
-	for inode, k := range byKey {
+	for inode, k := range given {
 		h, isMine := mine[inode]
 		meta, err := pin.MetaOf(k)
 		switch {
 		case err != nil:
 		case busy[meta.Run]:
-			later[inode] = true
+			delete(parted, inode) // later
+		case isMine && meta.Run == pin.GuardRun && h.Deleted.IsZero(): // it has a name again
+			err = releaseAll(ctx, c, k)
 		case isMine:
-			if meta.Run == pin.GuardRun && h.Deleted.IsZero() { // it has a name again
-				err = releaseAll(ctx, c, k)
-				break
-			}
 			err = t.release(ctx, c, k, inode, h.Owners)
 		default:
 			err = t.releaseOrTake(ctx, c, k, inode, meta)
 		}
 		if err != nil {
-			return err
+			delete(parted, inode)
+			errs = errors.Join(errs, err)
 		}
 	}
-	t.holds.parted(func(p partings) { p.settle(later) })
-	return nil
+	t.holds.parted(func(p partings) { p.settle(parted) })
+	return errs
+}
+
+// ask connects to the keeper, and returns what it holds.
+func (t *twins) ask(ctx context.Context) (*keeper.Client, map[recover.Inode]keeper.Hold, error) {
+	c, err := keeper.Connect(ctx, t.settings.StateDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	list, err := c.List(ctx)
+	if err != nil {
+		c.Close()
+		return nil, nil, err
+	}
+	given := map[recover.Inode]keeper.Hold{}
+	for _, k := range list {
+		if inode, ok := recover.ParseKey(k.Key); ok {
+			given[inode] = k
+		}
+	}
+	return c, given, nil
 }
 
 // release has the keeper let a file go for those that it was let go for here, but those who have it again.

@@ -3,6 +3,7 @@ package guard_test
 import (
 	"os"
 	"slices"
+	"syscall"
 	"testing"
 
 	"github.com/os-rescue/os-rescue/recover"
@@ -117,4 +118,39 @@ func TestAnAbandonedRunLeavesNoTwinBehind(t *testing.T) {
 	v.Destroyed()
 	recovertest.Must(t, guard.ReleaseByHand(t.Context(), h.Settings.StateDir, v.UUID))
 	g.await("nobody holds it", func(s guard.Status) bool { return s.Held.DeletedFiles == 0 && len(keptPaths(h)) == 0 })
+}
+
+// A keeper that hangs holds what it has, and gets nothing more: another one gets that.
+func TestAKeeperThatHangsIsReplaced(t *testing.T) {
+	h := runtest.NewHost(t)
+	v, other := h.Add(1, recovertest.GuestOptions{}), h.Add(2, recovertest.GuestOptions{})
+	g := startGuard(h, guard.Options{}, nil, nil)
+	g.awaitScan()
+	v.Rm()
+	g.await("the keeper has it", func(guard.Status) bool { return slices.Equal(keptPaths(h), []string{v.Disk}) })
+	c, err := keeper.Connect(t.Context(), h.Settings.StateDir)
+	recovertest.Must(t, err)
+	pid := c.PID()
+	c.Close()
+	recovertest.Must(t, syscall.Kill(pid, syscall.SIGSTOP))
+	defer syscall.Kill(pid, syscall.SIGKILL)
+	other.Rm()
+	want := []string{v.Disk, other.Disk}
+	slices.Sort(want)
+	g.await("another keeper has both", func(guard.Status) bool {
+		c, err := keeper.Connect(t.Context(), h.Settings.StateDir)
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		list, err := c.List(t.Context())
+		var paths []string
+		for _, k := range list {
+			meta, err := pin.MetaOf(k)
+			recovertest.Must(t, err)
+			paths = append(paths, meta.Path)
+		}
+		slices.Sort(paths)
+		return err == nil && c.PID() != pid && slices.Equal(paths, want)
+	})
 }

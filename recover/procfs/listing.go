@@ -68,12 +68,12 @@ func (l *listing) read(ctx context.Context) ([]Descriptor, error) {
 		}
 		d := Descriptor{FD: fd}
 		path := filepath.Join(dir, e.Name())
+		l.seen.Add(1)
 		// The process may have closed this descriptor: then it does not count.
 		if d.Link, err = os.Readlink(path); err != nil || isNoFile(d.Link) || l.isMeant != nil && !l.isMeant(d.Link) {
 			continue
 		}
 		l.at.Store(&d.Link)
-		l.seen.Add(1)
 		if err := l.stat(&d, path); errors.Is(err, ErrSilent) {
 			return nil, err
 		} else if err != nil || d.Stat.Mode&unix.S_IFMT != unix.S_IFREG {

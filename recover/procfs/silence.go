@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,8 +20,8 @@ var ErrSilent = errors.New("it does not answer")
 const (
 	// silence is how long such a thing may take.
 	silence = 4 * time.Second
-	// mostThreads is how many threads this process may have, where some wait for such things for
-	// ever, before no more may: a service may have a few hundred tasks (TasksMax).
+	// mostThreads is how many threads of this process may wait for such things for ever: a service may
+	// have a few hundred tasks (TasksMax).
 	mostThreads = 100
 )
 
@@ -60,9 +62,26 @@ func answered[T any](ctx context.Context, limit time.Duration, l looker, look fu
 	}
 }
 
-// manyWait is true when this process has so many threads that no other may hang: each is a directory
-// there, beside "." and ".." (fs/proc/base.c, proc_task_getattr).
+// manyWait is true when so many threads of this process wait for a file's status, or for memory, that no
+// other may come to hang. A thread is a directory there, beside "." and ".." (fs/proc/base.c,
+// proc_task_getattr), and says which system call it waits in (proc_pid_syscall(5)).
 func manyWait() (bool, error) {
-	st, err := identity.At(unix.AT_FDCWD, Dir+"/self/task", 0)
-	return st.Nlink > mostThreads+2, err
+	const tasks = Dir + "/self/task"
+	st, err := identity.At(unix.AT_FDCWD, tasks, 0)
+	if err != nil || st.Nlink <= mostThreads+2 {
+		return false, err
+	}
+	ids, err := All(tasks)
+	if err != nil {
+		return false, err
+	}
+	waiting := 0
+	for _, id := range ids {
+		call, err := readProc(tasks + "/" + strconv.Itoa(id) + "/syscall")
+		number, _, _ := strings.Cut(string(call), " ")
+		if err == nil && (number == strconv.Itoa(unix.SYS_STATX) || number == strconv.Itoa(unix.SYS_READ)) {
+			waiting++
+		}
+	}
+	return waiting > mostThreads, nil
 }
