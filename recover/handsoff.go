@@ -107,9 +107,13 @@ func blockJobs(jobs map[string]string) string {
 		return ""
 	}
 	var list []string
+	command := "virsh domjobabort" // which ends a backup on all disks (virsh(1))
 	for target, kind := range jobs {
 		list = append(list, target+" "+kind)
+		if kind != "backup" {
+			command = "virsh blockjob"
+		}
 	}
 	slices.Sort(list)
-	return fmt.Sprintf("a block job is under way (%s): wait for it to end, or end it with virsh blockjob", strings.Join(list, ", "))
+	return fmt.Sprintf("a block job is under way (%s): wait for it to end, or end it with %s", strings.Join(list, ", "), command)
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -59,6 +60,9 @@ func (h *holdings) Release(owner string, keys []string, reason keeper.ReleaseRea
 	why := cmp.Or(reason, keeper.ReleasedByHand)
 	var err error
 	var w writers
+	if reason == keeper.ReleasedProven {
+		h.noteDeleted(keys)
+	}
 	for _, hold := range h.deletedOf(owner) {
 		if len(keys) == 0 || keeper.Names(keys, hold.inode()) {
 			if werr := w.mayRelease(hold, why); werr != nil {
@@ -71,6 +75,19 @@ func (h *holdings) Release(owner string, keys []string, reason keeper.ReleaseRea
 	}
 	h.onRelease()
 	return err
+}
+
+// noteDeleted notes of those of the files that have no name any more that they were deleted: a run that says
+// so is faster than the tree's events.
+func (h *holdings) noteDeleted(keys []string) {
+	for _, hold := range h.all() {
+		if !hold.Deleted.IsZero() || !keeper.Names(keys, hold.inode()) {
+			continue
+		}
+		if st, err := identity.OfFile(hold.file); err == nil && st.Nlink == 0 {
+			h.update(hold.inode(), func(now *guardHold) { now.Deleted = time.Now().UTC() })
+		}
+	}
 }
 
 // pins are the holds as a scan takes them. QEMU's own files are found without:

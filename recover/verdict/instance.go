@@ -174,14 +174,15 @@ func judgeSuperseded(i *recover.Instance) {
 }
 
 // judgeUnseen takes disks of a domain that is off into account of which nobody knows whether they are
-// files, and are there (a storage pool's volumes): while it runs, its QEMU has them open.
+// files, and are there (a storage pool's volumes): while it runs, its QEMU has them open. A
+// medium that the guest only reads is nobody's loss.
 func judgeUnseen(i *recover.Instance) {
 	if i.PID != 0 || i.Verdict != recover.VerdictIntact && i.Verdict != recover.VerdictUnaffected {
 		return
 	}
 	for _, disk := range i.Definition.Disks {
 		unseen := slices.ContainsFunc(disk.Chain, func(m recover.Image) bool { return m.Source == recover.SourceOther })
-		if !unseen || len(disk.LostAtEnd) == 0 {
+		if !unseen || disk.ReadOnly || len(disk.LostAtEnd) == 0 {
 			continue
 		}
 		i.Verdict = recover.VerdictUnknown

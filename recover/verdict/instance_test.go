@@ -258,6 +258,7 @@ func TestADiskThatNobodySeesIsNoComfortWhileItsDomainIsOff(t *testing.T) {
 	unseen := recover.Disk{Target: "vdb", Chain: []recover.Image{{Source: recover.SourceOther}}, LostAtEnd: []string{"it is a volume"}}
 	image := recover.Disk{Target: "vda", Chain: []recover.Image{{Source: recover.SourceFile, Path: "/i/u/disk"}}}
 	network := recover.Disk{Target: "vdc", Chain: []recover.Image{{Source: recover.SourceNetwork}}}
+	medium := recover.Disk{Target: "hdc", ReadOnly: true, Chain: unseen.Chain, LostAtEnd: unseen.LostAtEnd}
 	other := recover.Disk{Target: "vdd", Chain: []recover.Image{{Source: recover.SourceOther}}}
 	present := recover.File{Path: "/i/u/disk", Role: recover.RoleDisk, State: recover.FilePresent}
 	missing := recover.File{Path: "/i/u/disk", Role: recover.RoleDisk, State: recover.FileMissing, Remedy: recover.RemedyRestore}
@@ -271,6 +272,7 @@ func TestADiskThatNobodySeesIsNoComfortWhileItsDomainIsOff(t *testing.T) {
 		"off, a volume beside a file":    {0, []recover.Disk{image, unseen}, []recover.File{present}, recover.VerdictUnknown},
 		"off, a volume beside a loss":    {0, []recover.Disk{image, unseen}, []recover.File{missing}, recover.VerdictLost},
 		"off, what is never a file":      {0, []recover.Disk{network, other}, nil, recover.VerdictUnaffected},
+		"off, a medium of a pool":        {0, []recover.Disk{image, medium}, []recover.File{present}, recover.VerdictIntact},
 		"its QEMU has the volume open":   {1, []recover.Disk{unseen}, nil, recover.VerdictUnaffected},
 		"the same, beside a file":        {1, []recover.Disk{image, unseen}, []recover.File{present}, recover.VerdictIntact},
 		"off, a file and a network disk": {0, []recover.Disk{image, network}, []recover.File{present}, recover.VerdictIntact},

@@ -55,8 +55,14 @@ func (w operator) work(ctx context.Context) error {
 		if err := w.decide(ctx); err != nil {
 			return err
 		}
-		if _, err := w.osRescue("--all", "--offline", "--yes", "--mode", "reboot", "--output", "json"); err != nil {
+		r, err := w.osRescue("--all", "--offline", "--yes", "--mode", "reboot", "--output", "json")
+		if err != nil {
 			return hung(err)
+		}
+		for _, g := range w.guests {
+			if w.damaged() && strings.Contains(r.Stdout, "virsh domjobabort") {
+				_, _ = w.virsh(ctx, "domjobabort", g.name) // it may have none
+			}
 		}
 	}
 	return w.scan()
@@ -86,6 +92,11 @@ func (w operator) decide(ctx context.Context) error {
 			}
 		}
 		if strings.Contains(reasons, "of which no run has proven that it is a copy") {
+			if w.guard != nil {
+				if _, err := w.osRescue("guard", "release", g.uuid, "--yes"); err != nil {
+					return hung(err)
+				}
+			}
 			if _, err := w.osRescue("keeper", "release", g.uuid, "--accept-loss", "last-copy", "--yes"); err != nil {
 				return hung(err)
 			}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/beneath"
+	"github.com/os-rescue/os-rescue/recover/run/staging"
 )
 
 // abandon ends one disk's mirror and removes its file, unless the guest is on it:
@@ -38,7 +39,7 @@ func (s *mirrors) abandon(ctx context.Context, m *mirror) error {
 		return fmt.Errorf("%w: QEMU has neither the old %s open nor its mirror, which stays where it is", recover.ErrUnproven, m.want.Path)
 	}
 	zerolog.Ctx(ctx).Debug().Str("path", m.want.Path).Msg("the mirror is abandoned")
-	return m.remove()
+	return s.removed(ctx, m)
 }
 
 // abandonEnded is abandon for a guest whose QEMU is gone. A mirror's file is removed
@@ -66,7 +67,19 @@ func (s *mirrors) abandonEnded(ctx context.Context, m *mirror) error {
 			return err
 		}
 	}
-	return m.remove()
+	return s.removed(ctx, m)
+}
+
+// removed removes a mirror's file, and tells a guard, which may have taken it for the disk: while it was made
+// it had the disk's name.
+func (s *mirrors) removed(ctx context.Context, m *mirror) error {
+	if err := m.remove(); err != nil {
+		return err
+	}
+	if err := staging.GuardForgets(ctx, s.t, m.inode.Key()); err != nil {
+		zerolog.Ctx(ctx).Warn().Err(err).Str("path", m.want.Path).Msg("a guard may go on holding what the run has made and removed")
+	}
+	return nil
 }
 
 // isUnused makes sure that a mirror that had its disk's name when its QEMU ended is

@@ -123,10 +123,15 @@ func noteHeld(t *task.Task, held []keeper.Hold) {
 // guardTime bounds what is told to a guard.
 const guardTime = 2 * time.Second
 
-// guardLetsGo tells a guard that the instance's files are back, proven. One that
-// does not run holds nothing.
+// guardLetsGo tells a guard that the instance's files are back, proven.
 func guardLetsGo(ctx context.Context, t *task.Task) error {
-	keys := t.Plan.Keys()
+	return GuardForgets(ctx, t, t.Plan.Keys()...)
+}
+
+// GuardForgets tells a guard that it need not hold those deleted files for the instance any more: they are
+// back, proven, or were never more than a run's own. One that does not run holds nothing. The error is the guard's, or
+// the context's.
+func GuardForgets(ctx context.Context, t *task.Task, keys ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, guardTime) // it finds out by itself, so nobody waits for long
 	defer cancel()
 	c, err := keeper.ConnectGuard(ctx, t.Run.Settings.StateDir)
