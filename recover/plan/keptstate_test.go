@@ -19,6 +19,9 @@ func TestAGuestWhoseStateIsOnlyInMemoryIsNotEnded(t *testing.T) {
 	}{
 		"the directory of its TPM is gone":  {loss: recover.LossVTPM, gone: true},
 		"the directory of its TPM is empty": {func(path string) error { return os.Mkdir(path, 0o700) }, recover.LossVTPM, true},
+		"the directory of its TPM has swtpm's lock alone": {func(path string) error {
+			return os.MkdirAll(filepath.Join(path, ".lock"), 0o700)
+		}, recover.LossVTPM, true},
 		"its TPM is there": {func(path string) error {
 			return os.MkdirAll(filepath.Join(path, "tpm2-00.permall"), 0o700)
 		}, recover.LossVTPM, false},

@@ -338,7 +338,8 @@ func lastOpened(f recover.File, held []candidate, here recover.Inode) []*openFil
 		if !h.opened || h.gone() || h.retired || h.isOfNova() || h.pinPath != f.Path && h.belongs != f.Path {
 			continue
 		}
-		if h.Inode() == here {
+		sameNumber := h.Stat.IsAnonymous() && h.Stat.Ino == here.Inode && h.Stat.Birth == here.Birth // mounted anew
+		if h.Inode() == here || sameNumber {
 			return nil
 		}
 		if !recover.IsKept(h.Link) {

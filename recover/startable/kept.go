@@ -55,12 +55,14 @@ func MissingState(ctx context.Context, hv recover.Hypervisor, s recover.Settings
 	return missing, nil
 }
 
-// isGone is true where nothing is, or an empty directory.
+// isGone is true where nothing is, or a directory without any but hidden files: swtpm keeps its lock (.lock)
+// beside the state.
 func isGone(root procfs.Root, path string) bool {
 	st, err := root.Stat(path)
 	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return errors.Is(err, fs.ErrNotExist)
 	}
 	names, err := root.Names(path, mostStateFiles)
-	return err == nil && len(names) == 0 || errors.Is(err, fs.ErrNotExist)
+	isShown := func(name string) bool { return !strings.HasPrefix(name, ".") }
+	return err == nil && !slices.ContainsFunc(names, isShown) || errors.Is(err, fs.ErrNotExist)
 }

@@ -246,8 +246,12 @@ func possible(i recover.Instance) string {
 				"stands there aside. A cached image (_base) that was moved away is fetched again by Nova, if Glance still has it"
 		}
 		if slices.ContainsFunc(i.Files, isDisplacedByAnother) {
-			return "neither a run nor --replace-existing touches a file that was renamed while another stands at its path: see above what " +
+			advice := "neither a run nor --replace-existing touches a file that was renamed while another stands at its path: see above what " +
 				"brings it back, then scan again"
+			if i.PID == 0 {
+				advice += "; if what stands there is right, start the guest on it: virsh start " + i.Domain
+			}
+			return advice
 		}
 		advice := "a run compares the two files and keeps an identical one; " +
 			"--replace-existing moves a different one aside and never deletes it"
