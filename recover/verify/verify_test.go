@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/manifest"
 	"github.com/os-rescue/os-rescue/recover/recovertest"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 )
 
 const base = "_base/shared"
@@ -50,9 +52,15 @@ func backup(t *testing.T) (dir string, m manifest.Manifest) {
 func create(t *testing.T, path string, args ...string) {
 	t.Helper()
 	args = append(append([]string{"create", "-q", "-f", "qcow2"}, args...), path, "1M")
-	if out, err := exec.Command("qemu-img", args...).CombinedOutput(); err != nil {
-		t.Fatalf("qemu-img: %v: %s", err, out)
-	}
+	// For an encrypted image it measures the speed of the CPU, and fails if the kernel has not accounted
+	// any CPU time to it yet.
+	recovertest.Must(t, patience.Retry(func() error {
+		out, err := exec.Command("qemu-img", args...).CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("qemu-img: %w: %s", err, out)
+		}
+		return err
+	}))
 	recovertest.Must(t, os.Chmod(path, 0o600))
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/os-rescue/os-rescue/recover"
 	"github.com/os-rescue/os-rescue/recover/copier"
 	"github.com/os-rescue/os-rescue/test/lab"
+	"github.com/os-rescue/os-rescue/test/lab/patience"
 	"github.com/os-rescue/os-rescue/test/lyingfs"
 )
 
@@ -86,8 +87,11 @@ func luks(t *testing.T, l *lab.Lab, path string) string {
 	l.Virsh(t, "secret-define", definition)
 	l.Virsh(t, "secret-set-value", secret, base64.StdEncoding.EncodeToString([]byte("x")))
 	must(t, os.MkdirAll(filepath.Dir(path), 0o755))
-	tool(t, "qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=x",
-		"-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", path, "16M")
+	// It measures the speed of the CPU, and fails if the kernel has not accounted any CPU time to it yet.
+	must(t, patience.Retry(func() error {
+		return exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=x",
+			"-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", path, "16M").Run()
+	}))
 	return fmt.Sprintf(`<disk type="file" device="disk"><driver name="qemu" type="qcow2" cache="none"/><source file="%s">
 		<encryption format="luks"><secret type="passphrase" uuid="%s"/></encryption></source>
 		<target dev="vdx" bus="virtio"/></disk>`, path, secret)
