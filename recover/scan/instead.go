@@ -29,7 +29,11 @@ func instead(l *look, i recover.Instance, f recover.File) []string {
 		c := candidate{HeldFile: h.HeldFile}
 		if slices.Contains(h.Owners, i.UUID) && h.Meta.Role == recover.RoleDisk && h.Meta.Target == f.Target && !c.gone() &&
 			placeOf(h, i.UUID) != f.Path {
-			add(h.Meta.Path)
+			if st, err := l.home.Stat(h.Link); err == nil && st.Inode() == h.Inode() {
+				add(h.Link) // it was renamed, perhaps out of the tree
+			} else {
+				add(h.Meta.Path)
+			}
 		}
 	}
 	dir := filepath.Join(l.settings.InstancesPath, i.UUID)

@@ -50,6 +50,8 @@ func knownFaults() []known {
 		{"a mount hides the base before the guard starts", "qcow2 : mount-over/0/817892 guard-start/0/176461 stop/0/551476"},
 		{"strangers come to the paths of a deleted disk and of a base that was moved, the guest off",
 			"qcow2 : remove-dir/0/0 guard-start/0/0 move-tree/0/1018533 stop/0/563716 recreate/0/142000 recreate/0/1038791 rescue/0/0"},
+		{"the tree was moved, the guest shut off, and its definition changed",
+			"qcow2 : move-tree/2/546676 guard-start/1/76534 stop/2/565835 redefine/2/297545"},
 		{"an inode number comes again", "qcow2 : backup/0/0" + again + again + again + again + " write/0/1 remove-file/0/0 reuse/0/0"},
 	}
 }

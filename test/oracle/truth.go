@@ -217,6 +217,10 @@ func look(ctx context.Context, w *world, g *guest) (truth, error) {
 	}
 	t.small = small(w, g)
 	t.held, t.linked = available(w, g, t)
+	for n, d := range g.disks { // the same where a process has it, wherever its name is
+		next := t.disks[n].next
+		t.renamed = t.renamed || !t.running && t.held && next != "" && next != d.nova && !exists(next)
+	}
 	return t, nil
 }
 

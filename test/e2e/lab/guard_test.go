@@ -198,9 +198,9 @@ func TestAGuardThatEndsInAnIncidentHandsItsFilesOver(t *testing.T) {
 	v.forget(t)
 	again := startGuard(t, l)
 	awaitGuard(t, l, "the incident again", incidents(1))
-	patience.Wait(t, "the keeper has given them back", func() bool { return len(holdings(t, l).Holds) == 0 })
 	rescue(t, l, 0, "--all")
 	v.isBack(t, 1)
+	patience.Wait(t, "the keeper has let them go", func() bool { return len(holdings(t, l).Holds) == 0 })
 	if boot := v.Boots()[1]; boot.LastBeat < beat || boot.Gaps != 0 {
 		t.Errorf("beat %d was said before the end; on the disk are %d with %d gaps", beat, boot.LastBeat, boot.Gaps)
 	}

@@ -412,7 +412,7 @@ r1   rescue   %[1]s  -         interrupted  1 rescued, 1 not finished
 The keeper (pid 77) holds 1 file.
   FILE           SIZE  SINCE                FOR
   /i/_base/a  1.0 GiB  %[1]s  u1, u2
-When nobody needs them any more: os-rescue keeper release
+When nobody needs them any more: os-rescue guard release UUID for those of an incident, os-rescue keeper release for the others
 The guard (pid 78) holds 9 files (2.0 GiB), 3 of them deleted (1.0 GiB). Its last scan was at %[1]s.
   Problem: Nova does not answer
   INCIDENT           NAME  INSTANCE  SINCE                FILES     SIZE  STATE

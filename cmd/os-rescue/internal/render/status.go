@@ -37,7 +37,7 @@ func WriteOverview(w io.Writer, t Text, o Overview) error {
 		p.columns("", []any{"run", "command", "started", "finished", "state", "instances"}, rows)
 	}
 	p.line("")
-	overviewKeeper(&p, o.Keeper)
+	overviewKeeper(&p, o.Keeper, o.Guard.Running)
 	otherKeepers(&p, o.Keeper.Others)
 	overviewGuard(&p, o.Guard)
 	overviewUnclaimed(&p, o.Unclaimed)
@@ -101,7 +101,7 @@ func overviewGuard(p *page, g guard.Status) {
 	}
 }
 
-func overviewKeeper(p *page, k pin.KeeperStatus) {
+func overviewKeeper(p *page, k pin.KeeperStatus, isGuarded bool) {
 	if !k.Running && len(k.Others) > 0 {
 		p.line("No keeper of this state directory answers.")
 		return
@@ -115,6 +115,10 @@ func overviewKeeper(p *page, k pin.KeeperStatus) {
 		return
 	}
 	holdsTable(p, k.Holds)
+	if isGuarded { // which gives the keeper again what it holds itself
+		p.line("When nobody needs them any more: %[1]s guard release UUID for those of an incident, %[1]s keeper release for the others", p.Again)
+		return
+	}
 	p.line("When nobody needs them any more: %s keeper release", p.Again)
 }
 
