@@ -170,10 +170,13 @@ func (i *instance) settle(ctx context.Context, now recover.Instance) error {
 		n := slices.IndexFunc(now.Files, func(file recover.File) bool { return file.Path == f.Path })
 		if n < 0 || !t.PublishedBefore(f, now.Files[n].Identity(), len(now.Files[n].Holders) > 0) ||
 			f.Role == recover.RoleDisk && !isWrittenBy(now.PID, now.Files[n]) {
-			return fmt.Errorf("%w: it runs, but on another %s than the one that this run was restoring: "+
-				"the newest data is in the staged copies (%s) and with the keeper, and both are kept; "+
+			where := "with the keeper, which goes on holding it"
+			if places := i.files.InheritedPlaces(); places != "" {
+				where = "in the staged copies (" + places + ") and with the keeper, and both are kept"
+			}
+			return fmt.Errorf("%w: it runs, but on another %s than the one that this run was restoring: the newest data is %s; "+
 				"to leave it so, end the run: os-rescue resume --abandon %s",
-				recover.ErrConflict, f.Path, i.files.InheritedPlaces(), t.Run.Plan.Run)
+				recover.ErrConflict, f.Path, where, t.Run.Plan.Run)
 		}
 	}
 	if t.Plan.Action == recover.ActionLive {
