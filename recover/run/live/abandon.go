@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -22,9 +23,12 @@ func (s *mirrors) abandon(ctx context.Context, m *mirror) error {
 	if err := s.t.Run.Hypervisor.EndMirror(ctx, s.t.Plan.UUID, m.want.Target); err != nil {
 		return fmt.Errorf("end the mirror of %s: %w", m.want.Path, err)
 	}
+	s.awaitOne(ctx, m)
 	switch {
 	case !s.guest.SameProcess():
 		return s.abandonEnded(ctx, m)
+	case m.file != nil && s.isOn(ctx, m.inode) && s.isOnOld(ctx, m):
+		return fmt.Errorf("%w: QEMU has both the old %s open and its mirror, which stays where it is", recover.ErrUnproven, m.want.Path)
 	case m.file != nil && s.isOn(ctx, m.inode):
 		m.pivoted = true
 		if _, err := s.t.Run.Root.Lstat(m.want.Path); errors.Is(err, fs.ErrNotExist) {
@@ -68,6 +72,23 @@ func (s *mirrors) abandonEnded(ctx context.Context, m *mirror) error {
 		}
 	}
 	return s.removed(ctx, m)
+}
+
+// closeTime is how long a QEMU may take to close the file that it does not need after a mirror's end.
+const closeTime = 5 * time.Second
+
+// awaitOne waits until QEMU has one of the old file and the mirror open and not both: a mirror that has
+// just ended by an error is closed a moment after libvirt has forgotten it, and is none that the guest is on.
+func (s *mirrors) awaitOne(ctx context.Context, m *mirror) {
+	if m.file == nil {
+		return
+	}
+	for end := time.Now().Add(closeTime); time.Now().Before(end) && s.isOn(ctx, m.inode) && s.isOnOld(ctx, m); {
+		recover.Pause(ctx, 20*time.Millisecond)
+		if ctx.Err() != nil {
+			return
+		}
+	}
 }
 
 // removed removes a mirror's file, and tells a guard, which may have taken it for the disk: while it was made
