@@ -29,9 +29,11 @@ type listing struct {
 // list returns the process's open regular files, without those that it closes meanwhile. The error
 // wraps ErrSilent for one whose file system does not answer within the limit.
 func (l *listing) list(ctx context.Context, limit time.Duration) ([]Descriptor, error) {
-	var err error
-	if l.waiting, err = manyWait(); err != nil {
-		return nil, err
+	if l.asks != nil {
+		var err error
+		if l.waiting, err = manyWait(); err != nil {
+			return nil, err
+		}
 	}
 	list, err := answered(ctx, limit, l, l.read)
 	if err != nil {

@@ -23,13 +23,13 @@ func (s *mirrors) abandon(ctx context.Context, m *mirror) error {
 	if err := s.t.Run.Hypervisor.EndMirror(ctx, s.t.Plan.UUID, m.want.Target); err != nil {
 		return fmt.Errorf("end the mirror of %s: %w", m.want.Path, err)
 	}
-	s.awaitOne(ctx, m)
+	isOnNew, isOnOld := s.awaitOne(ctx, m)
 	switch {
 	case !s.guest.SameProcess():
 		return s.abandonEnded(ctx, m)
-	case m.file != nil && s.isOn(ctx, m.inode) && s.isOnOld(ctx, m):
+	case m.file != nil && isOnNew && isOnOld:
 		return fmt.Errorf("%w: QEMU has both the old %s open and its mirror, which stays where it is", recover.ErrUnproven, m.want.Path)
-	case m.file != nil && s.isOn(ctx, m.inode):
+	case m.file != nil && isOnNew:
 		m.pivoted = true
 		if _, err := s.t.Run.Root.Lstat(m.want.Path); errors.Is(err, fs.ErrNotExist) {
 			if err := m.lend(); err != nil {
@@ -39,7 +39,7 @@ func (s *mirrors) abandon(ctx context.Context, m *mirror) error {
 		return s.own(ctx, m)
 	case m.file == nil:
 		return nil
-	case !s.isOnOld(ctx, m):
+	case !isOnOld:
 		return fmt.Errorf("%w: QEMU has neither the old %s open nor its mirror, which stays where it is", recover.ErrUnproven, m.want.Path)
 	}
 	zerolog.Ctx(ctx).Debug().Str("path", m.want.Path).Msg("the mirror is abandoned")
@@ -77,16 +77,14 @@ func (s *mirrors) abandonEnded(ctx context.Context, m *mirror) error {
 // closeTime is how long a QEMU may take to close the file that it does not need after a mirror's end.
 const closeTime = 5 * time.Second
 
-// awaitOne waits until QEMU has one of the old file and the mirror open and not both: a mirror that has
-// just ended by an error is closed a moment after libvirt has forgotten it, and is none that the guest is on.
-func (s *mirrors) awaitOne(ctx context.Context, m *mirror) {
-	if m.file == nil {
-		return
-	}
-	for end := time.Now().Add(closeTime); time.Now().Before(end) && s.isOn(ctx, m.inode) && s.isOnOld(ctx, m); {
-		recover.Pause(ctx, 20*time.Millisecond)
-		if ctx.Err() != nil {
-			return
+// awaitOne waits until QEMU has one of the old file and the mirror open and not both, and returns which: a
+// mirror that has just ended by an error is closed a moment after libvirt has forgotten it, and is none that
+// the guest is on.
+func (s *mirrors) awaitOne(ctx context.Context, m *mirror) (isOnNew, isOnOld bool) {
+	for end := time.Now().Add(closeTime); ; recover.Pause(ctx, 20*time.Millisecond) {
+		isOnNew, isOnOld = s.isOn(ctx, m)
+		if m.file == nil || !isOnNew || !isOnOld || ctx.Err() != nil || time.Now().After(end) {
+			return isOnNew, isOnOld
 		}
 	}
 }

@@ -232,8 +232,10 @@ func (s *mirrors) pivot(ctx context.Context) error {
 		m.pivoting = true
 		err := s.t.Step(ctx, journal.StepPivot, m.want.Path, func() error {
 			err := s.t.Run.Hypervisor.Pivot(ctx, s.t.Plan.UUID, m.want.Target)
-			if err != nil && s.isOn(ctx, m.inode) && !s.isOnOld(ctx, m) {
-				err = nil // its answer was lost
+			if err != nil {
+				if isOnNew, isOnOld := s.isOn(ctx, m); isOnNew && !isOnOld {
+					err = nil // its answer was lost
+				}
 			}
 			m.pivoted = err == nil
 			return err
@@ -255,24 +257,20 @@ func (s *mirrors) anyPivoted() bool {
 	return slices.ContainsFunc(s.all, func(m *mirror) bool { return m.pivoted })
 }
 
-// isOn is true when the instance's QEMU has that inode open for writing. It has the old
-// disk and the new one open so while a mirror is under way.
-func (s *mirrors) isOn(ctx context.Context, file recover.Inode) bool {
+// isOn says whether the instance's QEMU has the mirror open for writing, and the lost inode. It has
+// both open while a mirror is under way.
+func (s *mirrors) isOn(ctx context.Context, m *mirror) (isOnNew, isOnOld bool) {
 	open, err := procfs.HeldBy(ctx, s.t.Plan.Process.PID)
 	if err != nil || !s.guest.SameProcess() {
-		return false
+		return false, false
 	}
 	for _, h := range open {
-		if h.Inode().Is(file, true) && h.Writable() {
-			return true
+		if h.Writable() {
+			isOnNew = isOnNew || h.Inode().Is(m.inode, true)
+			isOnOld = isOnOld || h.Inode().Is(m.want.Identity(), true)
 		}
 	}
-	return false
-}
-
-// isOnOld is true when QEMU still has the lost inode open.
-func (s *mirrors) isOnOld(ctx context.Context, m *mirror) bool {
-	return s.isOn(ctx, m.want.Identity())
+	return isOnNew, isOnOld
 }
 
 // own gives a disk that the guest is on the owner, mode and label that it should
